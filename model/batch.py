@@ -1,0 +1,43 @@
+"""The rows of one micro-batch as the core takes them, and what it gives back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from model.spec import Spec
+
+
+DETECTORS = ("adwin", "page_hinkley")
+
+
+class Batch(NamedTuple):
+    """Hold rows of fixed capacity B; only the first `count` are read.
+
+    The arrays are numpy on the way in and traced inside the loop. Ids and entity hashes are
+    unsigned 32-bit; id 0 means absent.
+    """
+
+    numeric: Any  # f32[B, N]  NaN = missing
+    ids: Any  # u32[B, C+T]  hashed categories, then hashed tokens
+    entity: Any  # u32[B, 2]  keyed hash of the entity
+    label: Any  # f32[B]  class index or value, NaN = unknown
+
+
+class Outcome(NamedTuple):
+    """Hold what came out, one line for each row."""
+
+    published: Any  # f32[B, P]  class probabilities, or value, low, high
+    step: Any  # i32[B]  optimizer steps behind the prediction
+    alarms: Any  # f32[B, 2, 3]  by DETECTORS: fired (0/1), mean before, mean after
+
+
+def empty_batch(spec: Spec, capacity: int) -> Batch:
+    """Make a batch of `capacity` rows that holds nothing yet."""
+    return Batch(
+        numeric=np.full((capacity, spec.numeric), np.nan, np.float32),
+        ids=np.zeros((capacity, spec.ids), np.uint32),
+        entity=np.zeros((capacity, 2), np.uint32),
+        label=np.full(capacity, np.nan, np.float32),
+    )

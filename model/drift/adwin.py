@@ -1,0 +1,198 @@
+"""ADWIN, the adaptive window of Bifet and Gavaldà, as a fold that costs little per event."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from model.drift.alarm import Alarm, Observed, quiet, usable
+from model.fold import Fold
+
+_CLOCK = 32  # a cut is looked for once in so many values
+_ROW = 5  # buckets of one size; a sixth would make the two oldest one of twice the size
+_SHORTEST = 5  # values on either side of a cut
+_LEVELS = 16  # of buckets of 32, 64, ... values: the window ends at 10 million, exact in float32
+_RUNS = ((16, 4), (8, 4), (4, 5), (2, 4), (1, 4))  # (size, how many) among the newest, oldest first
+_RECENT = sum(size * many for size, many in _RUNS)
+_OLDER_SIZES = _CLOCK * 2.0 ** np.arange(_LEVELS, dtype=np.float32)
+
+
+class Adwin(NamedTuple):
+    """Hold the window since the last alarm.
+
+    The buckets of the exponential histogram are aligned runs of 2^k values, and at every check,
+    that is after each 32nd value, the newest 128 lie in runs of 16, 8, 4, 2 and 1 at fixed places.
+    So these 128 are kept as they came, and what is older is a histogram that grows by one bucket of
+    32 a check.
+    """
+
+    recent: jax.Array  # f32[128]: the newest values, zero where there is none yet
+    n_recent: jax.Array  # i32[]: how many there are; those since the last check begin at place 96
+    origin: jax.Array  # f32[]: the window's first value; the histogram is relative to it
+    older: (
+        jax.Array
+    )  # f32[2, 5, levels]: means and squared deviations, oldest bucket of a size first
+    n_older: jax.Array  # i32[levels]: buckets of each size, the smallest size first
+
+
+class _Buckets(NamedTuple):
+    """Hold all buckets, those of one size in a column; column by column the oldest comes first."""
+
+    size: jax.Array  # f32[5, K]: 0 where there is no bucket
+    mean: jax.Array  # f32[5, K]: relative to the origin
+    squares: jax.Array  # f32[5, K]: squared deviations from the mean of the bucket
+
+
+def make_adwin(delta: float = 0.002) -> Fold[Adwin, Observed, Alarm]:
+    """Make the ADWIN detector of a change in the mean of a stream.
+
+    It fires at the same events as River's `ADWIN(delta)` (clock 32, 5 buckets of a size, sides of 5
+    and more, none below 11 values) and like it starts anew after an alarm. `before` and `after` are
+    the means of what the window dropped and of what it kept. The state does not grow: when there
+    are more than 10 million values since the last alarm, the oldest are dropped.
+
+    Args:
+        delta: chance of a false alarm that is accepted at a check, 0 to 1.
+
+    Raises:
+        ValueError: delta is not between 0 and 1.
+
+    References:
+        Bifet, Gavaldà 2007, Learning from time-changing data with adaptive windowing, SDM. Babcock,
+        Datar, Motwani, O'Callaghan 2003, Maintaining variance and k-medians over data stream
+        windows.
+    """
+    if not 0.0 < delta < 1.0:
+        raise ValueError(f"ADWIN's delta is {delta}: expected a number between 0 and 1, say 0.002")
+
+    def update(state: Adwin, observed: Observed) -> tuple[Adwin, Alarm]:
+        x, counts = usable(observed)
+        place = _RECENT - _CLOCK + state.n_recent % _CLOCK
+        # an unknown value writes the zero that is there already
+        recent = lax.dynamic_update_slice(state.recent, x[None], (place,))
+        n_recent = state.n_recent + counts
+        state = state._replace(recent=recent, n_recent=n_recent)
+        due = counts & (n_recent % _CLOCK == 0)
+        result: tuple[Adwin, Alarm]
+        result = lax.cond(due, lambda s: _check(s, delta), lambda s: (s, quiet()), state)
+        return result
+
+    return Fold(_empty, update)
+
+
+def window_width(state: Adwin) -> jax.Array:
+    """Return how many values the window holds, i32[]."""
+    return state.n_recent + jnp.sum(state.n_older * _OLDER_SIZES.astype(np.int32))
+
+
+def window_mean(state: Adwin) -> jax.Array:
+    """Return the mean of the window, f32[], 0 when it is empty."""
+    present = jnp.arange(_ROW)[:, None] < state.n_older
+    older = jnp.sum(jnp.where(present, state.older[0] + state.origin, 0.0) * _OLDER_SIZES)
+    return (jnp.sum(state.recent) + older) / jnp.maximum(window_width(state), 1)
+
+
+def _empty() -> Adwin:
+    return Adwin(
+        recent=jnp.zeros(_RECENT, jnp.float32),
+        n_recent=jnp.int32(0),
+        origin=jnp.float32(0.0),
+        older=jnp.zeros((2, _ROW, _LEVELS), jnp.float32),
+        n_older=jnp.zeros(_LEVELS, jnp.int32),
+    )
+
+
+def _check(state: Adwin, delta: float) -> tuple[Adwin, Alarm]:
+    """Drop the oldest buckets while any cut is significant; start anew if one was dropped."""
+    first = state.recent[_RECENT - _CLOCK]
+    state = state._replace(origin=jnp.where(state.n_recent == _CLOCK, first, state.origin))
+    buckets = _buckets(state)
+    ends = _running(buckets.size)
+
+    def kept(dropped: jax.Array) -> jax.Array:
+        return jnp.where(ends > dropped, buckets.size, 0.0)
+
+    dropped = lax.while_loop(
+        lambda dropped: _can_cut(buckets._replace(size=kept(dropped)), delta),
+        lambda dropped: jnp.min(jnp.where(kept(dropped) > 0, ends, jnp.inf)),
+        jnp.float32(0.0),
+    )
+    fired = dropped > 0
+    new = kept(dropped)
+    means = [state.origin + _mean(size, buckets.mean) for size in (buckets.size - new, new)]
+    alarm = Alarm(fired, *(jnp.where(fired, mean, 0.0) for mean in means))
+    return jax.tree.map(lambda a, b: jnp.where(fired, a, b), _empty(), _age(state)), alarm
+
+
+def _buckets(state: Adwin) -> _Buckets:
+    present = jnp.arange(_ROW)[:, None] < state.n_older
+    sizes = [jnp.where(present, _OLDER_SIZES, 0.0)[:, ::-1]]
+    means, squares = [state.older[0, :, ::-1]], [state.older[1, :, ::-1]]
+    end = 0
+    for size, many in _RUNS:
+        begin, end = end, end + size * many
+        values = (state.recent[begin:end] - state.origin).reshape(many, size)
+        there = np.arange(begin, end, size) >= _RECENT - state.n_recent
+        mean = values.mean(axis=1)
+        square = jnp.sum((values - mean[:, None]) ** 2, axis=1)
+        column = [jnp.where(there, jnp.float32(size), 0.0), mean, jnp.where(there, square, 0.0)]
+        for rows, row in zip((sizes, means, squares), column, strict=True):
+            rows.append(jnp.pad(row, (0, _ROW - many))[:, None])
+    return _Buckets(*(jnp.concatenate(rows, axis=1) for rows in (sizes, means, squares)))
+
+
+def _can_cut(buckets: _Buckets, delta: float) -> jax.Array:
+    """Say whether at some border of buckets the means of the two sides differ significantly."""
+    size = buckets.size
+    width = jnp.sum(size)
+    deviation = buckets.mean - _mean(size, buckets.mean)  # keeps the running sums small
+    excess = size * deviation
+    squares = jnp.sum(jnp.where(size > 0, buckets.squares, 0.0) + excess * deviation)
+    n_old, sum_old = _running(size), _running(excess)
+    n_new, sum_new = width - n_old, jnp.sum(excess) - sum_old
+    long_enough = (size > 0) & (n_old >= _SHORTEST) & (n_new >= _SHORTEST)
+    n_old, n_new = (jnp.maximum(n, _SHORTEST) for n in (n_old, n_new))
+    confidence = jnp.log(2.0 * jnp.log(width) / delta)
+    inverse = 1.0 / (n_old - (_SHORTEST - 1)) + 1.0 / (n_new - (_SHORTEST - 1))
+    bound = jnp.sqrt(2.0 * inverse * (squares / width) * confidence)
+    bound += 2.0 / 3.0 * confidence * inverse
+    return jnp.any(long_enough & (jnp.abs(sum_old / n_old - sum_new / n_new) > bound))
+
+
+def _running(x: jax.Array) -> jax.Array:
+    """Return the running sums of f32[5, K], column by column."""
+    rows = [x[0]]
+    for row in x[1:]:
+        rows.append(rows[-1] + row)
+    before = np.triu(np.ones((x.shape[1], x.shape[1]), np.float32), 1)
+    return jnp.stack(rows) + rows[-1] @ before
+
+
+def _mean(size: jax.Array, mean: jax.Array) -> jax.Array:
+    return jnp.sum(size * mean) / jnp.maximum(jnp.sum(size), 1.0)
+
+
+def _age(state: Adwin) -> Adwin:
+    """Make room for 32 values: the 32 oldest of the recent become a bucket of the histogram."""
+    values = state.recent[:_CLOCK] - state.origin
+    mean = jnp.mean(values)
+    bucket = jnp.stack([mean, jnp.sum((values - mean) ** 2)])
+    a, b = state.older[:, 0], state.older[:, 1]
+    merged = jnp.stack([(a[0] + b[0]) / 2.0, a[1] + b[1] + _OLDER_SIZES / 2.0 * (a[0] - b[0]) ** 2])
+    # every size is offered what the next smaller one passes on; the first with room ends the chain
+    incoming = jnp.concatenate([bucket[:, None], merged[:, :-1]], axis=1)[:, None]
+    level, full = np.arange(_LEVELS), state.n_older == _ROW
+    takes = (state.n_recent == _RECENT) & (level <= jnp.min(jnp.where(full, _LEVELS, level)))
+    vacant = jnp.zeros_like(incoming)
+    shifted = jnp.concatenate([state.older[:, 2:], incoming, vacant], axis=1)
+    appended = jnp.where(jnp.arange(_ROW)[:, None] == state.n_older, incoming, state.older)
+    return state._replace(
+        recent=jnp.concatenate([state.recent[_CLOCK:], jnp.zeros(_CLOCK, jnp.float32)]),
+        n_recent=jnp.minimum(state.n_recent, _RECENT - _CLOCK),
+        older=jnp.where(takes, jnp.where(full, shifted, appended), state.older),
+        n_older=state.n_older + jnp.where(takes, jnp.where(full, -1, 1), 0),
+    )

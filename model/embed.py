@@ -1,0 +1,86 @@
+"""Hashed ids through one table of vectors; an event touches only the rows that it names.
+
+A table row holds `embedding` numbers that feed the network and one weight for each output that
+is added to the output as it is. The second part is hashed logistic (or linear) regression, which
+learns a rare word from a single event; the first lets words work together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from model.spec import Spec
+
+RATE = 0.1
+
+
+class TableState(NamedTuple):
+    """Hold the vectors and Adagrad's accumulators (Duchi, Hazan & Singer 2011)."""
+
+    rows: Array  # f32[V, E+O]
+    squares: Array  # f32[V, E+O]
+
+
+def init(spec: Spec) -> TableState:
+    """Draw small vectors; the direct weights start at zero."""
+    size = (1 << spec.table_bits) if spec.ids else 1
+    vectors = 0.1 * jax.random.normal(jax.random.key(spec.seed), (size, spec.embedding))
+    rows = jnp.concatenate([vectors, jnp.zeros((size, spec.outputs))], 1)
+    return TableState(rows, jnp.zeros_like(rows))
+
+
+def slots(spec: Spec, ids: Array) -> Array:
+    """Map hashed ids u32[...] to table rows i32[...]."""
+    return (ids & jnp.uint32((1 << spec.table_bits) - 1)).astype(jnp.int32)
+
+
+def look_up(spec: Spec, state: TableState, ids: Array) -> Array:
+    """Read the rows f32[K, S, E+O] of ids u32[K, S]; nothing is read where all are absent.
+
+    The branch also keeps XLA from reading the table again, later, for each use of a row: then it
+    would have to copy the table before every update.
+    """
+    at = slots(spec, ids)
+    shape = (*at.shape, state.rows.shape[1])
+    return jnp.asarray(
+        lax.cond((ids != 0).any(), lambda: state.rows[at], lambda: jnp.zeros(shape))
+    )
+
+
+def features(spec: Spec, rows: Array, ids: Array) -> tuple[Array, Array]:
+    """Combine the rows f32[K, C+T, E+O] of ids u32[K, C+T].
+
+    Returns:
+        network inputs f32[K, (C + has_text) * E] and direct outputs f32[K, O].
+    """
+    present = (ids != 0).astype(jnp.float32)[..., None]
+    rows = rows * present
+    categories, tokens = rows[:, : spec.categories], rows[:, spec.categories :]
+    inputs = [categories[..., : spec.embedding].reshape(len(rows), -1)]
+    direct = categories[..., spec.embedding :].sum(1)
+    if spec.tokens:
+        found = jnp.maximum(present[:, spec.categories :].sum(1), 1.0)
+        inputs.append(tokens[..., : spec.embedding].sum(1) / jnp.sqrt(found))
+        direct = direct + tokens[..., spec.embedding :].sum(1) / jnp.sqrt(found)
+    return jnp.concatenate(inputs, 1), direct
+
+
+def width(spec: Spec) -> int:
+    """Count the network inputs that `features` gives."""
+    return (spec.categories + (1 if spec.tokens else 0)) * spec.embedding
+
+
+def descend(state: TableState, at: Array, gradient: Array, apply: Array) -> TableState:
+    """Step by Adagrad on rows i32[K, S] with gradients f32[K, S, E+O]; do nothing unless `apply`.
+
+    A refused step writes outside the table, where it is dropped: no copy, and not a bit changes.
+    """
+    at = jnp.where(apply, at, state.rows.shape[0]).reshape(-1)
+    gradient = gradient.reshape(len(at), -1)
+    squares = state.squares.at[at].add(jnp.square(gradient), mode="drop")
+    scale = RATE / (jnp.sqrt(squares.at[at].get(mode="clip")) + 1e-6)
+    return TableState(state.rows.at[at].add(-scale * gradient, mode="drop"), squares)

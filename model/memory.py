@@ -1,0 +1,107 @@
+"""What is remembered of each entity: its last labels, its last rows, its open predictions.
+
+A fixed number of slots in sets of four, found by a keyed hash; the least recently used of a full
+set makes room. So memory is bounded, lookups cost the same for ever, and it is all in the state.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from model.spec import Spec
+
+WAYS = 4
+
+
+class Remembered(NamedTuple):
+    """Hold one entity; with a leading axis E, all. h is the horizon, I inputs, S ids."""
+
+    seen: Array  # i32[]  events of the entity
+    labels: Array  # f32[L]  last known labels, newest first, NaN = none
+    numeric: Array  # f32[W, N]  earlier rows, newest first
+    inputs: Array  # f32[h, I]  rows whose label is still to come
+    ids: Array  # u32[h, S]
+    no_change: Array  # f32[h]  the last label when they were predicted
+
+
+class MemoryState(NamedTuple):
+    """Hold E slots; P is the count of published numbers."""
+
+    key: Array  # u32[E]  second half of the entity's hash
+    used: Array  # i32[E]  event number of the last visit, 0 = empty
+    slots: Remembered  # with a leading axis E
+    published: Array  # f32[E, h, P]  what was predicted for the open rows
+
+
+def init(spec: Spec) -> MemoryState:
+    """Make empty slots: enough whole sets for `spec.entities`, or one without entities."""
+    size = -(-spec.entities // WAYS) * WAYS or 1
+    return MemoryState(
+        key=jnp.zeros(size, jnp.uint32),
+        used=jnp.zeros(size, jnp.int32),
+        slots=jax.tree.map(lambda x: jnp.repeat(x[None], size, 0), _nothing(spec)),
+        published=jnp.zeros((size, spec.horizon, spec.published)),
+    )
+
+
+def recall(
+    spec: Spec, state: MemoryState, entity: Array, event: Array
+) -> tuple[MemoryState, Array, Remembered]:
+    """Find the slot i32[] of entity u32[2] and what it holds; a newcomer takes the stalest.
+
+    The branch makes XLA read a slot once, before it is written: so the memory is updated in place
+    however large it is.
+    """
+    if not spec.entities:
+        return state, jnp.int32(0), jax.tree.map(lambda values: values[0], state.slots)
+    sets = jnp.uint32(state.key.shape[0] // WAYS)
+    first = (entity[0] % sets).astype(jnp.int32) * WAYS
+    used = lax.dynamic_slice_in_dim(state.used, first, WAYS)
+    found = (lax.dynamic_slice_in_dim(state.key, first, WAYS) == entity[1]) & (used > 0)
+    known = found.any()
+    slot = first + jnp.where(known, jnp.argmax(found), jnp.argmin(used)).astype(jnp.int32)
+    held = lax.cond(
+        known,
+        lambda: jax.tree.map(lambda values: values[slot], state.slots),
+        lambda: _nothing(spec),
+    )
+    state = state._replace(
+        key=state.key.at[slot].set(entity[1]), used=state.used.at[slot].set(event + 1)
+    )
+    return state, slot, held
+
+
+def keep(state: MemoryState, slot: Array, held: Remembered) -> MemoryState:
+    """Put one entity back."""
+    slots = jax.tree.map(lambda values, new: values.at[slot].set(new), state.slots, held)
+    return state._replace(slots=slots)
+
+
+def after(value: Array, index: Array) -> Array:
+    """Give `index`, known to XLA only once `value` is: what is read is read before a write.
+
+    Without that order XLA copies the whole array for each event.
+    """
+    first = value.reshape(-1)[0]
+    never = (first != first) & (first == first)
+    return index + never.astype(index.dtype)
+
+
+def push(history: Array, newest: Array) -> Array:
+    """Put `newest` first in a short history, dropping the oldest."""
+    return jnp.concatenate([newest[None], history])[: len(history)]
+
+
+def _nothing(spec: Spec) -> Remembered:
+    return Remembered(
+        seen=jnp.int32(0),
+        labels=jnp.full(max(spec.label_lags, 1), jnp.nan),
+        numeric=jnp.full((spec.numeric_lags, spec.numeric), jnp.nan),
+        inputs=jnp.zeros((spec.horizon, spec.inputs)),
+        ids=jnp.zeros((spec.horizon, spec.ids), jnp.uint32),
+        no_change=jnp.full(spec.horizon, jnp.nan),
+    )

@@ -1,0 +1,19 @@
+"""Prequential metrics, total and fading, each beside baselines: folds over scored events."""
+
+from __future__ import annotations
+
+from model.metrics.classification import (
+    ScoredClass,
+    classification_report,
+    make_classification_metrics,
+)
+from model.metrics.regression import ScoredNumber, make_regression_metrics, regression_report
+
+__all__ = [
+    "ScoredClass",
+    "ScoredNumber",
+    "classification_report",
+    "make_classification_metrics",
+    "make_regression_metrics",
+    "regression_report",
+]

@@ -1,0 +1,57 @@
+"""Running standardisation that follows a moving stream."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+MEMORY = 10_000.0
+CLIP = 8.0
+
+
+class ScaleState(NamedTuple):
+    """Hold the running moments of N columns."""
+
+    count: Array  # f32[N]  values behind the moments, at most MEMORY
+    mean: Array  # f32[N]
+    variance: Array  # f32[N]
+
+
+def init(columns: int) -> ScaleState:
+    """Start with nothing known about `columns` columns."""
+    return ScaleState(jnp.zeros(columns), jnp.zeros(columns), jnp.zeros(columns))
+
+
+def update(state: ScaleState, values: Array) -> ScaleState:
+    """Take in rows f32[K, N]; NaN counts as not seen.
+
+    Moments merge as in Chan, Golub & LeVeque (1983), "Algorithms for computing the sample
+    variance". The older share counts as MEMORY rows at most, so that old regimes fade.
+    """
+    known = ~jnp.isnan(values)
+    new = known.sum(0).astype(jnp.float32)
+    divisor = jnp.maximum(new, 1.0)
+    new_mean = jnp.where(known, values, 0.0).sum(0) / divisor
+    new_variance = jnp.where(known, jnp.square(values - new_mean), 0.0).sum(0) / divisor
+    total = state.count + new
+    share = new / jnp.maximum(total, 1.0)
+    delta = new_mean - state.mean
+    return ScaleState(
+        count=jnp.minimum(total, MEMORY),
+        mean=state.mean + delta * share,
+        variance=(1.0 - share) * (state.variance + jnp.square(delta) * share)
+        + share * new_variance,
+    )
+
+
+def deviation(state: ScaleState) -> Array:
+    """Give the standard deviation f32[N], floored well above the rounding of the mean."""
+    return jnp.maximum(jnp.sqrt(state.variance), 1e-6 * jnp.abs(state.mean) + 1e-12)
+
+
+def transform(state: ScaleState, values: Array) -> Array:
+    """Standardise f32[..., N] into [-CLIP, CLIP]; a missing value or an unknown column gives 0."""
+    scaled = jnp.clip((values - state.mean) / deviation(state), -CLIP, CLIP)
+    return jnp.where(jnp.isnan(values) | (state.count < 2.0), 0.0, scaled)

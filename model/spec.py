@@ -1,0 +1,77 @@
+"""What is learned: the sizes and settings that fix every array of the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Fix the shapes and settings of one learner; equal specs compile to equal programs.
+
+    Attributes:
+        numeric: numeric columns of a row.
+        categories: categorical columns of a row.
+        tokens: token slots of a row, 0 when there is no text.
+        classes: number of classes, or 0 for regression.
+        horizon: events of the same entity between a prediction and its label; 0 = same event.
+        label_lags: last known labels of the entity that are inputs.
+        numeric_lags: earlier rows of the entity whose numeric columns are inputs.
+        entities: entities remembered at a time; 0 when rows carry no entity.
+        hidden: widths of the hidden layers.
+        chunk: rows per optimizer step; 1 is exact per-event learning.
+        learning_rate, beta1, beta2: Adam's settings for the dense layers.
+        embedding: dimensions of a hashed id's vector.
+        table_bits: log2 of the rows in the table of hashed ids.
+        coverage: share of labels that a regression interval should hold, in (0, 1).
+        adwin_delta: ADWIN's confidence, in (0, 1).
+        page_hinkley_threshold: Page-Hinkley's alarm level, > 0.
+        window: effective number of events in fading metrics.
+        seed: of the initial weights.
+    """
+
+    numeric: int
+    categories: int = 0
+    tokens: int = 0
+    classes: int = 0
+    horizon: int = 0
+    label_lags: int = 1
+    numeric_lags: int = 0
+    entities: int = 0
+    hidden: tuple[int, ...] = (32, 32)
+    chunk: int = 1
+    learning_rate: float = 3e-3
+    beta1: float = 0.0
+    beta2: float = 0.999
+    embedding: int = 8
+    table_bits: int = 16
+    coverage: float = 0.9
+    adwin_delta: float = 0.002
+    page_hinkley_threshold: float = 50.0
+    window: int = 1000
+    seed: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """Count what the network puts out: a logit per class, or one value."""
+        return self.classes or 1
+
+    @property
+    def published(self) -> int:
+        """Count the numbers of one prediction: class probabilities, or value, low, high."""
+        return self.classes or 3
+
+    @property
+    def ids(self) -> int:
+        """Count the hashed ids of a row: categories, then tokens."""
+        return self.categories + self.tokens
+
+    @property
+    def label_inputs(self) -> int:
+        """Count inputs per lagged label: one-hot class, or standardised value and a known flag."""
+        return self.classes or 2
+
+    @property
+    def inputs(self) -> int:
+        """Count the dense inputs: values and missing flags now and earlier, and label lags."""
+        return 2 * self.numeric * (1 + self.numeric_lags) + self.label_lags * self.label_inputs

@@ -1,0 +1,50 @@
+"""Sums that stay accurate over millions of events in float32, and scalars in one vector."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def add(total: jax.Array, error: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Add `x` to the sum `total + error`, and return it as such a pair again.
+
+    All three are f32 of one shape. `error` stays below half a unit in the last place of `total`, so
+    the pair holds about 48 bits: a count is exact up to 2^47. Finite as long as `total` is.
+
+    References:
+        Knuth 1969, The Art of Computer Programming 2, 4.2.2 (two-sum); Dekker 1971, A
+        floating-point technique for extending the available precision.
+    """
+    rough = total + x
+    taken = rough - total
+    error = error + ((total - (rough - taken)) + (x - taken))
+    total = rough + error
+    return total, error - (total - rough)
+
+
+def subtract(x: jax.Array, total: jax.Array, error: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return `x - (total + error)` as a pair like it."""
+    return add(x, -error, -total)
+
+
+def pack(*arrays: jax.Array) -> jax.Array:
+    """Stack arrays of one shape and type along a new first axis.
+
+    It does what `jnp.stack` does, by selection: on a CPU a small kernel costs more than what it
+    computes, so state travels best in few arrays, and XLA compiles a select to vector code where
+    a concatenation becomes branches that compute each part apart (measured: 2 to 7 times slower).
+    """
+    place = np.arange(len(arrays)).reshape(-1, *(1,) * jnp.ndim(arrays[0]))
+    stacked = arrays[0][None]
+    for k, array in enumerate(arrays[1:], start=1):
+        stacked = jnp.where(place == k, array, stacked)
+    return stacked
+
+
+def once(array: jax.Array) -> jax.Array:
+    """Return the array, computed just once: XLA would compute it again for each cell it enters."""
+    barred: jax.Array = lax.optimization_barrier(array)  # type: ignore[no-untyped-call]
+    return barred

@@ -1,0 +1,59 @@
+"""What a regression learns: the rest that the last label and the mean leave unexplained.
+
+The anchor of a prediction is the mean of the labels, moved towards the entity's last known label
+by as much as consecutive labels go together (the forecast of a first-order autoregression, with
+its coefficient measured on the way: Box & Jenkins 1970). The network learns the standardised rest.
+On a stream without memory the coefficient stays near 0, and the anchor is the running mean.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from model import scale
+
+
+class TargetState(NamedTuple):
+    """Hold what is known of the labels."""
+
+    level: scale.ScaleState  # of the labels
+    rest: scale.ScaleState  # of labels less their anchors
+    together: Array  # f32[2]  mean of (y - m)(last - m), mean of (last - m)^2
+
+
+def init() -> TargetState:
+    """Start with nothing known."""
+    return TargetState(scale.init(1), scale.init(1), jnp.zeros(2))
+
+
+def anchor(state: TargetState, last: Array) -> Array:
+    """Give the anchor f32[...] of rows whose entity's last known label was `last`, NaN = none."""
+    persistence = jnp.clip(state.together[0] / jnp.maximum(state.together[1], 1e-30), 0.0, 1.0)
+    mean = state.level.mean[0]
+    return mean + jnp.where(jnp.isnan(last), 0.0, persistence * (last - mean))
+
+
+def goal(state: TargetState, label: Array, last: Array) -> Array:
+    """Give what the network should put out for labels f32[K]; 0 while nothing is known."""
+    return scale.transform(state.rest, (label - anchor(state, last))[:, None])[:, 0]
+
+
+def value(state: TargetState, output: Array, last: Array) -> Array:
+    """Turn an output of the network into a label."""
+    return anchor(state, last) + scale.deviation(state.rest)[0] * output
+
+
+def update(state: TargetState, labels: Array, last: Array) -> TargetState:
+    """Take in labels f32[K] and what was the last label before each; NaN counts as not seen."""
+    rest = scale.update(state.rest, (labels - anchor(state, last))[:, None])
+    level = scale.update(state.level, labels[:, None])
+    both = ~(jnp.isnan(labels) | jnp.isnan(last))
+    mean = level.mean[0]
+    y, before = jnp.where(both, labels - mean, 0.0), jnp.where(both, last - mean, 0.0)
+    new = both.sum().astype(jnp.float32)
+    products = jnp.stack([(y * before).sum(), (before * before).sum()])
+    share = 1.0 / jnp.maximum(level.count[0], 1.0)
+    return TargetState(level, rest, state.together + share * (products - new * state.together))

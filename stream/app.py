@@ -1,0 +1,228 @@
+"""The normaliser as a Faust application: an event in, a row out (the only import of faust).
+
+Stateless and at-least-once. Faust consumes, shares the partitions among workers and commits. An
+offset is committed only after Kafka has acknowledged everything that its record led to: Faust acks
+a record even when its agent raised, and commits when sends have failed, so neither is left to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import faust
+import msgspec
+from faust.types import EventT
+
+from stream import workers as processes
+from stream.errors import HeadraceError
+from stream.events import Records
+from stream.kafka import Sink
+from stream.normalize import Normalizer
+from stream.task import Task, load
+from stream.topics import describe
+
+TAKE = 2_000
+WITHIN_S = 0.01
+COMMIT_S = 1.0
+OUTPUTS = ("features", "dead-letter")
+SESSION_S = 6.0  # the least that Kafka allows: partitions of a killed worker wait so long
+
+
+class Output(Protocol):
+    """Take records and wait for Kafka; `stream.kafka.Sink` does."""
+
+    def send(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        partitions: Sequence[int] | None = None,
+    ) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class Stage:
+    """Normalise the records of one topic for every task that reads it."""
+
+    def __init__(self, tasks: Iterable[Task], output: Output) -> None:
+        self._tasks = [(task, Normalizer(task)) for task in tasks]
+        self._output = output
+        self._pack = msgspec.msgpack.Encoder().encode
+        self._encode = msgspec.json.Encoder().encode
+
+    def __call__(self, records: Records) -> None:
+        """Publish the rows and dead letters of records; all are acknowledged when this returns.
+
+        Raises:
+            DeliveryError: one was not acknowledged.
+        """
+        for task, normalizer in self._tasks:
+            features, letters = normalizer.features(records)
+            self._output.send(
+                task.output("features"),
+                list(map(self._pack, features)),
+                keys=records.keys,
+                partitions=records.partitions,
+            )
+            if letters:
+                self._output.send(
+                    task.output("dead-letter"),
+                    list(map(self._encode, letters)),
+                    keys=[letter.key for letter in letters],
+                    partitions=[letter.partition for letter in letters],
+                )
+        self._output.flush()
+
+
+async def pump(
+    batches: AsyncIterable[Sequence[EventT[Any]]], publish: Callable[[Records], None]
+) -> None:
+    """Publish batch after batch, and acknowledge the events of a batch only after it is out.
+
+    `publish` runs in a thread: meanwhile the loop fetches on.
+    """
+    loop = asyncio.get_running_loop()
+    async for events in batches:
+        await loop.run_in_executor(None, publish, records_of(events))
+        for event in events:
+            event.ack()
+
+
+def records_of(events: Sequence[EventT[Any]]) -> Records:
+    """Turn Faust events of one topic into columns."""
+    messages = [event.message for event in events]
+    return Records(
+        topic=messages[0].topic,
+        values=[message.value for message in messages],
+        keys=[message.key for message in messages],
+        partitions=[message.partition for message in messages],
+        offsets=[message.offset for message in messages],
+        timestamps_ms=[round(message.timestamp * 1000) for message in messages],
+    )
+
+
+def make_app(tasks: Sequence[Task], bootstrap: str) -> faust.App:
+    """Build the application: one agent for each input topic, whatever number of tasks reads it."""
+    names = "-".join(sorted(task.name for task in tasks))
+    app = faust.App(
+        f"headrace-normalize-{names}",
+        broker=";".join(f"kafka://{host}" for host in bootstrap.split(",")),
+        broker_commit_interval=COMMIT_S,
+        broker_session_timeout=SESSION_S,
+        broker_heartbeat_interval=SESSION_S / 3,
+        consumer_auto_offset_reset="earliest",
+        key_serializer="raw",
+        value_serializer="raw",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        datadir=Path(tempfile.gettempdir(), "headrace-faust"),  # made by Faust, and left empty
+    )
+    for topic in sorted({task.input.topic for task in tasks}):
+        stage = Stage([task for task in tasks if task.input.topic == topic], Sink(bootstrap))
+        app.agent(app.topic(topic), name=topic)(_agent(stage))
+    return app
+
+
+def _agent(publish: Callable[[Records], None]) -> Callable[[Any], Any]:
+    async def agent(stream: Any) -> None:
+        try:
+            await pump(stream.noack_take(TAKE, within=WITHIN_S), publish)
+        except Exception as error:
+            _die(error)
+
+    return agent
+
+
+def _die(error: BaseException) -> NoReturn:
+    """End now, whatever Faust would do: what is not committed is done again by the next worker."""
+    sys.stderr.write(f"headrace normalize: {type(error).__name__}: {error}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def run(
+    task_paths: Sequence[Path],
+    bootstrap: str,
+    *,
+    workers: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Normalise the topics of tasks in worker processes that share the partitions, until stopped.
+
+    Args:
+        on_ready: called once, when every worker has its partitions.
+
+    Raises:
+        TaskError: a task file is wrong.
+        BrokerError: no broker.
+        HeadraceError: a topic is missing or has too few partitions, or a worker died repeatedly.
+    """
+    tasks = [load(path) for path in task_paths]
+    for task in tasks:
+        Normalizer(task)  # a worker would find the same mistake, and die of it
+    _check_topics(tasks, bootstrap)
+    command = [sys.executable, "-m", "stream.app", bootstrap, *map(str, task_paths)]
+    processes.keep_running(command, workers, stop=stop, on_ready=on_ready)
+
+
+def _check_topics(tasks: Sequence[Task], bootstrap: str) -> None:
+    names = {task.input.topic for task in tasks}
+    names |= {task.output(stage) for task in tasks for stage in OUTPUTS}
+    partitions = {topic.name: topic.partitions for topic in describe(bootstrap, names)}
+    for task in tasks:
+        wanted = partitions[task.input.topic]
+        for name in map(task.output, OUTPUTS):
+            if partitions[name] < wanted:
+                raise HeadraceError(
+                    f"topic {name} has {partitions[name]} partitions, {task.input.topic} has "
+                    f"{wanted}: rows stay in their event's partition; make it with "
+                    "`headrace topics create`"
+                )
+
+
+async def _serve(tasks: Sequence[Task], bootstrap: str) -> None:
+    """Run the application until the owner of this process ends it."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    processes.on_end(lambda: loop.call_soon_threadsafe(ended.set))
+    app = make_app(tasks, bootstrap)
+
+    async def ready(*_: Any, **__: Any) -> None:
+        processes.say_ready()
+
+    app.on_rebalance_complete.connect(ready)
+    await app.start()
+    ends = [asyncio.ensure_future(wait) for wait in (ended.wait(), app.wait_until_stopped())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if app.crash_reason:
+        _die(app.crash_reason)
+    await app.stop()
+
+
+def main(bootstrap: str, paths: Sequence[str]) -> NoReturn:
+    """Be one worker process."""
+    logging.basicConfig(level=logging.WARNING, format="headrace normalize: %(name)s: %(message)s")
+    with suppress(ImportError):  # there is none for Windows
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    try:
+        asyncio.run(_serve([load(Path(path)) for path in paths], bootstrap))
+    except Exception as error:
+        _die(error)
+    os._exit(0)  # Faust's threads would not end by themselves
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,40 @@
+"""The command line: the one place that puts producers, stream and bench together."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from stream.cli import cluster, offline, pipeline
+from stream.errors import HeadraceError
+
+app = typer.Typer(
+    name="headrace",
+    help="Online learning on live Kafka streams: predict, be scored, learn at once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (pipeline, offline, cluster):
+    commands.add_to(app)
+
+
+def main() -> None:
+    """Run the command line; user mistakes end in one line and an exit code, not a traceback.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or task file, 3 no broker, 4 not acknowledged,
+    130 interrupted.
+    """
+    try:
+        app()
+    except HeadraceError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"headrace: {line}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,157 @@
+"""Commands about Kafka itself: up, topics, tail, dead-letters."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream import task as tasks
+from stream.cli.console import (
+    DEFAULT_PORT,
+    AsJson,
+    Bootstrap,
+    Stop,
+    TaskFile,
+    TaskFiles,
+    bootstrap_of,
+    local_broker,
+    notes,
+    say,
+)
+
+topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(up)
+    app.add_typer(topics_app, name="topics")
+    app.command()(tail)
+    app.command("dead-letters")(dead_letters)
+
+
+def up(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = DEFAULT_PORT,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the data stays; default: your data directory.")
+    ] = None,
+    heap: Annotated[int, typer.Option(help="Largest heap of the JVM in MiB.", min=64)] = 512,
+) -> None:
+    """Run a real Apache Kafka on this machine until Ctrl-C; the data stays for the next time.
+
+    The first run fetches Kafka (45 MB); later runs need no network.
+    """
+    from stream.broker import user_data_dir
+
+    stop = Stop()
+    with local_broker(data or user_data_dir(), port, heap_mb=heap, quiet=False) as broker:
+        say(f"Kafka at {broker.bootstrap}, data in {broker.data_dir}; Ctrl-C stops it")
+        while not stop():
+            time.sleep(0.1)
+    say("stopped")
+
+
+@topics_app.command()
+def create(
+    task: TaskFiles,
+    bootstrap: Bootstrap = None,
+    grow: Annotated[
+        bool, typer.Option("--grow", help="Add partitions; keys then change their partition.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create the topics of tasks; what is there already is checked, and never changed silently."""
+    from stream.topics import ensure
+
+    specs = [spec for path in task for spec in tasks.load(path).topic_specs()]
+    for outcome in ensure(bootstrap_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
+        say(
+            {"topic": outcome.name, "action": outcome.action}
+            if as_json
+            else f"{outcome.action:<10}{outcome.name}"
+        )
+
+
+@topics_app.command("list")
+def list_(bootstrap: Bootstrap = None, as_json: AsJson = False) -> None:
+    """List the topics."""
+    from stream.topics import list_topics
+
+    names = list_topics(bootstrap_of(bootstrap))
+    say(names) if as_json else [say(name) for name in names]
+
+
+@topics_app.command()
+def describe(
+    topic: Annotated[list[str] | None, typer.Argument(help="Topics; default: all.")] = None,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Describe topics: partitions, offsets, retention, largest batch."""
+    from stream.topics import describe as describe_topics
+
+    for found in describe_topics(bootstrap_of(bootstrap), topic or None):
+        records = sum(found.end) - sum(found.begin)
+        if as_json:
+            say(
+                {
+                    "topic": found.name,
+                    "partitions": found.partitions,
+                    "begin": found.begin,
+                    "end": found.end,
+                    "retention_ms": found.retention_ms,
+                    "max_message_bytes": found.max_message_bytes,
+                }
+            )
+            continue
+        keeps = f"{found.retention_ms / 3.6e6:g} h" if found.retention_ms >= 0 else "for ever"
+        say(
+            f"{found.name:<32} {found.partitions:>3} partitions {records:>12,} records  "
+            f"kept {keeps}, batches up to {found.max_message_bytes:,} bytes"
+        )
+
+
+def tail(
+    topic: Annotated[str, typer.Argument(help="Any topic of ours, or one with JSON.")],
+    lines: Annotated[int, typer.Option("-n", "--lines", help="Last records shown.", min=0)] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the last records of a topic, decoded; with --follow, those to come as well."""
+    from stream import tail as tailing
+
+    for record in tailing.tail(
+        bootstrap_of(bootstrap), topic, lines=lines, follow=follow, stop=Stop()
+    ):
+        say(record.as_json() if as_json else record.as_text())
+
+
+def dead_letters(
+    task: TaskFile,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    requeue: Annotated[
+        bool, typer.Option("--requeue", help="Send the raw bytes to their topic again.")
+    ] = False,
+    code: Annotated[str | None, typer.Option(help="Only those with this code.")] = None,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the events that were refused, why and where they stand; or send them once more.
+
+    A letter that is sent again stays in the topic: use --code to choose what to send.
+    """
+    from stream import dead_letters as letters
+
+    loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
+    with letters.Mailbox(loaded, address) as mailbox:
+        for letter in mailbox.letters(follow=follow, code=code, stop=stop):
+            say(letters.as_json(letter) if as_json else letters.as_text(letter))
+            if requeue:
+                mailbox.requeue(letter)
+        if requeue:
+            sent, kept = mailbox.settle()
+            notes.print(f"{sent} sent again, {kept} without bytes left where they are")

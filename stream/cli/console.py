@@ -1,0 +1,129 @@
+"""What the commands share: options, output, and a polite end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from stream.broker import bootstrap_servers
+from stream.errors import BrokerError
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(
+        "--bootstrap",
+        "-b",
+        envvar="KAFKA_BOOTSTRAP",
+        show_envvar=True,
+        help="Kafka's address, host:port[,host:port].",
+        metavar="HOST:PORT",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+TaskFile = Annotated[
+    Path, typer.Argument(help="The task file (TOML).", metavar="TASK", dir_okay=False)
+]
+TaskFiles = Annotated[
+    list[Path], typer.Argument(help="Task files (TOML).", metavar="TASK...", dir_okay=False)
+]
+
+DEFAULT_PORT = 9092
+notes = Console(stderr=True, highlight=False)
+
+
+def bootstrap_of(option: str | None) -> str:
+    """Give the Kafka to use: the option, KAFKA_BOOTSTRAP, or what `headrace up` starts.
+
+    Raises:
+        BrokerError: nothing is named and nothing listens where `headrace up` would.
+    """
+    named = bootstrap_servers(option)
+    if named:
+        return named
+    import socket
+
+    try:
+        socket.create_connection(("127.0.0.1", DEFAULT_PORT), 0.5).close()
+    except OSError as error:
+        raise BrokerError(
+            f"no Kafka at 127.0.0.1:{DEFAULT_PORT}; start one with `headrace up`, "
+            "or name yours with --bootstrap or KAFKA_BOOTSTRAP"
+        ) from error
+    return f"127.0.0.1:{DEFAULT_PORT}"
+
+
+def say(value: Any) -> None:
+    """Print one line of text, or one line of JSON for anything else."""
+    line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+class Stop:
+    """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+
+@contextmanager
+def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> Iterator[Any]:
+    """Show a progress bar on standard error; `update(done, note)` moves it."""
+    if quiet or not notes.is_terminal:
+        yield lambda done, note="": None
+        return
+    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        count,
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=notes, transient=True) as progress:
+        row = progress.add_task(label, total=total, note="")
+        yield lambda done, note="": progress.update(row, completed=done, note=note)
+
+
+@contextmanager
+def local_broker(data_dir: Path | None, port: int, *, heap_mb: int, quiet: bool) -> Iterator[Any]:
+    """Run the embedded broker, with a bar while Kafka is fetched the first time."""
+    from stream.broker import embedded
+
+    with bar("fetching Apache Kafka", None, quiet=quiet, unit="bytes") as update:
+
+        def on_progress(done: int, total: int) -> None:
+            update(done, f"of {total / 1e6:.0f} MB")
+
+        context = embedded(data_dir, port=port, heap_mb=heap_mb, on_progress=on_progress)
+        broker = context.__enter__()
+    try:
+        yield broker
+    finally:
+        context.__exit__(None, None, None)

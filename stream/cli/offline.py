@@ -1,0 +1,151 @@
+"""Commands that need no Kafka: check, schema, infer, evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from stream import task as tasks
+from stream.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of, notes, say
+from stream.errors import UsageError
+
+Kind = Annotated[
+    Literal["classify", "regress"] | None, typer.Option(help="Default: from the target's values.")
+]
+Target = Annotated[str | None, typer.Option(help="The column to predict.", metavar="COLUMN")]
+Drop = Annotated[str, typer.Option(help="Columns to leave out.", metavar="A,B")]
+Time = Annotated[str | None, typer.Option(help="The column with event time.", metavar="COLUMN")]
+Entity = Annotated[
+    str | None, typer.Option(help="The column with the entity that lags belong to.", metavar="COLUMN")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (infer, evaluate, check, schema):
+        app.command()(command)
+
+
+def infer(
+    source: Annotated[str, typer.Argument(help="A file, or a topic.", metavar="FILE|TOPIC")],
+    target: Annotated[str, typer.Option(help="The column to predict.", metavar="COLUMN")],
+    kind: Kind = None,
+    drop: Drop = "",
+    time: Time = None,
+    entity: Entity = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Write a task file to start from: column types are guessed from the first rows.
+
+    Example: headrace infer power.csv --target price > power.toml
+    """
+    from stream import infer as guess
+
+    options: dict[str, Any] = {"kind": kind, "drop": _names(drop), "time": time, "entity": entity}
+    if Path(source).is_file():
+        found = guess.infer_file(Path(source), target, **options)
+    elif "/" in source or Path(source).suffix in (".csv", ".gz", ".parquet", ".jsonl"):
+        raise UsageError(f"{source}: no such file")
+    else:
+        found = guess.infer_topic(bootstrap_of(bootstrap), source, target, **options)
+    notes.print(guess.describe(found))
+    say(guess.to_toml(found).rstrip())
+
+
+def evaluate(
+    task: Annotated[
+        Path | None, typer.Argument(help="The task file; without one, it is inferred.")
+    ] = None,
+    input: Annotated[
+        Path | None, typer.Option("--input", "-i", help="CSV, TSV, Parquet or JSON lines.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Read so many rows at most.", min=1)] = None,
+    target: Target = None,
+    kind: Kind = None,
+    drop: Drop = "",
+    time: Time = None,
+    entity: Entity = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how well a stream would be learned: test-then-train over a file, beside baselines.
+
+    Example: headrace evaluate --input power.csv --target price
+    """
+    from stream import infer as guess
+    from stream.evaluate import evaluate as run
+
+    if input is None:
+        raise UsageError("--input: missing; name a CSV, Parquet or JSON-lines file")
+    if task is not None:
+        loaded = tasks.load(task)
+    elif target is None:
+        raise UsageError("--target: missing; name a task file, or the column to predict")
+    else:
+        loaded = guess.infer_file(
+            input, target, kind=kind, drop=_names(drop), time=time, entity=entity
+        )
+        if not as_json:
+            notes.print(guess.describe(loaded))
+    metric = "accuracy" if loaded.target.classes else "mae"
+    from stream.files import total_rows
+
+    total = total_rows(input)
+    with bar("evaluating", min(filter(None, (total, limit)), default=None), quiet=as_json) as update:
+
+        def on_progress(events: int, report: dict[str, Any]) -> None:
+            update(events, f"{metric} {_shown(report['all'][metric])}")
+
+        found = run(loaded, input, limit=limit, on_progress=on_progress).as_json()
+    say(found) if as_json else _table(found)
+
+
+def check(task: TaskFile) -> None:
+    """Say in words what a task will do, or which key is wrong and what was expected."""
+    from stream.explain import explain
+
+    for line in explain(tasks.load(task)):
+        say(line)
+
+
+def schema() -> None:
+    """Print the JSON Schema of the task file."""
+    say(json.dumps(tasks.Task.model_json_schema(), indent=2))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _table(found: dict[str, Any]) -> None:
+    """Print the result for a person."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    scores = {key: value for key, value in found["metrics"]["all"].items() if key != "events"}
+    for name in scores:
+        table.add_column(name, justify="right")
+    lines = {"headrace": found["metrics"]} | found["baselines"]
+    for name, scopes in lines.items():
+        table.add_row(name, *(_shown(scopes["all"].get(metric)) for metric in scores))
+    for name, scopes in lines.items():
+        table.add_row(
+            f"{name}, last 1,000", *(_shown(scopes["window"].get(metric)) for metric in scores)
+        )
+    from rich.console import Console
+
+    Console(highlight=False).print(table)
+    codes = ", ".join(f"{code} {n}" for code, n in found["reject_codes"].items())
+    say(
+        f"{found['events']:,} events, {found['learned']:,} learned, {found['rejected']:,} rejected"
+        f"{f' ({codes})' if codes else ''}, {len(found['drifts'])} drift alarms; "
+        f"{found['seconds']:.1f} s, {found['events_per_second']:,.0f} events/s, "
+        f"{found['peak_rss_mb']:.0f} MB"
+    )

@@ -1,0 +1,206 @@
+"""Commands that move events: demo, produce, normalize, learn, bench."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from stream import task as tasks
+from stream.cli.console import (
+    AsJson,
+    Bootstrap,
+    Stop,
+    TaskFile,
+    TaskFiles,
+    bar,
+    bootstrap_of,
+    notes,
+    say,
+)
+from stream.errors import DeliveryError
+
+bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_args_is_help=True)
+TOPICS = {"sensor": "events.sensor", "social": "events.social", "text": "events.text"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (demo, learn, normalize, produce):
+        app.command()(command)
+    app.add_typer(bench_app, name="bench")
+
+
+def learn(
+    task: TaskFile,
+    origin: Annotated[
+        Literal["features", "events"],
+        typer.Option(
+            "--from", help="Rows made by `headrace normalize`, or raw events normalised here."
+        ),
+    ] = "events",
+    micro_batch: Annotated[
+        int, typer.Option(help="Most events handled at a time; never changes a result.", min=1)
+    ] = 4096,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Stop at what is now the end of the topic.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict and learn a topic, and publish predictions, metrics and drift alarms.
+
+    Reads from the beginning of the topic. Ctrl-C stops it when what was read is published.
+    """
+    from stream.learn import Progress
+    from stream.learn import learn as run
+
+    loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
+    metric = "accuracy" if loaded.target.classes else "mae"
+
+    def on_progress(progress: Progress) -> None:
+        if as_json:
+            say(asdict(progress))
+            return
+        value = progress.report["all"][metric]
+        shown = "-" if value is None else f"{value:.4f}"
+        notes.print(
+            f"{progress.events:>12,} events {progress.events_per_second:>10,.0f}/s  "
+            f"{metric} {shown}  lag {progress.lag:,}  dead letters {progress.rejected:,}"
+        )
+
+    def on_ready() -> None:
+        say({"ready": loaded.name}) if as_json else notes.print(f"{loaded.name}: ready")
+
+    run(
+        loaded,
+        address,
+        origin=origin,
+        micro_batch=micro_batch,
+        drain=drain,
+        stop=stop,
+        on_ready=on_ready,
+        on_progress=on_progress,
+    )
+
+
+def normalize(
+    task: TaskFiles,
+    workers: Annotated[int, typer.Option(help="Processes that share the partitions.", min=1)] = 1,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Run Faust workers that turn the raw events of tasks into rows on their features topics."""
+    from stream.app import run
+
+    run([path.resolve() for path in task], bootstrap_of(bootstrap), workers=workers)
+
+
+def produce(
+    source: Annotated[
+        str, typer.Argument(help="sensor, social, text, file, sea, hyperplane, friedman or topics.")
+    ],
+    path: Annotated[Path | None, typer.Argument(help="The file, with `file`.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Default: events.<source>.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Events per second.", min=0.001)] = None,
+    speed: Annotated[
+        str | None, typer.Option(help="Event time runs so much faster.", metavar="3600x")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many.", min=1)] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again, with new ids.")] = False,
+    seed: Annotated[int, typer.Option(help="Of a generator.")] = 0,
+    drift: Annotated[
+        str | None,
+        typer.Option(help="Of a generator: abrupt@5000, gradual@5000:1000, recurring@2000 ..."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Column with the message key.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column with event time, for --speed.")] = None,
+    cloudevents: Annotated[
+        bool, typer.Option("--cloudevents", help="Wrap events as CloudEvents 1.0.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send events to Kafka: bundled real streams, your own file, or a seeded generator.
+
+    Exit code 4 when an event was not acknowledged. Ctrl-C sends what is under way, and says so.
+    """
+    from producers import events_of
+    from producers.pace import parse_speed
+    from producers.publish import Progress, publish
+
+    stop = Stop()
+    events = events_of(
+        source,
+        path,
+        loop=loop,
+        seed=seed,
+        drift=drift,
+        key=key,
+        time=time,
+        cloudevents=cloudevents,
+    )
+    default = f"events.{path.name.split('.')[0]}" if path else f"events.{source}"
+    with bar("producing", limit, quiet=as_json) as update:
+
+        def on_progress(progress: Progress) -> None:
+            pace = progress.acknowledged / max(progress.seconds, 1e-9)
+            update(progress.acknowledged, f"{pace:,.0f}/s acknowledged")
+
+        done = publish(
+            events,
+            bootstrap=bootstrap_of(bootstrap),
+            topic=topic or TOPICS.get(source, default),
+            rate=rate,
+            speed=parse_speed(speed) if speed else None,
+            limit=limit,
+            on_progress=on_progress,
+            stop=stop,
+        )
+    say(
+        asdict(done)
+        if as_json
+        else f"{done.acknowledged:,} acknowledged, {done.failed:,} not, in {done.seconds:.1f} s"
+    )
+    if done.failed:
+        raise DeliveryError(f"{done.failed} not acknowledged: {'; '.join(done.first_errors)}")
+
+
+def demo(
+    seconds: Annotated[
+        float | None, typer.Option("--for", help="Stop after so many seconds.", min=1)
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Events per second of each stream.", min=1)] = 200,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run it all on this machine: Kafka, producers, normaliser, learners, and a live view.
+
+    Three real streams: PM2.5 an hour ahead, which Hacker News posts get talked about, SMS spam.
+    Exit code 0 only if every event sent was predicted or put aside as a dead letter.
+    """
+    from stream.demo import run
+
+    raise typer.Exit(run(seconds=seconds, rate=rate, bootstrap=bootstrap, as_json=as_json))
+
+
+@bench_app.command("pipeline")
+def bench_pipeline(
+    events: Annotated[int, typer.Option(help="Events in the topic.", min=10_000)] = 400_000,
+    peers: Annotated[bool, typer.Option(help="Run the peers too.")] = True,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure events -> predictions, every stage alone, latency, and the peers on the same topic."""
+    from bench.pipeline import run
+
+    found: dict[str, Any] = run(events=events, peers=peers, bootstrap=bootstrap)
+    if as_json:
+        say(found)
+        return
+    from bench.pipeline import table
+
+    say(table(found))
+
+

@@ -1,0 +1,5 @@
+"""`headrace demo`: all of it on one machine, live on the screen, accounted for to the last event."""
+
+from stream.demo.conduct import run
+
+__all__ = ["run"]

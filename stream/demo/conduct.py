@@ -1,0 +1,336 @@
+"""Start everything in the order that is soonest ready, watch it, and end it in order."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stream import task as tasks
+from stream.broker import bootstrap_servers, embedded
+from stream.child import Child
+from stream.cli.console import say
+from stream.demo.monitor import Monitor, Standing
+from stream.demo.view import show, summarize
+from stream.errors import HeadraceError, UsageError
+from stream.infer import to_toml
+from stream.jars import jar_dir
+from stream.task import Task
+from stream.topics import ensure
+
+STREAMS = {"pm25": "sensor", "hackernews": "social", "spam": "text"}
+LOOK_S = 0.02
+HEAP_MB = 256
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Say how long the end may take: seconds since it began, by stage."""
+
+    producers_s: float  # until the producers have flushed
+    answers_s: float  # until every event is answered
+    learners_s: float  # until the learners have ended
+    normalizer_s: float
+
+
+CALM = Patience(10, 20, 24, 28)
+HURRY = Patience(1.2, 2.0, 3.0, 3.8)  # Ctrl-C: the broker included, all is gone within 5 s
+
+
+@dataclass
+class Stage:
+    """Say how far a part is; `note` goes with it on the screen."""
+
+    name: str
+    state: str = "waits"  # waits, starts, ready
+    note: str = ""
+
+
+@dataclass
+class Demo:
+    """Hold what runs. Only the thread that conducts changes it; the view reads."""
+
+    rate: float
+    started_s: float = field(default_factory=time.monotonic)
+    bootstrap: str = ""
+    ending: str = ""  # what the end is waiting for
+    monitor: Monitor | None = None
+    stages: list[Stage] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)  # the last of all
+
+    @property
+    def first_prediction_s(self) -> float | None:
+        """Give the seconds from the start to the first prediction that was seen."""
+        seen_s = self.monitor.first_prediction_s if self.monitor else None
+        return None if seen_s is None else round(seen_s - self.started_s, 2)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what `--json` prints."""
+        return {
+            "tasks": {name: s.as_json() for name, s in zip(STREAMS, self.standings, strict=False)},
+            "first_prediction_s": self.first_prediction_s,
+            "errors": self.errors,
+        }
+
+
+def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: bool) -> int:
+    """Run the demo until told to stop, or for `seconds` of events; return the exit code.
+
+    The code is 0 only if every event sent was predicted or put aside as a dead letter and no part
+    failed; 130 when it was interrupted before the first event. On a Kafka that is named the topics
+    get names of this run alone, and are deleted at the end.
+    """
+    demo, code = Demo(rate), 0
+    try:
+        with _interrupted_by_sigterm(), show(demo, quiet=as_json):
+            _conduct(demo, seconds, bootstrap_servers(bootstrap))
+    except HeadraceError as error:
+        demo.errors += str(error).splitlines()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        demo.errors.append("interrupted before the end was in order")
+        code = 130
+    if as_json:
+        say(demo.as_json())
+    summarize(demo, quiet=as_json)
+    return code or int(bool(demo.errors))
+
+
+def _conduct(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
+    with ExitStack() as stack:
+        cast = Cast(demo)
+        stack.callback(cast.close)
+        places = stack.enter_context(_task_files(own_names=bootstrap is not None))
+        loaded = [tasks.load(place) for place in places]
+        with cast.stage("Kafka"):
+            demo.bootstrap = bootstrap or stack.enter_context(_broker(demo)).bootstrap
+        stack.callback(cast.close)  # before the broker ends
+        if bootstrap:
+            stack.callback(_delete_topics, bootstrap, loaded)
+        with cast.stage("topics"):
+            specs = [spec for task in loaded for spec in task.topic_specs()]
+            ensure(demo.bootstrap, list(dict.fromkeys(specs)))
+        patience = CALM
+        try:
+            cast.begin_learning(places)
+            demo.monitor = Monitor(loaded, demo.bootstrap)
+            stack.callback(demo.monitor.close)
+            cast.await_ready()
+            cast.begin_producing([task.input.topic for task in loaded])
+            cast.watch(seconds)
+        except KeyboardInterrupt:
+            if not cast.producing:
+                raise
+            patience = HURRY
+        cast.end(patience)
+
+
+class Cast:
+    """Hold the child processes and give them their cues."""
+
+    def __init__(self, demo: Demo) -> None:
+        cache = str(jar_dir().with_name("jax"))
+        compiled = {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        self._demo = demo
+        self._stages = {
+            name: Stage(name) for name in ("Kafka", "topics", *STREAMS, "normaliser", "producers")
+        }
+        demo.stages = list(self._stages.values())
+        self._learners = {
+            name: Child(f"learner {name}", preload=("stream.learn",), environment=compiled)
+            for name in STREAMS
+        }
+        self._normalizer = Child("normaliser", preload=("stream.app",))
+        self._producers = [
+            Child(f"producer {source}", preload=("producers.publish",))
+            for source in STREAMS.values()
+        ]
+        self.producing = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Show a part as starting, then as ready."""
+        stage = self._stages[name]
+        stage.state = "starts"
+        yield
+        stage.state = "ready"
+
+    def begin_learning(self, places: Sequence[Path]) -> None:
+        """Begin the learners and the one normaliser for all."""
+        at = ("--bootstrap", self._demo.bootstrap)
+        for learner, place in zip(self._learners.values(), places, strict=True):
+            learner.begin("learn", str(place), "--from", "features", "--json", *at)
+        self._normalizer.begin("normalize", *map(str, places), *at)
+        for name in (*STREAMS, "normaliser"):
+            self._stages[name].state = "starts"
+
+    def await_ready(self) -> None:
+        """Wait until the learners have compiled and the normaliser has its partitions."""
+        waiting = self._learners | {"normaliser": self._normalizer}
+        while waiting:
+            for name in [name for name, child in waiting.items() if child.ready]:
+                self._stages[name].state = "ready"
+                del waiting[name]
+            self._check()
+            time.sleep(LOOK_S)
+
+    def begin_producing(self, topics: Sequence[str]) -> None:
+        """Begin the producers."""
+        self.producing = True
+        options = ("--rate", str(self._demo.rate), "--loop", "--json")
+        for producer, source, topic in zip(
+            self._producers, STREAMS.values(), topics, strict=True
+        ):
+            at = ("--bootstrap", self._demo.bootstrap)
+            producer.begin("produce", source, "--topic", topic, *options, *at)
+        self._stages["producers"].state = "ready"
+
+    def watch(self, seconds: float | None) -> None:
+        """Look after all, for so many seconds of events, or until interrupted."""
+        end_s = None if seconds is None else time.monotonic() + seconds
+        while end_s is None or time.monotonic() < end_s:
+            self._check()
+            time.sleep(LOOK_S)
+
+    def end(self, patience: Patience) -> None:
+        """Stop the producers, wait for the answers, stop the rest; account for every event."""
+        begun_s, demo, monitor = time.monotonic(), self._demo, self._demo.monitor
+        assert monitor is not None  # noqa: S101
+        demo.ending = "producers send what is under way"
+        self._stop(self._producers, begun_s + patience.producers_s)
+        acknowledged = [self._acknowledged(producer) for producer in self._producers]
+        demo.ending = "waiting for the last predictions"
+
+        def answered() -> bool:
+            events = [standing.events for standing in monitor.standings()]
+            return monitor.settled and all(map(int.__ge__, events, acknowledged))
+
+        self._until(answered, begun_s + patience.answers_s)
+        demo.ending = "stopping learners and normaliser"
+        self._stop(list(self._learners.values()), begun_s + patience.learners_s)
+        self._until(lambda: monitor.scored, begun_s + patience.learners_s)
+        self._stop([self._normalizer], begun_s + patience.normalizer_s)
+        demo.ending = "stopping Kafka"
+        demo.standings = monitor.standings()
+        for standing, count in zip(demo.standings, acknowledged, strict=True):
+            demo.errors += _account(standing, count)
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        for child in self._all():
+            child.close()
+
+    def _all(self) -> list[Child]:
+        return [*self._producers, *self._learners.values(), self._normalizer]
+
+    def _check(self) -> None:
+        """Raise what has gone wrong in a child, or in the monitor."""
+        monitor = self._demo.monitor
+        if monitor and monitor.error:
+            raise HeadraceError(f"monitor: {monitor.error}")
+        for child in self._all():
+            if child.ended:
+                raise HeadraceError(child.trouble or f"{child.name} ended too early")
+
+    def _stop(self, children: Sequence[Child], give_up_s: float) -> None:
+        for child in children:
+            child.stop()
+        for child in children:
+            if not child.wait(give_up_s):
+                self._demo.errors.append(f"{child.name} did not end in time")
+                child.close()
+            elif child.trouble:
+                self._demo.errors.append(child.trouble)
+
+    def _until(self, done: Callable[[], bool], give_up_s: float) -> None:
+        while not done() and time.monotonic() < give_up_s:
+            time.sleep(LOOK_S)
+
+    def _acknowledged(self, producer: Child) -> int:
+        said = producer.said
+        if failed := said.get("failed", 0):
+            self._demo.errors.append(f"{producer.name}: {failed} events were not acknowledged")
+        return int(said.get("acknowledged", 0))
+
+
+def _account(standing: Standing, acknowledged: int) -> list[str]:
+    """Say what does not add up for a task."""
+    name, wrong = standing.name, []
+    if standing.events < acknowledged:
+        wrong.append(f"{name}: {acknowledged:,} acknowledged, {standing.events:,} in the topic")
+    if standing.open > 0:
+        wrong.append(
+            f"{name}: {standing.open:,} of {standing.events:,} events were neither predicted nor "
+            "put aside in time"
+        )
+    if standing.open < 0:
+        wrong.append(f"{name}: {-standing.open:,} answers more than events")
+    return wrong
+
+
+@contextmanager
+def _task_files(*, own_names: bool) -> Iterator[list[Path]]:
+    """Give the task files; with `own_names`, copies whose topics nobody else has."""
+    root = Path(__file__).parents[2] / "examples"
+    places = [root / f"{name}.toml" for name in STREAMS]
+    for place in places:
+        if not place.exists():
+            raise UsageError(f"{place}: not there; the examples belong to the installation")
+    if not own_names:
+        yield places
+        return
+    run = f"demo-{uuid.uuid4().hex[:8]}"
+    with tempfile.TemporaryDirectory(prefix="headrace-demo-") as scratch:
+        copies = []
+        for place in places:
+            task = tasks.load(place)
+            source = task.input.model_copy(update={"topic": f"{run}.{task.input.topic}"})
+            update = {"name": f"{run}-{task.name}", "input": source}
+            copies.append(Path(scratch, place.name))
+            copies[-1].write_text(to_toml(task.model_copy(update=update)), "utf-8")
+        yield copies
+
+
+@contextmanager
+def _broker(demo: Demo) -> Iterator[Any]:
+    def on_progress(done: int, total: int) -> None:
+        demo.stages[0].note = f"fetched {done / 1e6:.0f} of {total / 1e6:.0f} MB, once"
+
+    with embedded(heap_mb=HEAP_MB, on_progress=on_progress) as broker:
+        demo.stages[0].note = broker.bootstrap
+        yield broker
+
+
+def _delete_topics(bootstrap: str, loaded: Sequence[Task]) -> None:
+    from kafka import KafkaAdminClient
+
+    names = [spec.name for task in loaded for spec in task.topic_specs()]
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.delete_topics(names)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Make SIGTERM what Ctrl-C is; a second one of either ends at once."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,329 @@
+"""Turn raw events into rows: pure functions, the same bits in the normaliser and in the learner.
+
+Every step works on each event alone, so that rows do not depend on how events are batched. What
+depends on other events (lags, scaling, open predictions) belongs to the learner's state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import TaskError
+from stream.events import Codec, DeadLetter, Feature, Fields, Records, Reject
+from stream.hashing import Hasher, hash_key
+from stream.task import Category, Number, Task, Text
+
+LARGEST = 1e15
+LONGEST_ID = 256
+MILLISECONDS_FROM = 1e11
+
+
+class Rows(NamedTuple):
+    """Hold normalised events as columns, in the order they came."""
+
+    id: list[str | int]
+    key: list[bytes | None]
+    partition: list[int]
+    offset: list[int]
+    time_ms: NDArray[np.int64]  # [n]  since 1970 UTC
+    numeric: NDArray[np.float32]  # [n, N]  NaN = missing
+    ids: NDArray[np.uint32]  # [n, C+T]  0 = absent
+    entity: NDArray[np.uint32]  # [n, 2]
+    label: NDArray[np.float32]  # [n]  class index or value, NaN = unknown
+
+
+class Normalizer:
+    """Normalise the events of one task; `normalize(records)` is a pure function."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._codec = Codec(task)
+        self._timed = task.input.time is not None
+        self._entities = task.input.entity is not None
+        self._numbers = task.of_kind(Number)
+        self._categories = list(task.of_kind(Category))
+        self._texts: list[Text] = list(task.of_kind(Text).values())
+        self._classes = class_index(task.target.classes)
+        self._window_ms = [t.timestamp() * 1000 for t in (task.input.earliest, task.input.latest)]
+        self._units = [conversion(name, number) for name, number in self._numbers.items()]
+        try:
+            self._hasher = Hasher(hash_key(task))
+        except OSError as error:
+            raise TaskError(
+                f"hash_key_file = {task.hash_key_file}: cannot be read: {error.strerror}"
+            ) from error
+
+    @property
+    def needs_timestamps(self) -> bool:
+        """Say whether records have to carry Kafka's timestamps: no event time is mapped."""
+        return not self._timed
+
+    def normalize(self, records: Records) -> tuple[Rows, list[DeadLetter]]:
+        """Give a row for each good event and a dead letter for each other, both in order."""
+        events, refused = self._codec.decode_all(records.values)
+        while True:
+            places = [place for place in range(len(records.values)) if place not in refused]
+            rows, bad = self._columns(events, places, records)
+            if not bad:
+                break
+            refused.update({places[at]: reject for at, reject in bad.items()})
+            events = [event for at, event in enumerate(events) if at not in bad]
+        return rows, [self._dead(records, place, refused[place]) for place in sorted(refused)]
+
+    def features(self, records: Records) -> tuple[list[Feature], list[DeadLetter]]:
+        """Give one `features` record for each raw record, in order, and the dead letters."""
+        rows, dead = self.normalize(records)
+        refused = {(letter.partition, letter.offset): letter.code for letter in dead}
+        topic, found = records.topic, []
+        row = 0
+        for partition, offset in zip(records.partitions, records.offsets, strict=True):
+            code = refused.get((partition, offset))
+            if code is not None:
+                found.append(Feature(topic, partition, offset, reject=code))
+                continue
+            found.append(
+                Feature(
+                    topic,
+                    partition,
+                    offset,
+                    id=rows.id[row],
+                    time_ms=int(rows.time_ms[row]),
+                    label=float(rows.label[row]),
+                    numeric=rows.numeric[row].tobytes(),
+                    ids=rows.ids[row].tobytes(),
+                    entity=rows.entity[row].tobytes(),
+                )
+            )
+            row += 1
+        return found, dead
+
+    def _columns(
+        self, events: list[Fields], places: list[int], records: Records
+    ) -> tuple[Rows, dict[int, Reject]]:
+        """Build the columns of decoded events; what is wrong is told by place in `events`."""
+        columns = list(zip(*events, strict=True)) if events else []
+        take = iter(columns).__next__ if columns else tuple
+        ids, labels = list(take()), take()
+        entities = take() if self._entities else ()
+        times: Sequence[Any] = (
+            take() if self._timed else [records.timestamps_ms[p] / 1000 for p in places]
+        )
+        bad: dict[int, Reject] = {}
+        for at, value in enumerate(ids):
+            if not _is_id(value):
+                bad[at] = Reject("id", f"{str(value)[:40]!r}: expected 1 to {LONGEST_ID} characters")
+        time_ms = self._times(times, bad)
+        label = self._labels(labels, bad)
+        numeric = self._numeric([take() for _ in self._numbers], len(events), bad)
+        hashed = self._hashed(
+            [take() for _ in self._categories], [take() for _ in self._texts], len(events)
+        )
+        entity = np.zeros((len(events), 2), np.uint32)
+        if entities:
+            entity[:] = list(map(self._hasher.entity, entities))
+        rows = Rows(
+            id=ids,
+            key=[records.keys[place] for place in places],
+            partition=[records.partitions[place] for place in places],
+            offset=[records.offsets[place] for place in places],
+            time_ms=time_ms,
+            numeric=np.concatenate([numeric, calendar(self._task.calendar, time_ms)], 1),
+            ids=hashed,
+            entity=entity,
+            label=label,
+        )
+        return rows, bad
+
+    def _times(self, times: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.int64]:
+        first, last = self._window_ms
+        found = [time_ms(value) for value in times]
+        for at, value in enumerate(found):
+            if not first <= value < last:  # also refuses NaN
+                shown = times[at]
+                bad[at] = Reject(
+                    "time",
+                    f"{str(shown)[:40]!r}: expected RFC 3339 or Unix time from "
+                    f"{self._task.input.earliest:%Y-%m-%d} to {self._task.input.latest:%Y-%m-%d}",
+                )
+                found[at] = 0
+        return np.array(found, np.int64)
+
+    def _labels(self, labels: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.float32]:
+        if not self._classes:
+            found = np.array(labels, np.float64)
+            for at in np.flatnonzero(np.abs(found) > LARGEST):
+                bad[int(at)] = Reject("number", f"label {labels[at]!r}: expected |x| <= {LARGEST:g}")
+            return found.clip(-LARGEST, LARGEST).astype(np.float32)
+        known = [self._classes.get(label, -1.0) for label in labels]
+        for at, value in enumerate(known):
+            if value < 0:
+                classes = ", ".join(self._task.target.classes[:10])
+                bad[at] = Reject("label", f"{str(labels[at])[:40]!r}: expected one of {classes}")
+        return np.array(known, np.float32)
+
+    def _numeric(
+        self, columns: list[Sequence[Any]], count: int, bad: dict[int, Reject]
+    ) -> NDArray[np.float32]:
+        """Convert units; missing and impossible readings become NaN, absurd numbers a reject."""
+        values = np.empty((len(columns), count), np.float64)
+        for row, column in zip(values, columns, strict=True):
+            row[:] = column
+        for (name, number), row, (factor, offset) in zip(
+            self._numbers.items(), values, self._units, strict=True
+        ):
+            for at in np.flatnonzero(np.abs(row) > LARGEST):
+                bad[int(at)] = Reject(
+                    "number", f"{name} = {columns[0][at]!r}: expected |x| <= {LARGEST:g}"
+                )
+                row[at] = np.nan
+            if number.missing:
+                row[np.isin(row, number.missing)] = np.nan
+            if number.unit:
+                row *= factor
+                row += offset
+            if number.min is not None:
+                row[row < number.min] = np.nan
+            if number.max is not None:
+                row[row > number.max] = np.nan
+        return values.T.astype(np.float32)
+
+    def _hashed(
+        self, categories: list[Sequence[Any]], texts: list[Sequence[Any]], count: int
+    ) -> NDArray[np.uint32]:
+        hashed = np.zeros((count, len(categories) + self._task.token_slots), np.uint32)
+        hasher = self._hasher
+        for place, (name, column) in enumerate(zip(self._categories, categories, strict=True)):
+            hashed[:, place] = [0 if v is None else hasher.category(name, v) for v in column]
+        start = len(categories)
+        for text, column in zip(self._texts, texts, strict=True):
+            for row, value in zip(hashed, column, strict=True):
+                if value:
+                    tokens = hasher.tokens(value, text.ngrams, text.max_tokens)
+                    row[start : start + len(tokens)] = tokens
+            start += text.max_tokens
+        return hashed
+
+    def _dead(self, records: Records, place: int, reject: Reject) -> DeadLetter:
+        return DeadLetter(
+            code=reject.code,
+            detail=reject.detail,
+            topic=records.topic,
+            partition=records.partitions[place],
+            offset=records.offsets[place],
+            key=records.keys[place],
+            raw=records.values[place],
+        )
+
+
+def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None]) -> Rows:
+    """Rebuild the rows that `features` records carry; records of refused events are left out.
+
+    Raises:
+        ValueError: a record's arrays do not have the sizes of this task.
+    """
+    kept = [(feature, key) for feature, key in zip(features, keys, strict=True) if not feature.reject]
+    spec = task.spec
+
+    def column(name: str, kind: type[Any], width: int) -> Any:
+        joined = b"".join([getattr(feature, name) for feature, _ in kept])
+        return np.frombuffer(joined, kind).reshape(len(kept), width)
+
+    return Rows(
+        id=[feature.id for feature, _ in kept],
+        key=[key for _, key in kept],
+        partition=[feature.partition for feature, _ in kept],
+        offset=[feature.offset for feature, _ in kept],
+        time_ms=np.array([feature.time_ms for feature, _ in kept], np.int64),
+        numeric=column("numeric", np.float32, spec.numeric),
+        ids=column("ids", np.uint32, spec.ids),
+        entity=column("entity", np.uint32, 2),
+        label=np.array([feature.label for feature, _ in kept], np.float32),
+    )
+
+
+def class_index(classes: Sequence[str]) -> dict[Any, float]:
+    """Map every way of writing a class (text, number, boolean, null) to its index, null to NaN."""
+    index: dict[Any, float] = {}
+    for place, name in enumerate(classes):
+        index[name] = float(place)
+        if name in ("true", "false"):
+            index[name == "true"] = float(place)
+    for place, name in enumerate(classes):
+        try:
+            index.setdefault(float(name), float(place))
+        except ValueError:
+            continue
+    return {**index, None: math.nan} if index else {}
+
+
+def conversion(name: str, number: Number) -> tuple[float, float]:
+    """Give factor and offset from a number's unit to the one it is learned in.
+
+    Raises:
+        TaskError: a unit is unknown, or the two do not measure the same thing.
+    """
+    if number.unit is None or number.to is None:
+        return 1.0, 0.0
+    import pint  # slow to import, and few tasks convert
+
+    try:
+        units = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
+        zero = units.Quantity(0.0, number.unit).to(number.to).magnitude
+        one = units.Quantity(1.0, number.unit).to(number.to).magnitude
+    except (pint.PintError, ValueError, AttributeError) as error:
+        raise TaskError(f"features.{name}.unit = {number.unit!r} to {number.to!r}: {error}") from error
+    return float(one - zero), float(zero)
+
+
+def time_ms(value: Any) -> float:
+    """Read an event time: RFC 3339 text (no offset = UTC), or Unix seconds or milliseconds.
+
+    Returns:
+        whole milliseconds since 1970 UTC, or NaN for what is not a time.
+    """
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return round(moment.timestamp() * 1000)
+        return round(value * 1000) if abs(value) < MILLISECONDS_FROM else round(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def calendar(cycles: Iterable[str], times_ms: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Give sine and cosine of each cycle of event time, from tables one minute (or day) fine.
+
+    Tables, because a vectorised sine may differ in its last bit with the place in the vector.
+    """
+    minutes = times_ms // 60_000
+    places = {"hour": minutes % 1440, "weekday": (minutes // 1440 + 3) % 7, "year": minutes // 1440}
+    columns = [np.empty((len(times_ms), 0), np.float32)]
+    for cycle in cycles:
+        table = _CYCLES[cycle]
+        columns.append(table[places[cycle] % len(table)])
+    return np.concatenate(columns, 1)
+
+
+def _cycle(steps: int, period: float) -> NDArray[np.float32]:
+    angles = [2 * math.pi * (step % period) / period for step in range(steps)]
+    return np.array([(math.sin(a), math.cos(a)) for a in angles], np.float32)
+
+
+_CYCLES = {
+    "hour": _cycle(1440, 1440),
+    "weekday": _cycle(7, 7),
+    "year": _cycle(1461, 365.25),
+}
+
+
+def _is_id(value: str | int) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= LONGEST_ID
+    return -(2**63) <= value < 2**63

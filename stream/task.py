@@ -1,0 +1,277 @@
+"""The task file: what to predict, from what, with which model. One frozen pydantic model."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from model.spec import Spec
+from stream.errors import TaskError
+from stream.topics import TopicSpec
+
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
+TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
+
+FieldPath = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A top-level key of the event, or a JSON Pointer when it begins with '/'.",
+    ),
+]
+
+
+class Part(BaseModel):
+    """Refuse unknown keys and later changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Number(Part):
+    """A numeric feature."""
+
+    kind: Literal["number"]
+    field: FieldPath | None = Field(None, description="Where it stands; default: the feature's name.")
+    unit: str | None = Field(None, description="The unit in the events, such as degF.")
+    to: str | None = Field(None, description="The unit to learn in, such as degC.")
+    min: float | None = Field(None, description="A reading below this is impossible: missing.")
+    max: float | None = Field(None, description="A reading above this is impossible: missing.")
+    missing: tuple[float, ...] = Field((), description="Numbers that stand for no reading.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Number:
+        if (self.unit is None) != (self.to is None):
+            raise ValueError("unit and to go together")
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError(f"min must be below max, not {self.min} and {self.max}")
+        return self
+
+
+class Category(Part):
+    """A categorical feature: each value is a hashed id, so an unseen one needs no declaration."""
+
+    kind: Literal["category"]
+    field: FieldPath | None = Field(None, description="Where it stands; default: the feature's name.")
+
+
+class Text(Part):
+    """A text feature: hashed words and character n-grams."""
+
+    kind: Literal["text"]
+    field: FieldPath | None = Field(None, description="Where it stands; default: the feature's name.")
+    ngrams: tuple[int, int] = Field((3, 5), description="Shortest and longest character n-gram.")
+    max_tokens: int = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
+
+    @field_validator("ngrams")
+    @classmethod
+    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= value[0] <= value[1] <= 10:
+            raise ValueError("expected two lengths from 1 to 10, shortest first")
+        return value
+
+
+Feature = Annotated[Number | Category | Text, Field(discriminator="kind")]
+
+
+class Input(Part):
+    """Where events come from and which of their fields say who, when and what."""
+
+    topic: str = Field(pattern=TOPIC, description="The topic of raw events.")
+    format: Literal["json", "cloudevents"] = Field(
+        "json", description="Plain JSON, or structured CloudEvents 1.0 with the event in data."
+    )
+    id: FieldPath = Field("id", description="The field with the event's id.")
+    entity: FieldPath | None = Field(None, description="The field with the entity: lags belong to it.")
+    time: FieldPath | None = Field(
+        None, description="The field with the event time; default: the Kafka record's timestamp."
+    )
+    earliest: datetime = Field(
+        datetime(1900, 1, 1, tzinfo=UTC), description="An event time before this is refused."
+    )
+    latest: datetime = Field(
+        datetime(2100, 1, 1, tzinfo=UTC), description="An event time after this is refused."
+    )
+    max_bytes: int = Field(65_536, ge=64, le=16_777_216, description="Largest event taken.")
+    recent_ids: int = Field(
+        100_000, ge=0, description="Ids remembered to refuse a repeated event; 0 = not at all."
+    )
+
+
+class Target(Part):
+    """What to predict."""
+
+    field: FieldPath = Field(description="The field with the label; null or absent = not known.")
+    kind: Literal["classify", "regress"] = Field(description="Classes or a number.")
+    classes: tuple[str, ...] = Field((), description="The classes, for classify.", max_length=1000)
+    horizon: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Predict the label of this many events of the same entity ahead; 0 = its own.",
+    )
+
+    @model_validator(mode="after")
+    def _classes(self) -> Target:
+        if self.kind == "classify" and len(set(self.classes)) < 2:
+            raise ValueError("classify needs classes = [...] with two different names at least")
+        if self.kind == "regress" and self.classes:
+            raise ValueError("regress takes no classes")
+        return self
+
+
+class Lags(Part):
+    """What is remembered of each entity."""
+
+    labels: int = Field(1, ge=0, le=1000, description="Last known labels used as inputs.")
+    rows: int = Field(0, ge=0, le=1000, description="Earlier rows whose numbers are inputs.")
+    entities: int = Field(
+        1024, ge=1, le=10_000_000, description="Entities remembered; the least recent leaves."
+    )
+
+
+class Model(Part):
+    """How it is learned."""
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (32, 32), description="Widths of the hidden layers."
+    )
+    chunk: int = Field(
+        1, ge=1, le=4096, description="Events per optimizer step; 1 = exact per-event learning."
+    )
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="Adam's rate.")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's momentum.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's memory of squared gradients.")
+    embedding: int = Field(8, ge=1, le=256, description="Dimensions of a hashed id's vector.")
+    table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the id table.")
+    coverage: float = Field(0.9, gt=0, lt=1, description="Labels an interval should hold.")
+    seed: int = Field(0, ge=0, description="Seed of the initial weights.")
+
+
+class Drift(Part):
+    """When to say that the world has changed."""
+
+    adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
+    page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's alarm level.")
+
+
+class Topics(Part):
+    """How the task's topics are made."""
+
+    partitions: int = Field(1, ge=1, le=10_000, description="Partitions of every topic but ledger.")
+    retention_hours: int = Field(168, ge=1, description="Hours that events and outputs are kept.")
+
+
+class Task(Part):
+    """One thing to predict from one stream."""
+
+    name: str = Field(pattern=NAME, description="Prefix of the output topics.")
+    input: Input
+    target: Target
+    features: dict[str, Feature] = Field(min_length=1, max_length=10_000)
+    calendar: tuple[Literal["hour", "weekday", "year"], ...] = Field(
+        (), description="Cycles of the event time that become inputs: sine and cosine of each."
+    )
+    hash_key_file: Path | None = Field(
+        None, description="A file whose bytes key the hashing of words; default: the task's name."
+    )
+    lags: Lags = Lags()
+    model: Model = Model()
+    drift: Drift = Drift()
+    topics: Topics = Topics()
+
+    def of_kind(self, kind: type[Any]) -> dict[str, Any]:
+        """Give the features of one kind by name, in the order of the file."""
+        return {name: f for name, f in self.features.items() if isinstance(f, kind)}
+
+    @property
+    def token_slots(self) -> int:
+        """Count the token places of a row."""
+        return sum(text.max_tokens for text in self.of_kind(Text).values())
+
+    @property
+    def spec(self) -> Spec:
+        """Say what the learner has to be."""
+        return Spec(
+            numeric=len(self.of_kind(Number)) + 2 * len(self.calendar),
+            categories=len(self.of_kind(Category)),
+            tokens=self.token_slots,
+            classes=len(self.target.classes),
+            horizon=self.target.horizon,
+            label_lags=self.lags.labels,
+            numeric_lags=self.lags.rows,
+            entities=self.lags.entities if self.input.entity else 0,
+            **self.model.model_dump(),
+            **self.drift.model_dump(),
+        )
+
+    def output(self, stage: str) -> str:
+        """Name an output topic, such as `<task>.predictions`."""
+        return f"{self.name}.{stage}"
+
+    def topic_specs(self) -> list[TopicSpec]:
+        """List the topics that this task reads and writes."""
+        hours = 3_600_000 * self.topics.retention_hours
+        batch = max(4 * self.input.max_bytes, 262_144)
+        shared = (self.input.topic, *map(self.output, ("features", "predictions", "dead-letter")))
+        single = map(self.output, ("metrics", "drift"))
+        return [TopicSpec(name, self.topics.partitions, hours, batch) for name in shared] + [
+            TopicSpec(name, 1, hours, batch) for name in single
+        ]
+
+
+def load(path: Path) -> Task:
+    """Read a task file.
+
+    Raises:
+        TaskError: naming the file, the key, the value and what was expected there.
+    """
+    try:
+        return parse(path.read_text("utf-8"), str(path))
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}: not UTF-8 text") from error
+
+
+def parse(text: str, origin: str) -> Task:
+    """Read a task from TOML text; `origin` names it in errors."""
+    try:
+        return validate(tomllib.loads(text), origin)
+    except tomllib.TOMLDecodeError as error:
+        raise TaskError(f"{origin}: not TOML: {error}") from error
+
+
+def validate(table: dict[str, Any], origin: str) -> Task:
+    """Read a task from a table as TOML would give it."""
+    try:
+        return Task.model_validate(table)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise TaskError("\n".join(f"{origin}: {line}" for line in lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    """Put one pydantic error into `key = value: what was expected`."""
+    kinds = {"number", "category", "text"}
+    where = ".".join(str(part) for part in problem["loc"] if part not in kinds) or "task"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: no such key{_nearest(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{where}: missing"
+    shown = repr(problem["input"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if len(shown) > 60 else f"{where} = {shown}: {message}"
+
+
+def _nearest(location: Iterable[Any]) -> str:
+    """List the keys that are known where an unknown one was found."""
+    parts = {"input": Input, "target": Target, "lags": Lags, "model": Model, "drift": Drift}
+    parts["topics"] = Topics
+    first, *rest = [str(part) for part in location]
+    known = parts[first] if rest and first in parts else None if rest else Task
+    return f"; known: {', '.join(known.model_fields)}" if known else ""

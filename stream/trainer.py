@@ -1,0 +1,178 @@
+"""Rows in, predictions out: the learner's state and the stream, kept apart from where rows come from.
+
+The service and the offline evaluation share this class, so both learn the same from the same rows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.batch import DETECTORS, Outcome, empty_batch
+from model.learner import make_learner, warm_up
+from model.metrics import classification_report, regression_report
+from stream.events import DeadLetter, DriftAlarm, Prediction
+from stream.normalize import Rows
+from stream.task import Task
+
+
+class Pending(NamedTuple):
+    """Hold a micro-batch that the compiled loop is working on."""
+
+    rows: Rows
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Hold what came of a micro-batch, line by line as its rows."""
+
+    rows: Rows
+    published: NDArray[np.float32]  # [n, P]
+    step: NDArray[np.int32]  # [n]
+    alarms: list[DriftAlarm]
+
+
+class Trainer:
+    """Hold one task's learner: `submit` a micro-batch, `collect` its predictions.
+
+    XLA works on a submitted batch while Python does something else, such as publishing the batch
+    before. Everything is compiled when the constructor returns.
+    """
+
+    def __init__(self, task: Task, capacity: int) -> None:
+        self._task = task
+        self._capacity = capacity
+        self._learner = make_learner(task.spec)
+        self._state = warm_up(self._learner, capacity)
+        self._recent = RecentIds(task.input.recent_ids)
+        self.learned = 0
+
+    @property
+    def capacity(self) -> int:
+        """Say how many rows a micro-batch may have."""
+        return self._capacity
+
+    def admit(self, rows: Rows, topic: str) -> tuple[Rows, list[DeadLetter]]:
+        """Take out the rows whose id was seen a short while ago."""
+        repeated = self._recent.repeated(rows.id)
+        if not repeated:
+            return rows, []
+        letters = [
+            DeadLetter(
+                code="duplicate_id",
+                detail=f"id {rows.id[at]!r} came before, within {self._recent.size} events",
+                topic=topic,
+                partition=rows.partition[at],
+                offset=rows.offset[at],
+                key=rows.key[at],
+                raw=None,
+            )
+            for at in repeated
+        ]
+        gone = set(repeated)
+        return take(rows, [at for at in range(len(rows.id)) if at not in gone]), letters
+
+    def submit(self, rows: Rows) -> Pending:
+        """Start predicting and learning up to `capacity` rows; does not wait."""
+        count = len(rows.id)
+        batch = empty_batch(self._learner.spec, self._capacity)
+        batch.numeric[:count] = rows.numeric
+        batch.ids[:count] = rows.ids
+        batch.entity[:count] = rows.entity
+        batch.label[:count] = rows.label
+        self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
+        self.learned += count - int(np.isnan(rows.label).sum())
+        return Pending(rows, outcome)
+
+    def collect(self, pending: Pending) -> Learned:
+        """Wait for a submitted batch and give what came of it."""
+        rows, outcome = pending
+        count = len(rows.id)
+        published = np.asarray(outcome.published)[:count]
+        step = np.asarray(outcome.step)[:count]
+        raised = np.asarray(outcome.alarms)[:count]
+        alarms = [
+            DriftAlarm(
+                detector=DETECTORS[which],
+                id=rows.id[at],
+                step=int(step[at]),
+                time_ms=int(rows.time_ms[at]),
+                partition=rows.partition[at],
+                offset=rows.offset[at],
+                before=float(raised[at, which, 1]),
+                after=float(raised[at, which, 2]),
+            )
+            for at, which in np.argwhere(raised[:, :, 0] > 0)
+        ]
+        return Learned(rows, published, step, alarms)
+
+    def predictions(self, learned: Learned) -> list[Prediction]:
+        """Put predictions into the words of the task: class names, or a value with an interval."""
+        rows = learned.rows
+        lines = learned.published.astype(np.float64).tolist()
+        common = (rows.id, learned.step.tolist(), rows.time_ms.tolist(), rows.partition, rows.offset)
+        classes = self._task.target.classes
+        if classes:
+            best = [classes[at] for at in learned.published.argmax(1).tolist()]
+            return [
+                Prediction(i, name, s, t, p, o, line)
+                for name, line, i, s, t, p, o in zip(best, lines, *common, strict=True)
+            ]
+        return [
+            Prediction(i, line[0], s, t, p, o, None, line[1:])
+            for line, i, s, t, p, o in zip(lines, *common, strict=True)
+        ]
+
+    def report(self) -> dict[str, Any]:
+        """Give the metrics and their baselines as of the last submitted row."""
+        report = classification_report if self._task.target.classes else regression_report
+        return report(self._state.metrics)
+
+    @property
+    def state(self) -> Any:
+        """Give the state as of the last submitted row; the next `submit` takes it away."""
+        return self._state
+
+
+class RecentIds:
+    """Remember the last `size` distinct ids."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._order: deque[str | int] = deque()
+        self._known: set[str | int] = set()
+
+    def repeated(self, ids: list[str | int]) -> list[int]:
+        """Give the places of ids that were seen before, and remember the others."""
+        if not self.size:
+            return []
+        known, order = self._known, self._order
+        fresh = set(ids)
+        if len(fresh) == len(ids) and known.isdisjoint(fresh):
+            places: list[int] = []
+            known |= fresh
+            order.extend(ids)
+        else:
+            places = []
+            for place, value in enumerate(ids):
+                if value in known:
+                    places.append(place)
+                else:
+                    known.add(value)
+                    order.append(value)
+        while len(order) > self.size:
+            known.discard(order.popleft())
+        return places
+
+
+def take(rows: Rows, places: list[int]) -> Rows:
+    """Give the rows at some places."""
+    return Rows(*(
+        column[places] if isinstance(column, np.ndarray) else [column[at] for at in places]
+        for column in rows
+    ))

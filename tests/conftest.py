@@ -1,0 +1,89 @@
+"""A real Kafka for the tests, topics of their own, and nothing left running after any of them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+MakeTopic = Callable[..., str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Bear with kafka-python 3.0.12 in two things that it warns of and we cannot mend.
+
+    It reads its schemas by a function that Python 3.11 calls deprecated, while it is imported:
+    hence the late imports below. And it never closes a socket that could not connect.
+    """
+    for ignored in (
+        r"ignore:(read|open)_text is deprecated:DeprecationWarning",
+        r"ignore:unclosed <socket.*laddr=\('0\.0\.0\.0':ResourceWarning",
+    ):
+        config.addinivalue_line("filterwarnings", ignored)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies under tests/kafka: `-m "not kafka"` leaves out all that needs a broker."""
+    for item in items:
+        if Path(__file__).with_name("kafka") in item.path.parents:
+            item.add_marker("kafka")
+
+
+@pytest.fixture(scope="session")
+def bootstrap() -> Iterator[str]:
+    """Give the address of a Kafka: yours by KAFKA_BOOTSTRAP, else one for this session."""
+    from stream.broker import bootstrap_servers, embedded
+    from stream.topics import list_topics
+
+    if given := bootstrap_servers():
+        list_topics(given)
+        yield given
+    else:
+        with embedded() as broker:
+            yield broker.bootstrap
+
+
+@pytest.fixture
+def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]:
+    """Give a function that creates a topic and returns its name, unlike any other's.
+
+    `topic("events", partitions=2, retention_ms=-1)`: settings as in `TopicSpec`.
+    """
+    from kafka import KafkaAdminClient
+
+    from stream.topics import TopicSpec, ensure
+
+    test = re.sub(r"[^\w.-]", "-", request.node.name, flags=re.ASCII)[:80]
+    made: list[str] = []
+
+    def make(name: str = "topic", **settings: int) -> str:
+        made.append(f"{test}.{name}.{uuid.uuid4().hex[:8]}")
+        ensure(bootstrap, [TopicSpec(made[-1], **settings)])
+        return made[-1]
+
+    yield make
+    if made:
+        with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+            admin.delete_topics(made)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """Fail a test that leaves child processes, or threads that would keep Python alive."""
+
+    def running() -> set[object]:
+        threads = {thread for thread in threading.enumerate() if not thread.daemon}
+        return {*threads, *psutil.Process().children(recursive=True)}
+
+    before = running()
+    yield
+    give_up = time.monotonic() + 5
+    while left := running() - before:
+        assert time.monotonic() < give_up, f"left running: {left}"
+        time.sleep(0.05)

@@ -1,0 +1,85 @@
+"""Run the common checks over every fold that measures."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import fold_checks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.drift import make_adwin, make_page_hinkley
+from model.fold import Fold
+from model.metrics import (
+    ScoredClass,
+    ScoredNumber,
+    make_classification_metrics,
+    make_regression_metrics,
+)
+
+N = 700
+
+
+class Case(NamedTuple):
+    fold: Fold
+    events: Any
+    ignored: Any
+
+
+def _observed(values: np.ndarray) -> Any:
+    return jnp.asarray(values, jnp.float32), jnp.ones(len(values), bool)
+
+
+def _detector(fold: Fold) -> Case:
+    rng = np.random.default_rng(1)
+    events = _observed(np.where(np.arange(N) < N // 2, 0.0, 3.0) + rng.random(N))
+    unknown = (events[0], jnp.zeros(N, bool))
+    broken = _observed(rng.choice([np.nan, np.inf, -np.inf], N))
+    return Case(fold, events, jax.tree.map(lambda *x: jnp.concatenate(x), unknown, broken))
+
+
+def _classification(n_classes: int) -> Case:
+    rng = np.random.default_rng(2)
+    events = ScoredClass(
+        label=jnp.asarray(rng.integers(0, n_classes, N), jnp.int32),
+        probabilities=jnp.asarray(rng.dirichlet(np.ones(n_classes), N), jnp.float32),
+        no_change=jnp.asarray(rng.integers(-1, n_classes, N), jnp.int32),
+        weight=jnp.ones(N, jnp.float32),
+    )
+    weightless = events._replace(weight=jnp.zeros(N, jnp.float32))
+    foreign = events._replace(label=jnp.asarray(rng.choice([-1, n_classes, 2**30], N), jnp.int32))
+    ignored = jax.tree.map(lambda *x: jnp.concatenate(x), weightless, foreign)
+    return Case(make_classification_metrics(n_classes), events, ignored)
+
+
+def _regression() -> Case:
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=N)
+    columns = (y, y + rng.normal(size=N), y - 1, y + rng.random(N), np.roll(y, 1), np.ones(N))
+    events = ScoredNumber(*(jnp.asarray(x, jnp.float32) for x in columns))
+    weightless = events._replace(weight=jnp.zeros(N, jnp.float32))
+    broken = events._replace(label=jnp.asarray(rng.choice([np.nan, np.inf], N), jnp.float32))
+    ignored = jax.tree.map(lambda *x: jnp.concatenate(x), weightless, broken)
+    return Case(make_regression_metrics(), events, ignored)
+
+
+CASES = {
+    "adwin": _detector(make_adwin()),
+    "page_hinkley": _detector(make_page_hinkley()),
+    "classification of 2": _classification(2),
+    "classification of 100": _classification(100),
+    "regression": _regression(),
+}
+
+
+@pytest.mark.parametrize("check", fold_checks.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", CASES)
+def test_every_fold(name: str, check: Any) -> None:
+    check(CASES[name].fold, CASES[name].events)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ignored_events_leave_no_trace(name: str) -> None:
+    fold_checks.check_ignored_events_leave_no_trace(*CASES[name])
