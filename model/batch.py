@@ -8,7 +8,6 @@ import numpy as np
 
 from model.spec import Spec
 
-
 DETECTORS = ("adwin", "page_hinkley")
 
 

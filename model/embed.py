@@ -35,7 +35,7 @@ def init(spec: Spec) -> TableState:
 
 def slots(spec: Spec, ids: Array) -> Array:
     """Map hashed ids u32[...] to table rows i32[...]."""
-    return (ids & jnp.uint32((1 << spec.table_bits) - 1)).astype(jnp.int32)
+    return jnp.asarray(ids & jnp.uint32((1 << spec.table_bits) - 1), jnp.int32)
 
 
 def look_up(spec: Spec, state: TableState, ids: Array) -> Array:
@@ -46,9 +46,8 @@ def look_up(spec: Spec, state: TableState, ids: Array) -> Array:
     """
     at = slots(spec, ids)
     shape = (*at.shape, state.rows.shape[1])
-    return jnp.asarray(
-        lax.cond((ids != 0).any(), lambda: state.rows[at], lambda: jnp.zeros(shape))
-    )
+    found: Array = lax.cond((ids != 0).any(), lambda: state.rows[at], lambda: jnp.zeros(shape))
+    return found
 
 
 def features(spec: Spec, rows: Array, ids: Array) -> tuple[Array, Array]:

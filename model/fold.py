@@ -11,7 +11,7 @@ Y = TypeVar("Y")
 
 
 class Fold(NamedTuple, Generic[S, X, Y]):
-    """Hold `init() -> state` and `update(state, x) -> (state, y)`, both pure and traceable by JAX."""
+    """Hold `init() -> state` and `update(state, x) -> (state, y)`, both pure and traceable."""
 
     init: Callable[[], S]
     update: Callable[[S, X], tuple[S, Y]]

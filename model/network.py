@@ -7,6 +7,7 @@ compiled loop never walks an NNX object graph.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ class Perceptron(nnx.Module):
         he = nnx.initializers.he_normal()
         self.layers = nnx.List(
             nnx.Linear(a, b, kernel_init=he, rngs=rngs)
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in pairwise(widths)
         )
         small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
         self.head = nnx.Linear(widths[-1], outputs, kernel_init=small, rngs=rngs)

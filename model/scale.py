@@ -14,7 +14,7 @@ CLIP = 8.0
 class ScaleState(NamedTuple):
     """Hold the running moments of N columns."""
 
-    count: Array  # f32[N]  values behind the moments, at most MEMORY
+    seen: Array  # f32[N]  values behind the moments, at most MEMORY
     mean: Array  # f32[N]
     variance: Array  # f32[N]
 
@@ -35,11 +35,11 @@ def update(state: ScaleState, values: Array) -> ScaleState:
     divisor = jnp.maximum(new, 1.0)
     new_mean = jnp.where(known, values, 0.0).sum(0) / divisor
     new_variance = jnp.where(known, jnp.square(values - new_mean), 0.0).sum(0) / divisor
-    total = state.count + new
+    total = state.seen + new
     share = new / jnp.maximum(total, 1.0)
     delta = new_mean - state.mean
     return ScaleState(
-        count=jnp.minimum(total, MEMORY),
+        seen=jnp.minimum(total, MEMORY),
         mean=state.mean + delta * share,
         variance=(1.0 - share) * (state.variance + jnp.square(delta) * share)
         + share * new_variance,
@@ -54,4 +54,4 @@ def deviation(state: ScaleState) -> Array:
 def transform(state: ScaleState, values: Array) -> Array:
     """Standardise f32[..., N] into [-CLIP, CLIP]; a missing value or an unknown column gives 0."""
     scaled = jnp.clip((values - state.mean) / deviation(state), -CLIP, CLIP)
-    return jnp.where(jnp.isnan(values) | (state.count < 2.0), 0.0, scaled)
+    return jnp.where(jnp.isnan(values) | (state.seen < 2.0), 0.0, scaled)

@@ -55,5 +55,5 @@ def update(state: TargetState, labels: Array, last: Array) -> TargetState:
     y, before = jnp.where(both, labels - mean, 0.0), jnp.where(both, last - mean, 0.0)
     new = both.sum().astype(jnp.float32)
     products = jnp.stack([(y * before).sum(), (before * before).sum()])
-    share = 1.0 / jnp.maximum(level.count[0], 1.0)
+    share = 1.0 / jnp.maximum(level.seen[0], 1.0)
     return TargetState(level, rest, state.together + share * (products - new * state.together))

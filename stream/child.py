@@ -37,7 +37,7 @@ class Child:
         self.name = name
         self.ready = False  # it has printed a JSON object with the key "ready"
         self.said: dict[str, Any] = {}  # the last JSON object that it printed
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the child
         self._process = subprocess.Popen(
             [sys.executable, "-m", "stream.child", *preload],
             stdin=subprocess.PIPE,

@@ -3,7 +3,7 @@
 HeadraceError                exit 1   anything below; the command line prints it without a traceback
 ├── UsageError               exit 2   the command, an option or an input file is wrong
 │   └── TaskError            exit 2   the task file is wrong: names key, value, expectation
-├── BrokerError              exit 3   no Kafka: the embedded one does not start, or yours does not answer
+├── BrokerError              exit 3   no Kafka: ours does not start, or yours does not answer
 └── DeliveryError            exit 4   records were sent and not acknowledged
 """
 

@@ -243,9 +243,7 @@ class _Level:
             else:
                 fields.append((name, form, None) if type(None) in get_args(form) else (name, form))
         names = {f"f{number}": key for number, key in enumerate(self._fields)}
-        return msgspec.defstruct(
-            "Event", fields, rename=names, kw_only=True, frozen=True, gc=False
-        )
+        return msgspec.defstruct("Event", fields, rename=names, kw_only=True, frozen=True, gc=False)
 
 
 class _DuplicateKey(ValueError):

@@ -75,9 +75,7 @@ def infer_topic(
     if not rows:
         raise UsageError(f"{topic}: no JSON event within {FIRST_EVENT_S:g} s")
     name = task_name(topic.removeprefix("events."))
-    return infer(
-        rows, name, target, kind=kind, drop=drop, time=time, entity=entity, topic=topic
-    )
+    return infer(rows, name, target, kind=kind, drop=drop, time=time, entity=entity, topic=topic)
 
 
 def infer(

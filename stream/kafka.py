@@ -75,12 +75,12 @@ class Source:
             return None
         messages = [first, *self._consumer.consume(most - 1, 0)] if most > 1 else [first]
         if any(m.error() for m in messages if m.value() is None):
-            error = next(m.error() for m in messages if m.error())
+            error = next(e for m in messages if (e := m.error()))
             raise BrokerError(f"{self._topic}: {error.str()}")
         if len(self.partitions) > 1:
             messages.sort(key=lambda m: (m.partition(), m.offset()))
-        partitions = [m.partition() for m in messages]
-        offsets = [m.offset() for m in messages]
+        partitions: list[int] = [m.partition() for m in messages]  # type: ignore[misc]
+        offsets: list[int] = [m.offset() for m in messages]  # type: ignore[misc]
         self.position.update({p: at + 1 for p, at in zip(partitions, offsets, strict=True)})
         return Records(
             topic=self._topic,
@@ -152,7 +152,7 @@ class Sink:
         produce, place, count = self._producer.produce, 0, len(values)
         while place < count:
             try:
-                for place in range(place, count):
+                while place < count:
                     produce(
                         topic,
                         values[place],
@@ -160,7 +160,7 @@ class Sink:
                         partitions[place] if partitions else -1,
                         self._report,
                     )
-                break
+                    place += 1
             except BufferError:
                 self._producer.poll(0.05)
         self.check()

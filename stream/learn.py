@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import msgspec
-import numpy as np
 
 from stream.events import DeadLetter, Feature, Records
 from stream.kafka import Sink, Source
 from stream.normalize import Normalizer, Rows, rows_of
 from stream.task import Task
-from stream.trainer import Learned, Pending, Trainer, take
+from stream.trainer import Learned, Pending, Trainer
 
 METRICS_EVERY_S = 1.0
 IDLE_S = 0.1
@@ -57,11 +56,11 @@ class FromEvents:
 
 
 class FromFeatures:
-    """Take rows that the normaliser made; a row that comes again is dropped by its source offset."""
+    """Take rows that the normaliser made; drop one that comes again, by its source offset."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._decode = msgspec.msgpack.Decoder(Feature).decode
+        self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
         self._next: dict[int, int] = {}
         self.topic = task.output("features")
         self.timestamps = False
@@ -75,7 +74,9 @@ class FromFeatures:
                 self._next[feature.partition] = feature.offset + 1
                 fresh.append(place)
         self.duplicates += len(features) - len(fresh)
-        return rows_of(self._task, [features[i] for i in fresh], [records.keys[i] for i in fresh]), []
+        return rows_of(
+            self._task, [features[i] for i in fresh], [records.keys[i] for i in fresh]
+        ), []
 
 
 def learn(

@@ -117,7 +117,9 @@ class Normalizer:
         bad: dict[int, Reject] = {}
         for at, value in enumerate(ids):
             if not _is_id(value):
-                bad[at] = Reject("id", f"{str(value)[:40]!r}: expected 1 to {LONGEST_ID} characters")
+                bad[at] = Reject(
+                    "id", f"{str(value)[:40]!r}: expected 1 to {LONGEST_ID} characters"
+                )
         time_ms = self._times(times, bad)
         label = self._labels(labels, bad)
         numeric = self._numeric([take() for _ in self._numbers], len(events), bad)
@@ -157,8 +159,8 @@ class Normalizer:
     def _labels(self, labels: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.float32]:
         if not self._classes:
             found = np.array(labels, np.float64)
-            for at in np.flatnonzero(np.abs(found) > LARGEST):
-                bad[int(at)] = Reject("number", f"label {labels[at]!r}: expected |x| <= {LARGEST:g}")
+            for at in np.flatnonzero(np.abs(found) > LARGEST).tolist():
+                bad[at] = Reject("number", f"label {labels[at]!r}: expected |x| <= {LARGEST:g}")
             return found.clip(-LARGEST, LARGEST).astype(np.float32)
         known = [self._classes.get(label, -1.0) for label in labels]
         for at, value in enumerate(known):
@@ -177,10 +179,8 @@ class Normalizer:
         for (name, number), row, (factor, offset) in zip(
             self._numbers.items(), values, self._units, strict=True
         ):
-            for at in np.flatnonzero(np.abs(row) > LARGEST):
-                bad[int(at)] = Reject(
-                    "number", f"{name} = {columns[0][at]!r}: expected |x| <= {LARGEST:g}"
-                )
+            for at in np.flatnonzero(np.abs(row) > LARGEST).tolist():
+                bad[at] = Reject("number", f"{name} = {row[at]:g}: expected |x| <= {LARGEST:g}")
                 row[at] = np.nan
             if number.missing:
                 row[np.isin(row, number.missing)] = np.nan
@@ -227,7 +227,9 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
     Raises:
         ValueError: a record's arrays do not have the sizes of this task.
     """
-    kept = [(feature, key) for feature, key in zip(features, keys, strict=True) if not feature.reject]
+    kept = [
+        (feature, key) for feature, key in zip(features, keys, strict=True) if not feature.reject
+    ]
     spec = task.spec
 
     def column(name: str, kind: type[Any], width: int) -> Any:
@@ -273,11 +275,13 @@ def conversion(name: str, number: Number) -> tuple[float, float]:
     import pint  # slow to import, and few tasks convert
 
     try:
-        units = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
+        units: Any = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
         zero = units.Quantity(0.0, number.unit).to(number.to).magnitude
         one = units.Quantity(1.0, number.unit).to(number.to).magnitude
     except (pint.PintError, ValueError, AttributeError) as error:
-        raise TaskError(f"features.{name}.unit = {number.unit!r} to {number.to!r}: {error}") from error
+        raise TaskError(
+            f"features.{name}.unit = {number.unit!r} to {number.to!r}: {error}"
+        ) from error
     return float(one - zero), float(zero)
 
 
@@ -292,7 +296,7 @@ def time_ms(value: Any) -> float:
             moment = datetime.fromisoformat(value)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             return round(moment.timestamp() * 1000)
-        return round(value * 1000) if abs(value) < MILLISECONDS_FROM else round(value)
+        return float(round(value * 1000 if abs(value) < MILLISECONDS_FROM else value))
     except (ValueError, OverflowError):
         return math.nan
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from stream.events import Feature
+from stream.events import Feature, Records
 from stream.kafka import Source
 
 BATCH = 1000
@@ -50,20 +50,18 @@ def tail(
     source = Source(bootstrap, topic, offsets=start, timestamps=True)
     try:
         while not stop():
-            records = source.poll(BATCH, WAIT_S)
-            for place, value in enumerate(records.values if records else ()):
-                key = records.keys[place]
-                yield Record(
-                    partition=records.partitions[place],
-                    offset=records.offsets[place],
-                    timestamp_ms=records.timestamps_ms[place],
-                    key=None if key is None else key.decode("utf-8", "replace"),
-                    value=decode(topic, value),
-                )
+            if records := source.poll(BATCH, WAIT_S):
+                yield from _decoded(records)
             if not follow and all(source.position[p] >= end for p, end in ends.items()):
                 return
     finally:
         source.close()
+
+
+def _decoded(records: Records) -> Iterator[Record]:
+    for value, key, partition, offset, timestamp_ms in zip(*records[1:], strict=True):
+        shown = None if key is None else key.decode("utf-8", "replace")
+        yield Record(partition, offset, timestamp_ms, shown, decode(records.topic, value))
 
 
 def decode(topic: str, value: bytes | None) -> Any:
@@ -73,10 +71,14 @@ def decode(topic: str, value: bytes | None) -> Any:
     try:
         if topic.endswith(".features"):
             feature = msgspec.msgpack.decode(value, type=Feature)
-            return msgspec.structs.asdict(feature) | {
-                name: _numbers(getattr(feature, name), kind)
-                for name, kind in (("numeric", "f4"), ("ids", "u4"), ("entity", "u4"))
-            } | {"label": None if feature.label != feature.label else feature.label}
+            return (
+                msgspec.structs.asdict(feature)
+                | {
+                    name: _numbers(getattr(feature, name), kind)
+                    for name, kind in (("numeric", "f4"), ("ids", "u4"), ("entity", "u4"))
+                }
+                | {"label": None if feature.label != feature.label else feature.label}
+            )
         return msgspec.json.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return {"base64": base64.b64encode(value).decode()}

@@ -14,6 +14,7 @@ from model.spec import Spec
 from stream.errors import TaskError
 from stream.topics import TopicSpec
 
+WHERE = "Where it stands; default: the feature's name."
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
 
@@ -36,7 +37,7 @@ class Number(Part):
     """A numeric feature."""
 
     kind: Literal["number"]
-    field: FieldPath | None = Field(None, description="Where it stands; default: the feature's name.")
+    field: FieldPath | None = Field(None, description=WHERE)
     unit: str | None = Field(None, description="The unit in the events, such as degF.")
     to: str | None = Field(None, description="The unit to learn in, such as degC.")
     min: float | None = Field(None, description="A reading below this is impossible: missing.")
@@ -56,14 +57,14 @@ class Category(Part):
     """A categorical feature: each value is a hashed id, so an unseen one needs no declaration."""
 
     kind: Literal["category"]
-    field: FieldPath | None = Field(None, description="Where it stands; default: the feature's name.")
+    field: FieldPath | None = Field(None, description=WHERE)
 
 
 class Text(Part):
     """A text feature: hashed words and character n-grams."""
 
     kind: Literal["text"]
-    field: FieldPath | None = Field(None, description="Where it stands; default: the feature's name.")
+    field: FieldPath | None = Field(None, description=WHERE)
     ngrams: tuple[int, int] = Field((3, 5), description="Shortest and longest character n-gram.")
     max_tokens: int = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
 
@@ -86,7 +87,7 @@ class Input(Part):
         "json", description="Plain JSON, or structured CloudEvents 1.0 with the event in data."
     )
     id: FieldPath = Field("id", description="The field with the event's id.")
-    entity: FieldPath | None = Field(None, description="The field with the entity: lags belong to it.")
+    entity: FieldPath | None = Field(None, description="The field with the entity.")
     time: FieldPath | None = Field(
         None, description="The field with the event time; default: the Kafka record's timestamp."
     )
@@ -270,8 +271,11 @@ def _explain(problem: Any) -> str:
 
 def _nearest(location: Iterable[Any]) -> str:
     """List the keys that are known where an unknown one was found."""
-    parts = {"input": Input, "target": Target, "lags": Lags, "model": Model, "drift": Drift}
-    parts["topics"] = Topics
+    parts: dict[str, type[Part]] = {
+        name: form.annotation
+        for name, form in Task.model_fields.items()
+        if isinstance(form.annotation, type) and issubclass(form.annotation, Part)
+    }
     first, *rest = [str(part) for part in location]
-    known = parts[first] if rest and first in parts else None if rest else Task
+    known = parts.get(first) if rest else Task
     return f"; known: {', '.join(known.model_fields)}" if known else ""

@@ -1,4 +1,4 @@
-"""Rows in, predictions out: the learner's state and the stream, kept apart from where rows come from.
+"""Rows in, predictions out: the learner and its state, wherever the rows come from.
 
 The service and the offline evaluation share this class, so both learn the same from the same rows.
 """
@@ -115,7 +115,8 @@ class Trainer:
         """Put predictions into the words of the task: class names, or a value with an interval."""
         rows = learned.rows
         lines = learned.published.astype(np.float64).tolist()
-        common = (rows.id, learned.step.tolist(), rows.time_ms.tolist(), rows.partition, rows.offset)
+        steps, times = learned.step.tolist(), rows.time_ms.tolist()
+        common = (rows.id, steps, times, rows.partition, rows.offset)
         classes = self._task.target.classes
         if classes:
             best = [classes[at] for at in learned.published.argmax(1).tolist()]
@@ -172,7 +173,8 @@ class RecentIds:
 
 def take(rows: Rows, places: list[int]) -> Rows:
     """Give the rows at some places."""
-    return Rows(*(
+    columns: list[Any] = [
         column[places] if isinstance(column, np.ndarray) else [column[at] for at in places]
         for column in rows
-    ))
+    ]
+    return Rows(*columns)

@@ -81,7 +81,7 @@ def list_(bootstrap: Bootstrap = None, as_json: AsJson = False) -> None:
     from stream.topics import list_topics
 
     names = list_topics(bootstrap_of(bootstrap))
-    say(names) if as_json else [say(name) for name in names]
+    say(names if as_json else "\n".join(names))
 
 
 @topics_app.command()

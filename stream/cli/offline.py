@@ -19,7 +19,8 @@ Target = Annotated[str | None, typer.Option(help="The column to predict.", metav
 Drop = Annotated[str, typer.Option(help="Columns to leave out.", metavar="A,B")]
 Time = Annotated[str | None, typer.Option(help="The column with event time.", metavar="COLUMN")]
 Entity = Annotated[
-    str | None, typer.Option(help="The column with the entity that lags belong to.", metavar="COLUMN")
+    str | None,
+    typer.Option(help="The column with the entity that lags belong to.", metavar="COLUMN"),
 ]
 
 
@@ -93,7 +94,9 @@ def evaluate(
     from stream.files import total_rows
 
     total = total_rows(input)
-    with bar("evaluating", min(filter(None, (total, limit)), default=None), quiet=as_json) as update:
+    with bar(
+        "evaluating", min(filter(None, (total, limit)), default=None), quiet=as_json
+    ) as update:
 
         def on_progress(events: int, report: dict[str, Any]) -> None:
             update(events, f"{metric} {_shown(report['all'][metric])}")

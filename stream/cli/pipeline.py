@@ -90,11 +90,17 @@ def normalize(
     task: TaskFiles,
     workers: Annotated[int, typer.Option(help="Processes that share the partitions.", min=1)] = 1,
     bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run Faust workers that turn the raw events of tasks into rows on their features topics."""
     from stream.app import run
 
-    run([path.resolve() for path in task], bootstrap_of(bootstrap), workers=workers)
+    stop, paths = Stop(), [path.resolve() for path in task]
+
+    def on_ready() -> None:
+        say({"ready": "normalize"}) if as_json else notes.print("normalize: ready")
+
+    run(paths, bootstrap_of(bootstrap), workers=workers, stop=stop, on_ready=on_ready)
 
 
 def produce(
@@ -192,7 +198,7 @@ def bench_pipeline(
     bootstrap: Bootstrap = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure events -> predictions, every stage alone, latency, and the peers on the same topic."""
+    """Measure events -> predictions, each stage alone, latency, and peers on the same topic."""
     from bench.pipeline import run
 
     found: dict[str, Any] = run(events=events, peers=peers, bootstrap=bootstrap)
@@ -202,5 +208,3 @@ def bench_pipeline(
     from bench.pipeline import table
 
     say(table(found))
-
-

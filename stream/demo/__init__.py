@@ -1,4 +1,4 @@
-"""`headrace demo`: all of it on one machine, live on the screen, accounted for to the last event."""
+"""`headrace demo`: all of it on one machine, on the screen, accounted for to the last event."""
 
 from stream.demo.conduct import run
 

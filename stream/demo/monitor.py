@@ -1,276 +1,21 @@
-"""Follow the topics of tasks, and keep what a person wants to know of them."""
+"""Follow the topics of tasks in a thread, and keep an account of each."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
-from stream.events import Codec, DeadLetter, DriftAlarm, Prediction, Records, Reject
+from stream.demo.tally import Standing, Tally
+from stream.events import Records
 from stream.kafka import Source
-from stream.normalize import class_index
-from stream.task import Task, Text
+from stream.task import Task
 
 MOST = 5_000
 PAUSE_S = 0.004
 SLOW_S = 0.2
-LATEST = 6
-REMEMBERED = 2_000
-OPEN = 1_000_000
-HISTORY = 60
-PACE_S = 3.0
 
-Place = tuple[int, int]  # partition and offset of a raw record
-
-
-class Latencies:
-    """Count latencies in classes 2 % wide: bounded, however many there are."""
-
-    STEP = math.log(1.02)
-    CLASSES = 800  # up to 2 hours
-
-    def __init__(self) -> None:
-        self._counts = [0] * self.CLASSES
-
-    def add(self, ms: float) -> None:
-        """Count one; below a millisecond is one class."""
-        place = int(math.log(ms) / self.STEP) if ms > 1 else 0
-        self._counts[min(place, self.CLASSES - 1)] += 1
-
-    def percentile(self, percent: float) -> float | None:
-        """Give the latency in ms that `percent` of all do not exceed, to 1 %; None without any."""
-        wanted = max(math.ceil(sum(self._counts) * percent / 100), 1)
-        for place, count in enumerate(self._counts):
-            wanted -= count
-            if wanted <= 0:
-                return round(math.exp((place + 0.5) * self.STEP), 1)
-        return None
-
-
-@dataclass
-class Glimpse:
-    """Hold what can be shown of an event: a text or its time, and the label once it is known."""
-
-    text: str
-    truth: str | float | None = None
-
-
-class Line(NamedTuple):
-    """Hold a prediction as it is shown."""
-
-    id: str
-    text: str
-    prediction: str | float
-    probability: float | None
-    truth: str | float | None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Say where a task stands; `value` and `baseline` are over the whole stream."""
-
-    name: str
-    events: int  # in the raw topic
-    predictions: int
-    dead_letters: int
-    per_second: float
-    metric: str
-    value: float | None
-    baseline: float | None
-    baseline_name: str
-    p50_ms: float | None
-    p99_ms: float | None
-    drifts: int
-    last_drift: DriftAlarm | None
-    last_drift_s: float  # of the monotonic clock
-    history: tuple[float, ...]
-    latest: tuple[Line, ...]
-
-    @property
-    def open(self) -> int:
-        """Count the events that have no answer yet."""
-        return self.events - self.predictions - self.dead_letters
-
-    def as_json(self) -> dict[str, Any]:
-        """Give what `--json` prints."""
-        return {
-            "events": self.events,
-            "predictions": self.predictions,
-            "dead_letters": self.dead_letters,
-            "metric": self.metric,
-            "value": self.value,
-            "baseline": self.baseline,
-            "baseline_name": self.baseline_name,
-            "p50_ms": self.p50_ms,
-            "p99_ms": self.p99_ms,
-            "drift_alarms": self.drifts,
-        }
-
-
-@dataclass
-class Tally:
-    """Keep the account of one task from the records of its topics, in whatever order they come."""
-
-    task: Task
-    events: int = 0
-    predictions: int = 0
-    dead_letters: int = 0
-    drifts: int = 0
-    last_drift: DriftAlarm | None = None
-    last_drift_s: float = 0.0
-    scored: int = 0  # events behind the metric
-    value: float | None = None
-    baseline: tuple[str, float | None] = ("", None)
-    latencies: Latencies = field(default_factory=Latencies)
-
-    def __post_init__(self) -> None:
-        self._codec = Codec(self.task)
-        self._classes = class_index(self.task.target.classes)
-        self._sent_ms: dict[Place, int] = {}  # events without an answer
-        self._early: dict[Place, float | None] = {}  # answers read before their event
-        self._glimpses: dict[Place, Glimpse] = {}
-        self._places: dict[Any, deque[Place]] = {}  # by entity, for labels that come later
-        self._latest: deque[tuple[Place, Prediction]] = deque(maxlen=LATEST)
-        self._history: deque[float] = deque(maxlen=HISTORY)
-        self._pace: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._prediction = msgspec.json.Decoder(Prediction).decode
-        self._letter = msgspec.json.Decoder(DeadLetter).decode
-        self._alarm = msgspec.json.Decoder(DriftAlarm).decode
-
-    @property
-    def metric(self) -> str:
-        """Name the metric that is followed."""
-        return "accuracy" if self.task.target.classes else "mae"
-
-    def sent(self, records: Records, now_ms: float) -> None:
-        """Take raw events."""
-        columns = (records.partitions, records.offsets, records.timestamps_ms, records.values)
-        for partition, offset, sent_ms, value in zip(*columns, strict=True):
-            place = (partition, offset)
-            if place in self._early:
-                self._answered(place, sent_ms, self._early.pop(place))
-            elif len(self._sent_ms) < OPEN:
-                self._sent_ms[place] = sent_ms
-            self._look(place, value)
-        self.events += len(records.values)
-
-    def predicted(self, records: Records, now_ms: float) -> None:
-        """Take predictions, read at `now_ms`."""
-        for value in records.values:
-            prediction = self._prediction(value or b"")
-            place = (prediction.partition, prediction.offset)
-            self._answer(place, now_ms)
-            self._latest.append((place, prediction))
-        self.predictions += len(records.values)
-
-    def refused(self, records: Records, now_ms: float) -> None:
-        """Take dead letters; they answer an event, but count for no latency."""
-        for value in records.values:
-            letter = self._letter(value or b"")
-            self._answer((letter.partition, letter.offset), None)
-        self.dead_letters += len(records.values)
-
-    def measured(self, records: Records, now_ms: float) -> None:
-        """Take metrics: the last one counts, over the whole stream, beside the best baseline."""
-        better: Callable[..., Any] = max if self.metric == "accuracy" else min
-        for value in records.values:
-            report = msgspec.json.decode(value or b"")
-            self.scored, self.value = report["events"], report["all"][self.metric]
-            known = [
-                (scopes["all"][self.metric], name)
-                for name, scopes in report["baselines"].items()
-                if scopes["all"][self.metric] is not None
-            ]
-            if known:
-                score, name = better(known)
-                self.baseline = (name, score)
-            if self.value is not None:
-                self._history.append(self.value)
-
-    def alarmed(self, records: Records, now_ms: float) -> None:
-        """Take drift alarms."""
-        self.drifts += len(records.values)
-        self.last_drift, self.last_drift_s = self._alarm(records.values[-1] or b""), time.monotonic()
-
-    def standing(self) -> Standing:
-        """Say where the task stands now."""
-        now_s = time.monotonic()
-        self._pace.append((now_s, self.predictions))
-        while len(self._pace) > 2 and now_s - self._pace[0][0] > PACE_S:
-            self._pace.popleft()
-        since_s, before = self._pace[0]
-        return Standing(
-            name=self.task.name,
-            events=self.events,
-            predictions=self.predictions,
-            dead_letters=self.dead_letters,
-            per_second=(self.predictions - before) / max(now_s - since_s, 1e-3),
-            metric=self.metric,
-            value=self.value,
-            baseline=self.baseline[1],
-            baseline_name=self.baseline[0],
-            p50_ms=self.latencies.percentile(50),
-            p99_ms=self.latencies.percentile(99),
-            drifts=self.drifts,
-            last_drift=self.last_drift,
-            last_drift_s=self.last_drift_s,
-            history=tuple(self._history),
-            latest=tuple(self._line(place, found) for place, found in self._latest),
-        )
-
-    @property
-    def settled(self) -> bool:
-        """Say whether every event that was read has its answer."""
-        return not self._sent_ms and self.events == self.predictions + self.dead_letters
-
-    def _answer(self, place: Place, now_ms: float | None) -> None:
-        sent_ms = self._sent_ms.pop(place, None)
-        if sent_ms is not None:
-            self._answered(place, sent_ms, now_ms)
-        elif len(self._early) < OPEN:
-            self._early[place] = now_ms
-
-    def _answered(self, place: Place, sent_ms: int, now_ms: float | None) -> None:
-        if now_ms is not None:
-            self.latencies.add(now_ms - sent_ms)
-
-    def _look(self, place: Place, value: bytes | None) -> None:
-        """Remember what an event shows, and which earlier event its label is the truth about."""
-        fields = self._codec.decode(value)
-        if isinstance(fields, Reject):
-            return
-        shown = iter(fields[2:])
-        entity = next(shown) if self.task.input.entity else None
-        text = str(next(shown)) if self.task.input.time else ""
-        if texts := len(self.task.of_kind(Text)):
-            text = str(fields[-texts])
-        self._glimpses[place] = Glimpse(text)
-        if len(self._glimpses) > REMEMBERED:
-            del self._glimpses[next(iter(self._glimpses))]
-        if len(self._places) > REMEMBERED:
-            self._places.clear()
-        ahead = self.task.target.horizon
-        places = self._places.setdefault(entity, deque(maxlen=ahead + 1))
-        places.append(place)
-        if len(places) > ahead and (about := self._glimpses.get(places[0])):
-            about.truth = self._label(fields[1])
-
-    def _label(self, label: Any) -> str | float | None:
-        if not self._classes or label is None:
-            return None if label is None else float(label)
-        found = self._classes.get(label)
-        return None if found is None else self.task.target.classes[int(found)]
-
-    def _line(self, place: Place, found: Prediction) -> Line:
-        glimpse = self._glimpses.get(place, Glimpse(""))
-        probability = max(found.probabilities) if found.probabilities else None
-        return Line(str(found.id), glimpse.text, found.prediction, probability, glimpse.truth)
+Followed = tuple[Source, Callable[[Records, float], None]]
 
 
 class Monitor:
@@ -280,14 +25,14 @@ class Monitor:
         BrokerError: no broker, or a topic is missing.
     """
 
-    def __init__(self, tasks: Sequence[Task], bootstrap: str) -> None:
+    def __init__(self, tasks: Mapping[str, Task], bootstrap: str) -> None:
         self.error: Exception | None = None
         self.first_prediction_s: float | None = None  # of the monotonic clock
-        self._tallies = [Tally(task) for task in tasks]
+        self._tallies = [Tally(name, task) for name, task in tasks.items()]
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._quick: list[tuple[Source, Callable[[Records, float], None]]] = []
-        self._slow: list[tuple[Source, Callable[[Records, float], None]]] = []
+        self._quick: list[Followed] = []
+        self._slow: list[Followed] = []
         for tally in self._tallies:
             task, output = tally.task, tally.task.output
             raw = Source(bootstrap, task.input.topic, timestamps=True)
@@ -339,7 +84,7 @@ class Monitor:
             for source, _ in (*self._quick, *self._slow):
                 source.close()
 
-    def _take(self, followed: Sequence[tuple[Source, Callable[[Records, float], None]]]) -> bool:
+    def _take(self, followed: Sequence[Followed]) -> bool:
         found = False
         for source, take in followed:
             if records := source.poll(MOST, 0):

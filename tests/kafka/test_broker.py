@@ -152,23 +152,30 @@ def test_the_broker_never_outlives_its_owner(
             stderr=stderr,
             start_new_session=True,
         )
+    said = tmp_path / "stderr"
     assert owner.stdout is not None
     with owner.stdout:
-        pid, data_dir = owner.stdout.readline().decode().split()
-        family = [psutil.Process(owner.pid), *psutil.Process(owner.pid).children(recursive=True)]
-        forked = [each for each in family[1:] if each.cmdline() == family[0].cmdline()]
-        keepers = [each for each in family[1:] if each not in forked]
-        assert int(pid) in [each.pid for each in keepers], "the JVM is one of them"
-        if ending == signal.SIGINT:  # as a terminal does: to the whole group
-            os.killpg(owner.pid, ending)
-            answer = owner.stdout.readline()  # the broker serves until its owner is done
-            assert answer == b"[]\n", (tmp_path / "stderr").read_text()
-        else:
-            owner.send_signal(ending)
-        owner.wait(30)
-        _, alive = psutil.wait_procs(keepers, timeout=30)
-        for each in forked:
-            each.kill()
+        try:
+            line = owner.stdout.readline().decode()
+            assert line, said.read_text()
+            pid, data_dir = line.split()
+            family = psutil.Process(owner.pid).children(recursive=True)
+            forked = [each for each in family if "-c" in each.cmdline()]
+            keepers = [each for each in family if each not in forked]
+            assert int(pid) in [each.pid for each in keepers], "the JVM is one of them"
+            if ending == signal.SIGINT:  # as a terminal does: to the whole group
+                os.killpg(owner.pid, ending)
+                answer = owner.stdout.readline()  # the broker serves until its owner is done
+                assert answer == b"[]\n", said.read_text()
+            else:
+                owner.send_signal(ending)
+            owner.wait(30)
+            _, alive = psutil.wait_procs(keepers, timeout=30)
+            for each in forked:
+                each.kill()
+        finally:
+            owner.kill()
+            owner.wait()
     assert alive == []
     assert not Path(data_dir).exists()
 

@@ -1,0 +1,59 @@
+"""From a row of the batch to a row of the open chunk: scaled, with its lags and its due label."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from model import memory, scale
+from model.batch import Batch
+from model.spec import Spec
+from model.state import State
+
+
+def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> State:
+    """Turn row `row` of the batch into place `at` of the open chunk."""
+    numeric, ids, label = batch.numeric[row], batch.ids[row], batch.label[row]
+    kept, slot, held = memory.recall(spec, state.memory, batch.entity[row], state.event)
+    labels = jnp.where(jnp.isnan(label), held.labels, memory.push(held.labels, label))
+    known = labels if spec.horizon else held.labels
+    window = jnp.concatenate([numeric[None], held.numeric])
+    inputs = jnp.concatenate(
+        [
+            scale.transform(state.inputs, window).reshape(-1),
+            jnp.isnan(window).astype(jnp.float32).reshape(-1),
+            label_inputs(spec, state.target.level, known[: spec.label_lags]),
+        ]
+    )
+    chunk = state.chunk._replace(
+        numeric=state.chunk.numeric.at[at].set(numeric),
+        inputs=state.chunk.inputs.at[at].set(inputs),
+        ids=state.chunk.ids.at[at].set(ids),
+        label=state.chunk.label.at[at].set(label),
+        no_change=state.chunk.no_change.at[at].set(known[0]),
+        slot=state.chunk.slot.at[at].set(slot),
+    )
+    held = held._replace(labels=labels, numeric=memory.push(held.numeric, numeric))
+    if spec.horizon:
+        ring = held.seen % spec.horizon
+        chunk = chunk._replace(
+            turn=chunk.turn.at[at].set(jnp.where(held.seen >= spec.horizon, ring, -1 - ring)),
+            due_inputs=chunk.due_inputs.at[at].set(held.inputs[ring]),
+            due_ids=chunk.due_ids.at[at].set(held.ids[ring]),
+            due_no_change=chunk.due_no_change.at[at].set(held.no_change[ring]),
+        )
+        held = held._replace(
+            seen=held.seen + 1,
+            inputs=held.inputs.at[ring].set(inputs),
+            ids=held.ids.at[ring].set(ids),
+            no_change=held.no_change.at[ring].set(known[0]),
+        )
+    return state._replace(event=state.event + 1, memory=memory.keep(kept, slot, held), chunk=chunk)
+
+
+def label_inputs(spec: Spec, level: scale.ScaleState, labels: Array) -> Array:
+    """Turn lagged labels f32[L] into inputs f32[L * label_inputs]; unknown gives zeros."""
+    if spec.classes:
+        return (labels[:, None] == jnp.arange(spec.classes)).astype(jnp.float32).reshape(-1)
+    known = (~jnp.isnan(labels)).astype(jnp.float32)
+    return jnp.concatenate([scale.transform(level, labels[:, None])[:, 0], known])

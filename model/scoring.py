@@ -1,0 +1,76 @@
+"""What is said about a row, and what became of what was said before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from model import memory, scale, target
+from model.metrics import ScoredClass, ScoredNumber
+from model.spec import Spec
+from model.state import Parts, State
+
+
+def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, Array, Array]:
+    """Score what was said about the label that row `at` brought; then say the next thing."""
+    spec, chunk = parts.spec, state.chunk
+    label, slot, turn = chunk.label[at], chunk.slot[at], chunk.turn[at]
+    no_change, known = chunk.no_change[at], ~jnp.isnan(label)
+    published = said = publish(spec, state, output, no_change)
+    if spec.horizon:
+        kept = state.memory
+        ring = jnp.where(turn >= 0, turn, -1 - turn)
+        known = known & (turn >= 0)
+        said = lax.cond(
+            known, lambda: kept.published[slot, ring], lambda: jnp.zeros(spec.published)
+        )
+        no_change = chunk.due_no_change[at]
+        after = memory.after(said, slot)
+        kept = kept._replace(published=kept.published.at[after, ring].set(published))
+        state = state._replace(memory=kept)
+    if spec.classes:
+        truth = jnp.where(known, label, 0.0).astype(jnp.int32)
+        last = jnp.where(jnp.isnan(no_change), -1.0, no_change).astype(jnp.int32)
+        scored: Any = ScoredClass(truth, said, last, known)
+        error = (jnp.argmax(said) != truth).astype(jnp.float32)
+        interval = state.interval
+    else:
+        truth = jnp.where(known, label, 0.0)
+        scored = ScoredNumber(truth, said[0], said[1], said[2], no_change, known)
+        miss = jnp.abs(truth - said[0])
+        error = miss / (miss + scale.deviation(state.target.rest)[0])
+        interval = jnp.where(known, track(spec, state.interval, miss), state.interval)
+    measured = parts.metrics.update(state.metrics, scored)[0]
+    first, first_alarm = parts.adwin.update(state.adwin, (error, known))
+    second, second_alarm = parts.page_hinkley.update(state.page_hinkley, (error, known))
+    alarms = jnp.stack(
+        [
+            jnp.stack([a.fired.astype(jnp.float32), a.before, a.after])
+            for a in (first_alarm, second_alarm)
+        ]
+    )
+    state = state._replace(metrics=measured, adwin=first, page_hinkley=second, interval=interval)
+    return state, published, alarms
+
+
+def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
+    """Turn one network output f32[O] into the published numbers f32[P]."""
+    if spec.classes:
+        return jax.nn.softmax(output)
+    value = target.value(state.target, output[0], last)
+    return jnp.stack([value, value - state.interval[0], value + state.interval[0]])
+
+
+def track(spec: Spec, interval: Array, miss: Array) -> Array:
+    """Move the half-width towards the wanted quantile of the absolute error.
+
+    The quantile tracker of Angelopoulos, Candès & Tibshirani (2023), "Conformal PID control
+    for time series prediction", with steps of 5 % of the running mean absolute error.
+    """
+    typical = interval[1] + 0.01 * (miss - interval[1])
+    outside = (miss > interval[0]).astype(jnp.float32)
+    width = interval[0] + 0.05 * typical * (outside - (1.0 - spec.coverage))
+    return jnp.stack([jnp.maximum(width, 0.0), typical])

@@ -1,0 +1,120 @@
+"""The state of a learner, and the parts that move it on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from model import embed, memory, scale, target
+from model.drift import make_adwin, make_page_hinkley
+from model.fold import Fold
+from model.metrics import make_classification_metrics, make_regression_metrics
+from model.network import Network, Params, make_network
+from model.spec import Spec
+
+
+class Chunk(NamedTuple):
+    """Hold the open chunk: the rows met since the last optimizer step."""
+
+    filled: Array  # i32[]
+    numeric: Array  # f32[k, N]  as received
+    inputs: Array  # f32[k, I]  rows to predict
+    ids: Array  # u32[k, S]
+    label: Array  # f32[k]  what came with the row, NaN = none
+    no_change: Array  # f32[k]  the entity's last label before it
+    slot: Array  # i32[k]  of the entity
+    turn: Array  # i32[k]  place r in the entity's ring of open predictions; -1 - r if it was free
+    due_inputs: Array  # f32[k if h else 0, I]  rows whose label the new row brought
+    due_ids: Array  # u32[k if h else 0, S]
+    due_no_change: Array  # f32[k if h else 0]
+
+
+class State(NamedTuple):
+    """Hold everything that is learned or measured; a checkpoint is this and nothing else."""
+
+    event: Array  # i32[]  rows met
+    step: Array  # i32[]  optimizer steps
+    params: Params
+    optimizer: optax.OptState
+    table: embed.TableState
+    inputs: scale.ScaleState
+    target: target.TargetState
+    memory: memory.MemoryState
+    chunk: Chunk
+    interval: Array  # f32[2]  half-width, mean absolute error
+    metrics: Any
+    adwin: Any
+    page_hinkley: Any
+
+
+class Parts(NamedTuple):
+    """Hold the pure functions that a spec is made of."""
+
+    spec: Spec
+    network: Network
+    optimizer: optax.GradientTransformation
+    metrics: Fold[Any, Any, None]
+    adwin: Fold[Any, Any, Any]
+    page_hinkley: Fold[Any, Any, Any]
+
+
+def make_parts(spec: Spec) -> Parts:
+    """Make the parts of a learner."""
+    return Parts(
+        spec=spec,
+        network=make_network(spec, spec.inputs + embed.width(spec)),
+        optimizer=adam(spec),
+        metrics=make_classification_metrics(spec.classes, spec.window)
+        if spec.classes
+        else make_regression_metrics(spec.window),
+        adwin=make_adwin(delta=spec.adwin_delta),
+        page_hinkley=make_page_hinkley(threshold=spec.page_hinkley_threshold),
+    )
+
+
+def adam(spec: Spec) -> optax.GradientTransformation:
+    """Give Adam (Kingma & Ba 2015); without momentum in the form that keeps no first moment.
+
+    With beta1 = 0 Adam is RMSProp with bias correction, the same numbers from half the state:
+    the loop runs at twice the speed. Momentum hurts when the world drifts, so 0 is the default.
+    """
+    if spec.beta1:
+        return optax.adam(spec.learning_rate, b1=spec.beta1, b2=spec.beta2)
+    return optax.rmsprop(spec.learning_rate, decay=spec.beta2, bias_correction=True)
+
+
+def init(parts: Parts) -> State:
+    """Make the state of a learner that has met nothing."""
+    spec, k = parts.spec, parts.spec.chunk
+    params = parts.network.init()
+    due = k if spec.horizon else 0
+    return State(
+        event=jnp.int32(0),
+        step=jnp.int32(0),
+        params=params,
+        optimizer=parts.optimizer.init(params),
+        table=embed.init(spec),
+        inputs=scale.init(spec.numeric),
+        target=target.init(),
+        memory=memory.init(spec),
+        chunk=Chunk(
+            filled=jnp.int32(0),
+            numeric=jnp.full((k, spec.numeric), jnp.nan),
+            inputs=jnp.zeros((k, spec.inputs)),
+            ids=jnp.zeros((k, spec.ids), jnp.uint32),
+            label=jnp.full(k, jnp.nan),
+            no_change=jnp.full(k, jnp.nan),
+            slot=jnp.zeros(k, jnp.int32),
+            turn=jnp.full(k, -1, jnp.int32),
+            due_inputs=jnp.zeros((due, spec.inputs)),
+            due_ids=jnp.zeros((due, spec.ids), jnp.uint32),
+            due_no_change=jnp.full(due, jnp.nan),
+        ),
+        interval=jnp.zeros(2),
+        metrics=parts.metrics.init(),
+        adwin=parts.adwin.init(),
+        page_hinkley=parts.page_hinkley.init(),
+    )

@@ -1,0 +1,55 @@
+"""Say in words what a task will do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+
+from model.learner import make_learner
+from stream.normalize import Normalizer
+from stream.task import Category, Number, Task, Text
+
+
+def explain(task: Task) -> Iterator[str]:
+    """Yield lines for a person: input, features, target, model, memory, topics.
+
+    Raises:
+        TaskError: a unit is unknown, or the hash key cannot be read.
+    """
+    Normalizer(task)
+    target, lags, model = task.target, task.lags, task.model
+    source = "CloudEvents" if task.input.format == "cloudevents" else "JSON"
+    yield f"task        {task.name}"
+    yield (
+        f"input       {source} events of up to {task.input.max_bytes:,} bytes from "
+        f"{task.input.topic}; id from {task.input.id}, "
+        f"time from {task.input.time or 'the Kafka record'}"
+    )
+    what = f"one of {', '.join(target.classes)}" if target.classes else "a number, with an interval"
+    when = f", {target.horizon} events of the entity ahead" if target.horizon else ""
+    yield f"predicts    {target.field}: {what}{when}"
+    for kind, word in ((Number, "numbers"), (Category, "categories"), (Text, "texts")):
+        names = task.of_kind(kind)
+        if names:
+            yield f"{word:<12}{', '.join(names)}"
+    if task.calendar:
+        yield f"calendar    sine and cosine of the {', '.join(task.calendar)} (UTC)"
+    entity = task.input.entity
+    whom = f"of each {entity}, {lags.entities:,} at most" if entity else "of the stream"
+    yield f"remembers   {lags.labels} labels and {lags.rows} rows {whom}"
+    layers = " x ".join(map(str, model.hidden)) or "linear"
+    learner = make_learner(task.spec)
+    shapes = jax.eval_shape(learner.init)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    pace = "each event" if model.chunk == 1 else f"every {model.chunk} events"
+    yield f"learns      a network of {layers}, {weights:,} weights, by Adam after {pace}"
+    if task.spec.ids:
+        rows = 1 << model.table_bits
+        yield f"            and a table of {rows:,} hashed ids of {model.embedding} dimensions"
+    yield f"state       {size / 1e6:.1f} MB, whatever the length of the stream"
+    partitions = task.topics.partitions
+    yield f"reads       {task.input.topic} or {task.output('features')}, {partitions} partitions"
+    stages = ("predictions", "metrics", "drift", "dead-letter")
+    yield f"writes      {', '.join(map(task.output, stages))}"

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+from numpy.typing import NDArray
+
+from model.batch import Batch, empty_batch
+from model.learner import Learner, make_learner, warm_up
+from model.spec import Spec
+from model.state import adam
+
+N = 400
+Columns = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+
+SPECS = {
+    "per event": Spec(numeric=4, classes=2),
+    "chunks, ids, many classes": Spec(numeric=4, classes=3, chunk=8, categories=2, tokens=5),
+    "an hour ahead, entities": Spec(numeric=4, horizon=1, numeric_lags=2, entities=8, categories=1),
+    "two ahead in chunks": Spec(numeric=4, horizon=2, label_lags=3, entities=8, chunk=7),
+}
+
+
+def stream(spec: Spec, n: int = N, seed: int = 0) -> Columns:
+    """Make rows with missing values, missing labels, and more entities than there is room for."""
+    rng = np.random.default_rng(seed)
+    numeric = rng.normal(size=(n, spec.numeric)).astype(np.float32)
+    ids = (rng.integers(0, 50, (n, spec.ids)) * 7919).astype(np.uint32)
+    entity = (rng.integers(1, 14, (n, 1)) * np.array([[2654435761, 40503]])).astype(np.uint32)
+    label = numeric[:, 0] - numeric[:, 1]
+    if spec.classes:
+        label = np.digitize(label, [0.0, 1.0][: spec.classes - 1]).astype(np.float32)
+    numeric[rng.random(numeric.shape) < 0.1] = np.nan
+    label[rng.random(n) < 0.2] = np.nan
+    return numeric, ids, entity, label
+
+
+def feed(learner: Learner, columns: Columns, cuts: list[int], capacity: int) -> tuple[Any, Any]:
+    """Run a stream cut into micro-batches; give the state and the published predictions."""
+    state, published = warm_up(learner, capacity), []
+    for start, end in zip([0, *cuts], [*cuts, len(columns[3])], strict=True):
+        batch = empty_batch(learner.spec, capacity)
+        for name, column in zip(Batch._fields, columns, strict=True):
+            getattr(batch, name)[: end - start] = column[start:end]
+        state, outcome = learner.run(state, batch, np.int32(end - start))
+        published.append(np.asarray(outcome.published)[: end - start])
+    return jax.device_get(state), np.concatenate(published)
+
+
+def digest(tree: Any) -> str:
+    leaves = jax.tree.leaves(tree)
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_micro_batches_never_change_state_or_predictions(name: str) -> None:
+    spec = SPECS[name]
+    learner, columns = make_learner(spec), stream(spec)
+    whole, said = feed(learner, columns, [], N)
+    assert np.isfinite(said).all()
+    rng = np.random.default_rng(1)
+    for capacity in (64, 9):
+        cuts, at = [], 0
+        while (at := at + int(rng.integers(1, capacity + 1))) < N:
+            cuts.append(at)
+        state, published = feed(learner, columns, [*cuts], capacity)
+        assert published.tobytes() == said.tobytes()
+        assert digest(state) == digest(whole)
+
+
+def test_one_program_serves_every_count() -> None:
+    spec = Spec(numeric=4, classes=2)
+    learner = make_learner(spec)
+    feed(learner, stream(spec), [1, 2, 60, 100, 101, 160, 200, 260, 300, 360], 64)
+    assert learner.run._cache_size() == 1  # type: ignore[attr-defined]
+
+
+def test_each_row_is_predicted_before_its_label_is_learned() -> None:
+    spec = Spec(numeric=4, classes=2)
+    learner, columns = make_learner(spec), stream(spec, 100)
+    columns[3][:] = np.nan_to_num(columns[3])
+    _, said = feed(learner, columns, [], 100)
+    columns[3][50] = 1 - columns[3][50]
+    _, other = feed(learner, columns, [], 100)
+    assert other[:51].tobytes() == said[:51].tobytes()
+    assert (other[51] != said[51]).any()
+
+
+def test_an_hour_ahead_learns_from_the_next_label_of_the_same_entity() -> None:
+    spec = Spec(numeric=1, horizon=1, entities=4, label_lags=1)
+    rng = np.random.default_rng(0)
+    n = 3000
+    numeric = rng.normal(size=(n, 1)).astype(np.float32)
+    entity = np.tile(np.array([[1, 1], [2, 2]], np.uint32), (n // 2, 1))
+    label = np.zeros(n, np.float32)
+    label[2:] = 10 * numeric[:-2, 0] + np.tile([100, -100], n // 2)[2:]
+    columns = (numeric, np.zeros((n, 0), np.uint32), entity, label)
+    _, said = feed(make_learner(spec), columns, [], n)
+    miss = np.abs(said[:-2, 0] - label[2:])  # row t is about the entity's event t + 2
+    assert miss[-1000:].mean() < 2.0
+    inside = (said[:-2, 1] <= label[2:]) & (label[2:] <= said[:-2, 2])
+    assert 0.87 < inside.mean() < 0.93
+
+
+def test_events_without_label_are_predicted_and_teach_nothing() -> None:
+    spec = Spec(numeric=4, classes=2, tokens=2)
+    learner, columns = make_learner(spec), stream(spec, 50)
+    columns[3][:] = np.nan
+    fresh = jax.device_get(learner.init())
+    state, said = feed(learner, columns, [], 50)
+    assert digest((state.params, state.optimizer, state.table)) == digest(
+        (fresh.params, fresh.optimizer, fresh.table)
+    )
+    assert state.step == 0
+    assert np.allclose(said.sum(1), 1)
+
+
+def softmax(values: NDArray[Any]) -> NDArray[Any]:
+    powers = np.exp(values - values.max())
+    return np.asarray(powers / powers.sum())
+
+
+def test_the_loop_equals_a_plain_numpy_learner() -> None:
+    """Scale, lag, predict, cross-entropy gradient, Adam: written again in float64, row by row."""
+    spec = Spec(numeric=3, classes=2, hidden=(), learning_rate=0.01)
+    rng = np.random.default_rng(3)
+    numeric = rng.normal(5, 3, (300, 3)).astype(np.float32)
+    label = (numeric[:, 0] > numeric[:, 1]).astype(np.float32)
+    columns = (numeric, np.zeros((300, 0), np.uint32), np.zeros((300, 2), np.uint32), label)
+    learner = make_learner(spec)
+    params = jax.device_get(learner.init().params)
+    _, said = feed(learner, columns, [], 300)
+
+    weights = [
+        np.asarray(params["head"]["kernel"], float),
+        np.asarray(params["head"]["bias"], float),
+        np.asarray(params["skip"]["kernel"], float),
+    ]
+    second = [np.zeros_like(w) for w in weights]
+    lag = np.zeros(2)
+    for t in range(300):
+        seen = numeric[:t].astype(float)
+        z = np.zeros(3) if t < 2 else np.clip((numeric[t] - seen.mean(0)) / seen.std(0), -8, 8)
+        x = np.concatenate([z, np.zeros(3), lag])
+        p = softmax(x @ weights[0] + weights[1] + x @ weights[2])
+        assert np.allclose(p, said[t], atol=2e-4), t
+        one_hot = np.eye(2)[int(label[t])]
+        slope = p - one_hot
+        gradients = [np.outer(x, slope), slope, np.outer(x, slope)]
+        for w, v, g in zip(weights, second, gradients, strict=True):
+            v += 0.001 * (g * g - v)
+            w -= 0.01 * g / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        lag = one_hot
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_adam_is_adam(beta1: float) -> None:
+    optimizer = adam(Spec(numeric=1, beta1=beta1, learning_rate=0.01))
+    rng = np.random.default_rng(0)
+    params = np.zeros(5, np.float32)
+    state = optimizer.init(params)
+    wanted, first, second = np.zeros(5), np.zeros(5), np.zeros(5)
+    for t in range(1, 101):
+        gradient = rng.normal(size=5).astype(np.float32) * 10.0 ** rng.integers(-3, 3)
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        first = beta1 * first + (1 - beta1) * gradient
+        second = 0.999 * second + 0.001 * gradient.astype(float) ** 2
+        hat = np.sqrt(second / (1 - 0.999**t)) + 1e-8
+        wanted -= 0.01 * first / (1 - beta1**t) / hat
+    assert np.allclose(params, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_a_full_memory_forgets_the_entity_met_longest_ago() -> None:
+    spec = Spec(numeric=1, entities=4, label_lags=1)
+    learner = make_learner(spec)
+    n = 5
+    entity = np.array([[0, e] for e in (1, 2, 3, 4, 5)], np.uint32)
+    label = np.arange(1.0, 6.0, dtype=np.float32)
+    columns = (np.zeros((n, 1), np.float32), np.zeros((n, 0), np.uint32), entity, label)
+    state, _ = feed(learner, columns, [], n)
+    assert sorted(state.memory.key.tolist()) == [2, 3, 4, 5]
+    assert sorted(state.memory.slots.labels[:, 0].tolist()) == [2.0, 3.0, 4.0, 5.0]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+COMMANDS = [
+    "demo learn normalize produce infer evaluate check schema up tail dead-letters".split(),
+    [*"topics bench".split()],
+]
+
+
+def headrace(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    import os
+
+    surroundings = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP"} | (env or {})
+    return subprocess.run(
+        [sys.executable, "-m", "stream.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=surroundings,
+    )
+
+
+@pytest.mark.parametrize("command", [name for group in COMMANDS for name in group])
+def test_every_command_explains_itself(command: str) -> None:
+    done = headrace(command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout) > 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["check", "none.toml"], 2, "none.toml: cannot be read"),
+        (["evaluate", "--input", "none.csv", "--target", "y"], 2, "none.csv: no such file"),
+        (["evaluate", "--target", "y"], 2, "--input: missing"),
+        (["infer", "none.csv", "--target", "y"], 2, "no such file"),
+        (["produce", "nonsense"], 2, "nonsense: no such source"),
+        (["produce", "sensor", "--speed", "fast", "--bootstrap", "127.0.0.1:1"], 2, "fast"),
+        (["tail", "x", "--bootstrap", "127.0.0.1:1"], 3, "127.0.0.1:1 does not answer"),
+        (["topics", "list", "--bootstrap", "127.0.0.1:1"], 3, "127.0.0.1:1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    arguments: list[str], code: int, words: str
+) -> None:
+    done = headrace(*arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_check_says_in_words_what_will_happen() -> None:
+    done = headrace("check", str(EXAMPLES / "pm25.toml"))
+    assert done.returncode == 0
+    for words in ("events.sensor", "pm25.predictions", "32 x 32", "MB", "station"):
+        assert words in done.stdout
+
+
+def test_schema_is_json() -> None:
+    assert json.loads(headrace("schema").stdout)["title"] == "Task"
+
+
+def test_help_needs_no_jax() -> None:
+    code = "import sys, stream.cli; sys.exit('jax' in sys.modules or 'faust' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream.errors import UsageError
+from stream.evaluate import evaluate
+from stream.infer import describe, infer, infer_file, to_toml
+from stream.task import parse
+
+
+@pytest.fixture(scope="module")
+def switching(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 6,000 rows whose two classes swap at row 4,000; one row is broken."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "switching.csv"
+    lines = ["when,a,b,color,note,y"]
+    for row in range(6000):
+        a, b = rng.normal(size=2).round(4)
+        up = (a > b) != (row >= 4000)
+        color = ("red", "green", "blue")[row % 3]
+        lines.append(f"{1714564800 + 60 * row},{a},{b},{color},line of text {row},{'up' if up else 'down'}")
+    lines[3001] = lines[3001].replace(",", ",oops", 1)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_types_are_inferred_and_written_as_a_task_file(switching: Path) -> None:
+    task = infer_file(switching, "y", time="when", drop=["color"])
+    kinds = {name: feature.kind for name, feature in task.features.items()}
+    assert kinds == {"a": "number", "b": "number", "note": "text"}
+    assert task.target.classes == ("down", "up")
+    assert task.calendar == ("hour", "weekday", "year")
+    assert parse(to_toml(task), "again") == task
+    assert "down, up" in describe(task)
+
+
+def test_a_number_with_many_values_is_a_regression() -> None:
+    rows = [{"id": n, "deep": {"x.y": n * 0.5}, "target": n * 1.5} for n in range(100)]
+    task = infer(rows, "t", "target")
+    assert task.target.kind == "regress"
+    assert task.input.id == "id"
+    assert task.features["deep.x.y"].field == "/deep/x.y"
+    assert infer([{**row, "target": row["id"] % 3} for row in rows], "t", "target").target.classes
+
+
+def test_a_missing_column_is_named(switching: Path) -> None:
+    with pytest.raises(UsageError, match="z: no such column; there are when, a, b"):
+        infer_file(switching, "z")
+
+
+def test_evaluate_scores_learns_and_finds_the_drift(switching: Path) -> None:
+    task = infer_file(switching, "y", time="when", drop=["note"])
+    found = evaluate(task, switching).as_json()
+    json.dumps(found)
+    assert (found["events"], found["rejected"], found["learned"]) == (6000, 1, 5999)
+    assert found["reject_codes"] == {"schema": 1}
+    assert found["metrics"]["window"]["accuracy"] > 0.9
+    assert set(found["baselines"]) == {"no_change", "majority"}
+    best = max(b["all"]["accuracy"] for b in found["baselines"].values())
+    assert found["metrics"]["all"]["accuracy"] > best + 0.2
+    alarms = [drift["at"] for drift in found["drifts"] if drift["at"] >= 4000]
+    assert alarms
+    assert min(alarms) < 4200
+    assert found["peak_rss_mb"] > 50
+
+
+def test_evaluate_again_is_the_same_and_a_limit_is_a_prefix(switching: Path) -> None:
+    task = infer_file(switching, "y", drop=["note", "color"])
+    whole, again = evaluate(task, switching), evaluate(task, switching)
+    assert whole.metrics == again.metrics
+    assert whole.drifts == again.drifts
+    assert evaluate(task, switching, limit=1000).events == 1000
+
+
+def test_json_lines_give_the_same_as_csv(switching: Path, tmp_path: Path) -> None:
+    from stream import files
+
+    lines = tmp_path / "switching.jsonl"
+    lines.write_bytes(b"".join(row + b"\n" for row in files.read(switching)))
+    task = infer_file(switching, "y", drop=["note"])
+    assert evaluate(task, lines).metrics == evaluate(task, switching).metrics
+
+
+def test_a_file_without_a_column_of_the_task_is_refused(switching: Path, tmp_path: Path) -> None:
+    task = infer_file(switching, "y")
+    other = tmp_path / "other.csv"
+    other.write_text("a,y\n1,up\n")
+    with pytest.raises(UsageError, match=r"no column 'when'|no column 'b' for features\.b"):
+        evaluate(task, other)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from poison import POISON, TASK, good
+
+from stream.errors import TaskError
+from stream.events import Codec, Records, Reject
+from stream.normalize import Normalizer
+from stream.task import parse
+
+task = parse(TASK, "test")
+codec = Codec(task)
+normalizer = Normalizer(task)
+
+
+def records(values: list[bytes | None]) -> Records:
+    n = len(values)
+    return Records("events.poisoned", values, [None] * n, [0] * n, list(range(n)), [])
+
+
+def decoded(raw: bytes | None) -> object:
+    """Decode one event in a batch of its own."""
+    events, refused = codec.decode_all([raw])
+    return refused[0] if refused else events[0]
+
+
+@pytest.mark.parametrize("case", POISON)
+def test_poison_is_refused_with_its_code_and_its_bytes(case: str) -> None:
+    raw, code = POISON[case]
+    rows, dead = normalizer.normalize(records([good(1), raw, good(2)]))
+    assert rows.id == ["e-1", "e-2"]
+    assert [(letter.code, letter.raw, letter.offset) for letter in dead] == [(code, raw, 1)]
+    assert dead[0].detail
+
+
+def test_all_poison_at_once_changes_no_good_row() -> None:
+    mixed: list[bytes | None] = []
+    for number, (raw, _) in enumerate(POISON.values()):
+        mixed += [good(number), raw]
+    rows, dead = normalizer.normalize(records(mixed))
+    clean, none = normalizer.normalize(records([good(n) for n in range(len(POISON))]))
+    assert not none
+    assert len(dead) == len(POISON)
+    for name in ("numeric", "ids", "entity", "label", "time_ms"):
+        assert getattr(rows, name).tobytes() == getattr(clean, name).tobytes()
+
+
+@pytest.mark.parametrize("case", POISON)
+def test_many_events_are_decoded_as_each_alone(case: str) -> None:
+    raw, _ = POISON[case]
+    assert decoded(raw) == codec.decode(raw)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode()))
+def test_no_bytes_make_the_decoder_raise(raw: bytes) -> None:
+    assert isinstance(codec.decode(raw), Reject | tuple)
+    assert decoded(raw) == codec.decode(raw)
+
+
+KEYS = ["id", "time", "entity", "x", "y", "color", "text", "label", "z"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(['"a"', "1", "null", '"\\""'])))
+)
+def test_a_key_that_stands_twice_is_always_found(pairs: list[tuple[str, str]]) -> None:
+    raw = ("{" + ",".join(f'"{key}":{value}' for key, value in pairs) + "}").encode()
+    twice = len({key for key, _ in pairs}) < len(pairs)
+    for found in (codec.decode(raw), decoded(raw)):
+        if twice:
+            assert isinstance(found, Reject)
+        elif isinstance(found, Reject):
+            assert found.code != "duplicate_key"
+
+
+def test_missing_fields_and_unknown_ones_are_fine() -> None:
+    raw = b'{"id":7,"time":1714564800,"entity":1,"more":{"x":[1,2]}}'
+    assert codec.decode(raw) == (7, None, 1, 1714564800.0, None, None, None, None)
+    assert decoded(raw) == codec.decode(raw)
+
+
+def test_cloudevents_carry_id_and_time_in_the_envelope() -> None:
+    text = TASK.replace('time = "time"', 'time = "time"\nformat = "cloudevents"')
+    envelope = {
+        "specversion": "1.0",
+        "id": "ce-1",
+        "source": "/x",
+        "type": "t",
+        "time": "2024-05-01T12:00:00Z",
+        "data": {"entity": "a", "x": 1.5, "label": "yes"},
+    }
+    enveloped = Codec(parse(text, "test"))
+    wanted = ("ce-1", "yes", "a", "2024-05-01T12:00:00Z", 1.5, None, None, None)
+    assert enveloped.decode(json.dumps(envelope).encode()) == wanted
+    old = enveloped.decode(json.dumps(envelope | {"specversion": "0.3"}).encode())
+    assert isinstance(old, Reject)
+    assert old.code == "schema"
+
+
+def test_json_pointers_reach_nested_fields() -> None:
+    text = TASK.replace('x = { kind = "number"', 'x = { field = "/a/b~1c", kind = "number"')
+    nested = Codec(parse(text, "test"))
+    raw = b'{"id":"1","time":0,"entity":"e","a":{"b/c":2.5}}'
+    assert nested.decode(raw) == ("1", None, "e", 0.0, 2.5, None, None, None)
+    assert nested.decode(raw.replace(b"2.5", b'"2.5"')) == Reject(
+        "schema", "Expected `float | null`, got `str` - at `$.a.b/c`"
+    )
+
+
+def test_a_field_cannot_be_value_and_object() -> None:
+    text = TASK.replace('x = { kind = "number"', 'x = { field = "/y/z", kind = "number"')
+    with pytest.raises(TaskError, match="y is mapped as a value and as an object"):
+        Codec(parse(text, "test"))

@@ -1,0 +1,77 @@
+"""Arrows go one way: producers -> stream -> model; each client library has one door."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("model", "stream", "producers", "bench")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def names(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def users(library: str) -> set[str]:
+    return {
+        names(path)
+        for path in FILES
+        if not path.is_relative_to(ROOT / "bench")
+        and any(name.split(".")[0] == library for name in imports(path))
+    }
+
+
+def test_the_walk_sees_the_tree() -> None:
+    assert len(FILES) > 40
+    assert "stream.task" in imports(ROOT / "stream" / "normalize.py")
+
+
+def test_the_core_knows_only_arrays() -> None:
+    allowed = {"jax", "flax", "optax", "numpy", "model"}
+    standard = {"__future__", "typing", "collections", "dataclasses", "itertools", "functools"}
+    standard |= {"math", "os", "platform"}  # os and platform: XLA's flags
+    for path in FILES:
+        if path.is_relative_to(ROOT / "model"):
+            roots = {name.split(".")[0] for name in imports(path)}
+            assert roots <= allowed | standard, names(path)
+
+
+def test_arrows_go_one_way() -> None:
+    for path in FILES:
+        roots = {name.split(".")[0] for name in imports(path)}
+        if path.is_relative_to(ROOT / "stream") and not path.is_relative_to(ROOT / "stream/cli"):
+            assert not roots & {"producers", "bench"}, names(path)
+        if path.is_relative_to(ROOT / "producers"):
+            assert not roots & {"model", "bench", "jax"}, names(path)
+
+
+@pytest.mark.parametrize(
+    ("library", "door"),
+    [("faust", {"stream/app.py"}), ("confluent_kafka", {"stream/kafka.py"})],
+)
+def test_each_client_has_one_door(library: str, door: set[str]) -> None:
+    assert users(library) == door
+
+
+@pytest.mark.parametrize("library", ["pickle", "dill", "joblib", "cloudpickle", "marshal", "yaml"])
+def test_nothing_is_unpickled(library: str) -> None:
+    assert users(library) == set()
+
+
+def test_no_file_is_long() -> None:
+    long = {names(path): n for path in FILES if (n := len(path.read_text().splitlines())) > 360}
+    assert not long

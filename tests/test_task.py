@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from poison import TASK
+
+from stream.errors import TaskError
+from stream.task import Task, load, parse
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (('kind = "classify"', 'kind = "guess"'), r"target\.kind = 'guess': .*'classify' or"),
+        (('["no", "yes"]', '["no"]'), r"target.*two different names"),
+        (('time = "time"', 'tiem = "time"'), r"input\.tiem: no such key; known: .*time"),
+        (("max_bytes = 4096", "max_bytes = 1"), r"input\.max_bytes = 1: .*64"),
+        (("min = -100", "min = 1000"), r"features\.x.*min must be below max, not 1000"),
+        (('unit = "x"', ""), None),
+        (('y = { kind = "number" }', 'y = { kind = "number", unit = "m" }'), "unit and to"),
+        (('name = "poisoned"', ""), r"name: missing"),
+        (('field = "label"', 'field = ""'), r"target\.field"),
+        (("[features]", "[features"), r"not TOML"),
+        (('x = { kind = "number"', 'x = { kind = "numbr"'), r"features\.x.*'number'"),
+    ],
+)
+def test_a_wrong_key_is_named_with_value_and_expectation(
+    change: tuple[str, str], line: str | None
+) -> None:
+    text = TASK.replace(*change)
+    if line is None:
+        assert parse(text, "t").name == "poisoned"
+        return
+    assert text != TASK
+    with pytest.raises(TaskError, match=line) as error:
+        parse(text, "wrong.toml")
+    assert all(part.startswith("wrong.toml: ") for part in str(error.value).splitlines())
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="cannot be read"):
+        load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_examples_are_tasks_with_topics_of_their_own(path: Path) -> None:
+    task = load(path)
+    names = [spec.name for spec in task.topic_specs()]
+    assert names[0] == task.input.topic
+    assert f"{task.name}.predictions" in names
+    assert len(set(names)) == len(names) == 6
+
+
+def test_the_schema_describes_every_key() -> None:
+    schema = Task.model_json_schema()
+    json.dumps(schema)
+    for name in ("Input", "Target", "Lags", "Model", "Drift", "Topics", "Number", "Text"):
+        for key, value in schema["$defs"][name]["properties"].items():
+            assert "description" in value or key in ("kind",), (name, key)
+
+
+def test_a_task_cannot_be_changed() -> None:
+    task = parse(TASK, "t")
+    with pytest.raises(ValueError, match="frozen"):
+        task.name = "other"  # type: ignore[misc]
