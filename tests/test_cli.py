@@ -14,7 +14,9 @@ COMMANDS = [
 ]
 
 
-def headrace(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def headrace(
+    *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     import os
 
     surroundings = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP"} | (env or {})

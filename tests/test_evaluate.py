@@ -22,7 +22,9 @@ def switching(tmp_path_factory: pytest.TempPathFactory) -> Path:
         a, b = rng.normal(size=2).round(4)
         up = (a > b) != (row >= 4000)
         color = ("red", "green", "blue")[row % 3]
-        lines.append(f"{1714564800 + 60 * row},{a},{b},{color},line of text {row},{'up' if up else 'down'}")
+        lines.append(
+            f"{1714564800 + 60 * row},{a},{b},{color},line of text {row},{'up' if up else 'down'}"
+        )
     lines[3001] = lines[3001].replace(",", ",oops", 1)
     path.write_text("\n".join(lines) + "\n")
     return path

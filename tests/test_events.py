@@ -71,9 +71,7 @@ def test_no_bytes_make_the_decoder_raise(raw: bytes) -> None:
 KEYS = ["id", "time", "entity", "x", "y", "color", "text", "label", "z"]
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(['"a"', "1", "null", '"\\""'])))
-)
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(['"a"', "1", "null", '"\\""']))))
 def test_a_key_that_stands_twice_is_always_found(pairs: list[tuple[str, str]]) -> None:
     raw = ("{" + ",".join(f'"{key}":{value}' for key, value in pairs) + "}").encode()
     twice = len({key for key, _ in pairs}) < len(pairs)

@@ -153,10 +153,7 @@ class Cast:
             for name in STREAMS
         }
         self._normalizer = Child("normaliser", preload=("stream.app",))
-        self._producers = [
-            Child(f"producer {source}", preload=("producers.publish",))
-            for source in STREAMS.values()
-        ]
+        self._producers: list[Child] = []
         self.producing = False
 
     @contextmanager
@@ -168,11 +165,15 @@ class Cast:
         stage.state = "ready"
 
     def begin_learning(self, places: Sequence[Path]) -> None:
-        """Begin the learners and the one normaliser for all."""
+        """Begin the learners and the one normaliser for all; let the producers import."""
         at = ("--bootstrap", self._demo.bootstrap)
         for learner, place in zip(self._learners.values(), places, strict=True):
             learner.begin("learn", str(place), *LEARN, *at)
         self._normalizer.begin("normalize", *map(str, places), "--json", *at)
+        self._producers += [
+            Child(f"producer {source}", preload=("producers.publish",))
+            for source in STREAMS.values()
+        ]
         for name in (*STREAMS, "normaliser"):
             self._stages[name].state = "starts"
 

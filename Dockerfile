@@ -1,0 +1,25 @@
+FROM python:3.11-slim AS base
+
+FROM base AS build
+RUN pip install --no-cache-dir "uv>=0.9,<1"
+ENV UV_PROJECT_ENVIRONMENT=/opt/headrace \
+    UV_PYTHON_DOWNLOADS=never \
+    UV_COMPILE_BYTECODE=1 \
+    UV_NO_CACHE=1
+WORKDIR /build
+# What the lock file names changes seldom, the source often: a layer for each.
+COPY pyproject.toml uv.lock ./
+RUN uv sync --frozen --no-dev --no-install-project
+COPY . .
+RUN uv sync --frozen --no-dev --no-editable
+
+FROM base
+RUN useradd --uid 10001 --create-home headrace
+COPY --from=build /opt/headrace /opt/headrace
+WORKDIR /srv/headrace
+COPY examples examples
+ENV PATH=/opt/headrace/bin:$PATH \
+    PYTHONUNBUFFERED=1
+USER 10001
+ENTRYPOINT ["headrace"]
+CMD ["--help"]

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+
+from bench.pipeline import run, table
+from stream.topics import list_topics
+
+
+def test_the_pipeline_is_measured_and_nothing_is_left(bootstrap: str) -> None:
+    before, notes = list_topics(bootstrap), list[str]()
+    found = run(
+        events=3_000,
+        peers=False,
+        bootstrap=bootstrap,
+        rounds=1,
+        latency_s=0.5,
+        on_progress=notes.append,
+    )
+    assert set(found) == {"headrace", "peers", "limits", "ratios", "machine", "events"}
+    assert set(found["limits"]) == {"consume", "produce", "decode", "step"}
+    assert all(speed > 0 for speed in found["limits"].values())
+    ours = found["headrace"]
+    assert set(ours) == {
+        "events_per_second",
+        "p50_ms",
+        "p99_ms",
+        "peak_rss_mb",
+        "normalize_events_per_second",
+        "produce_events_per_second",
+    }
+    assert all(value > 0 for value in ours.values())
+    assert ours["p50_ms"] <= ours["p99_ms"]
+    assert found["peers"] == found["ratios"] == {}
+    assert json.loads(json.dumps(found)) == found
+    assert "headrace learn, fused" in table(found)
+    assert [note.split(":")[0] for note in notes][:2] == ["fill", "headrace"]
+    assert list_topics(bootstrap) == before

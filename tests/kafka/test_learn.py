@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from poison import POISON, TASK, good
+
+from stream.events import Records
+from stream.learn import Progress, learn
+from stream.normalize import Normalizer
+from stream.task import Task, parse
+from stream.topics import describe, ensure
+from stream.trainer import Trainer
+
+
+@pytest.fixture
+def task(bootstrap: str, tmp_path: Path) -> tuple[Task, Path]:
+    """Make a task of its own, with its topics, and the file it stands in."""
+    name = f"learn-{uuid.uuid4().hex[:8]}"
+    text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
+    path = tmp_path / "task.toml"
+    path.write_text(text)
+    made = parse(text, str(path))
+    ensure(bootstrap, made.topic_specs())
+    return made, path
+
+
+def send(bootstrap: str, topic: str, values: list[bytes | None], headers: int = 0) -> None:
+    """Send with kafka-python: what the learner reads was written by another client."""
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    many = [(f"h{n}", b"v") for n in range(headers)]
+    futures = [producer.send(topic, value, key=b"", headers=many) for value in values]
+    producer.flush()
+    for future in futures:
+        future.get(timeout=10)
+    producer.close()
+
+
+def read(bootstrap: str, topic: str) -> list[Any]:
+    """Read a whole topic with kafka-python."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
+    consumer.assign(places)
+    consumer.seek_to_beginning(*places)
+    ends = consumer.end_offsets(places)
+    found = []
+    while any(consumer.position(place) < ends[place] for place in places):
+        for records in consumer.poll(timeout_ms=500).values():
+            found += [json.loads(record.value) for record in records]
+    consumer.close()
+    return found
+
+
+def drained(task: Task, bootstrap: str, origin: Any = "events", **options: Any) -> Progress:
+    return learn(task, bootstrap, origin=origin, drain=True, **options)
+
+
+def test_every_poison_ends_as_a_dead_letter_and_changes_nothing_else(
+    bootstrap: str, task: tuple[Task, Path]
+) -> None:
+    made, _ = task
+    mixed: list[bytes | None] = []
+    for number, (raw, _) in enumerate(POISON.values()):
+        mixed += [raw, good(number)]
+    send(bootstrap, made.input.topic, mixed, headers=50)
+    progress = drained(made, bootstrap, micro_batch=16)
+
+    letters = read(bootstrap, made.output("dead-letter"))
+    assert progress.rejected == len(letters) == len(POISON)
+    for number, (letter, (raw, code)) in enumerate(zip(letters, POISON.values(), strict=True)):
+        where = (letter["topic"], letter["partition"], letter["offset"])
+        assert where == (made.input.topic, 0, 2 * number)
+        assert letter["code"] == code
+        kept = None if letter["raw"] is None else base64.b64decode(letter["raw"])
+        assert kept == raw
+
+    clean = [good(number) for number in range(len(POISON))]
+    assert said(read(bootstrap, made.output("predictions"))) == said(offline(made, clean))
+
+
+def offline(task: Task, values: list[bytes]) -> list[Any]:
+    """Give the predictions for events that never saw Kafka."""
+    count = len(values)
+    records = Records("x", [*values], [None] * count, [0] * count, list(range(count)), [])
+    trainer = Trainer(task, count)
+    rows, dead = Normalizer(task).normalize(records)
+    assert not dead
+    learned = trainer.collect(trainer.submit(rows))
+    return [msgspec.to_builtins(line) for line in trainer.predictions(learned)]
+
+
+def said(predictions: list[Any]) -> list[Any]:
+    """Leave out where the events stood."""
+    return [{**line, "offset": None} for line in predictions]
+
+
+def test_rows_by_way_of_faust_give_the_same_predictions_as_fused(
+    bootstrap: str, task: tuple[Task, Path]
+) -> None:
+    made, path = task
+    values = [good(n) if n % 10 else b"poison" for n in range(500)]
+    send(bootstrap, made.input.topic, [*values])
+    drained(made, bootstrap, micro_batch=64)
+    fused = read(bootstrap, made.output("predictions"))
+    assert len(fused) == 450
+
+    command = [sys.executable, "-m", "stream.cli", "normalize", str(path), "-b", bootstrap]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as worker:
+        try:
+            deadline = time.monotonic() + 120
+            while sum(describe(bootstrap, [made.output("features")])[0].end) < 500:
+                assert time.monotonic() < deadline
+                assert worker.poll() is None
+                time.sleep(0.2)
+        finally:
+            worker.terminate()
+    drained(made, bootstrap, origin="features", micro_batch=37)
+    both = read(bootstrap, made.output("predictions"))
+    assert both[450:] == fused
+
+
+def test_rows_that_come_twice_are_learned_once(bootstrap: str, task: tuple[Task, Path]) -> None:
+    made, _ = task
+    values: list[bytes | None] = [good(n) for n in range(60)]
+    records = Records(made.input.topic, values, [None] * 60, [0] * 60, list(range(60)), [])
+    features, _ = Normalizer(made).features(records)
+    twice = [*features[:40], *features[20:]]
+    send(bootstrap, made.output("features"), list(map(msgspec.msgpack.encode, twice)))
+    progress = drained(made, bootstrap, origin="features", micro_batch=16)
+    assert (progress.events, progress.duplicates) == (60, 20)
+    offsets = [line["offset"] for line in read(bootstrap, made.output("predictions"))]
+    assert offsets == list(range(60))
+
+
+def test_an_id_that_comes_again_is_put_aside(bootstrap: str, task: tuple[Task, Path]) -> None:
+    made, _ = task
+    send(bootstrap, made.input.topic, [good(1), good(2), good(1), good(3)])
+    assert drained(made, bootstrap).events == 3
+    (letter,) = read(bootstrap, made.output("dead-letter"))
+    assert (letter["code"], letter["offset"]) == ("duplicate_id", 2)
+
+
+def test_metrics_are_those_of_the_published_predictions(
+    bootstrap: str, task: tuple[Task, Path]
+) -> None:
+    from river import metrics
+
+    made, _ = task
+    values = [good(n) for n in range(800)]
+    send(bootstrap, made.input.topic, [*values])
+    drained(made, bootstrap)
+    labels = {(event := json.loads(value))["id"]: event["label"] for value in values}
+    accuracy, macro_f1, kappa = metrics.Accuracy(), metrics.MacroF1(), metrics.CohenKappa()
+    for line in read(bootstrap, made.output("predictions")):
+        for metric in (accuracy, macro_f1, kappa):
+            metric.update(labels[line["id"]], line["prediction"])
+        best = max(zip(line["probabilities"], made.target.classes, strict=True))
+        assert best[1] == line["prediction"]
+        assert line["time_ms"] == 1714564800000
+    last = read(bootstrap, made.output("metrics"))[-1]
+    assert last["all"]["accuracy"] == pytest.approx(accuracy.get(), abs=1e-6)
+    assert last["all"]["macro_f1"] == pytest.approx(macro_f1.get(), abs=1e-6)
+    assert last["all"]["kappa"] == pytest.approx(kappa.get(), abs=1e-6)
+    assert last["all"]["accuracy"] > last["baselines"]["majority"]["all"]["accuracy"] + 0.2
+    assert (last["events"], last["lag"]) == (800, 0)
+
+
+def test_every_partition_is_read_in_order(bootstrap: str, tmp_path: Path) -> None:
+    from kafka import KafkaProducer
+
+    name = f"wide-{uuid.uuid4().hex[:8]}"
+    text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
+    made = parse(text + "\n[topics]\npartitions = 3\n", "t")
+    ensure(bootstrap, made.topic_specs())
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    for number in range(300):
+        producer.send(made.input.topic, good(number), partition=number % 3)
+    producer.close()
+    drained(made, bootstrap, micro_batch=32)
+    lines = read(bootstrap, made.output("predictions"))
+    for partition in range(3):
+        offsets = [line["offset"] for line in lines if line["partition"] == partition]
+        assert offsets == list(range(100))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_service_with_everything_published(
+    bootstrap: str, task: tuple[Task, Path], number: signal.Signals
+) -> None:
+    made, path = task
+    send(bootstrap, made.input.topic, [good(n) for n in range(50)])
+    command = [sys.executable, "-m", "stream.cli", "learn", str(path), "-b", bootstrap, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        for line in service.stdout:
+            if json.loads(line).get("events") == 50:
+                break
+        service.send_signal(number)
+        assert service.wait(timeout=20) == 0
+    assert len(read(bootstrap, made.output("predictions"))) == 50

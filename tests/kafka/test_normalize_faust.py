@@ -1,0 +1,272 @@
+"""The Faust normaliser against a real Kafka, in processes of its own as users run it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import psutil
+import pytest
+
+from stream.app import run
+from stream.errors import HeadraceError
+from stream.events import DeadLetter, Feature, Records
+from stream.kafka import Sink
+from stream.normalize import Normalizer
+from stream.task import Task, load
+
+MakeTopic = Callable[..., str]
+
+TASK = """
+name = "{name}"
+[input]
+topic = "{topic}"
+max_bytes = 2000
+[target]
+field = "y"
+kind = "regress"
+[features]
+x = {{ kind = "number" }}
+word = {{ kind = "{kind}" }}
+[topics]
+partitions = {partitions}
+"""
+
+OWNER = """
+import signal, sys, threading
+from pathlib import Path
+from stream.app import run
+ended = threading.Event()
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: ended.set())
+run([Path(path) for path in sys.argv[3:]], sys.argv[1], workers=int(sys.argv[2]),
+    stop=ended.is_set, on_ready=lambda: print("ready", flush=True))
+"""
+
+
+class Record(NamedTuple):
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+@pytest.fixture
+def make_task(bootstrap: str, topic: MakeTopic, tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Give a function that writes a task file, and creates its topics on first use of its input."""
+    from kafka import KafkaAdminClient
+
+    from stream.topics import ensure
+
+    made: list[str] = []
+
+    def make(name: str, source: str, *, partitions: int = 1, kind: str = "category") -> Path:
+        path = tmp_path / f"{name}.toml"
+        name = f"{name}-{source.rsplit('.', 1)[1]}"
+        path.write_text(TASK.format(name=name, topic=source, partitions=partitions, kind=kind))
+        outputs = [spec for spec in load(path).topic_specs() if spec.name != source]
+        ensure(bootstrap, outputs)
+        made.extend(spec.name for spec in outputs)
+        return path
+
+    yield make
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.delete_topics(made)
+
+
+@contextmanager
+def owner(bootstrap: str, paths: list[Path], workers: int = 1) -> Iterator[subprocess.Popen[str]]:
+    """Run the normaliser; it is ready inside the block, and ends politely after it."""
+    command = [sys.executable, "-c", OWNER, bootstrap, str(workers), *map(str, paths)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) in (0, -signal.SIGKILL)
+
+
+def read(bootstrap: str, topic: str) -> list[Record]:
+    """Read all that a topic holds now, by kafka-python, in order of partition and offset."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    try:
+        parts = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
+        ends = consumer.end_offsets(parts)
+        consumer.assign(parts)
+        consumer.seek_to_beginning()
+        found: list[Record] = []
+        while any(consumer.position(part) < end for part, end in ends.items()):
+            for records in consumer.poll(500).values():
+                found += [
+                    Record(r.partition, r.offset, r.timestamp, r.key, r.value) for r in records
+                ]
+        return sorted(found, key=lambda r: (r.partition, r.offset))
+    finally:
+        consumer.close()
+
+
+def read_until(bootstrap: str, topic: str, done: Callable[[list[Record]], bool]) -> list[Record]:
+    give_up = time.monotonic() + 120
+    while not done(found := read(bootstrap, topic)):
+        assert time.monotonic() < give_up, f"{topic}: {len(found)} records"
+        time.sleep(0.2)
+    return found
+
+
+def coordinates(records: list[Record]) -> list[tuple[int, int]]:
+    """Give the raw coordinates of features records, in order, repeats included."""
+    decode = msgspec.msgpack.Decoder(Feature).decode
+    rows = [decode(record.value or b"") for record in records]
+    assert [row.partition for row in rows] == [record.partition for record in records]
+    return [(row.partition, row.offset) for row in rows]
+
+
+def direct(task: Task, raw: list[Record]) -> tuple[list[Feature], list[DeadLetter]]:
+    """Normalise what was read, without Faust."""
+    columns = list(zip(*raw, strict=True))
+    partitions, offsets, timestamps_ms, keys, values = map(list, columns)
+    records = Records(task.input.topic, values, keys, partitions, offsets, timestamps_ms)
+    return Normalizer(task).features(records)
+
+
+def event(number: int) -> bytes:
+    return json.dumps(
+        {"id": f"e{number}", "x": number / 7, "word": f"w{number % 11}", "y": number % 3}
+    ).encode()
+
+
+POISON = (
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[1, 2]",
+    b'{"id": "no target or number", "x": "text"}',
+    b'{"id": "twice", "id": "twice", "y": 1}',
+    b'{"id": "deep", "y": 1, "z": ' + b"[" * 40 + b"]" * 40 + b"}",
+    b'{"id": "large", "y": 1, "word": "' + b"a" * 2000 + b'"}',
+    b'{"id": "", "y": 1}',
+    b'{"id": "far", "y": 1e300}',
+    b'{"id": "null", "x": null, "word": null, "y": null}',
+)
+
+
+def test_faust_makes_the_same_bytes_as_the_normaliser_itself(
+    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+) -> None:
+    source = topic("raw", partitions=3)
+    paths = [
+        make_task("words", source, partitions=3),
+        make_task("texts", source, partitions=3, kind="text"),
+    ]
+    from kafka import KafkaProducer
+
+    with KafkaProducer(bootstrap_servers=bootstrap) as producer:
+        for number in range(3_000):
+            key = b"k%d" % (number % 5) if number % 7 else None
+            producer.send(source, event(number), key, partition=number % 3)
+            if number % 100 == 0:
+                poison = POISON[number // 100 % len(POISON)]
+                producer.send(source, poison, key, partition=number % 2)
+                producer.send(source, None, b"tombstone", partition=2)
+    raw = read(bootstrap, source)
+    assert len(raw) == 3_060
+    with owner(bootstrap, paths):
+        for path in paths:
+            task = load(path)
+            wanted, letters = direct(task, raw)
+            assert len(letters) >= 50
+            found = read_until(
+                bootstrap, task.output("features"), lambda found: len(found) >= len(raw)
+            )
+            assert [record.value for record in found] == list(map(msgspec.msgpack.encode, wanted))
+            assert [(r.partition, r.key) for r in found] == [(r.partition, r.key) for r in raw]
+            dead = read(bootstrap, task.output("dead-letter"))
+            assert [record.value for record in dead] == list(map(msgspec.json.encode, letters))
+            assert [(r.partition, r.key) for r in dead] == [(d.partition, d.key) for d in letters]
+            by_place = {(record.partition, record.offset): record.value for record in raw}
+            for record in dead:
+                letter = msgspec.json.decode(record.value or b"", type=DeadLetter)
+                assert letter.raw == by_place[letter.partition, letter.offset]
+
+
+def test_a_restart_goes_on_where_it_was(
+    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+) -> None:
+    source = topic("raw")
+    path = make_task("again", source)
+    features, sink = load(path).output("features"), Sink(bootstrap)
+    for turn in range(2):
+        sink.send(source, [event(number) for number in range(500)])
+        sink.flush()
+        with owner(bootstrap, [path]):
+            read_until(bootstrap, features, lambda found, n=500 * (turn + 1): len(found) >= n)  # type: ignore[misc]
+    assert coordinates(read(bootstrap, features)) == [(0, offset) for offset in range(1_000)]
+
+
+def test_no_row_is_lost_when_a_worker_is_killed(
+    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+) -> None:
+    source = topic("raw", partitions=4)
+    path = make_task("killed", source, partitions=4)
+    features, sink = load(path).output("features"), Sink(bootstrap)
+    events, partitions = [event(number) for number in range(20_000)], [0, 1, 2, 3] * 5_000
+    with owner(bootstrap, [path], workers=2) as process:
+        first, second = psutil.Process(process.pid).children()
+        for start in range(0, 20_000, 500):
+            sink.send(source, events[start : start + 500], partitions=partitions[:500])
+            sink.flush()
+            if start == 8_000:
+                read_until(bootstrap, features, lambda found: len(found) > 1_000)
+                first.kill()
+            time.sleep(0.02)
+        found = read_until(
+            bootstrap, features, lambda found: len(set(coordinates(found))) == 20_000
+        )
+        assert second.is_running()
+        assert len(psutil.Process(process.pid).children()) == 2, "the killed one was not replaced"
+    seen: dict[int, int] = {}
+    for partition, offset in coordinates(found):
+        expected = seen.get(partition, 0)
+        assert offset <= expected, "a row came before one that a learner would then take as seen"
+        seen[partition] = max(expected, offset + 1)
+    assert seen == dict.fromkeys(range(4), 5_000)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_nothing_outlives_its_owner(
+    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path], number: signal.Signals
+) -> None:
+    source = topic("raw", partitions=2)
+    path = make_task("ended", source, partitions=2)
+    with owner(bootstrap, [path], workers=2) as process:
+        workers = psutil.Process(process.pid).children()
+        assert len(workers) == 2
+        process.send_signal(number)
+        _, alive = psutil.wait_procs(workers, timeout=6)
+        assert not alive
+        assert process.wait(1) == (-number if number == signal.SIGKILL else 0)
+
+
+def test_what_a_user_has_to_do_first_is_said(
+    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+) -> None:
+    source = topic("raw", partitions=2)
+    path = make_task("narrow", source, partitions=1)
+    with pytest.raises(HeadraceError, match=r"features has 1 partitions, .* has 2: .*topics"):
+        run([path], bootstrap)
+    path.write_text(path.read_text().replace(source, "nowhere-to-be-seen"))
+    with pytest.raises(HeadraceError, match=r"no topic nowhere-to-be-seen at .*headrace topics"):
+        run([path], bootstrap)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+from poison import TASK, good
+
+from stream.learn import learn
+from stream.task import parse
+from stream.topics import ensure
+
+
+def headrace(*arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "stream.cli", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120
+    ).stdout.splitlines()
+
+
+def test_topics_and_dead_letters_can_be_read_and_sent_again(bootstrap: str, tmp_path: Path) -> None:
+    name = f"tail-{uuid.uuid4().hex[:8]}"
+    path = tmp_path / "task.toml"
+    path.write_text(
+        TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
+    )
+    task = parse(path.read_text(), "t")
+    created = headrace("topics", "create", str(path), "-b", bootstrap, "--json")
+    assert {json.loads(line)["action"] for line in created} == {"created"}
+    again = headrace("topics", "create", str(path), "-b", bootstrap, "--json")
+    assert {json.loads(line)["action"] for line in again} == {"unchanged"}
+    assert f"{name}.drift" in headrace("topics", "list", "-b", bootstrap)
+
+    lines = tmp_path / "events.jsonl"
+    lines.write_bytes(b"\n".join([good(1), b'{"id":"bad","x":"?"}', good(2), b"[]", good(3)]))
+    sent = headrace("produce", "file", str(lines), "--topic", task.input.topic, "-b", bootstrap)
+    assert sent[-1].startswith("5 acknowledged, 0 not")
+    learn(task, bootstrap, origin="events", drain=True)
+
+    shown = headrace("tail", f"{name}.predictions", "-n", "2", "-b", bootstrap, "--json")
+    assert [json.loads(line)["value"]["id"] for line in shown] == ["e-2", "e-3"]
+
+    letters = headrace("dead-letters", str(path), "-b", bootstrap, "--json")
+    assert [json.loads(line)["raw"] for line in letters] == ['{"id":"bad","x":"?"}', "[]"]
+    only = headrace("dead-letters", str(path), "-b", bootstrap, "--json", "--requeue")
+    assert len(only) == 2
+    raw = headrace("tail", task.input.topic, "-n", "2", "-b", bootstrap, "--json")
+    assert [json.loads(line)["offset"] for line in raw] == [5, 6]
+    ensure(bootstrap, task.topic_specs())
