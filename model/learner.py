@@ -105,12 +105,18 @@ def loss(
     goal: Array,
     weight: Array,
 ) -> tuple[Array, Array]:
-    """Mean cross-entropy or squared error over the rows that carry weight; with the outputs."""
+    """Average the loss over the rows that carry weight: cross-entropy, squared or Huber's (1964).
+
+    Huber's is squared up to half a standard deviation and linear beyond, so that a few wild labels
+    do not drown the rest.
+    """
     outputs = forward(parts, *trained, inputs, ids)
     if parts.spec.classes:
         error = optax.softmax_cross_entropy_with_integer_labels(outputs, goal)
+    elif parts.spec.loss == "huber":
+        error = optax.huber_loss(outputs[:, 0], goal, delta=0.5)
     else:
-        error = jnp.square(outputs[:, 0] - goal)
+        error = optax.squared_error(outputs[:, 0], goal)
     return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0), outputs
 
 

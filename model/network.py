@@ -31,8 +31,7 @@ class Perceptron(nnx.Module):
         widths = (inputs, *hidden)
         he = nnx.initializers.he_normal()
         self.layers = nnx.List(
-            nnx.Linear(a, b, kernel_init=he, rngs=rngs)
-            for a, b in pairwise(widths)
+            nnx.Linear(a, b, kernel_init=he, rngs=rngs) for a, b in pairwise(widths)
         )
         small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
         self.head = nnx.Linear(widths[-1], outputs, kernel_init=small, rngs=rngs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Spec:
         entities: entities remembered at a time; 0 when rows carry no entity.
         hidden: widths of the hidden layers.
         chunk: rows per optimizer step; 1 is exact per-event learning.
+        loss: of a regression; classes are learned by cross-entropy.
         learning_rate, beta1, beta2: Adam's settings for the dense layers.
         embedding: dimensions of a hashed id's vector.
         table_bits: log2 of the rows in the table of hashed ids.
@@ -40,6 +42,7 @@ class Spec:
     entities: int = 0
     hidden: tuple[int, ...] = (32, 32)
     chunk: int = 1
+    loss: Literal["huber", "mse"] = "huber"
     learning_rate: float = 3e-3
     beta1: float = 0.0
     beta2: float = 0.999

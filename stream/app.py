@@ -257,9 +257,23 @@ async def _serve(tasks: Sequence[Task], bootstrap: str) -> None:
     await app.stop()
 
 
+def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
+    """Let what is said again and again, while Kafka is away, through once a minute."""
+    said: dict[str, float] = {}
+
+    def passes(record: logging.LogRecord) -> bool:
+        if record.created - said.get(str(record.msg), 0.0) < 60:
+            return False
+        said[str(record.msg)] = record.created
+        return True
+
+    return passes
+
+
 def main(bootstrap: str, paths: Sequence[str]) -> NoReturn:
     """Be one worker process."""
     logging.basicConfig(level=logging.WARNING, format="headrace normalize: %(name)s: %(message)s")
+    logging.root.handlers[0].addFilter(_once_a_minute())
     quiet = logging.getLogger("aiokafka.consumer.group_coordinator")
     quiet.setLevel(logging.CRITICAL)  # it reports every rebalance as an error
     with suppress(ImportError):  # there is none for Windows

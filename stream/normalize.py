@@ -144,17 +144,19 @@ class Normalizer:
 
     def _times(self, times: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.int64]:
         first, last = self._window_ms
-        found = [time_ms(value) for value in times]
-        for at, value in enumerate(found):
-            if not first <= value < last:  # also refuses NaN
-                shown = times[at]
-                bad[at] = Reject(
-                    "time",
-                    f"{str(shown)[:40]!r}: expected RFC 3339 or Unix time from "
-                    f"{self._task.input.earliest:%Y-%m-%d} to {self._task.input.latest:%Y-%m-%d}",
-                )
-                found[at] = 0
-        return np.array(found, np.int64)
+        if set(map(type, times)) == {float}:
+            found = np.array(times)
+            found = np.rint(np.where(np.abs(found) < MILLISECONDS_FROM, found * 1000, found))
+        else:
+            found = np.array([time_ms(value) for value in times])
+        wrong = ~((first <= found) & (found < last))  # also NaN
+        for at in np.flatnonzero(wrong).tolist():
+            bad[at] = Reject(
+                "time",
+                f"{str(times[at])[:40]!r}: expected RFC 3339 or Unix time from "
+                f"{self._task.input.earliest:%Y-%m-%d} to {self._task.input.latest:%Y-%m-%d}",
+            )
+        return np.where(wrong, 0, found).astype(np.int64)
 
     def _labels(self, labels: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.float32]:
         if not self._classes:

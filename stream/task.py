@@ -144,7 +144,12 @@ class Model(Part):
     chunk: int = Field(
         1, ge=1, le=4096, description="Events per optimizer step; 1 = exact per-event learning."
     )
-    learning_rate: float = Field(3e-3, gt=0, le=1, description="Adam's rate.")
+    loss: Literal["huber", "mse"] = Field(
+        "huber", description="Loss of a regression; classes are learned by cross-entropy."
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Adam's rate; default: 0.003 for classes, 0.0003 for numbers."
+    )
     beta1: float = Field(0.0, ge=0, lt=1, description="Adam's momentum.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's memory of squared gradients.")
     embedding: int = Field(8, ge=1, le=256, description="Dimensions of a hashed id's vector.")
@@ -206,8 +211,9 @@ class Task(Part):
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,
-            **self.model.model_dump(),
+            **self.model.model_dump(exclude={"learning_rate"}),
             **self.drift.model_dump(),
+            learning_rate=self.model.learning_rate or (3e-3 if self.target.classes else 3e-4),
         )
 
     def output(self, stage: str) -> str:

@@ -166,8 +166,9 @@ class RecentIds:
                 else:
                     known.add(value)
                     order.append(value)
-        while len(order) > self.size:
-            known.discard(order.popleft())
+        over = len(order) - self.size
+        if over > 0:
+            known.difference_update([order.popleft() for _ in range(over)])
         return places
 
 

@@ -9,8 +9,20 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS = [
-    "demo learn normalize produce infer evaluate check schema up tail dead-letters".split(),
-    [*"topics bench".split()],
+    [
+        "demo",
+        "learn",
+        "normalize",
+        "produce",
+        "infer",
+        "evaluate",
+        "check",
+        "schema",
+        "up",
+        "tail",
+        "dead-letters",
+    ],
+    [*["topics", "bench"]],
 ]
 
 

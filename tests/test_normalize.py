@@ -76,6 +76,10 @@ def test_classes_are_known_however_they_are_written() -> None:
 )
 def test_times_are_utc_milliseconds(value: object, wanted: float) -> None:
     assert time_ms(value) == wanted
+    for others in ([], [1714564800.0]):  # columns of numbers alone take a short cut
+        raws = [good(n, time=time) for n, time in enumerate([value, *others])]
+        rows, _ = Normalizer(task).normalize(records([*raws]))
+        assert rows.time_ms[0] == wanted
 
 
 def test_calendar_is_cyclic_and_right() -> None:

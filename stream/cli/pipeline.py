@@ -201,10 +201,26 @@ def bench_pipeline(
     """Measure events -> predictions, each stage alone, latency, and peers on the same topic."""
     from bench.pipeline import run
 
-    found: dict[str, Any] = run(events=events, peers=peers, bootstrap=bootstrap)
+    found: dict[str, Any] = run(
+        events=events,
+        peers=peers,
+        bootstrap=bootstrap,
+        on_progress=lambda note: None if as_json else notes.print(note),
+    )
     if as_json:
         say(found)
         return
     from bench.pipeline import table
 
     say(table(found))
+
+
+@bench_app.command("memory")
+def bench_memory(
+    events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Watch the learner's memory over millions of events; prints JSON."""
+    from bench.memory import memory
+
+    say(memory(events=events, bootstrap=bootstrap, on_progress=lambda note: notes.print(note)))

@@ -282,7 +282,8 @@ def _account(standing: Standing, acknowledged: int) -> list[str]:
 @contextmanager
 def _task_files(*, own_names: bool) -> Iterator[list[Path]]:
     """Give the task files; with `own_names`, copies whose topics nobody else has."""
-    root = Path(__file__).parents[2] / "examples"
+    installed = Path(__file__).parents[1] / "examples"
+    root = installed if installed.exists() else Path(__file__).parents[2] / "examples"
     places = [root / f"{name}.toml" for name in STREAMS]
     for place in places:
         if not place.exists():

@@ -1,0 +1,1 @@
+"""Measurements: headrace and its peers on the same topic, each in a process of its own."""

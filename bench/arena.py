@@ -1,0 +1,107 @@
+"""The place where contestants meet: one broker, on the same cores as all of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bench.contestant import Score, contest, count_records
+from bench.workload import PEERS, task_path, write_task
+from stream.broker import bootstrap_servers, embedded
+from stream.errors import HeadraceError
+from stream.jars import KAFKA_VERSION
+from stream.task import Task
+from stream.topics import TopicSpec, ensure, list_topics
+
+PACKAGES = ("jax", "msgspec", "confluent-kafka", "kafka-python", "faust-streaming", "river")
+OnProgress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Hold what every contestant is given, and see to it that each does its work."""
+
+    bootstrap: str
+    kafka: str | None  # its version, where it is ours
+    folder: Path
+    on_progress: OnProgress
+
+    def task(self) -> tuple[Path, Task]:
+        """Make a new task and its topics, empty; names are of this run alone."""
+        task = write_task(self.folder, f"bench-{uuid.uuid4().hex[:8]}")
+        ensure(self.bootstrap, [*task.topic_specs(), TopicSpec(task.output(PEERS))])
+        return task_path(self.folder, task.name), task
+
+    def run(self, name: str, path: Path, events: int, *, output: str = "") -> Score:
+        """Let one contestant run; what it says it published must be in `output`.
+
+        Raises:
+            HeadraceError: it failed, or its outputs are not there.
+        """
+        before = count_records(self.bootstrap, output) if output else 0
+        score = contest(name, self.bootstrap, path, events)
+        self.on_progress(f"{name}: {score.events:,} events, {score.rate:,.0f}/s")
+        if output:
+            found = count_records(self.bootstrap, output) - before
+            if found < events or score.events < events:
+                raise HeadraceError(
+                    f"bench: {name} handled {score.events} events and {output} grew by {found}, "
+                    f"expected {events}"
+                )
+        return score
+
+
+@contextmanager
+def arena(bootstrap: str | None, on_progress: OnProgress) -> Iterator[Arena]:
+    """Give an arena on the Kafka that is named, else on an embedded one; nothing is left there."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
+        named = bootstrap_servers(bootstrap)
+        if named:
+            stack.callback(_delete_topics, named, folder)
+        address = named or stack.enter_context(embedded()).bootstrap
+        yield Arena(address, None if named else KAFKA_VERSION, folder, on_progress)
+
+
+def machine(kafka: str | None) -> dict[str, Any]:
+    """Say what was measured on: CPU, cores Python, versions."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": {"kafka": kafka} | {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _delete_topics(bootstrap: str, folder: Path) -> None:
+    from kafka import KafkaAdminClient
+
+    ours = tuple(f"{path.stem}." for path in folder.glob("*.toml"))
+    if ours and (names := [name for name in list_topics(bootstrap) if name.startswith(ours)]):
+        with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+            admin.delete_topics(names)

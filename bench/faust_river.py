@@ -1,0 +1,53 @@
+"""A Faust application that learns with River, as its documentation would have one write it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from bench.peers import make_logistic
+from bench.workload import PEERS
+from stream import workers
+from stream.task import load
+
+
+def make_app(bootstrap: str, task: Path) -> faust.App:
+    """Build it: JSON in, test then train, JSON out, one event after the other."""
+    loaded = load(task)
+    app = faust.App(
+        f"river-{loaded.name}",
+        broker=f"kafka://{bootstrap}",
+        consumer_auto_offset_reset="earliest",
+        producer_linger=0.005,  # none by default, and then almost a request for each event
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        datadir=Path(tempfile.gettempdir(), "headrace-faust"),
+    )
+    predictions = app.topic(loaded.output(PEERS), value_serializer="json")
+    model = make_logistic()
+
+    async def learn(stream: Any) -> None:
+        async for event in stream:
+            chance = model.predict_proba_one(event["features"])[True]
+            model.learn_one(event["features"], event["label"])
+            await predictions.send(value={"id": event["id"], "probability": chance})
+
+    app.agent(app.topic(loaded.input.topic, value_serializer="json"))(learn)
+    return app
+
+
+if __name__ == "__main__":
+    import asyncio
+
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    workers.on_end(lambda: os._exit(0))
+    app = make_app(sys.argv[1], Path(sys.argv[2]))
+    faust.Worker(app, loglevel="warning").execute_from_commandline()

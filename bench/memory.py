@@ -1,0 +1,73 @@
+"""Whether the service's memory stays flat over millions of events."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.arena import OnProgress, arena
+from stream.child import Child
+from stream.errors import HeadraceError
+
+WARM_UP = 0.1  # of the events
+SAMPLE_S = 1.0
+
+
+def memory(
+    *,
+    events: int = 5_000_000,
+    bootstrap: str | None = None,
+    on_progress: OnProgress = lambda note: None,
+) -> dict[str, Any]:
+    """Sample the resident memory of `headrace learn --from events` each second.
+
+    Returns:
+        `events`; `first_mb` (once a tenth of the events is learned), `last_mb`, `peak_mb` and
+        `growth_mb` (the most after that tenth, less first); `samples`, [events, MiB] each.
+
+    Raises:
+        HeadraceError: the service failed, or ended too soon for two samples.
+    """
+    with arena(bootstrap, on_progress) as place:
+        path, _ = place.task()
+        place.run("fill", path, events)
+        samples = _watch(path, place.bootstrap, on_progress)
+    return {"events": events, **summary(samples, events)}
+
+
+def summary(samples: list[tuple[int, float]], events: int) -> dict[str, Any]:
+    """Say where memory stood after warm-up and at the end."""
+    warm = [mb for seen, mb in samples if seen >= WARM_UP * events]
+    if len(warm) < 2:
+        raise HeadraceError(f"bench: {len(samples)} samples of memory: take more events")
+    return {
+        "first_mb": warm[0],
+        "last_mb": warm[-1],
+        "peak_mb": max(mb for _, mb in samples),
+        "growth_mb": round(max(warm) - warm[0], 1),
+        "samples": samples,
+    }
+
+
+def _watch(task: Path, bootstrap: str, on_progress: OnProgress) -> list[tuple[int, float]]:
+    learner, samples = Child("headrace learn"), list[tuple[int, float]]()
+    try:
+        process, command = psutil.Process(learner.pid), ("learn", str(task), "--from", "events")
+        learner.begin(*command, "--drain", "--json", "--bootstrap", bootstrap)
+        while not learner.ended:
+            try:
+                resident_mb = round(process.memory_info().rss / (1 << 20), 1)
+            except psutil.NoSuchProcess:
+                break
+            if (seen := learner.said.get("events", 0)) and resident_mb:
+                samples.append((seen, resident_mb))
+                on_progress(f"memory: {seen:,} events, {resident_mb:,.0f} MiB")
+            learner.wait(time.monotonic() + SAMPLE_S)
+        if learner.trouble:
+            raise HeadraceError(learner.trouble)
+    finally:
+        learner.close()
+    return samples

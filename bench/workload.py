@@ -1,0 +1,86 @@
+"""The stream that everybody is measured on: small JSON events, eight numbers, a binary label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.events import Records
+from stream.task import Task, load
+
+Array = NDArray[np.float64]
+
+FEATURES = tuple(f"f{i}" for i in range(8))
+MICRO_BATCH = 4096
+PEERS = "peers"  # the stage that peers write to, beside our own
+
+_START_S = 1_732_190_000.1
+_NOISE = 0.05
+_BLOCK = 10_000
+
+
+def events(count: int, *, seed: int = 0) -> list[bytes]:
+    """Draw `count` events of about 170 bytes, a tenth of a second of event time apart.
+
+    Label 1 on the upper side of a plane through the origin of eight standard normals, rounded to
+    four decimals; 5 % of the labels are flipped.
+    """
+    rng, encode = np.random.default_rng(seed), msgspec.json.Encoder().encode
+    weights = rng.normal(size=len(FEATURES))
+    found: list[bytes] = []
+    for start in range(0, count, _BLOCK):
+        points = rng.normal(size=(_BLOCK, len(FEATURES))).round(4)
+        labels = (points @ weights > 0) ^ (rng.random(_BLOCK) < _NOISE)
+        rows = zip(points.tolist(), labels.astype(int).tolist(), strict=True)
+        for number, (row, label) in enumerate(rows, start):
+            event = {
+                "id": f"s-{number}",
+                "ts": round(_START_S + number / 10, 1),
+                "features": dict(zip(FEATURES, row, strict=True)),
+                "label": label,
+            }
+            found.append(encode(event))
+    return found[:count]
+
+
+def write_task(folder: Path, name: str) -> Task:
+    """Write the task file `<folder>/<name>.toml`: everything but the fields left at its default."""
+    numbers = (f'{name} = {{ kind = "number", field = "/features/{name}" }}' for name in FEATURES)
+    lines = (
+        f'name = "{name}"',
+        "[input]",
+        f'topic = "{name}.events"',
+        'time = "ts"',
+        "[target]",
+        'field = "label"',
+        'kind = "classify"',
+        'classes = ["0", "1"]',
+        "[features]",
+        *numbers,
+    )
+    path = task_path(folder, name)
+    path.write_text("\n".join([*lines, ""]), "utf-8")
+    return load(path)
+
+
+def task_path(folder: Path, name: str) -> Path:
+    """Say where the task file is."""
+    return folder / f"{name}.toml"
+
+
+def in_memory(task: Task, values: Sequence[bytes]) -> Iterator[Records]:
+    """Cut values into micro-batches, as if they had been polled from partition 0."""
+    for start in range(0, len(values), MICRO_BATCH):
+        part = list(values[start : start + MICRO_BATCH])
+        yield Records(
+            topic=task.input.topic,
+            values=[*part],
+            keys=[None] * len(part),
+            partitions=[0] * len(part),
+            offsets=list(range(start, start + len(part))),
+            timestamps_ms=[],
+        )
