@@ -79,7 +79,7 @@ def make_learner(spec: Spec) -> Learner:
         state, outcome, _ = lax.while_loop(lambda c: c[2] < count, segment, carry)
         return state, outcome
 
-    return Learner(spec, lambda: init(parts), run)
+    return Learner(spec, jax.jit(lambda: init(parts)), run)
 
 
 def warm_up(learner: Learner, capacity: int) -> State:

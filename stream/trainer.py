@@ -5,10 +5,12 @@ The service and the offline evaluation share this class, so both learn the same 
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ from model.batch import DETECTORS, Outcome, empty_batch
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
 from stream.events import DeadLetter, DriftAlarm, Prediction
+from stream.jars import user_dir
 from stream.normalize import Rows
 from stream.task import Task
 
@@ -47,6 +50,7 @@ class Trainer:
     def __init__(self, task: Task, capacity: int) -> None:
         self._task = task
         self._capacity = capacity
+        keep_programs()
         self._learner = make_learner(task.spec)
         self._state = warm_up(self._learner, capacity)
         self._recent = RecentIds(task.input.recent_ids)
@@ -138,6 +142,22 @@ class Trainer:
     def state(self) -> Any:
         """Give the state as of the last submitted row; the next `submit` takes it away."""
         return self._state
+
+
+def keep_programs() -> None:
+    """Let XLA keep compiled programs in the user's cache directory: later starts take seconds less.
+
+    Where the directory cannot be written, programs are compiled at each start.
+    """
+    place = user_dir("XDG_CACHE_HOME", mac="Library/Caches", other=".cache") / "xla"
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(place, os.W_OK):
+        config: Any = jax.config
+        config.update("jax_compilation_cache_dir", str(place))
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 class RecentIds:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,28 +10,25 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMANDS = [
-    [
-        "demo",
-        "learn",
-        "normalize",
-        "produce",
-        "infer",
-        "evaluate",
-        "check",
-        "schema",
-        "up",
-        "tail",
-        "dead-letters",
-    ],
-    [*["topics", "bench"]],
+    "demo",
+    "learn",
+    "normalize",
+    "produce",
+    "infer",
+    "evaluate",
+    "check",
+    "schema",
+    "up",
+    "topics",
+    "tail",
+    "dead-letters",
+    "bench",
 ]
 
 
 def headrace(
     *arguments: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    import os
-
     surroundings = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP"} | (env or {})
     return subprocess.run(
         [sys.executable, "-m", "stream.cli", *arguments],
@@ -41,7 +39,7 @@ def headrace(
     )
 
 
-@pytest.mark.parametrize("command", [name for group in COMMANDS for name in group])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     done = headrace(command, "--help")
     assert done.returncode == 0
