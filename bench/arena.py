@@ -18,8 +18,8 @@ from bench.workload import PEERS, task_path, write_task
 from stream.broker import bootstrap_servers, embedded
 from stream.errors import HeadraceError
 from stream.jars import KAFKA_VERSION
-from stream.task import Task
-from stream.topics import TopicSpec, ensure, list_topics
+from stream.task import Task, TopicSpec
+from stream.topics import ensure, list_topics
 
 PACKAGES = ("jax", "msgspec", "confluent-kafka", "kafka-python", "faust-streaming", "river")
 OnProgress = Callable[[str], None]

@@ -28,12 +28,9 @@ class Child:
 
     Args:
         preload: modules to import besides the command line's.
-        environment: variables added to this process's own.
     """
 
-    def __init__(
-        self, name: str, *, preload: Sequence[str] = (), environment: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, *, preload: Sequence[str] = ()) -> None:
         self.name = name
         self.ready = False  # it has printed a JSON object with the key "ready"
         self.said: dict[str, Any] = {}  # the last JSON object that it printed
@@ -43,7 +40,6 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=os.environ | (environment or {}),
             start_new_session=True,  # a terminal's Ctrl-C reaches the owner alone
         )
         self._reader = threading.Thread(target=self._listen, daemon=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from model.spec import Spec
 from stream.errors import TaskError
-from stream.topics import TopicSpec
 
 WHERE = "Where it stands; default: the feature's name."
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
@@ -25,6 +25,28 @@ FieldPath = Annotated[
         description="A top-level key of the event, or a JSON Pointer when it begins with '/'.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """Say what a topic must be; `None` leaves a setting to the broker and unchecked.
+
+    `retention_ms` of -1 keeps records for ever.
+    """
+
+    name: str
+    partitions: int = 1
+    retention_ms: int | None = None
+    max_message_bytes: int | None = None
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """Return the settings that are wanted, by Kafka's names."""
+        wanted = {
+            "retention.ms": self.retention_ms,
+            "max.message.bytes": self.max_message_bytes,
+        }
+        return {key: value for key, value in wanted.items() if value is not None}
 
 
 class Part(BaseModel):

@@ -14,31 +14,10 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 from kafka.net.compat import KafkaNetClient
 
 from stream.errors import BrokerError, HeadraceError
+from stream.task import TopicSpec
 
 _BOOTSTRAP_MS = 5_000
 _REQUEST_MS = 8_000
-
-
-@dataclass(frozen=True)
-class TopicSpec:
-    """Say what a topic must be; `None` leaves a setting to the broker and unchecked.
-
-    `retention_ms` of -1 keeps records for ever.
-    """
-
-    name: str
-    partitions: int = 1
-    retention_ms: int | None = None
-    max_message_bytes: int | None = None
-
-    @property
-    def settings(self) -> dict[str, int]:
-        """Return the settings that are wanted, by Kafka's names."""
-        wanted = {
-            "retention.ms": self.retention_ms,
-            "max.message.bytes": self.max_message_bytes,
-        }
-        return {key: value for key, value in wanted.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]
     """
     from kafka import KafkaAdminClient
 
-    from stream.topics import TopicSpec, ensure
+    from stream.task import TopicSpec
+    from stream.topics import ensure
 
     test = re.sub(r"[^\w.-]", "-", request.node.name, flags=re.ASCII)[:80]
     made: list[str] = []

@@ -21,7 +21,6 @@ from stream.demo.tally import Standing
 from stream.demo.view import show, summarize
 from stream.errors import HeadraceError, UsageError
 from stream.infer import to_toml
-from stream.jars import jar_dir
 from stream.task import Task
 from stream.topics import ensure
 
@@ -138,19 +137,13 @@ class Cast:
     """Hold the child processes and give them their cues."""
 
     def __init__(self, demo: Demo) -> None:
-        cache = str(jar_dir().with_name("jax"))
-        compiled = {
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
         self._demo = demo
         self._stages = {
             name: Stage(name) for name in ("Kafka", "topics", *STREAMS, "normaliser", "producers")
         }
         demo.stages = list(self._stages.values())
         self._learners = {
-            name: Child(f"learner {name}", preload=("stream.learn",), environment=compiled)
-            for name in STREAMS
+            name: Child(f"learner {name}", preload=("stream.learn",)) for name in STREAMS
         }
         self._normalizer = Child("normaliser", preload=("stream.app",))
         self._producers: list[Child] = []

@@ -150,7 +150,8 @@ def leaky_sockets() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_dies_leaves_a_true_account() -> None:
     from stream.broker import embedded
-    from stream.topics import TopicSpec, ensure
+    from stream.task import TopicSpec
+    from stream.topics import ensure
 
     seen: list[Progress] = []
     with embedded(heap_mb=256) as broker:
@@ -180,7 +181,8 @@ def test_a_broker_that_dies_leaves_a_true_account() -> None:
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_pauses_loses_nothing() -> None:
     from stream.broker import embedded
-    from stream.topics import TopicSpec, ensure
+    from stream.task import TopicSpec
+    from stream.topics import ensure
 
     paused: list[float] = []
     with embedded(heap_mb=256) as broker:

@@ -10,7 +10,8 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from stream.errors import BrokerError, HeadraceError
-from stream.topics import Outcome, TopicSpec, describe, ensure, list_topics
+from stream.task import TopicSpec
+from stream.topics import Outcome, describe, ensure, list_topics
 
 
 @pytest.fixture
