@@ -21,7 +21,7 @@ from model import embed, scale, target
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit
 from model.network import Params
-from model.scoring import score
+from model.scoring import line_width, read_lines, score
 from model.spec import Spec
 from model.state import Parts, State, init, make_parts
 
@@ -50,34 +50,26 @@ def make_learner(spec: Spec) -> Learner:
     def run(state: State, batch: Batch, count: Array) -> tuple[State, Outcome]:
         capacity = batch.label.shape[0]
 
-        def segment(carry: tuple[State, Outcome, Array]) -> tuple[State, Outcome, Array]:
-            state, outcome, row = carry
+        def segment(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+            state, lines, row = carry
             opened = 0 if k == 1 else state.chunk.filled
             new = 1 if k == 1 else jnp.minimum(k - opened, count - row)
             state = repeat(new, lambda j, s: admit(spec, s, batch, row + j, opened + j), state)
             state = state._replace(chunk=state.chunk._replace(filled=jnp.int32(opened + new)))
             outputs, gradient, at, learnable = gradients(parts, state)
 
-            def tell(j: Array, carry: tuple[State, Outcome]) -> tuple[State, Outcome]:
-                state, outcome = carry
-                state, published, alarms = score(parts, state, opened + j, outputs[opened + j])
-                return state, Outcome(
-                    published=outcome.published.at[row + j].set(published),
-                    step=outcome.step.at[row + j].set(state.step),
-                    alarms=outcome.alarms.at[row + j].set(alarms),
-                )
+            def tell(j: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+                state, lines = carry
+                state, line = score(parts, state, opened + j, outputs[opened + j])
+                return state, lines.at[row + j].set(line, mode="promise_in_bounds")
 
-            state, outcome = repeat(new, tell, (state, outcome))
-            return learn(parts, state, gradient, at, learnable), outcome, row + new
+            state, lines = repeat(new, tell, (state, lines))
+            return learn(parts, state, gradient, at, learnable), lines, row + new
 
-        blank = Outcome(
-            published=jnp.zeros((capacity, spec.published)),
-            step=jnp.zeros(capacity, jnp.int32),
-            alarms=jnp.zeros((capacity, 2, 3)),
-        )
+        blank = jnp.zeros((capacity, line_width(spec)))
         carry = (state, blank, jnp.int32(0))
-        state, outcome, _ = lax.while_loop(lambda c: c[2] < count, segment, carry)
-        return state, outcome
+        state, lines, _ = lax.while_loop(lambda c: c[2] < count, segment, carry)
+        return state, read_lines(spec, lines)
 
     return Learner(spec, jax.jit(lambda: init(parts)), run)
 
@@ -97,27 +89,16 @@ def forward(parts: Parts, params: Params, rows: Array, inputs: Array, ids: Array
     return network.apply(params, jnp.concatenate([inputs, embedded], 1)) + direct
 
 
-def loss(
-    trained: tuple[Params, Array],
-    parts: Parts,
-    inputs: Array,
-    ids: Array,
-    goal: Array,
-    weight: Array,
-) -> tuple[Array, Array]:
-    """Average the loss over the rows that carry weight: cross-entropy, squared or Huber's (1964).
+def slope(spec: Spec, outputs: Array, label: Array, goal: Array) -> Array:
+    """Give the derivative of each row's loss by its outputs, f32[K, O].
 
-    Huber's is squared up to half a standard deviation and linear beyond, so that a few wild labels
-    do not drown the rest.
+    Cross-entropy of a softmax; the squared error; or Huber's (1964), squared up to half a standard
+    deviation and linear beyond, so that a few wild labels do not drown the rest.
     """
-    outputs = forward(parts, *trained, inputs, ids)
-    if parts.spec.classes:
-        error = optax.softmax_cross_entropy_with_integer_labels(outputs, goal)
-    elif parts.spec.loss == "huber":
-        error = optax.huber_loss(outputs[:, 0], goal, delta=0.5)
-    else:
-        error = optax.squared_error(outputs[:, 0], goal)
-    return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0), outputs
+    if spec.classes:
+        return jax.nn.softmax(outputs) - (label[:, None] == jnp.arange(spec.classes))
+    miss = outputs - goal[:, None]
+    return jnp.clip(miss, -0.5, 0.5) if spec.loss == "huber" else 2.0 * miss
 
 
 def gradients(parts: Parts, state: State) -> tuple[Array, Any, Array, Array]:
@@ -139,12 +120,13 @@ def gradients(parts: Parts, state: State) -> tuple[Array, Any, Array, Array]:
     learnable = ~jnp.isnan(chunk.label) & (jnp.arange(spec.chunk) < chunk.filled)
     if spec.horizon:
         learnable = learnable & (chunk.turn >= 0)
-    label = jnp.where(learnable, chunk.label, 0.0)
-    goal = label.astype(jnp.int32) if spec.classes else target.goal(state.target, label, last)
-    weight = learnable.astype(jnp.float32)
-    gradient, outputs = jax.grad(loss, has_aux=True)(
-        (state.params, rows), parts, inputs, ids, goal, weight
+    outputs, pull_back = jax.vjp(
+        lambda params, rows: forward(parts, params, rows, inputs, ids), state.params, rows
     )
+    label = jnp.where(learnable, chunk.label, 0.0)
+    goal = label if spec.classes else target.goal(state.target, label, last)
+    share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)
+    gradient = pull_back(slope(spec, outputs, label, goal) * share[:, None])
     if spec.horizon:
         outputs = forward(parts, state.params, rows_now, chunk.inputs, chunk.ids)
     return outputs, gradient, at, learnable

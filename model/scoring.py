@@ -9,13 +9,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from model import memory, scale, target
+from model.batch import DETECTORS, Outcome
 from model.metrics import ScoredClass, ScoredNumber
 from model.spec import Spec
 from model.state import Parts, State
+from model.sums import pack
 
 
-def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, Array, Array]:
-    """Score what was said about the label that row `at` brought; then say the next thing."""
+def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, Array]:
+    """Score what was said about the label that row `at` brought; then say the next thing.
+
+    Returns the state, and what is told about the row as one line for `read_lines`.
+    """
     spec, chunk = parts.spec, state.chunk
     label, slot, turn = chunk.label[at], chunk.slot[at], chunk.turn[at]
     no_change, known = chunk.no_change[at], ~jnp.isnan(label)
@@ -46,14 +51,30 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
     measured = parts.metrics.update(state.metrics, scored)[0]
     first, first_alarm = parts.adwin.update(state.adwin, (error, known))
     second, second_alarm = parts.page_hinkley.update(state.page_hinkley, (error, known))
-    alarms = jnp.stack(
-        [
-            jnp.stack([a.fired.astype(jnp.float32), a.before, a.after])
-            for a in (first_alarm, second_alarm)
-        ]
-    )
+    step = lax.bitcast_convert_type(state.step, jnp.float32)
+    raised = [first_alarm, second_alarm]
+    numbers = [
+        step,
+        *(value for a in raised for value in (a.fired.astype(jnp.float32), a.before, a.after)),
+    ]
+    line = jnp.concatenate([published, pack(*numbers)])
     state = state._replace(metrics=measured, adwin=first, page_hinkley=second, interval=interval)
-    return state, published, alarms
+    return state, line
+
+
+def line_width(spec: Spec) -> int:
+    """Count the numbers that `score` puts into a line: one array is written for each row."""
+    return spec.published + 1 + 3 * len(DETECTORS)
+
+
+def read_lines(spec: Spec, lines: Array) -> Outcome:
+    """Take the lines f32[B, W] apart."""
+    published, step, alarms = jnp.split(lines, [spec.published, spec.published + 1], axis=1)
+    return Outcome(
+        published=published,
+        step=lax.bitcast_convert_type(step[:, 0], jnp.int32),
+        alarms=alarms.reshape(-1, len(DETECTORS), 3),
+    )
 
 
 def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
