@@ -119,7 +119,7 @@ class Source:
 class Sink:
     """Write records and learn of every one that did not arrive (idempotent, all replicas)."""
 
-    def __init__(self, bootstrap: str, *, linger_ms: float = 2.0) -> None:
+    def __init__(self, bootstrap: str, *, linger_ms: float = 5.0) -> None:
         self._failed: list[str] = []
         self._producer = Producer(
             {
