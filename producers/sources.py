@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -13,11 +14,10 @@ import msgspec
 
 from stream import files
 from stream.errors import UsageError
+from stream.events import MILLISECONDS_FROM, time_ms
 
 _DATA = Path(__file__).parent / "data"
 _LOOKAHEAD_ROWS = 100
-# As numbers, times of this size are milliseconds: 1e11 seconds would be the year 5138.
-_FIRST_MILLISECONDS = 1e11
 _FieldReader = Callable[[bytes], tuple[str | None, bytes | None, int | None] | None]
 
 
@@ -113,17 +113,10 @@ def parse_time_ms(value: object) -> int | None:
 
     A text without a zone is taken as UTC. None: not a time.
     """
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=UTC)
-            return round(moment.timestamp() * 1000)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return round(value if abs(value) >= _FIRST_MILLISECONDS else value * 1000)
-    except (ValueError, OverflowError):
-        pass
-    return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    found = time_ms(value)
+    return None if math.isnan(found) else int(found)
 
 
 def _rfc3339(time_ms: int) -> str:
@@ -240,6 +233,6 @@ def _shifted(value: str | float, shift_ms: int) -> str | float:
     if isinstance(value, str):
         text = (datetime.fromisoformat(value) + timedelta(milliseconds=shift_ms)).isoformat()
         return text.replace("+00:00", "Z") if value.endswith(("Z", "z")) else text
-    if abs(value) >= _FIRST_MILLISECONDS:
+    if abs(value) >= MILLISECONDS_FROM:
         return value + shift_ms
     return value + shift_ms / 1000

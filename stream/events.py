@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from itertools import chain
 from operator import attrgetter, methodcaller
 from types import NoneType
@@ -16,6 +18,7 @@ from stream.errors import TaskError
 from stream.task import Category, Number, Task, Text
 
 MAX_DEPTH = 8
+MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds
 
 
 class Records(NamedTuple):
@@ -273,3 +276,19 @@ def pointer(path: str) -> tuple[str, ...]:
     if not path.startswith("/"):
         return (path,)
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
+
+
+def time_ms(value: Any) -> float:
+    """Read an event time: RFC 3339 text (no offset = UTC), or Unix seconds or milliseconds.
+
+    Returns:
+        whole milliseconds since 1970 UTC, or NaN for what is not a time.
+    """
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return round(moment.timestamp() * 1000)
+        return float(round(value * 1000 if abs(value) < MILLISECONDS_FROM else value))
+    except (ValueError, OverflowError):
+        return math.nan

@@ -13,9 +13,8 @@ import tomli_w
 
 from stream import files
 from stream.errors import UsageError
-from stream.events import pointer
+from stream.events import pointer, time_ms
 from stream.kafka import Source
-from stream.normalize import time_ms
 from stream.task import Task, validate
 
 SAMPLED = 1000

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import TaskError
-from stream.events import Codec, DeadLetter, Feature, Fields, Records, Reject
+from stream.events import (
+    MILLISECONDS_FROM,
+    Codec,
+    DeadLetter,
+    Feature,
+    Fields,
+    Records,
+    Reject,
+    time_ms,
+)
 from stream.hashing import Hasher, hash_key
 from stream.task import Category, Number, Task, Text
 
 LARGEST = 1e15
 LONGEST_ID = 256
-MILLISECONDS_FROM = 1e11
 
 
 class Rows(NamedTuple):
@@ -285,22 +292,6 @@ def conversion(name: str, number: Number) -> tuple[float, float]:
             f"features.{name}.unit = {number.unit!r} to {number.to!r}: {error}"
         ) from error
     return float(one - zero), float(zero)
-
-
-def time_ms(value: Any) -> float:
-    """Read an event time: RFC 3339 text (no offset = UTC), or Unix seconds or milliseconds.
-
-    Returns:
-        whole milliseconds since 1970 UTC, or NaN for what is not a time.
-    """
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return round(moment.timestamp() * 1000)
-        return float(round(value * 1000 if abs(value) < MILLISECONDS_FROM else value))
-    except (ValueError, OverflowError):
-        return math.nan
 
 
 def calendar(cycles: Iterable[str], times_ms: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -8,9 +8,9 @@ import pytest
 from poison import TASK, good
 
 from stream.errors import TaskError
-from stream.events import Records
+from stream.events import Records, time_ms
 from stream.hashing import Hasher, clean
-from stream.normalize import Normalizer, calendar, class_index, rows_of, time_ms
+from stream.normalize import Normalizer, calendar, class_index, rows_of
 from stream.task import parse
 
 task = parse(TASK, "test")
