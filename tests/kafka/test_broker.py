@@ -117,7 +117,8 @@ def test_an_error_inside_stops_the_broker_and_comes_through() -> None:
 
 
 OWNER = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from stream.broker import embedded
 from stream.topics import list_topics
 with embedded() as broker:
