@@ -57,13 +57,14 @@ def evaluate(
     path: Path,
     *,
     limit: int | None = None,
-    on_progress: Callable[[int, dict[str, Any]], None] = lambda events, report: None,
+    on_progress: Callable[[int, Callable[[], dict[str, Any]]], None] = lambda events, report: None,
 ) -> Evaluation:
     """Predict, score and learn each row of a file, in file order.
 
     Args:
         limit: rows to read at most.
-        on_progress: called after each batch with the events so far and the metrics.
+        on_progress: called after each batch with the events so far, and a function that waits for
+            the batch and gives the metrics.
 
     Raises:
         UsageError: the file cannot be read, or lacks a column that the task needs.
@@ -85,7 +86,7 @@ def evaluate(
             drifts += trainer.collect(pending).alarms
         pending = submitted
         events += len(records.values)
-        on_progress(events, trainer.report())
+        on_progress(events, trainer.report)
     if pending:
         drifts += trainer.collect(pending).alarms
     report = trainer.report()

@@ -138,11 +138,6 @@ class Trainer:
         report = classification_report if self._task.target.classes else regression_report
         return report(self._state.metrics)
 
-    @property
-    def state(self) -> Any:
-        """Give the state as of the last submitted row; the next `submit` takes it away."""
-        return self._state
-
 
 def keep_programs() -> None:
     """Let XLA keep compiled programs in the user's cache directory: later starts take seconds less.

@@ -47,7 +47,7 @@ def up(
     from stream.broker import user_data_dir
 
     stop = Stop()
-    with local_broker(data or user_data_dir(), port, heap_mb=heap, quiet=False) as broker:
+    with local_broker(data or user_data_dir(), port, heap_mb=heap) as broker:
         say(f"Kafka at {broker.bootstrap}, data in {broker.data_dir}; Ctrl-C stops it")
         while not stop():
             time.sleep(0.1)

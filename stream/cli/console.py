@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,18 +112,17 @@ def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> It
 
 
 @contextmanager
-def local_broker(data_dir: Path | None, port: int, *, heap_mb: int, quiet: bool) -> Iterator[Any]:
+def local_broker(data_dir: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
     """Run the embedded broker, with a bar while Kafka is fetched the first time."""
     from stream.broker import embedded
 
-    with bar("fetching Apache Kafka", None, quiet=quiet, unit="bytes") as update:
+    with ExitStack() as stack:
+        with bar("fetching Apache Kafka", None, quiet=False, unit="bytes") as update:
 
-        def on_progress(done: int, total: int) -> None:
-            update(done, f"of {total / 1e6:.0f} MB")
+            def on_progress(done: int, total: int) -> None:
+                update(done, f"of {total / 1e6:.0f} MB")
 
-        context = embedded(data_dir, port=port, heap_mb=heap_mb, on_progress=on_progress)
-        broker = context.__enter__()
-    try:
+            broker = stack.enter_context(
+                embedded(data_dir, port=port, heap_mb=heap_mb, on_progress=on_progress)
+            )
         yield broker
-    finally:
-        context.__exit__(None, None, None)

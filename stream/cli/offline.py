@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,8 +99,9 @@ def evaluate(
         "evaluating", min(filter(None, (total, limit)), default=None), quiet=as_json
     ) as update:
 
-        def on_progress(events: int, report: dict[str, Any]) -> None:
-            update(events, f"{metric} {_shown(report['all'][metric])}")
+        def on_progress(events: int, report: Callable[[], dict[str, Any]]) -> None:
+            if notes.is_terminal:
+                update(events, f"{metric} {_shown(report()['all'][metric])}")
 
         found = run(loaded, input, limit=limit, on_progress=on_progress).as_json()
     say(found) if as_json else _table(found)

@@ -23,7 +23,6 @@ from stream.cli.console import (
 from stream.errors import DeliveryError
 
 bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_args_is_help=True)
-TOPICS = {"sensor": "events.sensor", "social": "events.social", "text": "events.text"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -157,7 +156,7 @@ def produce(
         done = publish(
             events,
             bootstrap=bootstrap_of(bootstrap),
-            topic=topic or TOPICS.get(source, default),
+            topic=topic or default,
             rate=rate,
             speed=parse_speed(speed) if speed else None,
             limit=limit,
@@ -183,7 +182,7 @@ def demo(
 ) -> None:
     """Run it all on this machine: Kafka, producers, normaliser, learners, and a live view.
 
-    Three real streams: PM2.5 an hour ahead, which Hacker News posts get talked about, SMS spam.
+    Three real streams: PM2.5 an hour ahead, which Hacker News posts get popular, SMS spam.
     Exit code 0 only if every event sent was predicted or put aside as a dead letter.
     """
     from stream.demo import run
