@@ -4,7 +4,12 @@ HeadraceError                exit 1   anything below; the command line prints it
 ├── UsageError               exit 2   the command, an option or an input file is wrong
 │   └── TaskError            exit 2   the task file is wrong: names key, value, expectation
 ├── BrokerError              exit 3   no Kafka: ours does not start, or yours does not answer
-└── DeliveryError            exit 4   records were sent and not acknowledged
+├── DeliveryError            exit 4   records were sent and not acknowledged
+├── DoubtError               exit 5   not certain that a batch was committed: start again
+├── FencedError              exit 6   another learner of the task has taken over
+├── RecoveryError            exit 7   the state cannot be had again without a decision of yours
+│   └── HistoryError         exit 7   events that are needed again are gone
+└── AuditError               exit 8   the ledger, the predictions and the state do not agree
 """
 
 from __future__ import annotations
@@ -36,3 +41,31 @@ class DeliveryError(HeadraceError):
     """Report records that were sent and not acknowledged."""
 
     exit_code = 4
+
+
+class DoubtError(HeadraceError):
+    """Report a transaction whose end is not known; recovery finds out from the ledger."""
+
+    exit_code = 5
+
+
+class FencedError(HeadraceError):
+    """Report that a newer learner of the same task owns the ledger."""
+
+    exit_code = 6
+
+
+class RecoveryError(HeadraceError):
+    """Report a state that cannot be rebuilt unless the user decides something."""
+
+    exit_code = 7
+
+
+class HistoryError(RecoveryError):
+    """Report events that are needed again and are no longer there."""
+
+
+class AuditError(HeadraceError):
+    """Report outputs that are not what the ledger, or a recomputation, says."""
+
+    exit_code = 8

@@ -1,0 +1,308 @@
+"""Checkpoints: the state at one record of the ledger, whole and proven so, or not used.
+
+    <place>/<run>/000000001234.safetensors   the state's arrays
+    <place>/<run>/000000001234.json          the manifest; it is written last: it commits
+
+The manifest names the size and the sha256 of the arrays, and carries a sha256 of its own and,
+with a key, an HMAC-SHA256. It must be byte for byte what `save` would write for what it says, so
+there is nothing in it that is read and not proven. Nothing is read, much less allocated, beyond
+the size that the caller's `shapes` allow. Safetensors: github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from stream.errors import RecoveryError, UsageError
+from stream.failpoint import failpoint
+from stream.store import open_store
+
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
+"""The dtype ("float32") and the shape by name; (-1,) for "recent": any length up to 64 MiB."""
+
+_FORMAT = 1
+_MANIFEST_BYTES = 1 << 20
+_HEADER_BYTES = 1 << 20
+_RECENT, _RECENT_BYTES = "recent", 64 << 20
+_NAME = re.compile(r"([0-9]{12,18})\.(json|safetensors)", re.ASCII)
+_DTYPES = {
+    "bool": "BOOL",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "U8",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+}
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Say which state a checkpoint holds and where in the ledger and the topics it stands."""
+
+    run: str  # the ledger's run id, hex
+    seq: _Count  # the ledger's record that the state stands at
+    chain: str  # that record's chain, hex sha256
+    ledger_offset: _Count  # where that record lies
+    positions: dict[_Count, _Count]  # next offset of the raw topic by partition
+    reading: dict[_Count, _Count]  # the same of the features topic; {} when there is none
+    counts: dict[str, int]
+    task: str  # fingerprint of the task
+    code: str  # fingerprint of the code
+    state: str  # sha256 of the state
+    time_ms: int
+    tensors_bytes: _Count = 0  # filled in by `save`, as is the next
+    tensors_sha256: str = ""
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    format: int
+    manifest: Manifest
+    hmac: str = ""  # of the manifest, under the key
+    sha256: str = ""  # of all the above
+
+
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
+    dtype: str
+    shape: list[_Count]
+    data_offsets: tuple[_Count, _Count]
+
+
+class Checkpoints:
+    """Keep the newest checkpoints of one run of the ledger in a directory or behind a URL.
+
+    Args:
+        place: a directory, made 0700 if it is not there, or an fsspec URL (s3://bucket/path).
+        run: the ledger's run id, hex.
+        keep: how many stay, at least 1.
+        key: seals the manifests: none without its HMAC is used.
+
+    Raises:
+        UsageError: no driver for such a URL, or the key is empty.
+        RecoveryError: the directory cannot be used, or is not this user's alone to write.
+    """
+
+    problems: list[str]
+    """What was wrong with each checkpoint that the last `newest` skipped as broken."""
+
+    def __init__(self, place: str, *, run: str, keep: int = 3, key: bytes | None = None) -> None:
+        if keep < 1 or not re.fullmatch("[0-9a-f]{1,64}", run):
+            raise ValueError(f"expected keep >= 1 and a run in hex, not {keep} and {run!r}")
+        if key == b"":
+            raise UsageError("the key of the checkpoints is empty: give one of 32 random bytes")
+        self._store = open_store(place)
+        self._run, self._keep, self._key = run, keep, key
+        self.problems = []
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other learners out of a local directory for the length of a `with` block.
+
+        Behind a URL there is no lock: there the ledger's fencing protects. Two learners of one
+        run come to the same states, and what the slower one leaves is as good or is skipped.
+
+        Raises:
+            RecoveryError: another process holds it.
+        """
+        return self._store.lock()
+
+    def save(self, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Write a checkpoint, or replace the one of that seq; return when it is durable.
+
+        Then the oldest are removed. An older checkpoint is never touched before.
+
+        Raises:
+            RecoveryError: it cannot be written, or is larger than what `newest` would read.
+        """
+        # The writer takes memory as it lies: column-major arrays would come back scrambled.
+        rows = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+        data = safetensors.numpy.save(rows)
+        manifest = replace(
+            manifest, tensors_bytes=len(data), tensors_sha256=hashlib.sha256(data).hexdigest()
+        )
+        text = _seal(manifest, self._key)
+        try:  # what could not be read back must not count as a checkpoint
+            _unseal(text, self._key)
+            _check_layout(data, _shapes(tensors))
+        except ValueError as error:
+            raise RecoveryError(
+                f"the state at seq {manifest.seq} makes no checkpoint that could be loaded: {error}"
+            ) from error
+        stem = self._stem(manifest.seq)
+        self._store.sweep(f"{self._run}/")
+        self._store.write(f"{stem}.safetensors", data, what="checkpoint: tensors")
+        self._store.write(f"{stem}.json", text, what="checkpoint: manifest")
+        self._prune(manifest.seq)
+        failpoint("checkpoint: pruned")
+
+    def newest(
+        self,
+        shapes: Shapes,
+        *,
+        at_most: int | None = None,
+        accept: Callable[[Manifest], bool],
+    ) -> tuple[Manifest, dict[str, NDArray[Any]]] | None:
+        """Load the newest checkpoint that is whole and accepted; None if there is none.
+
+        Args:
+            shapes: what the state's arrays must be, all of them and no other.
+            at_most: the largest seq of interest.
+            accept: asked about each proven manifest, newest first, before its arrays are read.
+
+        Returns:
+            The manifest and the arrays, read-only; broken ones before it are in `problems`.
+
+        Raises:
+            RecoveryError: the place cannot be listed, or must not be trusted.
+        """
+        self.problems = []
+        for seq in reversed(self._seqs("json")):
+            if at_most is None or seq <= at_most:
+                manifest = self._manifest(seq)
+                if manifest and accept(manifest):
+                    tensors = self._tensors(manifest, shapes)
+                    if tensors is not None:
+                        return manifest, tensors
+        return None
+
+    def _manifest(self, seq: int) -> Manifest | None:
+        name = f"{self._stem(seq)}.json"
+        try:
+            manifest = _unseal(self._store.read(name, _MANIFEST_BYTES), self._key)
+            if (manifest.run, manifest.seq) != (self._run, seq):
+                raise ValueError(f"it is of run {manifest.run!r}, seq {manifest.seq}")
+            return manifest
+        except (FileNotFoundError, ValueError, RecoveryError) as error:
+            self._note(name, error)
+            return None
+
+    def _tensors(self, manifest: Manifest, shapes: Shapes) -> dict[str, NDArray[Any]] | None:
+        name = f"{self._stem(manifest.seq)}.safetensors"
+        try:
+            size, most = self._store.size(name), _most_bytes(shapes)
+            if size != manifest.tensors_bytes or size > most:
+                raise ValueError(
+                    f"it has {size} bytes; its manifest says {manifest.tensors_bytes}, and this "
+                    f"task's state takes {most} at most"
+                )
+            data = self._store.read(name, size)
+            if hashlib.sha256(data).hexdigest() != manifest.tensors_sha256:
+                raise ValueError("its sha256 is not the one in its manifest")
+            _check_layout(data, shapes)
+            return safetensors.numpy.load(data)
+        except (FileNotFoundError, ValueError, RecoveryError, safetensors.SafetensorError) as error:
+            self._note(name, error)
+            return None
+
+    def _note(self, name: str, error: Exception) -> None:
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error)
+        if not isinstance(error, RecoveryError):  # which names the file itself
+            reason = f"{self._store.place}/{name}: {reason}"
+        # Quotes of a broken file may be long, and hold what a terminal would obey.
+        self.problems.append("".join(c if c.isprintable() else "?" for c in reason[:500]))
+
+    def _prune(self, saved: int) -> None:
+        """Remove all but the newest `keep`; what is newer than `saved` is not ours to judge."""
+        old = [seq for seq in self._seqs("json") if seq <= saved]
+        for seq in old[: -self._keep]:
+            self._store.delete(f"{self._stem(seq)}.json")
+        for seq in self._seqs("safetensors"):
+            if seq <= saved and seq not in old[-self._keep :]:
+                self._store.delete(f"{self._stem(seq)}.safetensors")
+
+    def _seqs(self, kind: str) -> list[int]:
+        names = self._store.names(f"{self._run}/")
+        found = (_NAME.fullmatch(name.removeprefix(f"{self._run}/")) for name in names)
+        return sorted(int(match[1]) for match in found if match and match[2] == kind)
+
+    def _stem(self, seq: int) -> str:
+        return f"{self._run}/{seq:012d}"
+
+
+def _seal(manifest: Manifest, key: bytes | None) -> bytes:
+    file = _File(_FORMAT, manifest)
+    if key is not None:
+        file.hmac = hmac.new(key, msgspec.json.encode(file), "sha256").hexdigest()
+    file.sha256 = hashlib.sha256(msgspec.json.encode(file)).hexdigest()
+    return msgspec.json.encode(file)
+
+
+def _unseal(text: bytes, key: bytes | None) -> Manifest:
+    """Return the manifest if `text` is exactly what `key` seals it to; ValueError if not."""
+    if len(text) > _MANIFEST_BYTES:
+        raise ValueError(f"its manifest has {len(text)} bytes, more than {_MANIFEST_BYTES}")
+    try:
+        file = msgspec.json.decode(text, type=_File)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is no manifest of format {_FORMAT}: {error}") from error
+    if not hmac.compare_digest(text, _seal(file.manifest, key)):
+        reason = "its HMAC is not of the key given" if key else "a key sealed it that is not given"
+        raise ValueError(f"it was changed, or {reason}")
+    return file.manifest
+
+
+def _most_bytes(shapes: Shapes) -> int:
+    return 8 + _HEADER_BYTES + sum(_size_bytes(dtype, shape) for dtype, shape in shapes.values())
+
+
+def _size_bytes(dtype: str, shape: Sequence[int]) -> int:
+    if shape == (-1,):
+        return _RECENT_BYTES
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _shapes(tensors: Mapping[str, NDArray[Any]]) -> Shapes:
+    shapes = {name: (array.dtype.name, array.shape) for name, array in tensors.items()}
+    if _RECENT in shapes:
+        shapes[_RECENT] = ("uint8", (-1,))
+    return shapes
+
+
+def _check_layout(data: bytes, shapes: Shapes) -> None:
+    """Raise ValueError unless `data` holds exactly the arrays of `shapes`, one after the other."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(_HEADER_BYTES, len(data) - 8):
+        raise ValueError(f"its header cannot have {length} bytes")
+    try:
+        header = msgspec.json.decode(data[8 : 8 + length], type=dict[str, _Tensor])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its header is not of safetensors: {error}") from error
+    if header.keys() != shapes.keys():
+        raise ValueError(f"it lacks or adds arrays: {sorted(header.keys() ^ shapes.keys())[:5]}")
+    end = 0
+    for name, tensor in sorted(header.items(), key=lambda item: item[1].data_offsets):
+        _check_tensor(name, tensor, *shapes[name])
+        begin, stop = tensor.data_offsets
+        if begin != end or stop - begin != _size_bytes(shapes[name][0], tensor.shape):
+            raise ValueError(f"{name!r} does not take the bytes {begin} to {stop}")
+        end = stop
+    if end != len(data) - 8 - length:
+        raise ValueError(f"{len(data) - 8 - length - end} bytes belong to no array")
+
+
+def _check_tensor(name: str, tensor: _Tensor, dtype: str, shape: tuple[int, ...]) -> None:
+    if tensor.dtype != _DTYPES.get(np.dtype(dtype).name):
+        raise ValueError(f"{name!r} is {tensor.dtype}, expected {dtype}")
+    if name == _RECENT and shape == (-1,):
+        if len(tensor.shape) != 1 or tensor.shape[0] > _RECENT_BYTES:
+            raise ValueError(f"{name!r} is {tensor.shape}, expected up to {_RECENT_BYTES} bytes")
+    elif tensor.shape != list(shape):
+        raise ValueError(f"{name!r} is {tensor.shape}, expected {list(shape)}")
