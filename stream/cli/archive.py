@@ -1,0 +1,73 @@
+"""The command `archive`: keep a topic for longer than Kafka does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from stream.cli.console import AsJson, Bootstrap, Stop, bar, bootstrap_of, say
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(no_args_is_help=True)(archive)
+
+
+def archive(
+    topic: Annotated[str, typer.Argument(help="The topic to keep.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="A directory, or a URL such as s3://bucket/path (needs the extra s3).",
+            metavar="PLACE",
+        ),
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Most records of a file.", min=1)] = 250_000,
+    every: Annotated[
+        float,
+        typer.Option(help="With --follow: seconds after which a file is written.", min=0.1),
+    ] = 60.0,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a topic as Parquet files by day, so that Kafka's retention does not end its history.
+
+    Each record stands there once, with its partition, offset, timestamp, key and
+    value as they were. Run it as often as you like: it goes on where the files
+    end, also after it was killed. Without --follow it stops at what is now the
+    end of the topic. Run it more often than records expire: where Kafka has
+    removed what the archive lacks, it stops and says so.
+
+        headrace archive events.sensor --to s3://history/kafka --follow
+
+    Any tool that knows Parquet can read the files, DuckDB for instance:
+
+        SELECT * FROM 's3://history/kafka/events.sensor/*/*.parquet'
+    """
+    from stream import archive as archives
+
+    address, stop = bootstrap_of(bootstrap), Stop()
+    with bar("archiving", None, quiet=as_json, unit="records") as update:
+        done = archives.archive(
+            address,
+            topic,
+            to,
+            follow=follow,
+            rows_per_file=rows,
+            every_s=every,
+            stop=stop,
+            on_progress=lambda read, waiting: update(read, f"records, {waiting:,} wait"),
+        )
+    ends = ", ".join(f"{p}: {end:,}" for p, end in sorted(done.ends.items()))
+    say(
+        asdict(done)
+        if as_json
+        else f"{done.records:,} records in {done.files} new files, {done.size_bytes:,} bytes; "
+        f"{topic} is kept in {to} up to offset {ends or 'nothing yet'}"
+    )
