@@ -14,7 +14,8 @@ COPY . .
 RUN uv sync --frozen --no-dev --no-editable
 
 FROM base
-RUN useradd --uid 10001 --create-home headrace
+RUN useradd --uid 10001 --create-home headrace \
+    && install --directory --owner headrace --mode 0700 /var/lib/headrace
 COPY --from=build /opt/headrace /opt/headrace
 WORKDIR /srv/headrace
 COPY examples examples

@@ -9,6 +9,7 @@ in the state, so state and predictions are the same bits however a stream is cut
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -38,8 +39,9 @@ class Learner(NamedTuple):
     run: Callable[[State, Batch, Any], tuple[State, Outcome]]
 
 
+@cache
 def make_learner(spec: Spec) -> Learner:
-    """Make the learner of a spec."""
+    """Make the learner of a spec; the same one for equal specs, so each is traced once."""
     parts, k = make_parts(spec), spec.chunk
 
     def repeat(count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:

@@ -1,17 +1,20 @@
-"""The hot loop's way to Kafka: whole batches in and out (the only import of confluent_kafka)."""
+"""The hot loop's way to Kafka: whole batches in and out, by confluent_kafka."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from stream.errors import BrokerError, DeliveryError
 from stream.events import Records
 
 ANSWER_S = 10.0
+TRANSACTION_S = 15.0  # a learner that stands still for longer in a transaction loses it
+_ERROR = methodcaller("error")
 
 
 class Source:
@@ -21,7 +24,12 @@ class Source:
         bootstrap: `host:port[,host:port]`.
         topic: must exist.
         offsets: first offset to read by partition; partitions not named start at the beginning.
+        or_later: read on at what is there where an offset was deleted; else `poll` raises.
+        partitions: the ones to read; default: all.
         timestamps: whether records carry Kafka's timestamps.
+
+    Only committed records are given. `position` holds by partition the offset to be read next;
+    at the end of a partition it is the end, whatever invisible records stand before it.
 
     Raises:
         BrokerError: the broker does not answer, or has no such topic.
@@ -33,6 +41,8 @@ class Source:
         topic: str,
         *,
         offsets: dict[int, int] | None = None,
+        or_later: bool = False,
+        partitions: Sequence[int] | None = None,
         timestamps: bool = False,
     ) -> None:
         self._topic, self._timestamps = topic, timestamps
@@ -41,7 +51,8 @@ class Source:
                 "bootstrap.servers": bootstrap,
                 "group.id": "headrace",  # demanded by the client; we assign and never commit
                 "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
+                "auto.offset.reset": "error",  # a position that retention overtook is no beginning
+                "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.queue.backoff.ms": 5,
@@ -61,8 +72,12 @@ class Source:
             raise BrokerError(
                 f"{topic}: {metadata.error.str()}; make it with `headrace topics create`"
             )
-        self.partitions = sorted(metadata.partitions)
-        self.position = {p: self._watermarks(p)[0] for p in self.partitions} | (offsets or {})
+        self.partitions = sorted(metadata.partitions if partitions is None else partitions)
+        self.begins = {p: self._watermarks(p)[0] for p in self.partitions}
+        self.position = self.begins | (offsets or {})
+        if or_later:
+            self.position = {p: max(at, self.begins[p]) for p, at in self.position.items()}
+        self.ended: set[int] = set()  # partitions of which nothing more was there
         self._consumer.assign([TopicPartition(topic, p, at) for p, at in self.position.items()])
 
     def poll(self, most: int, timeout_s: float) -> Records | None:
@@ -74,14 +89,20 @@ class Source:
         if first is None:
             return None
         messages = [first, *self._consumer.consume(most - 1, 0)] if most > 1 else [first]
-        if any(m.error() for m in messages if m.value() is None):
-            error = next(e for m in messages if (e := m.error()))
-            raise BrokerError(f"{self._topic}: {error.str()}")
+        if any(map(_ERROR, messages)):
+            messages = self._without_ends(messages)
+            if not messages:
+                return None
         if len(self.partitions) > 1:
             messages.sort(key=lambda m: (m.partition(), m.offset()))
         partitions: list[int] = [m.partition() for m in messages]  # type: ignore[misc]
         offsets: list[int] = [m.offset() for m in messages]  # type: ignore[misc]
-        self.position.update({p: at + 1 for p, at in zip(partitions, offsets, strict=True)})
+        for partition, stop in {
+            p: at + 1 for p, at in zip(partitions, offsets, strict=True)
+        }.items():
+            if stop > self.position[partition]:  # else the end that was noted comes after it
+                self.position[partition] = stop
+                self.ended.discard(partition)
         return Records(
             topic=self._topic,
             values=[m.value() for m in messages],
@@ -90,6 +111,21 @@ class Source:
             offsets=offsets,
             timestamps_ms=[m.timestamp()[1] for m in messages] if self._timestamps else [],
         )
+
+    def _without_ends(self, messages: list[Any]) -> list[Any]:
+        """Note the ends of partitions, raise real errors, and give the records among messages."""
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            elif error.code() != KafkaError._PARTITION_EOF:
+                raise BrokerError(f"{self._topic}: {error.str()}")
+            else:
+                partition, end = message.partition(), message.offset()
+                self.position[partition] = max(self.position[partition], end)
+                self.ended.add(partition)
+        return records
 
     def ends(self) -> dict[int, int]:
         """Ask for the end of each partition: the offset that the next record will get."""
@@ -116,13 +152,48 @@ class Source:
         return low, high
 
 
-class Sink:
-    """Write records and learn of every one that did not arrive (idempotent, all replicas)."""
+def ends(bootstrap: str, topics: Sequence[str], *, committed: bool) -> dict[tuple[str, int], int]:
+    """Ask for the end of every partition of topics: of what is committed, or of all there is."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "headrace",
+            "isolation.level": "read_committed" if committed else "read_uncommitted",
+            "log_level": 0,
+        }
+    )
+    try:
+        found = {}
+        for topic in topics:
+            for partition in consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions:
+                at = TopicPartition(topic, partition)
+                found[topic, partition] = consumer.get_watermark_offsets(at, timeout=ANSWER_S)[1]
+        return found
+    except KafkaException as error:
+        raise BrokerError(f"{bootstrap} does not answer: {error.args[0].str()}") from error
+    finally:
+        consumer.close()
 
-    def __init__(self, bootstrap: str, *, linger_ms: float = 5.0) -> None:
+
+class Sink:
+    """Write records and learn of every one that did not arrive (idempotent, all replicas).
+
+    Args:
+        linger_ms: how long a record may wait for others to share a request with.
+        transactional_id: for `stream.transactions` alone.
+    """
+
+    def __init__(
+        self, bootstrap: str, *, linger_ms: float = 5.0, transactional_id: str | None = None
+    ) -> None:
         self._failed: list[str] = []
-        self._producer = Producer(
-            {
+        in_transactions = {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": round(TRANSACTION_S * 1000),
+        }
+        self.producer = Producer(
+            (in_transactions if transactional_id else {})
+            | {
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
                 "linger.ms": linger_ms,
@@ -131,7 +202,7 @@ class Sink:
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": 131_072,
                 "delivery.report.only.error": True,
-                "delivery.timeout.ms": 60_000,
+                "delivery.timeout.ms": round(1000 * (TRANSACTION_S if transactional_id else 60)),
                 "log_level": 0,
             }
         )
@@ -149,7 +220,7 @@ class Sink:
         Raises:
             DeliveryError: an earlier record was not acknowledged.
         """
-        produce, place, count = self._producer.produce, 0, len(values)
+        produce, place, count = self.producer.produce, 0, len(values)
         while place < count:
             try:
                 while place < count:
@@ -162,7 +233,7 @@ class Sink:
                     )
                     place += 1
             except BufferError:
-                self._producer.poll(0.05)
+                self.producer.poll(0.05)
         self.check()
 
     def check(self) -> None:
@@ -171,7 +242,7 @@ class Sink:
         Raises:
             DeliveryError: a record was not acknowledged.
         """
-        self._producer.poll(0)
+        self.producer.poll(0)
         if self._failed:
             raise DeliveryError(
                 f"{len(self._failed)} records were not acknowledged, the first: {self._failed[0]}"
@@ -184,7 +255,7 @@ class Sink:
             DeliveryError: one was refused, or not acknowledged in time.
         """
         deadline = time.monotonic() + timeout_s
-        while (left := self._producer.flush(0.5)) and time.monotonic() < deadline:
+        while (left := self.producer.flush(0.5)) and time.monotonic() < deadline:
             self.check()
         self.check()
         if left:

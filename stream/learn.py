@@ -1,220 +1,342 @@
-"""The service loop of `headrace learn`: poll, normalise, predict, learn, publish."""
+"""The service loop of `headrace learn`: take, predict, learn, publish, and know what is certain."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from stream.events import DeadLetter, Feature, Records
-from stream.kafka import Sink, Source
-from stream.normalize import Normalizer, Rows, rows_of
+from stream import fingerprint, recovery
+from stream.errors import FencedError
+from stream.events import DeadLetter
+from stream.failpoint import failpoint
+from stream.intake import FromEvents, FromFeatures, Intake, Place, Taken
+from stream.ledger import Consumed, Entry, Ledger, Opening
+from stream.ledger import encode as encode_record
+from stream.normalize import Rows
+from stream.saver import Saver
 from stream.task import Task
-from stream.trainer import Learned, Pending, Trainer
+from stream.trainer import Pending, Trainer
+from stream.transactions import Transactions
+from stream.watchdog import Watchdog
 
 METRICS_EVERY_S = 1.0
 IDLE_S = 0.1
+PATIENCE_S = 60.0
+
+Origin = Literal["features", "events"]
+
+
+@dataclass(frozen=True)
+class Safety:
+    """Say where checkpoints are kept, and what a start may do that cannot be undone."""
+
+    place: str  # directory or URL
+    key: bytes | None = None  # of the checkpoints' HMAC
+    from_scratch: bool = False  # begin a new run in the same ledger
+    accept_recompute: bool = False  # go on although history comes out otherwise
+    accept_loss: bool = False  # go on although events were deleted before they were learned
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Say how far a learner is."""
+    """Say how far a learner is; counts are of the whole run, restarts included."""
 
-    events: int  # rows predicted
-    rejected: int  # dead letters written by the learner
+    events: int  # predicted
+    rejected: int  # refused by the normaliser
+    repeated: int  # refused because their id came a short while before
     duplicates: int  # features that came twice and were dropped
+    healed: int  # events whose features never came, normalised by the learner
     lag: int
     events_per_second: float
+    record: int  # of the ledger, the last one written
+    checkpoint_age_s: float | None
     report: dict[str, Any]
 
 
-class Intake(Protocol):
-    """Turn what was polled into rows and dead letters; count what was dropped."""
+class Work(NamedTuple):
+    """Hold a micro-batch between its submission and its publication."""
 
-    topic: str
-    timestamps: bool
-    duplicates: int
-
-    def __call__(self, records: Records) -> tuple[Rows, list[DeadLetter]]: ...
-
-
-class FromEvents:
-    """Take raw events and normalise them here, without the intermediate topic."""
-
-    def __init__(self, task: Task) -> None:
-        self._normalizer = Normalizer(task)
-        self.topic = task.input.topic
-        self.timestamps = self._normalizer.needs_timestamps
-        self.duplicates = 0
-
-    def __call__(self, records: Records) -> tuple[Rows, list[DeadLetter]]:
-        return self._normalizer.normalize(records)
+    taken: Taken
+    rows: Rows
+    letters: list[DeadLetter]
+    repeated: int
+    pending: Pending | None  # None without rows
 
 
-class FromFeatures:
-    """Take rows that the normaliser made; drop one that comes again, by its source offset."""
+class Output(NamedTuple):
+    """Hold records for one of the task's topics."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
-        self._next: dict[int, int] = {}
-        self.topic = task.output("features")
-        self.timestamps = False
-        self.duplicates = 0
-
-    def __call__(self, records: Records) -> tuple[Rows, list[DeadLetter]]:
-        features = list(map(self._decode, records.values))
-        fresh = []
-        for place, feature in enumerate(features):
-            if feature.offset >= self._next.get(feature.partition, 0):
-                self._next[feature.partition] = feature.offset + 1
-                fresh.append(place)
-        self.duplicates += len(features) - len(fresh)
-        return rows_of(
-            self._task, [features[i] for i in fresh], [records.keys[i] for i in fresh]
-        ), []
+    stage: str
+    values: list[bytes]
+    keys: list[bytes | None] | None = None
+    partitions: list[int] | None = None
 
 
 def learn(
     task: Task,
     bootstrap: str,
     *,
-    origin: Literal["features", "events"],
+    origin: Origin,
+    safety: Safety,
     micro_batch: int = 4096,
     drain: bool = False,
     stop: Callable[[], bool] = lambda: False,
     on_ready: Callable[[], None] = lambda: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Progress:
-    """Learn from a topic until told to stop, and publish what is predicted.
+    """Learn from a topic until told to stop, exactly once, and publish what is predicted.
+
+    Goes on where the task's ledger ends, with the state that it had there, bit for bit.
 
     Args:
         origin: `features` as made by the normaliser, or raw `events` normalised here.
         micro_batch: most events handled at a time; changes speed, never a prediction.
         drain: stop at what is now the end of the topic.
         on_progress: called about once a second.
+        on_note: called with a line for a person: how it goes on, what went wrong beside.
 
     Raises:
         BrokerError: no broker, or a topic is missing.
-        DeliveryError: an output was not acknowledged.
+        RecoveryError: the state of the ledger's tip cannot be had again.
+        DoubtError, FencedError: what was written is not certain, or is another's to write.
     """
-    service = Service(task, bootstrap, origin=origin, micro_batch=micro_batch)
-    try:
+    with ExitStack() as stack:
+        service = Service(task, bootstrap, origin, safety, micro_batch, on_note, stack)
         on_ready()
         return service.run(drain=drain, stop=stop, on_progress=on_progress)
-    finally:
-        service.close()
 
 
 class Service:
-    """Hold the loop's ends: the topic it reads, the learner, the topics it writes."""
+    """Hold the loop's ends: the stream it takes from, the learner, the topics it writes."""
 
     def __init__(
-        self, task: Task, bootstrap: str, *, origin: Literal["features", "events"], micro_batch: int
+        self,
+        task: Task,
+        bootstrap: str,
+        origin: Origin,
+        safety: Safety,
+        micro_batch: int,
+        on_note: Callable[[str], None],
+        stack: ExitStack,
     ) -> None:
-        self._task = task
-        self._intake: Intake = FromFeatures(task) if origin == "features" else FromEvents(task)
+        self._task, self._encode = task, msgspec.json.Encoder().encode
+        run = recovery.run_of(task, bootstrap, from_scratch=safety.from_scratch)
+        checkpoints = recovery.open_checkpoints(task, safety.place, run, safety.key)
+        stack.enter_context(checkpoints.lock())
+        self._transactions = Transactions(bootstrap, f"{task.name}.learn")
+        stack.callback(self._transactions.close)
+        failpoint("fenced")
+        # Only now that nobody else can write, what the ledger says is the last word.
+        found = recovery.plan(task, bootstrap, checkpoints, run)
+        if found.new and found.tip and not safety.from_scratch:
+            raise FencedError(f"another learner of {task.name} began at this moment; start again")
+        for line in found.words():
+            on_note(line)
         self._trainer = Trainer(task, micro_batch)
-        self._source = Source(bootstrap, self._intake.topic, timestamps=self._intake.timestamps)
-        self._sink = Sink(bootstrap)
-        self._encode = msgspec.json.Encoder().encode
-        self._events = self._rejected = 0
-        self._reported = (time.monotonic(), 0)
+        recomputed = recovery.recover(
+            found, task, self._trainer, bootstrap, accept_recompute=safety.accept_recompute
+        )
+        failpoint("recovered")
+        self._positions, self._reading = found.positions, found.reading
+        starts = recovery.reach(task, bootstrap, self._positions, accept_loss=safety.accept_loss)
+        self._intake: Intake = (
+            FromFeatures(task, bootstrap, self._positions, starts, self._reading)
+            if origin == "features"
+            else FromEvents(task, bootstrap, self._positions, starts)
+        )
+        stack.callback(self._intake.close)
+        self._counts = found.counts
+        self._reported = (time.monotonic(), found.counts.events)
+        saved = found.manifest.counts["events"] if found.manifest else 0
+        self._saver = Saver(checkpoints, fingerprint.of_task(task), saved, on_note)
+        stack.callback(self._saver.finish)
+        self._ledger = Ledger(bootstrap, task.output("ledger"), found.tip, found.run)
+        stack.callback(self._ledger.close)
+        self._work: Work | None = None
+        self._seq = self._ledger.seq  # of the batch that is submitted next, after the opening
+        self._open(new=found.new, begins=dict(found.positions), recomputed=recomputed)
 
     def run(
-        self,
-        *,
-        drain: bool,
-        stop: Callable[[], bool],
-        on_progress: Callable[[Progress], None],
+        self, *, drain: bool, stop: Callable[[], bool], on_progress: Callable[[Progress], None]
     ) -> Progress:
-        """Loop: while XLA works on batch k, batch k - 1 is published and batch k + 1 fetched."""
+        """Loop: XLA works on batch k while k - 1 is published, k - 2 committed, k + 1 decoded."""
         gc.collect()
         gc.freeze()  # millions of short-lived tuples: let the collector look at them alone
         gc.set_threshold(100_000, 20, 100)
-        ends = self._source.ends() if drain else None
-        pending: Pending | None = None
-        progress = self._progress()
-        while not stop():
-            records = self._source.poll(self._trainer.capacity, 0 if pending else IDLE_S)
-            submitted = self._submit(records) if records else None
-            if pending:
-                self._publish(self._trainer.collect(pending))
-            pending = submitted
-            if time.monotonic() - self._reported[0] >= METRICS_EVERY_S:
-                progress = self._progress()
-                on_progress(progress)
-            if ends and not pending and self._reached(ends):
-                break
-        if pending:
-            self._publish(self._trainer.collect(pending))
-        progress = self._progress()
-        self._sink.flush()
-        on_progress(progress)
-        return progress
+        ends = self._intake.ends() if drain else None
+        with Watchdog(PATIENCE_S) as watchdog:
+            while not stop():
+                watchdog.alive("reading")
+                taken = self._intake.take(self._trainer.capacity, 0 if self._work else IDLE_S)
+                failpoint("taken")
+                work = self._submit(taken) if taken else None
+                if self._work:
+                    watchdog.alive(f"publishing record {self._ledger.seq}")
+                    self._publish(self._work)
+                self._work = work
+                self._attend(on_progress)
+                if ends and not self._work and self._intake.reached(ends):
+                    break
+            watchdog.alive("ending")
+            return self._end(on_progress)
 
-    def close(self) -> None:
-        """Leave the broker."""
-        self._source.close()
-
-    def _submit(self, records: Records) -> Pending | None:
-        rows, refused = self._intake(records)
-        rows, repeated = self._trainer.admit(rows, self._task.input.topic)
-        if refused or repeated:
-            self._bury([*refused, *repeated])
-        return self._trainer.submit(rows) if rows.id else None
-
-    def _publish(self, learned: Learned) -> None:
-        encode, task = self._encode, self._task
-        predictions = self._trainer.predictions(learned)
-        self._sink.send(
-            task.output("predictions"),
-            list(map(encode, predictions)),
-            keys=learned.rows.key,
-            partitions=learned.rows.partition,
+    def _open(self, *, new: bool, begins: Place, recomputed: tuple[int, int] | None) -> None:
+        """Write who learns from here on; certain before the first event is taken."""
+        opening = Opening(
+            task=fingerprint.of_task(self._task),
+            code=fingerprint.of_code(),
+            version=version("headrace"),
+            settings=fingerprint.settings_of(self._task) if new else None,
+            begins=begins if new else None,
+            recomputed=recomputed,
         )
-        if learned.alarms:
-            self._sink.send(task.output("drift"), list(map(encode, learned.alarms)))
-        self._events += len(predictions)
+        self._commit(opening=opening)
+        self._settle()
+        self._seq = self._ledger.seq
 
-    def _bury(self, letters: list[DeadLetter]) -> None:
-        self._sink.send(
-            self._task.output("dead-letter"),
-            list(map(self._encode, letters)),
-            keys=[letter.key for letter in letters],
-            partitions=[letter.partition for letter in letters],
+    def _submit(self, taken: Taken) -> Work:
+        rows, repeated = self._trainer.admit(taken.rows, self._task.input.topic)
+        pending = self._trainer.submit(rows) if rows.id else None
+        failpoint("submitted")
+        for each in taken.ranges:
+            self._positions[each.partition] = each.stop
+        self._reading.update(taken.reading)
+        self._counts = replace(
+            self._counts,
+            events=self._counts.events + len(rows.id),
+            rejected=self._counts.rejected + taken.rejected,
+            repeated=self._counts.repeated + len(repeated),
+            duplicates=self._counts.duplicates + taken.duplicates,
+            healed=self._counts.healed + taken.healed,
         )
-        self._rejected += len(letters)
+        if self._saver.due(self._counts.events):
+            self._save(self._seq)
+        self._seq += 1
+        return Work(taken, rows, [*taken.letters, *repeated], len(repeated), pending)
 
-    def _progress(self) -> Progress:
-        """Measure, and publish the measure to `<task>.metrics`."""
-        now, (before, events) = time.monotonic(), self._reported
-        self._reported = (now, self._events)
+    def _save(self, seq: int) -> None:
+        """Keep the state that is reached with record `seq`, for a checkpoint."""
+        snapshot = self._trainer.snapshot()
+        self._saver.take(seq, snapshot, self._positions, self._reading, self._counts)
+
+    def _publish(self, work: Work) -> None:
+        """Write what came of a micro-batch, and its record, in one transaction."""
+        taken, rows = work.taken, work.rows
+        learned = self._trainer.collect(work.pending) if work.pending else None
+        lines = self._trainer.predictions(learned) if learned else []
+        predictions = list(map(self._encode, lines))
+        alarms = learned.alarms if learned else []
+        used: dict[int, int] = {}
+        for partition in rows.partition:
+            used[partition] = used.get(partition, 0) + 1
+        letters = list(map(self._encode, work.letters))
+        self._settle()
+        self._commit(
+            [
+                Output("predictions", predictions, rows.key, rows.partition),
+                Output("drift", list(map(self._encode, alarms))),
+                Output(
+                    "dead-letter",
+                    letters,
+                    [letter.key for letter in work.letters],
+                    [letter.partition for letter in work.letters],
+                ),
+            ],
+            consumed=tuple(Consumed(*each, used.get(each.partition, 0)) for each in taken.ranges),
+            used=len(predictions),
+            rejected=taken.rejected,
+            repeated=work.repeated,
+            duplicates=taken.duplicates,
+            healed=taken.healed,
+            letters=len(letters),
+            alarms=len(alarms),
+            outcome=learned.outcome() if learned else "",
+            predictions=sha256(b"".join(predictions)).hexdigest() if predictions else "",
+            reading=taken.reading,
+            saved=self._saver.news(),
+        )
+
+    def _commit(self, outputs: Sequence[Output] = (), **said: Any) -> None:
+        """Write a record and its outputs in one transaction, and begin to end that.
+
+        The record goes first: so Kafka is told of all partitions in one request.
+        """
+        record = self._ledger.add(**said)
+        self._transactions.begin()
+        self._transactions.send(self._ledger.topic, [encode_record(record)])
+        failpoint("record sent")
+        for output in outputs:
+            topic = self._task.output(output.stage)
+            self._transactions.send(
+                topic, output.values, keys=output.keys, partitions=output.partitions
+            )
+            failpoint(f"{output.stage} sent")
+        self._transactions.commit(lambda: self._ledger.confirm(record))
+
+    def _settle(self) -> None:
+        """Wait until what was committed is certain."""
+        entry: Entry | None = self._transactions.settle()
+        if entry:
+            failpoint("confirmed")
+            self._last = entry
+            self._saver.confirmed(entry)
+
+    def _attend(self, on_progress: Callable[[Progress], None]) -> None:
+        """Look after what is under way: a commit, a checkpoint, metrics."""
+        if not self._transactions.settled:
+            return
+        self._settle()
+        if time.monotonic() - self._reported[0] >= METRICS_EVERY_S:
+            on_progress(self._report())
+
+    def _report(self) -> Progress:
+        """Measure, and publish the measure to `<task>.metrics`; nothing may be under way."""
+        now_s, (before_s, events) = time.monotonic(), self._reported
+        self._reported = (now_s, self._counts.events)
+        age_s = self._saver.age_s
         progress = Progress(
-            events=self._events,
-            rejected=self._rejected,
-            duplicates=self._intake.duplicates,
-            lag=self._source.lag(),
-            events_per_second=(self._events - events) / max(now - before, 1e-9),
+            **asdict(self._counts),
+            lag=self._intake.lag(),
+            events_per_second=(self._counts.events - events) / max(now_s - before_s, 1e-9),
+            record=self._ledger.seq - 1,
+            checkpoint_age_s=None if age_s is None else round(age_s, 1),
             report=self._trainer.report(),
         )
-        if self._events > events:
-            record = {
+        if self._counts.events > events:
+            record = asdict(progress) | {
                 "time_ms": time.time_ns() // 1_000_000,
-                "events": progress.events,
                 "learned": self._trainer.learned,
-                "rejected": progress.rejected,
-                "duplicates": progress.duplicates,
-                "lag": progress.lag,
                 "events_per_second": round(progress.events_per_second, 1),
-                **progress.report,
             }
-            self._sink.send(self._task.output("metrics"), [self._encode(record)])
+            record |= record.pop("report")
+            self._transactions.begin()
+            self._transactions.send(self._task.output("metrics"), [self._encode(record)])
+            self._transactions.commit()
         return progress
 
-    def _reached(self, ends: dict[int, int]) -> bool:
-        return all(self._source.position[p] >= end for p, end in ends.items())
+    def _end(self, on_progress: Callable[[Progress], None]) -> Progress:
+        """Publish what is left, and leave a checkpoint that the ledger knows of."""
+        if self._work:
+            self._publish(self._work)
+        self._settle()
+        self._saver.finish()
+        if self._saver.stale(self._counts.events):
+            self._save(self._ledger.seq - 1)
+            self._saver.confirmed(self._last)
+            self._saver.finish()
+        progress = self._report()
+        self._settle()
+        if saved := self._saver.news():
+            self._commit(saved=saved)
+            self._settle()
+        on_progress(progress)
+        return progress

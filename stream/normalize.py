@@ -53,6 +53,7 @@ class Normalizer:
         self._codec = Codec(task)
         self._timed = task.input.time is not None
         self._entities = task.input.entity is not None
+        self._excluded = frozenset(task.input.exclude)
         self._numbers = task.of_kind(Number)
         self._categories = list(task.of_kind(Category))
         self._texts: list[Text] = list(task.of_kind(Text).values())
@@ -133,6 +134,9 @@ class Normalizer:
         hashed = self._hashed(
             [take() for _ in self._categories], [take() for _ in self._texts], len(events)
         )
+        for at, value in enumerate(entities if self._excluded else ()):
+            if str(value) in self._excluded:
+                bad[at] = Reject("excluded", f"{str(value)[:40]!r} is among input.exclude")
         entity = np.zeros((len(events), 2), np.uint32)
         if entities:
             entity[:] = list(map(self._hasher.entity, entities))

@@ -123,6 +123,15 @@ class Input(Part):
     recent_ids: int = Field(
         100_000, ge=0, description="Ids remembered to refuse a repeated event; 0 = not at all."
     )
+    exclude: tuple[str, ...] = Field(
+        (), description="Entities whose events are refused.", max_length=10_000
+    )
+
+    @model_validator(mode="after")
+    def _excludable(self) -> Input:
+        if self.exclude and not self.entity:
+            raise ValueError("exclude names entities: entity must say which field holds them")
+        return self
 
 
 class Target(Part):
@@ -248,8 +257,10 @@ class Task(Part):
         batch = max(4 * self.input.max_bytes, 262_144)
         shared = (self.input.topic, *map(self.output, ("features", "predictions", "dead-letter")))
         single = map(self.output, ("metrics", "drift"))
-        return [TopicSpec(name, self.topics.partitions, hours, batch) for name in shared] + [
-            TopicSpec(name, 1, hours, batch) for name in single
+        return [
+            *(TopicSpec(name, self.topics.partitions, hours, batch) for name in shared),
+            *(TopicSpec(name, 1, hours, batch) for name in single),
+            TopicSpec(self.output("ledger"), 1, -1),
         ]
 
 

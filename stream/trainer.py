@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +43,55 @@ class Learned:
     step: NDArray[np.int32]  # [n]
     alarms: list[DriftAlarm]
 
+    def outcome(self, first: int = 0, last: int | None = None) -> str:
+        """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
+        said = sha256(self.published[first:last].tobytes())
+        said.update(self.step[first:last].tobytes())
+        return said.hexdigest()
+
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Snapshot(NamedTuple):
+    """Hold the state after the last submitted row, while the learner goes on."""
+
+    state: Any
+    recent: list[str | int]
+    learned: int
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Wait for the state, and give its arrays by name; `recent` holds the remembered ids."""
+        ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
+        return {name: np.asarray(leaf) for name, leaf in _named(self.state)} | {"recent": ids}
+
+
+def digest(tensors: Tensors) -> str:
+    """Digest a state: sha256 over names, types, shapes and bytes."""
+    total = sha256()
+    for name, array in sorted(tensors.items()):
+        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def _named(state: Any) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
+
+
+def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
+    state = jax.eval_shape(make_learner(task.spec).init)
+    found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in _named(state)}
+    return found | {"recent": ("uint8", (-1,))}
+
+
+@jax.jit
+def _copied(state: Any) -> Any:
+    """Copy a state on its device: the loop updates the original in place."""
+    return jax.tree.map(jnp.copy, state)
+
 
 class Trainer:
     """Hold one task's learner: `submit` a micro-batch, `collect` its predictions.
@@ -53,6 +106,7 @@ class Trainer:
         keep_programs()
         self._learner = make_learner(task.spec)
         self._state = warm_up(self._learner, capacity)
+        jax.block_until_ready(_copied(self._state))  # type: ignore[no-untyped-call]
         self._recent = RecentIds(task.input.recent_ids)
         self.learned = 0
 
@@ -133,6 +187,18 @@ class Trainer:
             for line, i, s, t, p, o in zip(lines, *common, strict=True)
         ]
 
+    def snapshot(self) -> Snapshot:
+        """Copy the state as it will be after the last submitted row; does not wait."""
+        return Snapshot(_copied(self._state), self._recent.as_list(), self.learned)
+
+    def restore(self, tensors: Tensors, learned: int) -> None:
+        """Take a state over: tensors of the names and shapes of `shapes`."""
+        names, tree = _named(self._state), jax.tree.structure(self._state)
+        self._state = jax.tree.unflatten(tree, [jnp.array(tensors[name]) for name, _ in names])
+        ids = msgspec.msgpack.decode(tensors["recent"].tobytes(), type=list[str | int])
+        self._recent = RecentIds(self._task.input.recent_ids, ids)
+        self.learned = learned
+
     def report(self) -> dict[str, Any]:
         """Give the metrics and their baselines as of the last submitted row."""
         report = classification_report if self._task.target.classes else regression_report
@@ -156,35 +222,39 @@ def keep_programs() -> None:
 
 
 class RecentIds:
-    """Remember the last `size` distinct ids."""
+    """Remember the last `size` distinct ids; an answer never depends on how they are batched."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, ids: Iterable[str | int] = ()) -> None:
         self.size = size
-        self._order: deque[str | int] = deque()
-        self._known: set[str | int] = set()
+        self._order = deque(ids)
+        self._known = set(self._order)
 
     def repeated(self, ids: list[str | int]) -> list[int]:
-        """Give the places of ids that were seen before, and remember the others."""
+        """Give the places of ids that are remembered, and remember the others."""
         if not self.size:
             return []
         known, order = self._known, self._order
         fresh = set(ids)
+        places: list[int] = []
         if len(fresh) == len(ids) and known.isdisjoint(fresh):
-            places: list[int] = []
             known |= fresh
             order.extend(ids)
-        else:
-            places = []
-            for place, value in enumerate(ids):
-                if value in known:
-                    places.append(place)
-                else:
-                    known.add(value)
-                    order.append(value)
-        over = len(order) - self.size
-        if over > 0:
+            over = max(len(order) - self.size, 0)
             known.difference_update([order.popleft() for _ in range(over)])
+            return places
+        for place, value in enumerate(ids):
+            if value in known:
+                places.append(place)
+                continue
+            known.add(value)
+            order.append(value)
+            if len(order) > self.size:
+                known.remove(order.popleft())
         return places
+
+    def as_list(self) -> list[str | int]:
+        """Give the ids, oldest first."""
+        return list(self._order)
 
 
 def take(rows: Rows, places: list[int]) -> Rows:

@@ -75,6 +75,12 @@ def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]
 
 
 @pytest.fixture(autouse=True)
+def state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep each test's checkpoints to itself."""
+    monkeypatch.setenv("HEADRACE_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture(autouse=True)
 def nothing_left_running() -> Iterator[None]:
     """Fail a test that leaves child processes, or threads that would keep Python alive."""
 

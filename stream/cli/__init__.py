@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from stream.cli import cluster, offline, pipeline
+from stream.cli import archive, cluster, history, offline, pipeline
 from stream.errors import HeadraceError
 
 app = typer.Typer(
@@ -17,15 +17,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (pipeline, offline, cluster):
+for commands in (pipeline, offline, history, archive, cluster):
     commands.add_to(app)
 
 
 def main() -> None:
     """Run the command line; user mistakes end in one line and an exit code, not a traceback.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage or task file, 3 no broker, 4 not acknowledged,
-    130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong usage or task file, 3 no broker, 4 not acknowledged, 5 a
+    commit in doubt, 6 fenced, 7 a state that needs a decision, 8 an audit failed, 70 hung, 130
+    interrupted.
     """
     try:
         app()

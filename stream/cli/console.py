@@ -21,8 +21,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from stream.broker import bootstrap_servers
-from stream.errors import BrokerError
+from stream.broker import bootstrap_servers, user_data_dir
+from stream.errors import BrokerError, UsageError
 
 Bootstrap = Annotated[
     str | None,
@@ -41,6 +41,24 @@ TaskFile = Annotated[
 ]
 TaskFiles = Annotated[
     list[Path], typer.Argument(help="Task files (TOML).", metavar="TASK...", dir_okay=False)
+]
+State = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HEADRACE_STATE",
+        show_envvar=True,
+        help="Directory or URL of the checkpoints; default: your data directory.",
+        metavar="DIR|URL",
+    ),
+]
+StateKey = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="HEADRACE_STATE_KEY",
+        show_envvar=True,
+        help="A file whose bytes sign the checkpoints (HMAC-SHA256).",
+        metavar="FILE",
+    ),
 ]
 
 DEFAULT_PORT = 9092
@@ -66,6 +84,28 @@ def bootstrap_of(option: str | None) -> str:
             "or name yours with --bootstrap or KAFKA_BOOTSTRAP"
         ) from error
     return f"127.0.0.1:{DEFAULT_PORT}"
+
+
+def default_state() -> str:
+    """Give the directory where checkpoints are kept unless another is named."""
+    return str(user_data_dir().with_name("state"))
+
+
+def read_key(path: Path | None) -> bytes | None:
+    """Read the key that signs checkpoints.
+
+    Raises:
+        UsageError: the file cannot be read, or is shorter than 16 bytes.
+    """
+    if path is None:
+        return None
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"--state-key {path}: cannot be read: {error.strerror}") from error
+    if len(key) < 16:
+        raise UsageError(f"--state-key {path}: {len(key)} bytes, expected 16 or more")
+    return key
 
 
 def say(value: Any) -> None:

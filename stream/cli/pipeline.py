@@ -12,12 +12,16 @@ from stream import task as tasks
 from stream.cli.console import (
     AsJson,
     Bootstrap,
+    State,
+    StateKey,
     Stop,
     TaskFile,
     TaskFiles,
     bar,
     bootstrap_of,
+    default_state,
     notes,
+    read_key,
     say,
 )
 from stream.errors import DeliveryError
@@ -46,17 +50,52 @@ def learn(
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop at what is now the end of the topic.")
     ] = False,
+    state: State = None,
+    state_key: StateKey = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say where it would go on, and change nothing.")
+    ] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Forget what was learned: begin a new run.")
+    ] = False,
+    accept_recompute: Annotated[
+        bool,
+        typer.Option(
+            "--accept-recompute",
+            help="Go on although history comes out otherwise with this code.",
+        ),
+    ] = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss", help="Go on although events were deleted before they were learned."
+        ),
+    ] = False,
     bootstrap: Bootstrap = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict and learn a topic, and publish predictions, metrics and drift alarms.
+    """Predict and learn a topic exactly once; publish predictions, metrics and drift alarms.
 
-    Reads from the beginning of the topic. Ctrl-C stops it when what was read is published.
+    Goes on where the task's ledger ends, with the same state bit for bit, however it was ended.
+    Ctrl-C stops it when what was read is published. Exit code 5: a commit is in doubt, 6: another
+    learner took over, 7: the state needs a decision of yours, 70: it hung; after 5 and 70 just
+    start it again.
     """
-    from stream.learn import Progress
+    from stream.learn import Progress, Safety
     from stream.learn import learn as run
 
     loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
+    safety = Safety(
+        state or default_state(), read_key(state_key), from_scratch, accept_recompute, accept_loss
+    )
+    if dry_run:
+        from stream import recovery
+
+        which = recovery.run_of(loaded, address, from_scratch=from_scratch)
+        checkpoints = recovery.open_checkpoints(loaded, safety.place, which, safety.key)
+        lines = recovery.plan(loaded, address, checkpoints, which).words()
+        say({"plan": lines} if as_json else "\n".join(lines))
+        return
     metric = "accuracy" if loaded.target.classes else "mae"
 
     def on_progress(progress: Progress) -> None:
@@ -67,7 +106,8 @@ def learn(
         shown = "-" if value is None else f"{value:.4f}"
         notes.print(
             f"{progress.events:>12,} events {progress.events_per_second:>10,.0f}/s  "
-            f"{metric} {shown}  lag {progress.lag:,}  dead letters {progress.rejected:,}"
+            f"{metric} {shown}  lag {progress.lag:,}  "
+            f"refused {progress.rejected + progress.repeated:,}"
         )
 
     def on_ready() -> None:
@@ -77,11 +117,13 @@ def learn(
         loaded,
         address,
         origin=origin,
+        safety=safety,
         micro_batch=micro_batch,
         drain=drain,
         stop=stop,
         on_ready=on_ready,
         on_progress=on_progress,
+        on_note=lambda note: notes.print(f"{loaded.name}: {note}"),
     )
 
 

@@ -121,7 +121,7 @@ def _conduct(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
             ensure(demo.bootstrap, list(dict.fromkeys(specs)))
         patience = CALM
         try:
-            cast.begin_learning(places)
+            cast.begin_learning(places, stack.enter_context(_scratch("state")))
             monitor = stack.enter_context(_watched(demo, loaded))
             cast.await_ready()
             cast.begin_producing([task.input.topic for task in loaded])
@@ -157,11 +157,11 @@ class Cast:
         yield
         stage.state = "ready"
 
-    def begin_learning(self, places: Sequence[Path]) -> None:
+    def begin_learning(self, places: Sequence[Path], state: str) -> None:
         """Begin the learners and the one normaliser for all; let the producers import."""
         at = ("--bootstrap", self._demo.bootstrap)
         for learner, place in zip(self._learners.values(), places, strict=True):
-            learner.begin("learn", str(place), *LEARN, *at)
+            learner.begin("learn", str(place), *LEARN, "--state", state, *at)
         self._normalizer.begin("normalize", *map(str, places), "--json", *at)
         self._producers += [
             Child(f"producer {source}", preload=("producers.publish",))
@@ -272,6 +272,13 @@ def _account(standing: Standing, acknowledged: int) -> list[str]:
     return wrong
 
 
+def _scratch(what: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(
+        prefix=f"headrace-demo-{what}-",
+        ignore_cleanup_errors=True,  # a child may still write
+    )
+
+
 @contextmanager
 def _task_files(*, own_names: bool) -> Iterator[list[Path]]:
     """Give the task files; with `own_names`, copies whose topics nobody else has."""
@@ -285,7 +292,7 @@ def _task_files(*, own_names: bool) -> Iterator[list[Path]]:
         yield places
         return
     run = f"demo-{uuid.uuid4().hex[:8]}"
-    with tempfile.TemporaryDirectory(prefix="headrace-demo-") as scratch:
+    with _scratch("tasks") as scratch:
         copies = []
         for place in places:
             task = tasks.load(place)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from poison import POISON, TASK, good
 
 from stream.events import Records
-from stream.learn import Progress, learn
+from stream.learn import Progress, Safety, learn
 from stream.normalize import Normalizer
 from stream.task import Task, parse
 from stream.topics import describe, ensure
@@ -48,10 +49,12 @@ def send(bootstrap: str, topic: str, values: list[bytes | None], headers: int = 
 
 
 def read(bootstrap: str, topic: str) -> list[Any]:
-    """Read a whole topic with kafka-python."""
+    """Read what is committed of a whole topic, with kafka-python."""
     from kafka import KafkaConsumer, TopicPartition
 
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed"
+    )
     places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
     consumer.assign(places)
     consumer.seek_to_beginning(*places)
@@ -64,8 +67,11 @@ def read(bootstrap: str, topic: str) -> list[Any]:
     return found
 
 
-def drained(task: Task, bootstrap: str, origin: Any = "events", **options: Any) -> Progress:
-    return learn(task, bootstrap, origin=origin, drain=True, **options)
+def drained(
+    task: Task, bootstrap: str, origin: Any = "events", from_scratch: bool = False, **options: Any
+) -> Progress:
+    safety = Safety(os.environ["HEADRACE_STATE"], from_scratch=from_scratch)
+    return learn(task, bootstrap, origin=origin, safety=safety, drain=True, **options)
 
 
 def test_every_poison_ends_as_a_dead_letter_and_changes_nothing_else(
@@ -127,7 +133,7 @@ def test_rows_by_way_of_faust_give_the_same_predictions_as_fused(
                 time.sleep(0.2)
         finally:
             worker.terminate()
-    drained(made, bootstrap, origin="features", micro_batch=37)
+    drained(made, bootstrap, origin="features", from_scratch=True, micro_batch=37)
     both = read(bootstrap, made.output("predictions"))
     assert both[450:] == fused
 

@@ -1,0 +1,218 @@
+"""Where a learner's rows come from: raw events, or the normaliser's rows with their gaps healed.
+
+Both give the same rows in the same order: by raw partition, then by raw offset, without a gap and
+without a repetition. What a micro-batch took is told in raw offsets, so history can be read again
+from the raw topic however it was read the first time.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from stream.events import DeadLetter, Feature, Records
+from stream.history import Range, TopicHistory, cut
+from stream.kafka import Source
+from stream.normalize import Normalizer, Rows, rows_of
+from stream.task import Task
+
+Place = dict[int, int]  # an offset by partition
+
+
+class Taken(NamedTuple):
+    """Hold what one micro-batch took from the stream."""
+
+    ranges: list[Range]  # of raw offsets; each begins where the last one of its partition ended
+    rows: Rows
+    letters: list[DeadLetter]  # to be published by the learner
+    rejected: int  # events without a row, whoever publishes their letters
+    duplicates: int = 0  # rows that came again
+    healed: int = 0  # events whose row never came
+    reading: Place = {}  # noqa: RUF012  where to read on in the features topic
+
+
+class Intake(Protocol):
+    """Take micro-batches from a stream."""
+
+    def take(self, most: int, timeout_s: float) -> Taken | None:
+        """Take up to `most` events; None when nothing came in time."""
+        ...
+
+    def lag(self) -> int:
+        """Count what is known to wait."""
+        ...
+
+    def ends(self) -> Place:
+        """Ask where the topic ends now."""
+        ...
+
+    def reached(self, ends: Place) -> bool:
+        """Say whether everything before `ends` was taken."""
+        ...
+
+    def close(self) -> None:
+        """Leave the broker."""
+        ...
+
+
+class FromEvents:
+    """Take raw events and normalise them here, without the intermediate topic.
+
+    Args:
+        positions: raw offsets up to which everything was taken; the first range begins there.
+        starts: where to read on; later than `positions` where events were deleted.
+    """
+
+    def __init__(self, task: Task, bootstrap: str, positions: Place, starts: Place) -> None:
+        self._normalizer = Normalizer(task)
+        timestamps = self._normalizer.needs_timestamps
+        topic = task.input.topic
+        self._source = Source(bootstrap, topic, offsets=starts, timestamps=timestamps)
+        self._positions = dict(positions)
+        self.lag, self.ends, self.close = self._source.lag, self._source.ends, self._source.close
+
+    def take(self, most: int, timeout_s: float) -> Taken | None:
+        """Take what is there."""
+        records = self._source.poll(most, timeout_s)
+        if records is None:
+            return None
+        ranges = advance(self._positions, records)
+        rows, letters = self._normalizer.normalize(records)
+        return Taken(ranges, rows, letters, len(letters))
+
+    def reached(self, ends: Place) -> bool:
+        """Say whether everything before `ends` was taken."""
+        return all(self._source.position[p] >= end for p, end in ends.items())
+
+
+class FromFeatures:
+    """Take rows that the normaliser made: each once, and those that never came from the events.
+
+    The normaliser is at-least-once and writes one record for each raw record, so an offset that
+    comes again is dropped, and one that is left out is read from the raw topic and normalised here.
+    A record that is not a row of this task (another version's, a stranger's) counts as left out.
+
+    Args:
+        positions, starts: as for `FromEvents`.
+        reading: where to read on in the features topic.
+    """
+
+    def __init__(
+        self, task: Task, bootstrap: str, positions: Place, starts: Place, reading: Place
+    ) -> None:
+        self._task = task
+        self._normalizer = Normalizer(task)
+        self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
+        self._source = Source(bootstrap, task.output("features"), offsets=reading, or_later=True)
+        self._bootstrap = bootstrap
+        spec = task.spec
+        self._sizes = (4 * spec.numeric, 4 * spec.ids, 8)
+        self._positions = dict.fromkeys(self._source.partitions, 0) | positions
+        self._looked = self._positions | starts  # raw offsets up to which nothing is left to heal
+        self._reading = dict(self._source.position)
+        self._waiting = Records(task.output("features"), [], [], [], [], [])
+        self.lag, self.ends = self._source.lag, self._source.ends
+
+    def take(self, most: int, timeout_s: float) -> Taken | None:
+        """Take rows up to the next gap; or what is missing in a gap."""
+        if not self._waiting.values:
+            records = self._source.poll(most, timeout_s)
+            if records is None:
+                self._reading.update(self._source.position)
+                return None
+            self._waiting = records
+        fresh: list[tuple[Feature, bytes | None]] = []
+        gap, place, duplicates = None, 0, 0
+        values, keys, partitions, offsets = self._waiting[1:5]
+        for place, raw in enumerate(values):
+            feature = self._row(raw)
+            if feature is not None:
+                at, offset = feature.partition, feature.offset
+                looked = self._looked.get(at, -1)
+                if offset > looked >= 0:
+                    gap = self._gap(feature, looked, most)
+                    if gap:
+                        break
+                elif offset == looked:
+                    self._looked[at] = offset + 1
+                    fresh.append((feature, keys[place]))
+                else:
+                    duplicates += 1
+            self._reading[partitions[place]] = offsets[place] + 1
+        else:
+            place = len(values)
+        self._waiting = cut(self._waiting, place, None)
+        if gap and not fresh:
+            return self._heal(gap, duplicates)
+        return self._batch(fresh, duplicates)
+
+    def reached(self, ends: Place) -> bool:
+        """Say whether everything before `ends` was taken."""
+        return not self._waiting.values and all(
+            self._source.position[p] >= end for p, end in ends.items()
+        )
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._source.close()
+
+    def _row(self, raw: bytes | None) -> Feature | None:
+        """Decode a record; None for what is no row of this task."""
+        try:
+            feature: Feature = self._decode(raw or b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        if feature.topic != self._task.input.topic:
+            return None
+        sizes = (len(feature.numeric), len(feature.ids), len(feature.entity))
+        return feature if feature.reject or sizes == self._sizes else None
+
+    def _gap(self, feature: Feature, start: int, most: int) -> Range | None:
+        """Give the part of a gap to heal now; None for a row of an event that never was."""
+        with closing(TopicHistory(self._bootstrap, self._task.input.topic)) as history:
+            if feature.offset >= history.end(feature.partition):
+                return None
+        return Range(feature.partition, start, min(feature.offset, start + most))
+
+    def _heal(self, gap: Range, duplicates: int) -> Taken | None:
+        with closing(TopicHistory(self._bootstrap, self._task.input.topic)) as history:
+            records = history.read([gap])
+        self._looked[gap.partition] = gap.stop
+        if not records.values:
+            return None  # a true gap of the raw topic: control records, or compacted ones
+        rows, letters = self._normalizer.normalize(records)
+        return Taken(
+            advance(self._positions, records),
+            rows,
+            letters,
+            len(letters),
+            duplicates,
+            len(records.values),
+            dict(self._reading),
+        )
+
+    def _batch(self, fresh: list[tuple[Feature, bytes | None]], duplicates: int) -> Taken | None:
+        if not fresh and not duplicates:
+            return None
+        fresh.sort(key=lambda pair: pair[0].partition)  # stable: offsets ascend within each
+        features = [feature for feature, _ in fresh]
+        ranges: list[Range] = []
+        for feature in features:
+            start = self._positions[feature.partition]
+            self._positions[feature.partition] = feature.offset + 1
+            if ranges and ranges[-1].partition == feature.partition:
+                start = ranges.pop().start
+            ranges.append(Range(feature.partition, start, feature.offset + 1))
+        rows = rows_of(self._task, features, [key for _, key in fresh])
+        rejected = len(features) - len(rows.id)
+        return Taken(ranges, rows, [], rejected, duplicates, 0, dict(self._reading))
+
+
+def advance(positions: Place, records: Records) -> list[Range]:
+    """Move positions behind the records, and give the ranges that this covers."""
+    stops = {p: at + 1 for p, at in zip(records.partitions, records.offsets, strict=True)}
+    ranges = [Range(p, positions.get(p, 0), stop) for p, stop in sorted(stops.items())]
+    positions.update(stops)
+    return ranges

@@ -1,0 +1,203 @@
+"""The ledger: what was learned from which offsets, record by record, each sealed into the next.
+
+`<task>.ledger` has one partition and is kept for ever. A record stands there for each micro-batch,
+in the same transaction as the outputs of that batch, and one for each start of a learner. What it
+says is believed only after it was read back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stream.errors import AuditError, DoubtError
+from stream.history import Range
+from stream.kafka import Source
+
+READ = 5_000
+WAIT_S = 1.0
+BACK_S = 20.0
+LATEST = 32  # offsets looked at first to find the last record
+
+
+class Consumed(NamedTuple):
+    """Say that offsets `start` to `stop` of a raw partition were taken; `used` were predicted."""
+
+    partition: int
+    start: int
+    stop: int
+    used: int
+
+    @property
+    def range(self) -> Range:
+        """Give the offsets alone."""
+        return Range(self.partition, self.start, self.stop)
+
+
+class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Say who learns from here on. The first opening of a run holds the whole task."""
+
+    task: str  # fingerprints
+    code: str
+    version: str
+    settings: dict[str, Any] | None = None
+    begins: dict[int, int] | None = None  # a new run: the first offset of each partition
+    recomputed: tuple[int, int] | None = None  # records whose predictions this state forgets
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """Say that a checkpoint was written: the state after record `seq`, by its digest."""
+
+    seq: int
+    state: str
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Hold what one transaction did. `chain` seals it, and all before it."""
+
+    seq: int
+    run: str  # one state and its history; another begins from scratch
+    epoch: int  # grows by one at each start of a learner
+    time_ms: int  # Unix time
+    consumed: tuple[Consumed, ...] = ()  # by partition; each range begins where its last one ended
+    used: int = 0  # events predicted
+    rejected: int = 0  # events refused by the normaliser
+    repeated: int = 0  # events refused because their id came a short while before
+    duplicates: int = 0  # rows of the features topic that came again, and were dropped
+    healed: int = 0  # events whose row never came, normalised by the learner
+    letters: int = 0  # records written to <task>.dead-letter, and to <task>.drift
+    alarms: int = 0
+    outcome: str = ""  # digest of what the model said, as numbers: what a replay must give again
+    predictions: str = ""  # digest of the bytes in <task>.predictions
+    reading: dict[int, int] = {}  # next offsets of the features topic, where that is read
+    opening: Opening | None = None
+    saved: Saved | None = None
+    chain: str = ""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def seal(record: Record, before: str) -> Record:
+    """Give the record with its chain: sha256 over the chain before it and all that it says."""
+    bare = msgspec.structs.replace(record, chain="")
+    return msgspec.structs.replace(
+        record, chain=sha256(before.encode() + b"\n" + _encode(bare)).hexdigest()
+    )
+
+
+def encode(record: Record) -> bytes:
+    """Give the record as it stands in the topic."""
+    return _encode(record)
+
+
+class Entry(NamedTuple):
+    """Hold a record and the offset it stands at."""
+
+    offset: int
+    record: Record
+
+
+def read(bootstrap: str, topic: str, start: int | None = None) -> Iterator[Entry]:
+    """Yield the committed records from an offset, or from the first, to what is now the end.
+
+    Raises:
+        AuditError: something stands there that is no record of a ledger.
+        BrokerError: no broker, or no such topic.
+    """
+    source = Source(bootstrap, topic, offsets=None if start is None else {0: start})
+    try:
+        yield from entries_of(source)
+    finally:
+        source.close()
+
+
+def entries_of(source: Source) -> Iterator[Entry]:
+    """Yield entries until the end is reached."""
+    while 0 not in source.ended:
+        records = source.poll(READ, WAIT_S)
+        if records:
+            yield from _entries(records.offsets, records.values)
+
+
+def _entries(offsets: Sequence[int], values: Sequence[bytes | None]) -> list[Entry]:
+    try:
+        return [Entry(at, _decode(raw or b"")) for at, raw in zip(offsets, values, strict=True)]
+    except msgspec.MsgspecError as error:
+        raise AuditError(
+            f"the ledger holds something that is no record, at or after offset {offsets[0]}: "
+            f"{error}; somebody else wrote to it"
+        ) from error
+
+
+def tip(bootstrap: str, topic: str) -> Entry | None:
+    """Find the last committed record, reading the end of the topic alone; None in an empty one."""
+    source = Source(bootstrap, topic)
+    begin, end = source.begins[0], source.ends()[0]
+    source.close()
+    looked = LATEST
+    while True:
+        start = max(end - looked, begin)
+        *_, last = (None, *read(bootstrap, topic, start))
+        if last is not None or start == begin:
+            return last
+        looked *= 8
+
+
+class Ledger:
+    """Write on: number and seal records, and read each back before it counts.
+
+    Args:
+        after: the last record there is; None in an empty ledger.
+        run: the run that goes on, or begins.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, after: Entry | None, run: str) -> None:
+        self.topic, self.run = topic, run
+        self.epoch = after.record.epoch + 1 if after else 0
+        self._last = after.record if after else None
+        self._source = Source(bootstrap, topic, offsets={0: after.offset + 1} if after else None)
+
+    @property
+    def seq(self) -> int:
+        """Give the number of the next record."""
+        return self._last.seq + 1 if self._last else 0
+
+    def add(self, **said: Any) -> Record:
+        """Make the next record; it has to be written in the transaction that is open."""
+        now_ms = time.time_ns() // 1_000_000
+        record = Record(seq=self.seq, run=self.run, epoch=self.epoch, time_ms=now_ms, **said)
+        self._last = seal(record, self._last.chain if self._last else "")
+        return self._last
+
+    def confirm(self, record: Record) -> Entry:
+        """Read back the record that was committed; only then is it certain.
+
+        Raises:
+            DoubtError: another record stands in its place, or it does not come.
+        """
+        give_up_s = time.monotonic() + BACK_S
+        while time.monotonic() < give_up_s:
+            records = self._source.poll(1, WAIT_S)
+            if records is None:
+                continue
+            (entry,) = _entries(records.offsets, records.values)
+            if entry.record != record:
+                raise DoubtError(
+                    f"{self.topic}: at offset {entry.offset} stands record {entry.record.seq} of "
+                    f"epoch {entry.record.epoch}, which this learner did not write there; is there "
+                    "another one? Start again"
+                )
+            return entry
+        raise DoubtError(
+            f"{self.topic}: record {record.seq} was committed and cannot be read back; start again"
+        )
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._source.close()

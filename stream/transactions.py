@@ -1,0 +1,125 @@
+"""Outputs that appear together or not at all, and errors that end the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from stream.errors import BrokerError, DeliveryError, DoubtError, FencedError, HeadraceError
+from stream.failpoint import failpoint
+from stream.kafka import TRANSACTION_S, Sink
+
+COMMIT_S = 20.0
+
+
+class Transactions:
+    """Write records that appear together or not at all, one transaction after the other.
+
+    `begin`, `send`, `commit`, `settle`: the commit runs on a thread of its own, so that the next
+    micro-batch is decoded meanwhile. Kafka takes no new transaction before the markers of the last
+    one are written, and the client then waits for 20 ms: a proof that reads something back spares
+    that wait. There is no abort: whoever meets an error here must end the
+    process and let recovery read the ledger, since no client knows how a failed commit ended.
+
+    Args:
+        bootstrap: `host:port[,host:port]`.
+        transactional_id: whoever else uses it is fenced from now on.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+
+    def __init__(self, bootstrap: str, transactional_id: str) -> None:
+        self._id = transactional_id
+        self._sink = Sink(bootstrap, linger_ms=1.0, transactional_id=transactional_id)
+        self._pool = ThreadPoolExecutor(1, "commit")
+        self._ending: Future[Any] | None = None
+        try:
+            # A transaction that was left open is aborted by this; until it is, Kafka says "wait".
+            self._sink.producer.init_transactions(COMMIT_S)
+        except KafkaException as error:
+            self.close()
+            raise BrokerError(
+                f"{bootstrap} does not open transactions: {error.args[0].str()}; is it reachable, "
+                "and are enough of its brokers up?"
+            ) from error
+
+    def begin(self) -> None:
+        """Open a transaction; the one before it has to be settled."""
+        try:
+            self._sink.producer.begin_transaction()
+        except KafkaException as error:
+            raise self._doubt(error, "begin a transaction") from error
+        failpoint("transaction begun")
+
+    def send(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        partitions: Sequence[int] | None = None,
+    ) -> None:
+        """Put records into the transaction."""
+        try:
+            self._sink.send(topic, values, keys=keys, partitions=partitions)
+        except KafkaException as error:
+            raise self._doubt(error, f"write to {topic}") from error
+        except DeliveryError as error:
+            raise DoubtError(f"{error}; start again") from error
+
+    def commit(self, proof: Callable[[], Any] = lambda: None) -> None:
+        """Begin to end the transaction; `proof` is called after it, on the same thread."""
+        failpoint("before commit")
+        self._ending = self._pool.submit(self._commit, proof)
+        failpoint("commit begun")
+
+    @property
+    def settled(self) -> bool:
+        """Say whether no commit is under way."""
+        return self._ending is None or self._ending.done()
+
+    def settle(self) -> Any:
+        """Wait for the commit that is under way, and give what its proof gave; None without one.
+
+        Raises:
+            DoubtError: a record was not acknowledged, or the end of the transaction is not known.
+            FencedError: another process took over the transactional id.
+        """
+        ending, self._ending = self._ending, None
+        return ending.result() if ending else None
+
+    def close(self) -> None:
+        """Let go of the broker; what is not committed never appears."""
+        self._pool.shutdown()
+
+    def _commit(self, proof: Callable[[], Any]) -> Any:
+        try:
+            self._sink.flush(COMMIT_S)
+            failpoint("flushed")
+            self._sink.producer.commit_transaction(COMMIT_S)
+        except KafkaException as error:
+            raise self._doubt(error, "commit") from error
+        except DeliveryError as error:
+            raise DoubtError(f"{error}; nothing was committed; start again") from error
+        failpoint("committed")
+        return proof()
+
+    def _doubt(self, error: KafkaException, doing: str) -> HeadraceError:
+        reason = error.args[0]
+        if reason.code() in _FENCED:
+            return FencedError(
+                f"{self._id}: fenced; another learner of this task has started, or this one stood "
+                f"still for more than {TRANSACTION_S:g} s; what it did not commit never appears"
+            )
+        return DoubtError(f"{self._id} cannot {doing}: {reason.str()}; start again")
+
+
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}

@@ -1,0 +1,316 @@
+"""Audit a service from Kafka alone: is every event accounted for, once, and was it learned so?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from stream import ledger
+from stream.errors import AuditError
+from stream.events import Prediction
+from stream.history import History, TopicHistory
+from stream.intake import Place
+from stream.kafka import TRANSACTION_S, Source, ends
+from stream.ledger import Entry, Record, seal
+from stream.rebuild import Counts, Rebuild
+from stream.recovery import begins_of
+from stream.task import Task
+from stream.trainer import Trainer
+
+READ = 16_384
+WAIT_S = 0.5
+FINDINGS = 20  # reported at most
+CAPACITY = 4096
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Audit:
+    """Report what was checked, and what is wrong."""
+
+    records: int = 0
+    runs: int = 0
+    epochs: int = 0
+    counts: Counts = field(default_factory=Counts)
+    absent: int = 0  # raw offsets that held no record when they were taken
+    predictions: int = 0  # read and found as the ledger says
+    expired: int = 0  # predicted, and gone by retention
+    checkpoints: int = 0  # announced states, recomputed and equal (deep)
+    recomputed: int = 0  # events learned again and equal (deep)
+    state: str | None = None  # digest of the state at the tip (deep)
+    seconds: float = 0.0
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Say whether nothing is wrong."""
+        return not self.findings
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what `--json` prints."""
+        return {"sound": self.sound, **msgspec.to_builtins(self)}
+
+    def found(self, what: str) -> None:
+        """Note something that is wrong."""
+        if len(self.findings) < FINDINGS:
+            self.findings.append(what)
+
+
+def verify(
+    task: Task,
+    bootstrap: str,
+    *,
+    deep: bool = False,
+    history: History | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Audit:
+    """Audit a running or stopped service.
+
+    The ledger is dense and chained, ranges abut, predictions are as many as it says and the very
+    bytes, nothing stands in the outputs that it does not know, no transaction is left open.
+
+    Args:
+        deep: learn the last run again from its beginning, and compare every outcome and state.
+        history: the raw events, for `deep`; default: the raw topic.
+
+    Raises:
+        AuditError: the ledger cannot be read as one.
+        HistoryError: with `deep`, raw events are gone.
+        BrokerError: no broker, or a topic is missing.
+    """
+    audit, started_s = Audit(), time.monotonic()
+    topic = task.output("ledger")
+    with ExitStack() as stack:
+        published = _Published(task, bootstrap)
+        stack.callback(published.close)
+        entries = []
+        walk = _Walk(audit)
+        for entry in ledger.read(bootstrap, topic):
+            walk.step(entry)
+            published.check(audit, entry.record)
+            entries.append(entry)
+            if not audit.records % 100:
+                on_progress("records", audit.records, 0)
+        published.rest(audit)
+        _dangling(audit, task, bootstrap)
+        if deep and audit.sound and entries:
+            raw = history or stack.enter_context(closing(TopicHistory(bootstrap, task.input.topic)))
+            _recompute(audit, task, raw, entries, on_progress)
+    audit.seconds = round(time.monotonic() - started_s, 3)
+    return audit
+
+
+class _Walk:
+    """Follow the ledger, record by record."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._last: Record | None = None
+        self._positions: Place = {}
+
+    def step(self, entry: Entry) -> None:
+        record, last, audit = entry.record, self._last, self._audit
+        where = f"ledger offset {entry.offset}, record {record.seq}"
+        if record.seq != (last.seq + 1 if last else 0):
+            audit.found(f"{where}: expected record {last.seq + 1 if last else 0}")
+        if seal(record, last.chain if last else "").chain != record.chain:
+            audit.found(f"{where}: its chain does not follow from what it says and the one before")
+        if last and record.epoch != last.epoch + bool(record.opening):
+            audit.found(f"{where}: epoch {record.epoch} after {last.epoch}: two learners wrote")
+        if last is None or record.run != last.run:
+            self._begin(record, where)
+        for each in record.consumed:
+            position = self._positions.get(each.partition, 0)
+            if each.start != position or each.stop <= each.start:
+                audit.found(
+                    f"{where}: takes offsets {each.start} to {each.stop} of partition "
+                    f"{each.partition}, where {position} was next"
+                )
+            self._positions[each.partition] = each.stop
+        span = sum(each.stop - each.start for each in record.consumed)
+        answered = record.used + record.rejected + record.repeated
+        if answered > span or record.used != sum(each.used for each in record.consumed):
+            audit.found(f"{where}: {answered} events answered of {span} offsets taken")
+        audit.absent += span - answered
+        audit.records += 1
+        audit.epochs += record.opening is not None
+        audit.counts.add(record)
+        self._last = record
+
+    def _begin(self, record: Record, where: str) -> None:
+        self._audit.runs += 1
+        self._positions = dict(begins_of(record))
+        if record.opening is None or record.opening.settings is None:
+            self._audit.found(f"{where}: run {record.run[:8]} begins without an opening")
+
+
+class _Published:
+    """Compare the predictions topic with the ledger, forward, each partition on its own."""
+
+    def __init__(self, task: Task, bootstrap: str) -> None:
+        self._bootstrap, self._topic = bootstrap, task.output("predictions")
+        first = Source(bootstrap, self._topic)
+        # What is committed now is in the ledger by the time that its end is read.
+        self._ends = first.ends()
+        first.close()
+        self._partitions = {p: _Values(bootstrap, self._topic, p) for p in first.partitions}
+
+    def check(self, audit: Audit, record: Record) -> None:
+        if not record.used:
+            return
+        total, whole = sha256(), True
+        for each in record.consumed:
+            values = self._partitions[each.partition]
+            if values.expired(each):
+                audit.expired += each.used
+                whole = False
+                continue
+            found = values.take(each.used)
+            if len(found) < each.used:
+                audit.found(
+                    f"record {record.seq}: {len(found)} predictions in {self._topic}/"
+                    f"{each.partition}, the ledger says {each.used}"
+                )
+                whole = False
+            total.update(b"".join(found))
+        if not whole:
+            return
+        audit.predictions += record.used
+        if total.hexdigest() != record.predictions:
+            audit.found(f"record {record.seq}: its predictions are not the bytes that were written")
+
+    def rest(self, audit: Audit) -> None:
+        for partition, values in self._partitions.items():
+            if extra := values.left_before(self._ends[partition]):
+                audit.found(
+                    f"{self._topic}/{partition}: {extra} predictions that the ledger does not know"
+                )
+
+    def close(self) -> None:
+        for values in self._partitions.values():
+            values.source.close()
+
+
+class _Values:
+    """Give the values of one partition forward."""
+
+    def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
+        self.source = Source(bootstrap, topic, partitions=[partition])
+        self._partition = partition
+        self._values: list[bytes] = []
+        self._offsets: list[int] = []
+        self._place = 0
+        self._first: Prediction | None = None
+        if self.source.begins[partition]:
+            self._fetch()
+            if self._values:
+                self._first = msgspec.json.decode(self._values[0], type=Prediction)
+
+    def expired(self, each: ledger.Consumed) -> bool:
+        """Say whether retention took predictions of this range: what is left begins later."""
+        if self._first is None:
+            return False
+        if each.start <= self._first.offset < each.stop:
+            at = [msgspec.json.decode(v, type=Prediction).offset for v in self._values[: each.used]]
+            self._place = next((n for n, offset in enumerate(at) if offset >= each.stop), len(at))
+            self._first = None
+        return True
+
+    def take(self, count: int) -> list[bytes]:
+        """Take the next `count` values; fewer at the end."""
+        while len(self._values) - self._place < count and self._fetch():
+            pass
+        found = self._values[self._place : self._place + count]
+        self._place += len(found)
+        return found
+
+    def left_before(self, end: int) -> int:
+        """Count what was not taken before offset `end`."""
+        while self.source.position[self._partition] < end and self._fetch():
+            pass
+        return sum(offset < end for offset in self._offsets[self._place :])
+
+    def _fetch(self) -> bool:
+        while self._partition not in self.source.ended:
+            if records := self.source.poll(READ, WAIT_S):
+                self._values = [*self._values[self._place :], *(v or b"" for v in records.values)]
+                self._offsets = [*self._offsets[self._place :], *records.offsets]
+                self._place = 0
+                return True
+        return False
+
+
+def _dangling(audit: Audit, task: Task, bootstrap: str) -> None:
+    """Wait for transactions that are open now; one that outlives its timeout hangs."""
+    stages = ("predictions", "metrics", "drift", "dead-letter", "ledger")
+    topics = list(map(task.output, stages))
+    written = ends(bootstrap, topics, committed=False)
+    give_up_s = time.monotonic() + TRANSACTION_S + 10
+    while late := [
+        place
+        for place, end in ends(bootstrap, topics, committed=True).items()
+        if end < written[place]
+    ]:
+        if time.monotonic() > give_up_s:
+            for topic, partition in late:
+                audit.found(f"{topic}/{partition}: a transaction was left open")
+            return
+        time.sleep(WAIT_S)
+
+
+def _recompute(
+    audit: Audit, task: Task, history: History, entries: list[Entry], on_progress: OnProgress
+) -> None:
+    """Learn the last run again from zero."""
+    records = [e.record for e in entries if e.record.run == entries[-1].record.run]
+    forgotten = [r.opening.recomputed[1] + 1 for r in records if r.opening and r.opening.recomputed]
+    proven_from = max(forgotten, default=0)
+    saved = [record.saved for record in records if record.saved]
+    states = {each.seq: each.state for each in saved if each.seq >= proven_from}
+    total = sum(record.used for record in records)
+    rebuild = Rebuild(task, Trainer(task, CAPACITY), history, proven_from=proven_from)
+    try:
+        for record in records:
+            rebuild.feed(record)
+            if record.seq in states:
+                if (state := rebuild.state()) != states[record.seq]:
+                    audit.found(
+                        f"record {record.seq}: the state comes out as {state[:16]}, the ledger "
+                        f"announced {states[record.seq][:16]}"
+                    )
+                audit.checkpoints += 1
+            on_progress("events learned again", rebuild.counts.events, total)
+        audit.state = rebuild.state()
+        audit.recomputed = rebuild.counts.events
+    except AuditError as error:
+        audit.found(str(error))
+
+
+def lines(audit: Audit) -> Iterator[str]:
+    """Tell a person."""
+    counts = audit.counts
+    yield (
+        f"{audit.records:,} records of {audit.runs} run{'s' * (audit.runs != 1)}, "
+        f"{audit.epochs:,} starts: {counts.events:,} events predicted, "
+        f"{counts.rejected:,} refused, {counts.repeated:,} repeated ids, "
+        f"{audit.absent:,} offsets without a record"
+    )
+    yield f"{counts.duplicates:,} rows came twice and were dropped, {counts.healed:,} were healed"
+    yield f"{audit.predictions:,} predictions are the bytes that the ledger says" + (
+        f", {audit.expired:,} are gone by retention" if audit.expired else ""
+    )
+    if audit.state:
+        yield (
+            f"{audit.recomputed:,} events learned again from zero, {audit.checkpoints:,} announced "
+            f"states equal; the state is {audit.state}"
+        )
+    yield from (f"WRONG  {finding}" for finding in audit.findings)
+    rate = counts.events / max(audit.seconds, 1e-9)
+    yield f"{'sound' if audit.sound else 'NOT SOUND'}; {audit.seconds:.1f} s, {rate:,.0f} events/s"

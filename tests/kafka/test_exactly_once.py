@@ -1,0 +1,327 @@
+"""One life of a learner after the other: each goes on where the ledger ends, or says why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from poison import TASK, good
+from test_learn import read, send
+
+from stream import ledger, recovery
+from stream.errors import FencedError, HistoryError, RecoveryError
+from stream.events import Records
+from stream.kafka import Sink
+from stream.learn import Progress, Safety, learn
+from stream.normalize import Normalizer
+from stream.task import Task, parse
+from stream.topics import ensure
+from stream.transactions import Transactions
+from stream.verify import verify
+
+NUMBERS = """
+name = "%s"
+[input]
+topic = "%s"
+[target]
+field = "label"
+kind = "classify"
+classes = ["no", "yes"]
+[features]
+x = { kind = "number" }
+y = { kind = "number" }
+"""
+
+
+@pytest.fixture
+def task(bootstrap: str) -> Task:
+    name = f"once-{uuid.uuid4().hex[:8]}"
+    made = parse(NUMBERS % (name, f"{name}.events"), "t")
+    ensure(bootstrap, made.topic_specs())
+    return made
+
+
+def life(
+    task: Task, bootstrap: str, state: str | None = None, origin: Any = "events", **options: Any
+) -> Progress:
+    """Run a learner to the end of its topic."""
+    micro_batch = options.pop("micro_batch", 64)
+    safety = Safety(state or os.environ["HEADRACE_STATE"], **options)
+    return learn(task, bootstrap, origin=origin, safety=safety, micro_batch=micro_batch, drain=True)
+
+
+def records_of(task: Task, bootstrap: str) -> list[ledger.Record]:
+    return [entry.record for entry in ledger.read(bootstrap, task.output("ledger"))]
+
+
+def last_state(task: Task, bootstrap: str) -> str:
+    return [r.saved.state for r in records_of(task, bootstrap) if r.saved][-1]
+
+
+def checkpoints(state: Path, task: Task) -> list[Path]:
+    return sorted((state / task.name).glob("*/*.json"))
+
+
+def test_three_lives_are_one(bootstrap: str, task: Task, tmp_path: Path) -> None:
+    """Three starts with three batch sizes lead to what one start leads to, and publish once."""
+    for part in range(3):
+        send(bootstrap, task.input.topic, [good(n) for n in range(100 * part, 100 * part + 100)])
+        done = life(task, bootstrap, micro_batch=(7, 64, 33)[part])
+        assert done.events == 100 * (part + 1)
+    offsets = [line["offset"] for line in read(bootstrap, task.output("predictions"))]
+    assert offsets == list(range(300))
+    lives = last_state(task, bootstrap)
+    life(task, bootstrap, state=str(tmp_path / "another"), from_scratch=True)
+    assert last_state(task, bootstrap) == lives
+    audit = verify(task, bootstrap, deep=True)
+    assert audit.findings == []
+    assert (audit.counts.events, audit.predictions, audit.recomputed) == (600, 600, 300)
+    assert (audit.runs, audit.epochs) == (2, 4)
+
+
+def test_without_checkpoints_history_leads_to_the_same_state(
+    bootstrap: str, task: Task, tmp_path: Path
+) -> None:
+    send(bootstrap, task.input.topic, [good(n) if n % 9 else b"poison" for n in range(200)])
+    life(task, bootstrap, micro_batch=16)
+    before = last_state(task, bootstrap)
+    lost = str(tmp_path / "lost")
+    send(bootstrap, task.input.topic, [good(200)])
+    assert life(task, bootstrap, state=lost).events == 178
+    audit = verify(task, bootstrap, deep=True)
+    assert (audit.findings, audit.checkpoints) == ([], 2)
+    assert last_state(task, bootstrap) != before
+    assert len(read(bootstrap, task.output("predictions"))) == 178
+
+
+def test_a_rotten_checkpoint_is_passed_over(bootstrap: str, task: Task) -> None:
+    state = Path(os.environ["HEADRACE_STATE"])
+    for start in (0, 50):
+        send(bootstrap, task.input.topic, [good(n) for n in range(start, start + 50)])
+        life(task, bootstrap)
+    older, newer = checkpoints(state, task)
+    arrays = newer.with_suffix(".safetensors")
+    arrays.write_bytes(arrays.read_bytes()[:-1] + b"\0")
+    notes: list[str] = []
+    learn(
+        task,
+        bootstrap,
+        origin="events",
+        safety=Safety(str(state)),
+        drain=True,
+        on_note=notes.append,
+    )
+    assert any(f"checkpoint of record {int(older.stem)} is sound" in note for note in notes)
+    assert any(newer.stem in note for note in notes)
+    assert verify(task, bootstrap, deep=True).findings == []
+
+
+def test_a_changed_task_is_told_and_nothing_is_touched(bootstrap: str, task: Task) -> None:
+    send(bootstrap, task.input.topic, [good(n) for n in range(30)])
+    life(task, bootstrap)
+    changed = task.model_copy(
+        update={"model": task.model.model_copy(update={"learning_rate": 0.01, "chunk": 4})}
+    )
+    for state in (None, "/tmp/nowhere-yet"):  # with a checkpoint, and without
+        with pytest.raises(RecoveryError) as error:
+            life(changed, bootstrap, state=state)
+        assert "model.chunk: 1 -> 4" in str(error.value)
+        assert "model.learning_rate: not there -> 0.01" in str(error.value)
+        assert "--from-scratch" in str(error.value)
+    assert life(changed, bootstrap, from_scratch=True).events == 30
+    topics = task.topics.model_copy(update={"retention_hours": 24})
+    assert life(changed.model_copy(update={"topics": topics}), bootstrap).events == 30
+
+
+def test_other_code_must_come_to_the_same_or_be_accepted(
+    bootstrap: str, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(bootstrap, task.input.topic, [good(n) for n in range(40)])
+    life(task, bootstrap, micro_batch=8)
+    place = str(tmp_path / "empty")
+    real = Normalizer._numeric
+
+    def other(*given: Any) -> Any:
+        return real(*given) ** 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Normalizer, "_numeric", other)
+        with pytest.raises(RecoveryError, match="record 1 of the ledger comes out otherwise"):
+            life(task, bootstrap, state=place)
+        assert life(task, bootstrap, state=place, accept_recompute=True).events == 40
+        send(bootstrap, task.input.topic, [good(40)])
+        life(task, bootstrap, state=place)
+        assert verify(task, bootstrap, deep=True).findings == []
+    opening = [r.opening for r in records_of(task, bootstrap) if r.opening][1]
+    assert opening.recomputed == (1, 6)
+    assert verify(task, bootstrap, deep=True).findings  # the code of before is now the other one
+
+
+def test_what_was_deleted_before_it_was_learned_is_told(bootstrap: str, task: Task) -> None:
+    from kafka import KafkaAdminClient, TopicPartition
+
+    send(bootstrap, task.input.topic, [good(n) for n in range(10)])
+    life(task, bootstrap)
+    send(bootstrap, task.input.topic, [good(n) for n in range(10, 30)])
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.delete_records({TopicPartition(task.input.topic, 0): 25})
+    with pytest.raises(HistoryError, match="offsets 10 to 24 were deleted"):
+        life(task, bootstrap)
+    assert life(task, bootstrap, accept_loss=True).events == 15
+    audit = verify(task, bootstrap)
+    assert (audit.findings, audit.absent) == ([], 15)
+    with pytest.raises(HistoryError, match="needed again and were deleted"):
+        life(task, bootstrap, state="/tmp/nowhere-yet")
+
+
+def test_gaps_and_garbage_among_features_are_healed_from_the_events(
+    bootstrap: str, task: Task, tmp_path: Path
+) -> None:
+    values: list[bytes | None] = [good(n) if n % 10 else b"poison" for n in range(120)]
+    send(bootstrap, task.input.topic, values)
+    raw = Records(task.input.topic, values, [b""] * 120, [0] * 120, list(range(120)), [1] * 120)
+    timed = read_timestamps(bootstrap, task.input.topic)
+    features, _ = Normalizer(task).features(raw._replace(timestamps_ms=timed))
+    rows = list(map(msgspec.msgpack.encode, features))
+    forged = msgspec.structs.replace(features[3], offset=10**9)
+    foreign = msgspec.structs.replace(features[3], numeric=b"1234")
+    sent = [
+        *rows[5:20],  # 0 to 4 never came
+        b"garbage",
+        *rows[10:25],  # 10 to 19 again
+        msgspec.msgpack.encode(foreign),
+        msgspec.msgpack.encode(forged),
+        *rows[60:100],  # 25 to 59 never came
+        rows[119],  # nor did 100 to 118
+    ]
+    send(bootstrap, task.output("features"), sent)
+    done = life(task, bootstrap, origin="features", micro_batch=16)
+    assert (done.events, done.rejected, done.healed) == (108, 12, 5 + 35 + 19)
+    assert done.duplicates == 10
+    healed = last_state(task, bootstrap)
+    assert [line["offset"] for line in read(bootstrap, task.output("predictions"))] == [
+        n for n in range(120) if n % 10
+    ]
+    assert verify(task, bootstrap, deep=True).findings == []
+    life(task, bootstrap, state=str(tmp_path / "fused"), from_scratch=True)
+    assert last_state(task, bootstrap) == healed
+
+
+def read_timestamps(bootstrap: str, topic: str) -> list[int]:
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    place = TopicPartition(topic, 0)
+    consumer.assign([place])
+    consumer.seek_to_beginning(place)
+    end, found = consumer.end_offsets([place])[place], []
+    while len(found) < end:
+        for records in consumer.poll(timeout_ms=500).values():
+            found += [record.timestamp for record in records]
+    consumer.close()
+    return found
+
+
+def test_records_that_nobody_may_see_are_no_events(bootstrap: str, task: Task) -> None:
+    """A raw topic written in transactions has offsets without records, at its end too."""
+    writer = Transactions(bootstrap, f"{task.name}.writer")
+    for part in range(3):
+        writer.begin()
+        writer.send(task.input.topic, [good(n) for n in range(10 * part, 10 * part + 10)])
+        writer.commit()
+        writer.settle()
+    writer.close()
+    assert life(task, bootstrap).events == 30
+    audit = verify(task, bootstrap, deep=True)
+    assert (audit.findings, audit.absent) == ([], 2)
+
+
+def test_a_second_learner_fences_the_first(bootstrap: str, task: Task) -> None:
+    first = Transactions(bootstrap, f"{task.name}.learn")
+    first.begin()
+    first.send(task.output("predictions"), [b"{}"])
+    send(bootstrap, task.input.topic, [good(n) for n in range(5)])
+    assert life(task, bootstrap).events == 5
+    first.commit()
+    with pytest.raises(FencedError):
+        first.settle()
+    first.close()
+    assert len(read(bootstrap, task.output("predictions"))) == 5
+    assert verify(task, bootstrap).findings == []
+
+
+def test_one_state_directory_holds_one_learner(bootstrap: str, task: Task) -> None:
+    place = os.environ["HEADRACE_STATE"]
+    run = recovery.run_of(task, bootstrap)
+    held = recovery.open_checkpoints(task, place, run, None).lock()
+    with held, pytest.raises(RecoveryError, match=task.name):
+        life(task, bootstrap)
+
+
+def test_an_audit_names_what_is_wrong(bootstrap: str, task: Task) -> None:
+    send(bootstrap, task.input.topic, [good(n) for n in range(50)])
+    life(task, bootstrap, micro_batch=10)
+    sink = Sink(bootstrap)
+    sink.send(task.output("predictions"), [b"{}"])
+    sink.flush()
+    (finding,) = verify(task, bootstrap).findings
+    assert "1 predictions that the ledger does not know" in finding
+    last = records_of(task, bootstrap)[-1]
+    forged = msgspec.structs.replace(last, seq=last.seq + 1, used=3)
+    sink.send(task.output("ledger"), [ledger.encode(forged)])
+    sink.flush()
+    found = "\n".join(verify(task, bootstrap).findings)
+    assert "its chain does not follow" in found
+    assert "3 events answered of 0" in found
+
+
+def test_a_transaction_that_hangs_is_found(
+    bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.verify.TRANSACTION_S", -10)
+    life(task, bootstrap)
+    other = Transactions(bootstrap, f"{task.name}.other")
+    other.begin()
+    other.send(task.output("drift"), [b"{}"])
+    other._sink.flush()
+    assert any("left open" in finding for finding in verify(task, bootstrap).findings)
+    other.commit()
+    other.settle()
+    other.close()
+
+
+def test_the_dry_run_tells_and_changes_nothing(bootstrap: str, task: Task) -> None:
+    def plan() -> recovery.Plan:
+        run = recovery.run_of(task, bootstrap)
+        place = os.environ["HEADRACE_STATE"]
+        kept = recovery.open_checkpoints(task, place, run, None)
+        return recovery.plan(task, bootstrap, kept, run)
+
+    assert "a new run begins" in plan().words()[0]
+    send(bootstrap, task.input.topic, [good(n) for n in range(20)])
+    life(task, bootstrap)
+    before = records_of(task, bootstrap)
+    words = "\n".join(plan().words())
+    assert f"ends with record {len(before) - 1}" in words
+    assert "is sound" in words
+    assert records_of(task, bootstrap) == before
+
+
+def test_excluded_entities_are_refused(bootstrap: str) -> None:
+    name = f"without-{uuid.uuid4().hex[:8]}"
+    text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
+    made = parse(
+        text.replace('entity = "entity"', 'entity = "entity"\nexclude = ["station-1"]'), ""
+    )
+    ensure(bootstrap, made.topic_specs())
+    send(bootstrap, made.input.topic, [good(n) for n in range(9)])
+    assert life(made, bootstrap).rejected == 3
+    letters = read(bootstrap, made.output("dead-letter"))
+    assert {letter["code"] for letter in letters} == {"excluded"}
+    assert [json.loads(good(n))["entity"] for n in (1, 4, 7)] == ["station-1"] * 3
+    assert [letter["offset"] for letter in letters] == [1, 4, 7]
