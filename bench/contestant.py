@@ -22,6 +22,11 @@ from stream.kafka import Source
 CONTESTANTS = {
     "fill": "bench.ours",
     "headrace": "bench.ours",
+    "headrace_1024": "bench.ours",
+    "headrace_chunk_32": "bench.ours",
+    "at_least_once": "bench.ours",
+    "at_least_once_1024": "bench.ours",
+    "verify": "bench.ours",
     "normalize": "bench.ours",
     "consume": "bench.ours",
     "produce": "bench.ours",
@@ -30,6 +35,8 @@ CONTESTANTS = {
     "pace": "bench.latency",
     "river_logistic": "bench.peers",
     "river_hoeffding_tree": "bench.peers",
+    "quix_river_logistic": "bench.peers",
+    "quix_river_logistic_exactly_once": "bench.peers",
     "faust_river_logistic": "bench.peers",
 }
 SILENT_S = 60.0

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from itertools import cycle, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
 from bench import workload
 from bench.contestant import Outputs, Score
-from bench.workload import MICRO_BATCH, in_memory
-from stream.errors import DeliveryError
+from bench.plain import without_transactions
+from bench.workload import MICRO_BATCH, in_memory, with_chunk
+from stream.errors import AuditError, DeliveryError
 from stream.events import Prediction
 from stream.kafka import Sink, Source
-from stream.task import load
+from stream.task import Task, load
 
 DISTINCT = 400_000  # more than the ids that a learner remembers, so none counts as repeated
 
@@ -34,8 +36,35 @@ def fill(bootstrap: str, task: Path, events: int) -> Score:
 
 
 def headrace(bootstrap: str, task: Path, events: int) -> Score:
-    """Learn the raw topic, normalising in the learner, one optimizer step for each event."""
-    from stream.learn import Progress, learn
+    """Learn the raw topic exactly once, normalising here, one optimizer step for each event."""
+    return _learn(bootstrap, load(task), MICRO_BATCH)
+
+
+def headrace_1024(bootstrap: str, task: Path, events: int) -> Score:
+    """The same with four times as many transactions."""
+    return _learn(bootstrap, load(task), 1024)
+
+
+def headrace_chunk_32(bootstrap: str, task: Path, events: int) -> Score:
+    """The same with a step for every 32 events, and half as many transactions."""
+    return _learn(bootstrap, with_chunk(load(task), 32), 8192)
+
+
+def at_least_once(bootstrap: str, task: Path, events: int) -> Score:
+    """The same loop without transactions and without reading back."""
+    with without_transactions():
+        return _learn(bootstrap, load(task), MICRO_BATCH)
+
+
+def at_least_once_1024(bootstrap: str, task: Path, events: int) -> Score:
+    """The same with the small micro-batch."""
+    with without_transactions():
+        return _learn(bootstrap, load(task), 1024)
+
+
+def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
+    """Time the service from its readiness, compiled and with its ledger open, to its end."""
+    from stream.learn import Progress, Safety, learn
 
     started_s = ended_s = 0.0
 
@@ -43,20 +72,34 @@ def headrace(bootstrap: str, task: Path, events: int) -> Score:
         nonlocal started_s
         started_s = time.perf_counter()
 
-    def on_progress(progress: Progress) -> None:  # the last one comes after the flush
+    def on_progress(progress: Progress) -> None:  # the last one comes when all is certain
         nonlocal ended_s
         ended_s = time.perf_counter()
 
-    done = learn(
-        load(task),
-        bootstrap,
-        origin="events",
-        micro_batch=MICRO_BATCH,
-        drain=True,
-        on_ready=on_ready,
-        on_progress=on_progress,
-    )
+    with TemporaryDirectory() as state:
+        done = learn(
+            task,
+            bootstrap,
+            origin="events",
+            safety=Safety(state, from_scratch=True),
+            micro_batch=micro_batch,
+            drain=True,
+            on_ready=on_ready,
+            on_progress=on_progress,
+        )
     return Score(done.events, ended_s - started_s)
+
+
+def verify(bootstrap: str, task: Path, events: int) -> Score:
+    """Audit all that the learners of this task have published."""
+    from stream.verify import verify as audit
+
+    start_s = time.perf_counter()
+    found = audit(load(task), bootstrap)
+    seconds = time.perf_counter() - start_s
+    if not found.sound:
+        raise AuditError(f"bench: {found.findings[0]}")
+    return Score(found.counts.events, seconds)
 
 
 def normalize(bootstrap: str, task: Path, events: int) -> Score:

@@ -6,6 +6,8 @@ most once, check no event and count nothing.
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from bench.contestant import Outputs, Score
 from bench.workload import PEERS
 from stream import workers
+from stream.errors import HeadraceError
 from stream.task import load
 
 BATCH = 1000
@@ -38,6 +41,26 @@ def faust_river_logistic(bootstrap: str, task: Path, events: int) -> Score:
     command = [sys.executable, "-m", "bench.faust_river", bootstrap, str(task)]
     workers.keep_running(command, 1, stop=seen)
     return seen.score()
+
+
+def quix_river_logistic(bootstrap: str, task: Path, events: int) -> Score:
+    """The logistic regression in Quix Streams, at least once, its default."""
+    return _quix(bootstrap, task, events, "at-least-once")
+
+
+def quix_river_logistic_exactly_once(bootstrap: str, task: Path, events: int) -> Score:
+    """The same with Quix Streams' transactions."""
+    return _quix(bootstrap, task, events, "exactly-once")
+
+
+def _quix(bootstrap: str, task: Path, events: int, guarantee: str) -> Score:
+    loaded, script = load(task), Path(__file__).with_name("quix_river.py")
+    command = ["uv", "run", "--no-project", "--script", str(script), bootstrap]
+    asked = (loaded.input.topic, loaded.output(PEERS), str(events), guarantee)
+    done = subprocess.run([*command, *asked], capture_output=True, text=True)
+    if done.returncode:
+        raise HeadraceError(f"Quix Streams failed: {(done.stderr.splitlines() or ['?'])[-1]}")
+    return Score(*json.loads(done.stdout.splitlines()[-1]))
 
 
 def make_logistic() -> Any:

@@ -13,7 +13,12 @@ from bench.contestant import Score
 from bench.workload import PEERS
 from stream.errors import UsageError
 
-FAST_PEERS = ("river_logistic",)
+VARIANTS = ("headrace_1024", "headrace_chunk_32", "at_least_once", "at_least_once_1024")
+FAST_PEERS = (
+    "river_logistic",
+    "quix_river_logistic",
+    "quix_river_logistic_exactly_once",
+)
 SLOW_PEERS = ("river_hoeffding_tree", "faust_river_logistic")
 STAGES = ("consume", "produce", "decode", "step")
 SLOW_EVENTS = 60_000  # enough for those that take ten times as long
@@ -55,13 +60,16 @@ def run(
         path, task = place.task()
         output, rival_output = task.output("predictions"), task.output(PEERS)
         filled = place.run("fill", path, events, output=task.input.topic)
-        entrants = {"headrace": output} | dict.fromkeys(FAST_PEERS if peers else (), rival_output)
+        entrants = dict.fromkeys(("headrace", *VARIANTS), output)
+        entrants |= dict.fromkeys(FAST_PEERS if peers else (), rival_output)
         turns: dict[str, list[Score]] = {name: [] for name in entrants}
         for _ in range(rounds):
             for name, topic in entrants.items():
                 turns[name].append(place.run(name, path, events, output=topic))
         ours = turns.pop("headrace")
-        rivals = {name: median(score.rate for score in scores) for name, scores in turns.items()}
+        rates = {name: median(score.rate for score in scores) for name, scores in turns.items()}
+        variants = {name: rates.pop(name) for name in VARIANTS}
+        rivals = rates
         for name in SLOW_PEERS if peers else ():
             rivals[name] = place.run(name, path, few, output=rival_output).rate
         normalized = place.run("normalize", path, few, output=task.output("features"))
@@ -78,6 +86,11 @@ def run(
             "normalize_events_per_second": round(normalized.rate),
             "produce_events_per_second": round(filled.rate),
         },
+        "variants": {name: round(found) for name, found in variants.items()},
+        "cost_of_exactly_once": {
+            "1024": round(1 - variants["headrace_1024"] / variants["at_least_once_1024"], 3),
+            "4096": round(1 - rate / variants["at_least_once"], 3),
+        },
         "peers": {name: {"events_per_second": round(found)} for name, found in rivals.items()},
         "limits": {name: round(found) for name, found in limits.items()},
         "ratios": {name: round(rate / found, 2) for name, found in rivals.items()},
@@ -90,7 +103,12 @@ def table(found: dict[str, Any]) -> str:
     """Write the result of `run` as Markdown, for a person."""
     ours, few = found["headrace"], min(found["events"], SLOW_EVENTS)
     measured = dict.fromkeys((*SLOW_PEERS, "normalize"), few)
-    speeds = [("headrace learn, fused", ours["events_per_second"], 1.0, found["events"])]
+    whole = ours["events_per_second"]
+    speeds = [
+        ("headrace learn, fused, exactly once, micro-batch 4,096", whole, 1.0, found["events"])
+    ]
+    for name, speed in found["variants"].items():
+        speeds.append((NAMES[name], speed, round(whole / speed, 2), found["events"]))
     for name, peer in found["peers"].items():
         each = (peer["events_per_second"], found["ratios"][name])
         speeds.append((NAMES.get(name, name), *each, measured.get(name, found["events"])))
@@ -107,17 +125,29 @@ def table(found: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             _markdown(("events to predictions", "events/s", "headrace is x", "over events"), rows),
+            "Exactly once costs "
+            + " and ".join(
+                f"{100 * cost:.0f} % at micro-batch {int(size):,}"
+                for size, cost in found["cost_of_exactly_once"].items()
+            )
+            + " of the same loop's speed at least once.",
             _markdown(("parts", "events/s"), parts),
             f"Latency at {latency.RATE:,} events/s: p50 {ours['p50_ms']:.1f} ms, "
             f"p99 {ours['p99_ms']:.1f} ms. Peak memory {ours['peak_rss_mb']:,.0f} MiB.",
-            f"Headrace and fast peers: median of {ROUNDS} runs, in turns; all others once, slow "
-            f"ones and the Faust worker over {few:,} events. Kafka and all processes on "
+            f"Headrace, its variants and fast peers: median of {ROUNDS} runs, in turns; all "
+            f"others once, slow ones and the Faust worker over {few:,} events. Kafka and all on "
             f"{place['cores']} cores, {place['cpu']}, Python {place['python']}, {versions}.",
         )
     )
 
 
 NAMES = {
+    "headrace_1024": "the same, micro-batch 1,024",
+    "headrace_chunk_32": "the same, micro-batch 8,192, a step for each 32 events",
+    "at_least_once": "the same loop without transactions, micro-batch 4,096",
+    "at_least_once_1024": "the same loop without transactions, micro-batch 1,024",
+    "quix_river_logistic": "River logistic regression, Quix Streams, at least once",
+    "quix_river_logistic_exactly_once": "River logistic regression, Quix Streams, exactly once",
     "river_logistic": "River logistic regression, confluent-kafka",
     "river_hoeffding_tree": "River Hoeffding tree, confluent-kafka",
     "faust_river_logistic": "River logistic regression, Faust agent",

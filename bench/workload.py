@@ -67,6 +67,11 @@ def write_task(folder: Path, name: str) -> Task:
     return load(path)
 
 
+def with_chunk(task: Task, chunk: int) -> Task:
+    """Give the task with an optimizer step for every `chunk` events."""
+    return task.model_copy(update={"model": task.model.model_copy(update={"chunk": chunk})})
+
+
 def task_path(folder: Path, name: str) -> Path:
     """Say where the task file is."""
     return folder / f"{name}.toml"

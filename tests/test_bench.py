@@ -23,6 +23,8 @@ FOUND: dict[str, Any] = {
         "normalize_events_per_second": 8_000,
         "produce_events_per_second": 70_000,
     },
+    "variants": {"headrace_1024": 60_000},
+    "cost_of_exactly_once": {"1024": 0.2, "4096": 0.05},
     "peers": {"river_logistic": {"events_per_second": 30_000}},
     "limits": {"consume": 900_000, "produce": 500_000, "decode": 300_000, "step": 200_000},
     "ratios": {"river_logistic": 3.0},

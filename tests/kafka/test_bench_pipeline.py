@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from bench.pipeline import run, table
+from bench.pipeline import VARIANTS, run, table
 from stream.topics import list_topics
 
 
@@ -16,7 +16,11 @@ def test_the_pipeline_is_measured_and_nothing_is_left(bootstrap: str) -> None:
         latency_s=0.5,
         on_progress=notes.append,
     )
-    assert set(found) == {"headrace", "peers", "limits", "ratios", "machine", "events"}
+    assert set(found) == {
+        *("headrace", "variants", "cost_of_exactly_once", "peers"),
+        *("limits", "ratios", "machine", "events"),
+    }
+    assert set(found["variants"]) == set(VARIANTS)
     assert set(found["limits"]) == {"consume", "produce", "decode", "step"}
     assert all(speed > 0 for speed in found["limits"].values())
     ours = found["headrace"]
