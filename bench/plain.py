@@ -16,19 +16,18 @@ class Plain:
 
     def __init__(self, bootstrap: str, transactional_id: str) -> None:
         self._sink = Sink(bootstrap)
-        self._said: Any = None
-        self.settled = True
+        self._proofs: list[Any] = []
         self.send = self._sink.send
         self.begin = self._sink.check
 
     def commit(self, proof: Callable[[], Any] = lambda: None) -> None:
         """Ask for nothing."""
-        self._said = proof()
+        self._proofs.append(proof())
 
-    def settle(self) -> Any:
+    def settle(self, *, leave: int = 0) -> list[Any]:
         """Wait for nothing."""
-        said, self._said = self._said, None
-        return said
+        proofs, self._proofs = self._proofs, []
+        return proofs
 
     def close(self) -> None:
         """Wait for the acknowledgements."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from stream import fingerprint, recovery
-from stream.errors import FencedError
+from stream.errors import AuditError, FencedError, RecoveryError
 from stream.events import DeadLetter
 from stream.failpoint import failpoint
 from stream.intake import FromEvents, FromFeatures, Intake, Place, Taken
@@ -110,9 +110,9 @@ def learn(
         DoubtError, FencedError: what was written is not certain, or is another's to write.
     """
     with ExitStack() as stack:
-        service = Service(task, bootstrap, origin, safety, micro_batch, on_note, stack)
+        service = Service(task, bootstrap, origin, safety, micro_batch, on_progress, on_note, stack)
         on_ready()
-        return service.run(drain=drain, stop=stop, on_progress=on_progress)
+        return service.run(drain=drain, stop=stop)
 
 
 class Service:
@@ -125,10 +125,12 @@ class Service:
         origin: Origin,
         safety: Safety,
         micro_batch: int,
+        on_progress: Callable[[Progress], None],
         on_note: Callable[[str], None],
         stack: ExitStack,
     ) -> None:
-        self._task, self._encode = task, msgspec.json.Encoder().encode
+        self._task, self._on_progress = task, on_progress
+        self._encode = msgspec.json.Encoder().encode
         run = recovery.run_of(task, bootstrap, from_scratch=safety.from_scratch)
         checkpoints = recovery.open_checkpoints(task, safety.place, run, safety.key)
         stack.enter_context(checkpoints.lock())
@@ -141,10 +143,19 @@ class Service:
             raise FencedError(f"another learner of {task.name} began at this moment; start again")
         for line in found.words():
             on_note(line)
-        self._trainer = Trainer(task, micro_batch)
-        recomputed = recovery.recover(
-            found, task, self._trainer, bootstrap, accept_recompute=safety.accept_recompute
-        )
+        self._trainer, recomputed = Trainer(task, micro_batch), None
+        try:
+            recovery.recover(found, task, self._trainer, bootstrap)
+        except AuditError as error:
+            if not safety.accept_recompute:
+                raise RecoveryError(
+                    f"{error}. Put back the code and the task of then; or learn all again as the "
+                    "code is now (--accept-recompute); or begin --from-scratch"
+                ) from error
+            found = recovery.plan(task, bootstrap, checkpoints, run, from_zero=True)
+            recomputed = found.records
+            self._trainer = Trainer(task, micro_batch)
+            recovery.recover(found, task, self._trainer, bootstrap, proven=False)
         failpoint("recovered")
         self._positions, self._reading = found.positions, found.reading
         starts = recovery.reach(task, bootstrap, self._positions, accept_loss=safety.accept_loss)
@@ -165,9 +176,7 @@ class Service:
         self._seq = self._ledger.seq  # of the batch that is submitted next, after the opening
         self._open(new=found.new, begins=dict(found.positions), recomputed=recomputed)
 
-    def run(
-        self, *, drain: bool, stop: Callable[[], bool], on_progress: Callable[[Progress], None]
-    ) -> Progress:
+    def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
         """Loop: XLA works on batch k while k - 1 is published, k - 2 committed, k + 1 decoded."""
         gc.collect()
         gc.freeze()  # millions of short-lived tuples: let the collector look at them alone
@@ -182,12 +191,13 @@ class Service:
                 if self._work:
                     watchdog.alive(f"publishing record {self._ledger.seq}")
                     self._publish(self._work)
+                else:
+                    self._idle()
                 self._work = work
-                self._attend(on_progress)
                 if ends and not self._work and self._intake.reached(ends):
                     break
             watchdog.alive("ending")
-            return self._end(on_progress)
+            return self._end()
 
     def _open(self, *, new: bool, begins: Place, recomputed: tuple[int, int] | None) -> None:
         """Write who learns from here on; certain before the first event is taken."""
@@ -239,9 +249,10 @@ class Service:
         for partition in rows.partition:
             used[partition] = used.get(partition, 0) + 1
         letters = list(map(self._encode, work.letters))
-        self._settle()
+        self._settle(leave=1)
         self._commit(
             [
+                *self._metrics(),
                 Output("predictions", predictions, rows.key, rows.partition),
                 Output("drift", list(map(self._encode, alarms))),
                 Output(
@@ -274,36 +285,40 @@ class Service:
         self._transactions.begin()
         self._transactions.send(self._ledger.topic, [encode_record(record)])
         failpoint("record sent")
-        for output in outputs:
-            topic = self._task.output(output.stage)
-            self._transactions.send(
-                topic, output.values, keys=output.keys, partitions=output.partitions
-            )
-            failpoint(f"{output.stage} sent")
+        self._send(outputs)
         self._transactions.commit(lambda: self._ledger.confirm(record))
 
-    def _settle(self) -> None:
-        """Wait until what was committed is certain."""
-        entry: Entry | None = self._transactions.settle()
-        if entry:
-            failpoint("confirmed")
-            self._last = entry
-            self._saver.confirmed(entry)
+    def _send(self, outputs: Sequence[Output]) -> None:
+        for stage, values, keys, partitions in outputs:
+            topic = self._task.output(stage)
+            self._transactions.send(topic, values, keys=keys, partitions=partitions)
+            failpoint(f"{stage} sent")
 
-    def _attend(self, on_progress: Callable[[Progress], None]) -> None:
-        """Look after what is under way: a commit, a checkpoint, metrics."""
-        if not self._transactions.settled:
-            return
-        self._settle()
-        if time.monotonic() - self._reported[0] >= METRICS_EVERY_S:
-            on_progress(self._report())
+    def _settle(self, *, leave: int = 0) -> None:
+        """Wait until what was committed is certain, but for the last `leave` transactions."""
+        for entry in self._transactions.settle(leave=leave):
+            if entry:
+                failpoint("confirmed")
+                self._last: Entry = entry
+                self._saver.confirmed(entry)
 
-    def _report(self) -> Progress:
-        """Measure, and publish the measure to `<task>.metrics`; nothing may be under way."""
+    def _idle(self) -> None:
+        """Look after what is under way while there is nothing to publish."""
+        self._settle(leave=2)
+        if metrics := self._metrics():
+            self._settle(leave=1)
+            self._transactions.begin()
+            self._send(metrics)
+            self._transactions.commit()
+
+    def _metrics(self, *, last: bool = False) -> list[Output]:
+        """Measure and tell, when it is time to; publish the measure if there is anything new."""
         now_s, (before_s, events) = time.monotonic(), self._reported
+        if now_s - before_s < METRICS_EVERY_S and not last:
+            return []
         self._reported = (now_s, self._counts.events)
         age_s = self._saver.age_s
-        progress = Progress(
+        self._progress = Progress(
             **asdict(self._counts),
             lag=self._intake.lag(),
             events_per_second=(self._counts.events - events) / max(now_s - before_s, 1e-9),
@@ -311,19 +326,18 @@ class Service:
             checkpoint_age_s=None if age_s is None else round(age_s, 1),
             report=self._trainer.report(),
         )
-        if self._counts.events > events:
-            record = asdict(progress) | {
-                "time_ms": time.time_ns() // 1_000_000,
-                "learned": self._trainer.learned,
-                "events_per_second": round(progress.events_per_second, 1),
-            }
-            record |= record.pop("report")
-            self._transactions.begin()
-            self._transactions.send(self._task.output("metrics"), [self._encode(record)])
-            self._transactions.commit()
-        return progress
+        if not last:
+            self._on_progress(self._progress)
+        if self._counts.events == events:
+            return []
+        record = asdict(self._progress) | {
+            "time_ms": time.time_ns() // 1_000_000,
+            "learned": self._trainer.learned,
+            "events_per_second": round(self._progress.events_per_second, 1),
+        }
+        return [Output("metrics", [self._encode(record | record.pop("report"))])]
 
-    def _end(self, on_progress: Callable[[Progress], None]) -> Progress:
+    def _end(self) -> Progress:
         """Publish what is left, and leave a checkpoint that the ledger knows of."""
         if self._work:
             self._publish(self._work)
@@ -333,10 +347,9 @@ class Service:
             self._save(self._ledger.seq - 1)
             self._saver.confirmed(self._last)
             self._saver.finish()
-        progress = self._report()
-        self._settle()
-        if saved := self._saver.news():
-            self._commit(saved=saved)
+        metrics, saved = self._metrics(last=True), self._saver.news()
+        if metrics or saved:
+            self._commit(metrics, saved=saved)
             self._settle()
-        on_progress(progress)
-        return progress
+        self._on_progress(self._progress)
+        return self._progress

@@ -42,6 +42,13 @@ class Plan:
         """Say whether a run begins here."""
         return self.tip is None or self.tip.record.run != self.run
 
+    @property
+    def records(self) -> tuple[int, int] | None:
+        """Give the first and the last record to learn again."""
+        if self.tip is None or not self.to_learn:
+            return None
+        return self.tip.record.seq - self.to_learn + 1, self.tip.record.seq
+
     def words(self) -> list[str]:
         """Tell a person."""
         if self.tip is None or self.new:
@@ -66,8 +73,14 @@ def run_of(task: Task, bootstrap: str, *, from_scratch: bool = False) -> str:
     return uuid.uuid4().hex if tip is None or from_scratch else tip.record.run
 
 
-def plan(task: Task, bootstrap: str, checkpoints: Checkpoints, run: str) -> Plan:
+def plan(
+    task: Task, bootstrap: str, checkpoints: Checkpoints, run: str, *, from_zero: bool = False
+) -> Plan:
     """Look at ledger and checkpoints, and change nothing.
+
+    Args:
+        run: the one that goes on, or begins.
+        from_zero: pass over the checkpoints.
 
     Raises:
         RecoveryError: the task is another than the ledger's; names what differs.
@@ -90,7 +103,8 @@ def plan(task: Task, bootstrap: str, checkpoints: Checkpoints, run: str) -> Plan
         return not others
 
     found = Plan(run, tip, {}, {}, Counts())
-    usable = checkpoints.newest(shapes_of(task), at_most=tip.record.seq, accept=sound)
+    most = -1 if from_zero else tip.record.seq
+    usable = checkpoints.newest(shapes_of(task), at_most=most, accept=sound)
     if others:
         raise _other_task(task, run_opening(bootstrap, topic, run).record)
     found.problems += checkpoints.problems
@@ -123,42 +137,30 @@ def recover(
     trainer: Trainer,
     bootstrap: str,
     *,
-    accept_recompute: bool = False,
+    proven: bool = True,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[int, int] | None:
+) -> None:
     """Bring the trainer, and the plan's positions and counts, to the tip of the ledger.
 
-    Publishes nothing. Every outcome is compared with the ledger's, unless `accept_recompute`.
-
-    Returns:
-        the records whose outcome was not compared; None if all were.
+    Publishes nothing. Every outcome is compared with the ledger's, if `proven`.
 
     Raises:
-        RecoveryError: an outcome differs, or raw events are gone; says what can be done.
+        AuditError: an outcome differs.
+        HistoryError: raw events are gone.
     """
     if found.tensors is not None and found.manifest is not None:
         trainer.restore(found.tensors, found.manifest.counts["learned"])
     if found.new or found.tip is None:
-        return None
-    first, last = found.tip.record.seq - found.to_learn + 1, found.tip.record.seq
+        return
     with closing(TopicHistory(bootstrap, task.input.topic)) as history:
-        proven_from = last + 1 if accept_recompute else 0
+        proven_from = 0 if proven else found.tip.record.seq + 1
         rebuild = Rebuild(task, trainer, history, proven_from=proven_from)
-        try:
-            for entry in ledger.read(bootstrap, task.output("ledger"), found.start):
-                follow(found.positions, found.reading, entry.record)
-                found.counts.add(entry.record)
-                rebuild.feed(entry.record)
-                on_progress(rebuild.counts.events, found.events)
-            rebuild.finish()
-        except HistoryError:
-            raise
-        except AuditError as error:
-            raise RecoveryError(
-                f"{error}. Put back the code and the task of then; or go on with what is learned "
-                "now (--accept-recompute); or begin --from-scratch"
-            ) from error
-    return (first, last) if accept_recompute and found.to_learn else None
+        for entry in ledger.read(bootstrap, task.output("ledger"), found.start):
+            follow(found.positions, found.reading, entry.record)
+            found.counts.add(entry.record)
+            rebuild.feed(entry.record)
+            on_progress(rebuild.counts.events, found.events)
+        rebuild.finish()
 
 
 def follow(positions: Place, reading: Place, record: Record) -> None:

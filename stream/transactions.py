@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from threading import Event
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -18,11 +20,12 @@ COMMIT_S = 20.0
 class Transactions:
     """Write records that appear together or not at all, one transaction after the other.
 
-    `begin`, `send`, `commit`, `settle`: the commit runs on a thread of its own, so that the next
-    micro-batch is decoded meanwhile. Kafka takes no new transaction before the markers of the last
-    one are written, and the client then waits for 20 ms: a proof that reads something back spares
-    that wait. There is no abort: whoever meets an error here must end the
-    process and let recovery read the ledger, since no client knows how a failed commit ended.
+    `begin`, `send`, `commit`, then at some time `settle`. The end of a transaction is waited for
+    on a thread, while the next one is written by a second producer: a transaction is begun only
+    when all records of the one before are in the log, and ended only when the one before is proven,
+    so the log and the readers see one order. There is no abort: whoever meets an error here must
+    end the process and let recovery read the ledger, since no client knows how a failed commit
+    ended; what follows a failed transaction is never committed.
 
     Args:
         bootstrap: `host:port[,host:port]`.
@@ -34,12 +37,15 @@ class Transactions:
 
     def __init__(self, bootstrap: str, transactional_id: str) -> None:
         self._id = transactional_id
-        self._sink = Sink(bootstrap, linger_ms=1.0, transactional_id=transactional_id)
-        self._pool = ThreadPoolExecutor(1, "commit")
-        self._ending: Future[Any] | None = None
+        ids = [f"{transactional_id}.{turn}" for turn in range(2)]
+        self._pool = ThreadPoolExecutor(len(ids), "commit")
+        self._sinks = [Sink(bootstrap, linger_ms=1.0, transactional_id=each) for each in ids]
+        self._under_way: deque[_Ending] = deque()
         try:
             # A transaction that was left open is aborted by this; until it is, Kafka says "wait".
-            self._sink.producer.init_transactions(COMMIT_S)
+            list(
+                self._pool.map(lambda sink: sink.producer.init_transactions(COMMIT_S), self._sinks)
+            )
         except KafkaException as error:
             self.close()
             raise BrokerError(
@@ -48,9 +54,12 @@ class Transactions:
             ) from error
 
     def begin(self) -> None:
-        """Open a transaction; the one before it has to be settled."""
+        """Open a transaction; one before it may be under way, with its records in the log."""
+        if self._under_way:
+            self._under_way[-1].written.wait()
+        self._sinks.reverse()  # the first one is written now, the second may be about to end
         try:
-            self._sink.producer.begin_transaction()
+            self._sinks[0].producer.begin_transaction()
         except KafkaException as error:
             raise self._doubt(error, "begin a transaction") from error
         failpoint("transaction begun")
@@ -65,42 +74,49 @@ class Transactions:
     ) -> None:
         """Put records into the transaction."""
         try:
-            self._sink.send(topic, values, keys=keys, partitions=partitions)
+            self._sinks[0].send(topic, values, keys=keys, partitions=partitions)
         except KafkaException as error:
             raise self._doubt(error, f"write to {topic}") from error
         except DeliveryError as error:
             raise DoubtError(f"{error}; start again") from error
 
     def commit(self, proof: Callable[[], Any] = lambda: None) -> None:
-        """Begin to end the transaction; `proof` is called after it, on the same thread."""
+        """Begin to end the transaction; `proof` is called after it, and its answer is kept."""
         failpoint("before commit")
-        self._ending = self._pool.submit(self._commit, proof)
+        before = self._under_way[-1].done if self._under_way else None
+        written = Event()
+        job = self._pool.submit(self._commit, self._sinks[0], before, written, proof)
+        self._under_way.append(_Ending(written, job))
         failpoint("commit begun")
 
-    @property
-    def settled(self) -> bool:
-        """Say whether no commit is under way."""
-        return self._ending is None or self._ending.done()
-
-    def settle(self) -> Any:
-        """Wait for the commit that is under way, and give what its proof gave; None without one.
+    def settle(self, *, leave: int = 0) -> list[Any]:
+        """Give the proofs that are in; wait until no more than `leave` are to come.
 
         Raises:
-            DoubtError: a record was not acknowledged, or the end of the transaction is not known.
+            DoubtError: a record was not acknowledged, or the end of a transaction is not known.
             FencedError: another process took over the transactional id.
         """
-        ending, self._ending = self._ending, None
-        return ending.result() if ending else None
+        proofs = []
+        while self._under_way and (len(self._under_way) > leave or self._under_way[0].done.done()):
+            proofs.append(self._under_way.popleft().done.result())
+        return proofs
 
     def close(self) -> None:
         """Let go of the broker; what is not committed never appears."""
         self._pool.shutdown()
 
-    def _commit(self, proof: Callable[[], Any]) -> Any:
+    def _commit(
+        self, sink: Sink, before: Future[Any] | None, written: Event, proof: Callable[[], Any]
+    ) -> Any:
         try:
-            self._sink.flush(COMMIT_S)
+            try:
+                sink.flush(COMMIT_S)
+            finally:
+                written.set()
             failpoint("flushed")
-            self._sink.producer.commit_transaction(COMMIT_S)
+            if before:
+                before.result()
+            sink.producer.commit_transaction(COMMIT_S)
         except KafkaException as error:
             raise self._doubt(error, "commit") from error
         except DeliveryError as error:
@@ -116,6 +132,13 @@ class Transactions:
                 f"still for more than {TRANSACTION_S:g} s; what it did not commit never appears"
             )
         return DoubtError(f"{self._id} cannot {doing}: {reason.str()}; start again")
+
+
+class _Ending(NamedTuple):
+    """Hold a transaction that is about to end."""
+
+    written: Event  # its records are in the log, or never will be
+    done: Future[Any]
 
 
 _FENCED = {

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from stream.cli import archive, cluster, history, offline, pipeline
+from stream.cli import archive, audit, cluster, offline, pipeline, replay
 from stream.errors import HeadraceError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (pipeline, offline, history, archive, cluster):
+for commands in (pipeline, offline, audit, replay, archive, cluster):
     commands.add_to(app)
 
 

@@ -288,7 +288,7 @@ def test_a_transaction_that_hangs_is_found(
     other = Transactions(bootstrap, f"{task.name}.other")
     other.begin()
     other.send(task.output("drift"), [b"{}"])
-    other._sink.flush()
+    other._sinks[0].flush()
     assert any("left open" in finding for finding in verify(task, bootstrap).findings)
     other.commit()
     other.settle()

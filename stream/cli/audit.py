@@ -1,4 +1,4 @@
-"""Commands about what has happened: verify, replay, state, archive."""
+"""The command that audits: verify."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stream.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of, s
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
+    """Register the command."""
     app.command()(verify)
 
 

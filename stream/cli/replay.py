@@ -1,0 +1,258 @@
+"""The commands `replay` and `state`: run history again, exactly or otherwise."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stream import task as tasks
+from stream.cli.console import (
+    AsJson,
+    Bootstrap,
+    StateKey,
+    Stop,
+    TaskFile,
+    bar,
+    bootstrap_of,
+    read_key,
+    say,
+)
+from stream.errors import UsageError
+
+if TYPE_CHECKING:
+    from stream.compare import Comparison
+    from stream.replay import Replayed
+
+Archive = Annotated[
+    str | None,
+    typer.Option(
+        help="Read raw events from this archive (`headrace archive`) instead of the topic.",
+        metavar="DIR|URL",
+    ),
+]
+MOMENT = "OFFSET|TIME|#RECORD"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (replay, state):
+        app.command(no_args_is_help=True)(command)
+
+
+def replay(
+    task: TaskFile,
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", help="Begin here, with a fresh model: not proven.", metavar=MOMENT),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="End here; default: what is learned now.", metavar=MOMENT)
+    ] = None,
+    speed: Annotated[
+        str, typer.Option(help="max, or so much faster than event time.", metavar="max|100x")
+    ] = "max",
+    to_topic: Annotated[
+        str | None,
+        typer.Option(help="Publish the predictions to this new topic.", metavar="TOPIC"),
+    ] = None,
+    archive: Archive = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Learn it otherwise too, and compare.", metavar="KEY=VALUE"),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the metrics: .png, .svg or .html.", metavar="FILE"),
+    ] = None,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn again what the ledger says was learned, in its order, and prove it bit for bit.
+
+    It reads alone, so it runs beside the live learner. A TIME (RFC 3339, UTC) is when it was
+    learned; an OFFSET is of a raw event (PARTITION:OFFSET where there are several partitions),
+    which is the last one learned, or with --from the first; #RECORD is a record of the ledger.
+    Exit code 8: history comes out otherwise than the ledger says, from the record that is named.
+
+    With --set the same events are learned a second time with a changed task, and the two are
+    compared event by event; the verdict holds with 95 % confidence however often you look.
+    --to-topic then gets the predictions of the changed task.
+
+        headrace replay power.toml
+
+        headrace replay power.toml --until 2026-03-01T12:00:00Z --archive s3://history/kafka
+
+        headrace replay power.toml --set model.learning_rate=0.01 --plot rates.png
+
+        headrace replay power.toml --set 'input.exclude=["sensor-7"]' --json
+
+        headrace replay power.toml --from '#812' --speed 100x --to-topic power.replayed
+    """
+    from stream import compare
+    from stream import replay as replays
+    from stream.moment import parse_moment
+
+    loaded = tasks.load(task)
+    factor = _factor(speed)
+    moments = [None if text is None else parse_moment(text) for text in (begin, until)]
+    changed = compare.changed_task(loaded, settings) if settings else None
+    if plot:
+        compare.check_plot(plot)
+    address, stop = bootstrap_of(bootstrap), Stop()
+    gc.freeze()  # millions of short-lived tuples: let the collector look at them alone
+    gc.set_threshold(100_000, 20, 100)
+    with bar("replaying", None, quiet=as_json, unit="events") as update:
+        found = replays.replay(
+            loaded,
+            address,
+            begin=moments[0],
+            until=moments[1],
+            archive=archive,
+            changed=changed,
+            to_topic=to_topic,
+            speed=factor,
+            points=replays.POINTS if plot else 0,
+            stop=stop,
+            on_progress=_shown_by(update),
+        )
+    if plot and found.curve:
+        compare.draw(loaded, found.curve, plot)
+    if as_json:
+        say(found.as_json())
+        return
+    _tell(found)
+    if found.comparison:
+        _tell_comparison(found, found.comparison, classes=bool(loaded.target.classes))
+
+
+def state(
+    task: TaskFile,
+    at: Annotated[str, typer.Option(help="The moment.", metavar=MOMENT)],
+    to: Annotated[str, typer.Option(help="Where the checkpoint goes.", metavar="DIR|URL")],
+    archive: Archive = None,
+    state_key: StateKey = None,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the state that the learner had at a moment of its past, as a checkpoint.
+
+    It is learned again from the beginning and proven like a replay, bit for bit. OFFSET, TIME and
+    #RECORD are as in `headrace replay --until`. After a whole record, a learner that is given
+    the directory goes on from there: headrace learn TASK --state DIR.
+
+        headrace state power.toml --at '#812' --to /tmp/then
+
+        headrace state power.toml --at 2026-03-01T12:00:00Z --to /tmp/then --archive /mnt/history
+    """
+    from stream import replay as replays
+    from stream.moment import parse_moment
+
+    loaded, key, moment = tasks.load(task), read_key(state_key), parse_moment(at)
+    with bar("rebuilding", None, quiet=as_json, unit="events") as update:
+        kept = replays.state(
+            loaded,
+            bootstrap_of(bootstrap),
+            moment,
+            to,
+            archive=archive,
+            key=key,
+            on_progress=_shown_by(update),
+        )
+    if as_json:
+        say({"manifest": asdict(kept.manifest), "replayed": kept.replayed.as_json()})
+        return
+    _tell(kept.replayed)
+    say(f"written to {to} as a checkpoint:")
+    for name, value in asdict(kept.manifest).items():
+        say(f"  {name}: {value}")
+
+
+def _factor(text: str) -> float | None:
+    """Read a speed: 100.0 for `100x`, None for `max`."""
+    if text == "max":
+        return None
+    try:
+        factor = float(text.removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise UsageError(f"--speed {text}: expected max, or a factor above 0, such as 100x")
+    return factor
+
+
+def _shown_by(update: Callable[..., None]) -> Callable[[int, int], None]:
+    return lambda done, total: update(done, f"of {total:,}")
+
+
+def _tell(found: Replayed) -> None:
+    """Print for a person what was learned, how well, and what is proven."""
+    pace = (found.events + found.refused) / max(found.seconds, 1e-9)
+    first, last = found.records
+    say(
+        f"run {found.run[:8]}, records #{first:,} to #{last:,}: {found.events:,} events, "
+        f"{found.refused:,} refused, {found.seconds:.1f} s, {pace:,.0f} events/s"
+    )
+    if found.stopped:
+        say("stopped before the end, as you said")
+    say(f"state {found.state}")
+    say(_proof(found))
+    if found.published:
+        say(f"{found.published:,} predictions published")
+    _table({"headrace": found.metrics} | found.baselines)
+
+
+def _proof(found: Replayed) -> str:
+    """Say how much of it is what was learned then."""
+    said = f"equal to the ledger: {found.equal:,} of {found.batches:,} records"
+    if found.checkpoints:
+        said += f", and {found.checkpoints:,} states that it announces"
+    if found.equal < found.batches:
+        said += (
+            "; the others cannot be compared: learning began later, or they were learned by other "
+            "code"
+        )
+    if found.part is not None:
+        said += f"; record #{found.part:,} was learned in part, which cannot be compared"
+    return said
+
+
+def _tell_comparison(found: Replayed, other: Comparison, *, classes: bool) -> None:
+    """Print for a person what the changed task would have made of it."""
+    say(f"changed: {'; '.join(other.changes) or 'nothing'}")
+    shown: dict[str, Any] = {"as it was": found.metrics, "changed": other.metrics}
+    _table(shown | {"difference": other.differences})
+    low, high, sign = 100 * other.low, 100 * other.high, 100 * other.gain
+    what = (
+        f"accuracy {sign:+.2f} points, between {low:+.2f} and {high:+.2f}"
+        if classes
+        else f"nearer more often than farther by {sign:+.2f} points, between {low:+.2f} and "
+        f"{high:+.2f}"
+    )
+    say(f"{other.verdict}: {what} with 95 % confidence, over {other.pairs:,} events of both")
+
+
+def _table(lines: dict[str, Any]) -> None:
+    """Print metrics, over all events and in the window."""
+    from rich.console import Console
+    from rich.table import Table
+
+    first = next(iter(lines.values()))
+    metrics = [name for name in first["all"] if name != "events"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for scope, words in (("all", ""), ("window", ", last 1,000")):
+        for name, scopes in lines.items():
+            values = [scopes[scope].get(metric) for metric in metrics]
+            table.add_row(f"{name.replace('_', ' ')}{words}", *map(_number, values))
+    Console(highlight=False).print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
