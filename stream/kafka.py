@@ -55,6 +55,7 @@ class Source:
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "queued.max.messages.kbytes": 16_384,
+                "fetch.wait.max.ms": 50,  # how late the end of a partition is noticed
                 "fetch.queue.backoff.ms": 5,
                 "fetch.error.backoff.ms": 100,
                 "log_level": 0,

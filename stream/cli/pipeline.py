@@ -265,3 +265,20 @@ def bench_memory(
     from bench.memory import memory
 
     say(memory(events=events, bootstrap=bootstrap, on_progress=lambda note: notes.print(note)))
+
+
+@bench_app.command("history")
+def bench_history(
+    events: Annotated[int, typer.Option(help="Events behind it.", min=10_000)] = 10_000_000,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure recovery after kill -9, verify, archive, and replay, with so many events behind."""
+    from bench.history import history, table
+
+    found = history(
+        events=events,
+        bootstrap=bootstrap,
+        on_progress=lambda note: None if as_json else notes.print(note),
+    )
+    say(found if as_json else table(found))
