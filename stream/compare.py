@@ -313,10 +313,16 @@ def draw(task: Task, points: Sequence[Point], path: Path) -> None:
         lines["changed"] = [p.other["window"] if p.other else {} for p in points]
     for name in points[-1].report["baselines"]:
         lines[name.replace("_", " ")] = [p.report["baselines"][name]["window"] for p in points]
+    highest = 0.0
     for name, scores in lines.items():
-        style = "-" if name in ("as it was", "changed") else ":"
+        ours = name in ("as it was", "changed")
         values = [math.nan if (v := s.get(metric)) is None else v for s in scores]
+        style = "-" if ours else ":"
         axes.plot([p.events for p in points], values, style, label=name, linewidth=1.3)
+        if ours:
+            highest = max([highest, *(value for value in values if value > 0)])
+    if metric == "mae" and highest:  # a baseline far off must not flatten what matters
+        axes.set_ylim(0, 1.5 * highest)
     axes.set_xlabel("events")
     axes.set_ylabel("accuracy" if metric == "accuracy" else "mean absolute error")
     axes.set_title(f"{task.name}: fading window of {task.spec.window:,} events", fontsize=10)

@@ -113,6 +113,7 @@ class FromFeatures:
         self._looked = self._positions | starts  # raw offsets up to which nothing is left to heal
         self._reading = dict(self._source.position)
         self._waiting = Records(task.output("features"), [], [], [], [], [])
+        self._duplicates = 0  # dropped since the last micro-batch
         self.lag, self.ends = self._source.lag, self._source.ends
 
     def take(self, most: int, timeout_s: float) -> Taken | None:
@@ -124,7 +125,7 @@ class FromFeatures:
                 return None
             self._waiting = records
         fresh: list[tuple[Feature, bytes | None]] = []
-        gap, place, duplicates = None, 0, 0
+        gap, place = None, 0
         values, keys, partitions, offsets = self._waiting[1:5]
         for place, raw in enumerate(values):
             feature = self._row(raw)
@@ -139,14 +140,14 @@ class FromFeatures:
                     self._looked[at] = offset + 1
                     fresh.append((feature, keys[place]))
                 else:
-                    duplicates += 1
+                    self._duplicates += 1
             self._reading[partitions[place]] = offsets[place] + 1
         else:
             place = len(values)
         self._waiting = cut(self._waiting, place, None)
         if gap and not fresh:
-            return self._heal(gap, duplicates)
-        return self._batch(fresh, duplicates)
+            return self._heal(gap)
+        return self._batch(fresh)
 
     def reached(self, ends: Place) -> bool:
         """Say whether everything before `ends` was taken."""
@@ -176,7 +177,7 @@ class FromFeatures:
                 return None
         return Range(feature.partition, start, min(feature.offset, start + most))
 
-    def _heal(self, gap: Range, duplicates: int) -> Taken | None:
+    def _heal(self, gap: Range) -> Taken | None:
         with closing(TopicHistory(self._bootstrap, self._task.input.topic)) as history:
             records = history.read([gap])
         self._looked[gap.partition] = gap.stop
@@ -188,13 +189,18 @@ class FromFeatures:
             rows,
             letters,
             len(letters),
-            duplicates,
+            self._dropped(),
             len(records.values),
             dict(self._reading),
         )
 
-    def _batch(self, fresh: list[tuple[Feature, bytes | None]], duplicates: int) -> Taken | None:
-        if not fresh and not duplicates:
+    def _dropped(self) -> int:
+        """Give, once, how many rows were dropped since the last micro-batch."""
+        dropped, self._duplicates = self._duplicates, 0
+        return dropped
+
+    def _batch(self, fresh: list[tuple[Feature, bytes | None]]) -> Taken | None:
+        if not fresh and not self._duplicates:
             return None
         fresh.sort(key=lambda pair: pair[0].partition)  # stable: offsets ascend within each
         features = [feature for feature, _ in fresh]
@@ -207,7 +213,7 @@ class FromFeatures:
             ranges.append(Range(feature.partition, start, feature.offset + 1))
         rows = rows_of(self._task, features, [key for _, key in fresh])
         rejected = len(features) - len(rows.id)
-        return Taken(ranges, rows, [], rejected, duplicates, 0, dict(self._reading))
+        return Taken(ranges, rows, [], rejected, self._dropped(), 0, dict(self._reading))
 
 
 def advance(positions: Place, records: Records) -> list[Range]:

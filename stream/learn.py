@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from stream import fingerprint, recovery
-from stream.errors import AuditError, FencedError, RecoveryError
+from stream.errors import FencedError
 from stream.events import DeadLetter
 from stream.failpoint import failpoint
 from stream.intake import FromEvents, FromFeatures, Intake, Place, Taken
@@ -23,7 +23,7 @@ from stream.ledger import encode as encode_record
 from stream.normalize import Rows
 from stream.saver import Saver
 from stream.task import Task
-from stream.trainer import Pending, Trainer
+from stream.trainer import Pending
 from stream.transactions import Transactions
 from stream.watchdog import Watchdog
 
@@ -138,24 +138,17 @@ class Service:
         stack.callback(self._transactions.close)
         failpoint("fenced")
         # Only now that nobody else can write, what the ledger says is the last word.
-        found = recovery.plan(task, bootstrap, checkpoints, run)
+        found, self._trainer, recomputed = recovery.come_back(
+            task,
+            bootstrap,
+            checkpoints,
+            run,
+            capacity=micro_batch,
+            accept_recompute=safety.accept_recompute,
+            on_note=on_note,
+        )
         if found.new and found.tip and not safety.from_scratch:
             raise FencedError(f"another learner of {task.name} began at this moment; start again")
-        for line in found.words():
-            on_note(line)
-        self._trainer, recomputed = Trainer(task, micro_batch), None
-        try:
-            recovery.recover(found, task, self._trainer, bootstrap)
-        except AuditError as error:
-            if not safety.accept_recompute:
-                raise RecoveryError(
-                    f"{error}. Put back the code and the task of then; or learn all again as the "
-                    "code is now (--accept-recompute); or begin --from-scratch"
-                ) from error
-            found = recovery.plan(task, bootstrap, checkpoints, run, from_zero=True)
-            recomputed = found.records
-            self._trainer = Trainer(task, micro_batch)
-            recovery.recover(found, task, self._trainer, bootstrap, proven=False)
         failpoint("recovered")
         self._positions, self._reading = found.positions, found.reading
         starts = recovery.reach(task, bootstrap, self._positions, accept_loss=safety.accept_loss)

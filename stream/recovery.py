@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -18,6 +19,8 @@ from stream.ledger import Entry, Record
 from stream.rebuild import Counts, Rebuild
 from stream.task import Task
 from stream.trainer import Tensors, Trainer, shapes_of
+
+TELL_S = 5.0
 
 
 @dataclass
@@ -131,27 +134,63 @@ def open_checkpoints(task: Task, place: str, run: str, key: bytes | None) -> Che
     return Checkpoints(f"{place.rstrip('/')}/{task.name}", run=run, key=key)
 
 
-def recover(
+def come_back(
+    task: Task,
+    bootstrap: str,
+    checkpoints: Checkpoints,
+    run: str,
+    *,
+    capacity: int,
+    accept_recompute: bool,
+    on_note: Callable[[str], None],
+) -> tuple[Plan, Trainer, tuple[int, int] | None]:
+    """Make a trainer that stands at the tip of the ledger; nobody else may be writing to that.
+
+    Publishes nothing. Every outcome is compared with the ledger's. Where one differs, and that is
+    accepted, all is learned again from zero, so that the state is what this code makes of history.
+
+    Returns:
+        the plan, its positions and counts at the tip; the trainer; and the records whose outcome
+        was not compared, None if all were.
+
+    Raises:
+        RecoveryError: an outcome differs, or raw events are gone; says what can be done.
+    """
+    found = plan(task, bootstrap, checkpoints, run)
+    for line in found.words():
+        on_note(line)
+    trainer = Trainer(task, capacity)
+    try:
+        _learn_again(found, task, trainer, bootstrap, on_note)
+        return found, trainer, None
+    except AuditError as error:
+        if not accept_recompute:
+            raise RecoveryError(
+                f"{error}. Put back the code and the task of then; or learn all again as the code "
+                "is now (--accept-recompute); or begin --from-scratch"
+            ) from error
+    found = plan(task, bootstrap, checkpoints, run, from_zero=True)
+    recomputed = found.records
+    trainer = Trainer(task, capacity)
+    _learn_again(found, task, trainer, bootstrap, on_note, proven=False)
+    return found, trainer, recomputed
+
+
+def _learn_again(
     found: Plan,
     task: Task,
     trainer: Trainer,
     bootstrap: str,
+    on_note: Callable[[str], None],
     *,
     proven: bool = True,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Bring the trainer, and the plan's positions and counts, to the tip of the ledger.
-
-    Publishes nothing. Every outcome is compared with the ledger's, if `proven`.
-
-    Raises:
-        AuditError: an outcome differs.
-        HistoryError: raw events are gone.
-    """
+    """Bring the trainer, and the plan's positions and counts, to the tip of the ledger."""
     if found.tensors is not None and found.manifest is not None:
         trainer.restore(found.tensors, found.manifest.counts["learned"])
     if found.new or found.tip is None:
         return
+    told_s = time.monotonic()
     with closing(TopicHistory(bootstrap, task.input.topic)) as history:
         proven_from = 0 if proven else found.tip.record.seq + 1
         rebuild = Rebuild(task, trainer, history, proven_from=proven_from)
@@ -159,7 +198,9 @@ def recover(
             follow(found.positions, found.reading, entry.record)
             found.counts.add(entry.record)
             rebuild.feed(entry.record)
-            on_progress(rebuild.counts.events, found.events)
+            if time.monotonic() - told_s > TELL_S:
+                told_s = time.monotonic()
+                on_note(f"learned again: {rebuild.counts.events:,} of {found.events:,} events")
         rebuild.finish()
 
 

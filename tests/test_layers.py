@@ -61,7 +61,10 @@ def test_arrows_go_one_way() -> None:
 
 @pytest.mark.parametrize(
     ("library", "door"),
-    [("faust", {"stream/app.py"}), ("confluent_kafka", {"stream/kafka.py", "stream/transactions.py"})],
+    [
+        ("faust", {"stream/app.py"}),
+        ("confluent_kafka", {"stream/kafka.py", "stream/transactions.py"}),
+    ],
 )
 def test_each_client_has_one_door(library: str, door: set[str]) -> None:
     assert users(library) == door

@@ -168,8 +168,8 @@ def state(
         return
     _tell(kept.replayed)
     say(f"written to {to} as a checkpoint:")
-    for name, value in asdict(kept.manifest).items():
-        say(f"  {name}: {value}")
+    for name in ("run", "seq", "positions", "counts", "state"):
+        say(f"  {name}: {getattr(kept.manifest, name)}")
 
 
 def _factor(text: str) -> float | None:

@@ -1,0 +1,102 @@
+"""A task whose learners are about to have a hard time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from forge import Forge, Forged
+from oracle import Verdict, newest_state
+
+from stream.events import Records
+from stream.normalize import Normalizer
+from stream.task import Task
+from stream.trainer import Trainer
+
+CAPACITY = 1024
+
+
+@dataclass
+class Case:
+    """Hold a task with topics of its own, and start learners of it."""
+
+    task: Task
+    path: Path
+    bootstrap: str
+    home: Path
+    forge: Forge
+
+    @property
+    def acks(self) -> Path:
+        """Say where the producers' acknowledgements are kept."""
+        return self.home / "acks"
+
+    def state(self, name: str = "state") -> Path:
+        """Say where a learner keeps its checkpoints."""
+        return self.home / name
+
+    def learn(
+        self,
+        *options: str,
+        state: str = "state",
+        bootstrap: str = "",
+        checkpoint_events: int = 500,
+        settings: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> Forged:
+        """Start a learner that writes checkpoints often; see `Forge.start`."""
+        return self.forge.start(
+            "learn",
+            str(self.path),
+            *("-b", bootstrap or self.bootstrap),
+            *("--state", str(self.state(state))),
+            "--json",
+            *options,
+            settings={"stream.saver.EVERY_EVENTS": checkpoint_events, "stream.saver.EVERY_S": 1.0}
+            | (settings or {}),
+            **more,
+        )
+
+    def relay(self, lives: Iterable[dict[str, Any]]) -> Iterator[Forged]:
+        """Start learners, one after the other; the next one compiles while one lives."""
+        ahead: Forged | None = None
+        for life in lives:
+            following = self.learn("--micro-batch", str(life.pop("size")), held=True, **life)
+            if ahead:
+                yield ahead.go()
+            ahead = following
+        if ahead:
+            yield ahead.go()
+
+    def drain(self, *options: str, state: str = "state", **more: Any) -> dict[str, Any]:
+        """Learn what is left, undisturbed, and give the learner's last word."""
+        done = self.learn("--drain", *options, state=state, **more)
+        assert done.wait(120) == 0, done.errors
+        return done.lines[-1]
+
+    def same_state_from_zero(self, *options: str) -> str:
+        """Check I3: one that has nothing but ledger and events comes to the same state."""
+        _, faulty = newest_state(self.state(), self.task.name)
+        self.drain(*options, state="from-zero")
+        _, fresh = newest_state(self.state("from-zero"), self.task.name)
+        assert fresh == faulty, "I3: rebuilt from zero, the state is another"
+        return fresh
+
+    def undisturbed(self, verdict: Verdict) -> None:
+        """Check I10: the same is said where neither poison nor a fault ever was."""
+        trainer, normalizer = Trainer(self.task, CAPACITY), Normalizer(self.task)
+        said: list[Any] = []
+        for first in range(0, len(verdict.raw), CAPACITY):
+            values: list[bytes | None] = [*verdict.raw[first : first + CAPACITY]]
+            zeros = [0] * len(values)
+            rows, refused = normalizer.normalize(
+                Records("x", values, [None] * len(values), zeros, zeros, [])
+            )
+            assert not refused
+            said += trainer.predictions(trainer.collect(trainer.submit(rows)))
+        for line, wanted in zip(verdict.lines, map(msgspec.to_builtins, said), strict=True):
+            place = {"partition": line["partition"], "offset": line["offset"]}
+            assert line == wanted | place, "I10: without the poison, another thing is said"

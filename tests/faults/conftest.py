@@ -1,0 +1,111 @@
+"""What the fault tests share: a forge of learners, tasks of their own, and two sizes.
+
+The quick size runs with everything else; `pytest -m faults` runs the thorough one.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from case import Case
+from forge import Forge
+from poison import TASK
+
+from stream.task import parse
+
+SMALL = """
+[model]
+hidden = [8]
+embedding = 4
+table_bits = 10
+"""
+
+
+def _thorough(config: pytest.Config) -> bool:
+    return "faults" in config.option.markexpr
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what lies here, and give it time where it is thorough."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("kafka")
+            item.add_marker("faults")
+            item.add_marker(pytest.mark.timeout(5400 if _thorough(config) else 900))
+
+
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Say whether `-m faults` was asked for: large figures, and tests that are skipped else."""
+    return _thorough(request.config)
+
+
+@pytest.fixture
+def long(thorough: bool) -> None:
+    """Leave a test out of the quick run."""
+    if not thorough:
+        pytest.skip("long: run with -m faults")
+
+
+TOLD = pytest.StashKey[list[str]]()
+Tell = Callable[[str], None]
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """Give a function that puts a line of figures below the test run's results."""
+
+    def say(line: str) -> None:
+        request.config.stash.setdefault(TOLD, []).append(line)
+        request.node.user_properties.append(("told", line))
+
+    return say
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests told."""
+    if told := terminalreporter.config.stash.get(TOLD, []):
+        terminalreporter.section("faults")
+        for line in told:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """Give the process that learners are forked from."""
+    made = Forge(tmp_path_factory.mktemp("forge"))
+    yield made
+    made.close()
+
+
+MakeCase = Callable[..., Case]
+
+
+@pytest.fixture
+def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
+    """Give a function that makes a task with its topics on a broker; ends what it started."""
+
+    from stream.topics import ensure
+
+    def make(bootstrap: str, partitions: int = 4) -> Case:
+        name = f"fault-{uuid.uuid4().hex[:8]}"
+        text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
+        home = tmp_path / name
+        home.mkdir(mode=0o700)
+        path = home / "task.toml"
+        path.write_text(f"{text}{SMALL}[topics]\npartitions = {partitions}\n")
+        task = parse(path.read_text(), str(path))
+        ensure(bootstrap, task.topic_specs())
+        return Case(task, path, bootstrap, home, forge)
+
+    yield make
+    forge.clear()
+
+
+@pytest.fixture
+def case(bootstrap: str, make_case: MakeCase) -> Case:
+    """Give a task on the broker that all tests share."""
+    return make_case(bootstrap)

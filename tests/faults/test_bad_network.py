@@ -1,0 +1,59 @@
+"""T6: replies of EndTxn and Produce come late or never; the client retries, or nobody knows."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from case import Case
+from nodes import free_ports, make_nodes
+from oracle import Oracle
+from proxy import END_TRANSACTION, PRODUCE, Proxy
+from supervisor import Supervisor
+from traffic import Feeder, Witness
+
+
+def test_replies_that_never_come_lose_and_double_nothing(
+    make_case: Callable[[str], Case], tmp_path: Path, thorough: bool, tell: Callable[[str], None]
+) -> None:
+    (transactions, late_s), chance = (200, 5.0) if thorough else (25, 3.0), random.Random(6)
+    (port,) = free_ports(1)
+    (node,) = make_nodes(tmp_path / "kafka", 1, advertised=port)
+    good = False
+
+    def hurts(key: int) -> str:
+        share = {END_TRANSACTION: 0.3, PRODUCE: 0.1}.get(key, 0)
+        return chance.choice(("late", "cut")) if not good and chance.random() < share else ""
+
+    try:
+        with Proxy(port, node.port, hurts, late_s=late_s) as proxy:
+            case = make_case(f"127.0.0.1:{port}")
+            outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
+            with (
+                Witness(case.bootstrap, outputs) as witness,
+                Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=100) as feeder,
+                Supervisor(
+                    case, "--micro-batch", "64", settings={"stream.transactions.COMMIT_S": 2.5}
+                ) as supervisor,
+            ):
+                give_up_s = time.monotonic() + 40 * transactions
+                while proxy.requests[END_TRANSACTION] < transactions:
+                    assert time.monotonic() < give_up_s, proxy.requests
+                    time.sleep(0.1)
+                good = True
+                feeder.close()
+            assert set(supervisor.codes) <= {3, 5, 6}, (supervisor.codes, supervisor.errors)
+            case.drain()
+            Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks, witness)
+            case.same_state_from_zero()
+            assert proxy.hurt[END_TRANSACTION, "cut"]
+            assert proxy.hurt[END_TRANSACTION, "late"]
+    finally:
+        node.close()
+    tell(
+        f"T6: {proxy.requests[END_TRANSACTION]} transactions, hurt: {dict(proxy.hurt)}; learners "
+        f"ended with {dict(Counter(supervisor.codes))}"
+    )

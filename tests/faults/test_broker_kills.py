@@ -1,0 +1,112 @@
+"""T4: Kafka itself is killed with -9; learners end or wait, are started again, and lose nothing."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from case import Case
+from nodes import Node, make_nodes
+from oracle import Oracle
+from supervisor import Supervisor
+from traffic import Feeder, Witness
+
+ENDS = {3, 5, 6}  # no broker, a commit in doubt, a transaction that Kafka gave up
+
+
+def test_a_broker_that_dies_takes_nothing_along(
+    make_case: Callable[[str], Case], tmp_path: Path, thorough: bool, tell: Callable[[str], None]
+) -> None:
+    (node,) = make_nodes(tmp_path / "kafka", 1)
+    bootstrap = f"127.0.0.1:{node.port}"
+    case = make_case(bootstrap)
+    (rounds, down_s), chance = (5, 20.0) if thorough else (2, 3.0), random.Random(4)
+
+    def kill() -> None:
+        node.kill()
+        time.sleep(chance.uniform(0, down_s))
+        node.start()
+        node.wait_started()
+
+    try:
+        codes = live_through(case, kill, rounds)
+    finally:
+        node.close()
+    tell(f"T4: {rounds} kills of the broker; learners ended with {codes}")
+
+
+def test_leaders_that_are_chased_take_nothing_along(
+    make_case: Callable[[str], Case], tmp_path: Path, long: None, tell: Callable[[str], None]
+) -> None:
+    nodes = make_nodes(tmp_path / "kafka", 3)
+    case = make_case(",".join(f"127.0.0.1:{node.port}" for node in nodes))
+
+    def kill() -> None:
+        leader = nodes[leader_of(case.bootstrap, case.task.output("ledger")) - 1]
+        leader.kill()
+        time.sleep(23)  # as Kafka's own tests: 18 s of a session, and 5 s of grace
+        leader.start()
+        leader.wait_started()
+        wait_in_sync(nodes, case)
+
+    try:
+        codes = live_through(case, kill, 5)
+    finally:
+        for node in nodes:
+            node.close()
+    tell(f"T4: 5 leaders killed in a cluster of 3; learners ended with {codes}")
+
+
+def live_through(case: Case, kill: Callable[[], None], rounds: int) -> list[int]:
+    """Have Kafka killed while events come and are learned; give the codes that learners gave."""
+    ledger = case.task.output("ledger")
+    with Witness(case.bootstrap, [case.task.output("predictions"), ledger]) as witness:
+        with (
+            Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=150),
+            Supervisor(case, "--micro-batch", "64") as supervisor,
+        ):
+            for _ in range(rounds):
+                wait_for_news(witness, ledger, supervisor)
+                kill()
+            wait_for_news(witness, ledger, supervisor)
+        assert set(supervisor.codes) <= ENDS, (supervisor.codes, supervisor.errors)
+        case.drain()
+    Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks, witness)
+    case.same_state_from_zero()
+    return supervisor.codes
+
+
+def wait_for_news(witness: Witness, ledger: str, supervisor: Supervisor) -> None:
+    """Wait until three more records are seen: a silent hang would end here."""
+    seen = len(witness.seen.get((ledger, 0), ()))
+    give_up_s = time.monotonic() + 120
+    while len(witness.seen.get((ledger, 0), ())) < seen + 3:
+        assert time.monotonic() < give_up_s, (supervisor.codes, supervisor.errors)
+        time.sleep(0.05)
+
+
+def leader_of(bootstrap: str, topic: str) -> int:
+    """Ask which node leads the one partition of a topic."""
+    from kafka import KafkaAdminClient
+
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        (found,) = admin.describe_topics([topic])
+    leader: int = found["partitions"][0]["leader_id"]
+    return leader
+
+
+def wait_in_sync(nodes: list[Node], case: Case, timeout_s: float = 120.0) -> None:
+    """Wait until every partition of the task has all its copies again."""
+    from kafka import KafkaAdminClient
+
+    give_up_s = time.monotonic() + timeout_s
+    topics = [spec.name for spec in case.task.topic_specs()]
+    while True:
+        with KafkaAdminClient(bootstrap_servers=case.bootstrap) as admin:
+            found = admin.describe_topics(topics)
+        if all(len(p["isr_nodes"]) == len(nodes) for t in found for p in t["partitions"]):
+            return
+        assert time.monotonic() < give_up_s, found
+        time.sleep(0.5)

@@ -1,0 +1,75 @@
+"""T3: a learner that stood still while another took over, or while Kafka gave up on it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from case import Case
+from oracle import Oracle, ends
+from traffic import Feeder, Witness
+
+PLACES = (
+    "predictions sent:3",
+    "flushed:2",
+    "committed:2",
+    "record sent:2",
+    "before commit:3",
+    "commit begun:2",
+    "taken:4",
+    "confirmed:3",
+)
+
+
+def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
+    case: Case, thorough: bool, tell: Callable[[str], None]
+) -> None:
+    outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
+    codes = []
+    with Witness(case.bootstrap, outputs) as witness:
+        with Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=200):
+            places = PLACES if thorough else PLACES[:3]
+            for at, place in enumerate(places):
+                zombie = case.learn(
+                    "--micro-batch", "64", failpoint=place, stops=True, state=f"state-{at}"
+                )
+                zombie.wait_stopped()
+                heir = case.learn("--micro-batch", "64", state="state")
+                assert heir.wait_ready(), heir.errors
+                time.sleep(0.5)
+                zombie.send(signal.SIGCONT)
+                codes.append(zombie.wait(60))
+                assert heir.code is None, heir.errors
+                heir.send(signal.SIGTERM)
+                assert heir.wait() == 0, heir.errors
+        case.drain()
+    verdict = Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(
+        case.acks, witness
+    )
+    case.same_state_from_zero()
+    assert set(codes) <= {5, 6}, codes
+    tell(f"T3: zombies at {places} ended with {codes}; {verdict.events} events")
+
+
+def test_one_that_slept_through_its_transaction_starts_again(case: Case) -> None:
+    ledger = case.task.output("ledger")
+    with Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=200):
+        sleeper = case.learn(
+            *("--micro-batch", "64"),
+            failpoint="flushed:5",
+            stops=True,
+            settings={"stream.kafka.TRANSACTION_S": 2.0},
+        )
+        sleeper.wait_stopped()
+        give_up_s = time.monotonic() + 60  # Kafka looks for what is overdue every 10 s
+        while ends(case.bootstrap, ledger, committed=True) != ends(
+            case.bootstrap, ledger, committed=False
+        ):
+            assert time.monotonic() < give_up_s
+            time.sleep(0.5)
+        sleeper.send(signal.SIGCONT)
+        assert sleeper.wait(60) in (5, 6), sleeper.errors
+    case.drain()
+    Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks)
+    case.same_state_from_zero()

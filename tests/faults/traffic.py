@@ -1,0 +1,197 @@
+"""What goes on around a learner: events that keep coming, and a reader who watches what appears."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from poison import POISON, good
+
+SPOILED = [raw for raw, _ in POISON.values()]
+
+
+def mixed(number: int) -> bytes | None:
+    """Make event `number`: 1 in 50 a poison, 1 in 97 with the id of the one four before."""
+    if number % 50 == 7:
+        return SPOILED[number // 50 % len(SPOILED)]
+    return good(number - 4 if number % 97 == 50 else number)
+
+
+class Feeder:
+    """Send events, one partition after the other, as fast as told until it is closed.
+
+    Each acknowledgement is written to a file of its own: number, partition, offset. What was not
+    acknowledged is sent again, by a new producer, until it is.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        acks: Path,
+        *,
+        rate: float = 500.0,
+        partitions: int = 4,
+        make: Callable[[int], bytes | None] = mixed,
+    ) -> None:
+        self._bootstrap, self._topic, self._rate = bootstrap, topic, rate
+        self._partitions, self._make = partitions, make
+        self._log = acks.open("w")
+        self._failed: deque[int] = deque()
+        self._stop = threading.Event()
+        self.sent = 0
+        self._thread = threading.Thread(target=self._run, name="feeder")
+        self._thread.start()
+
+    def __enter__(self) -> Feeder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop, and wait until all that was sent is acknowledged."""
+        self._stop.set()
+        self._thread.join()
+        self._log.close()
+
+    def _run(self) -> None:
+        from kafka.errors import KafkaError
+
+        producer, began_s = self._producer(), time.monotonic()
+        while not self._stop.is_set():
+            due = int((time.monotonic() - began_s) * self._rate) - self.sent
+            for _ in range(max(due, 0)):
+                self._send(producer, self.sent)
+                self.sent += 1
+            if self._failed:
+                producer = self._again(producer)
+            self._stop.wait(0.02)
+        while True:
+            with suppress(KafkaError):
+                producer.flush(timeout=20)
+            if not self._failed:
+                break
+            producer = self._again(producer)
+        producer.close()
+
+    def _producer(self) -> Any:
+        from kafka import KafkaProducer
+        from kafka.errors import KafkaError
+
+        while True:
+            try:
+                return KafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    linger_ms=5,
+                    request_timeout_ms=5_000,
+                    delivery_timeout_ms=300_000,  # it waits for a Kafka that is away
+                    max_block_ms=300_000,
+                )
+            except KafkaError:
+                time.sleep(0.3)
+
+    def _again(self, producer: Any) -> Any:
+        from kafka.errors import KafkaError
+
+        with suppress(KafkaError):
+            producer.close(timeout=5)
+        producer = self._producer()
+        while self._failed:
+            self._send(producer, self._failed.popleft())
+        return producer
+
+    def _send(self, producer: Any, number: int) -> None:
+        from kafka.errors import KafkaError
+
+        def acknowledged(found: Any) -> None:
+            self._log.write(f"{number} {found.partition} {found.offset}\n")
+
+        try:
+            future = producer.send(
+                self._topic,
+                self._make(number),
+                key=b"%d" % number,
+                partition=number % self._partitions,
+            )
+        except KafkaError:
+            self._failed.append(number)
+            return
+        future.add_callback(acknowledged)
+        future.add_errback(lambda error: self._failed.append(number))
+
+
+class Seen(NamedTuple):
+    """Hold a record as it was read."""
+
+    offset: int
+    value: bytes | None
+
+
+class Witness:
+    """Read topics while they are written, committed records alone, and keep what was seen."""
+
+    def __init__(self, bootstrap: str, topics: list[str]) -> None:
+        self._bootstrap, self._topics = bootstrap, topics
+        self.seen: dict[tuple[str, int], list[Seen]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="witness")
+        self._thread.start()
+
+    def __enter__(self) -> Witness:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        from kafka import KafkaConsumer, TopicPartition
+
+        consumer = KafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )
+        places = [
+            TopicPartition(topic, partition)
+            for topic in self._topics
+            for partition in sorted(consumer.partitions_for_topic(topic))
+        ]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        while not self._stop.is_set():
+            for place, records in consumer.poll(timeout_ms=100, max_records=5_000).items():
+                kept = self.seen.setdefault((place.topic, place.partition), [])
+                kept += [Seen(record.offset, record.value) for record in records]
+        consumer.close()
+
+    def openings(self, ledger: str) -> list[float]:
+        """Give the Unix times at which learners wrote their first records."""
+        records = [json.loads(each.value or b"{}") for each in self.seen[ledger, 0]]
+        return [record["time_ms"] / 1000 for record in records if "opening" in record]
+
+    @property
+    def alive(self) -> bool:
+        """Wait a moment, and say whether it still reads."""
+        self._thread.join(0.05)
+        return self._thread.is_alive()
