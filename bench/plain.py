@@ -16,18 +16,19 @@ class Plain:
 
     def __init__(self, bootstrap: str, transactional_id: str) -> None:
         self._sink = Sink(bootstrap)
-        self._proofs: list[Any] = []
+        self._proof: Any = None
+        self.settled = True
         self.send = self._sink.send
         self.begin = self._sink.check
 
-    def commit(self, proof: Callable[[], Any] = lambda: None) -> None:
+    def commit(self, proof: Callable[[], Any]) -> None:
         """Ask for nothing."""
-        self._proofs.append(proof())
+        self._proof = proof()
 
-    def settle(self, *, leave: int = 0) -> list[Any]:
+    def settle(self) -> Any:
         """Wait for nothing."""
-        proofs, self._proofs = self._proofs, []
-        return proofs
+        proof, self._proof = self._proof, None
+        return proof
 
     def close(self) -> None:
         """Wait for the acknowledgements."""

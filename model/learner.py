@@ -73,7 +73,12 @@ def make_learner(spec: Spec) -> Learner:
         state, lines, _ = lax.while_loop(lambda c: c[2] < count, segment, carry)
         return state, read_lines(spec, lines)
 
-    return Learner(spec, jax.jit(lambda: init(parts)), run)
+    def fresh() -> State:
+        """Make the first state, of the types that later ones have: else XLA compiles twice."""
+        state: State = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), init(parts))
+        return state
+
+    return Learner(spec, jax.jit(fresh), run)
 
 
 def warm_up(learner: Learner, capacity: int) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import methodcaller
 from typing import Any
 
@@ -234,7 +234,7 @@ class Sink:
                     )
                     place += 1
             except BufferError:
-                self.producer.poll(0.05)
+                self._serve(0.05)
         self.check()
 
     def check(self) -> None:
@@ -243,7 +243,7 @@ class Sink:
         Raises:
             DeliveryError: a record was not acknowledged.
         """
-        self.producer.poll(0)
+        self._serve(0)
         if self._failed:
             raise DeliveryError(
                 f"{len(self._failed)} records were not acknowledged, the first: {self._failed[0]}"
@@ -256,11 +256,24 @@ class Sink:
             DeliveryError: one was refused, or not acknowledged in time.
         """
         deadline = time.monotonic() + timeout_s
-        while (left := self.producer.flush(0.5)) and time.monotonic() < deadline:
+        while (left := self._serve(0.5, self.producer.flush)) and time.monotonic() < deadline:
             self.check()
         self.check()
         if left:
             raise DeliveryError(f"{left} records were not acknowledged within {timeout_s:g} s")
+
+    def _serve(self, timeout_s: float, call: Callable[[float], int] | None = None) -> int:
+        """Serve delivery reports, by `poll` or another call of the producer.
+
+        After a fatal error the client calls `_report` with an exception pending, and what comes
+        out is a SystemError around it.
+        """
+        try:
+            return (call or self.producer.poll)(timeout_s)
+        except SystemError as error:
+            if isinstance(error.__cause__, KafkaException):
+                raise error.__cause__ from None
+            raise
 
     def _report(self, error: Any, message: Any) -> None:
         if error is not None:

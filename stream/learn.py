@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -18,17 +19,18 @@ from stream.errors import FencedError
 from stream.events import DeadLetter
 from stream.failpoint import failpoint
 from stream.intake import FromEvents, FromFeatures, Intake, Place, Taken
-from stream.ledger import Consumed, Entry, Ledger, Opening
-from stream.ledger import encode as encode_record
+from stream.ledger import Consumed, Ledger, Opening
 from stream.normalize import Rows
+from stream.publisher import Output, Publisher
 from stream.saver import Saver
 from stream.task import Task
-from stream.trainer import Pending
+from stream.trainer import Pending, Trainer
 from stream.transactions import Transactions
 from stream.watchdog import Watchdog
 
 METRICS_EVERY_S = 1.0
 IDLE_S = 0.1
+GROUP_S = 0.1  # while a backlog waits, what one transaction may take; as in Kafka Streams
 PATIENCE_S = 60.0
 
 Origin = Literal["features", "events"]
@@ -69,15 +71,6 @@ class Work(NamedTuple):
     letters: list[DeadLetter]
     repeated: int
     pending: Pending | None  # None without rows
-
-
-class Output(NamedTuple):
-    """Hold records for one of the task's topics."""
-
-    stage: str
-    values: list[bytes]
-    keys: list[bytes | None] | None = None
-    partitions: list[int] | None = None
 
 
 def learn(
@@ -131,11 +124,13 @@ class Service:
     ) -> None:
         self._task, self._on_progress = task, on_progress
         self._encode = msgspec.json.Encoder().encode
+        pool = stack.enter_context(ThreadPoolExecutor(1, "compile"))
+        trainer = pool.submit(Trainer, task, micro_batch)  # compiles while Kafka is asked
         run = recovery.run_of(task, bootstrap, from_scratch=safety.from_scratch)
         checkpoints = recovery.open_checkpoints(task, safety.place, run, safety.key)
         stack.enter_context(checkpoints.lock())
-        self._transactions = Transactions(bootstrap, f"{task.name}.learn")
-        stack.callback(self._transactions.close)
+        transactions = Transactions(bootstrap, f"{task.name}.learn")
+        stack.callback(transactions.close)
         failpoint("fenced")
         # Only now that nobody else can write, what the ledger says is the last word.
         found, self._trainer, recomputed = recovery.come_back(
@@ -143,7 +138,7 @@ class Service:
             bootstrap,
             checkpoints,
             run,
-            capacity=micro_batch,
+            trainer=trainer,
             accept_recompute=safety.accept_recompute,
             on_note=on_note,
         )
@@ -165,6 +160,7 @@ class Service:
         stack.callback(self._saver.finish)
         self._ledger = Ledger(bootstrap, task.output("ledger"), found.tip, found.run)
         stack.callback(self._ledger.close)
+        self._publisher = Publisher(task, transactions, self._ledger, self._saver.confirmed)
         self._work: Work | None = None
         self._seq = self._ledger.seq  # of the batch that is submitted next, after the opening
         self._open(new=found.new, begins=dict(found.positions), recomputed=recomputed)
@@ -187,6 +183,7 @@ class Service:
                 else:
                     self._idle()
                 self._work = work
+                self._commit()
                 if ends and not self._work and self._intake.reached(ends):
                     break
             watchdog.alive("ending")
@@ -202,8 +199,9 @@ class Service:
             begins=begins if new else None,
             recomputed=recomputed,
         )
-        self._commit(opening=opening)
-        self._settle()
+        self._publisher.write(opening=opening)
+        self._publisher.commit()
+        self._publisher.settle()
         self._seq = self._ledger.seq
 
     def _submit(self, taken: Taken) -> Work:
@@ -232,7 +230,7 @@ class Service:
         self._saver.take(seq, snapshot, self._positions, self._reading, self._counts)
 
     def _publish(self, work: Work) -> None:
-        """Write what came of a micro-batch, and its record, in one transaction."""
+        """Write what came of a micro-batch, and its record, into one transaction."""
         taken, rows = work.taken, work.rows
         learned = self._trainer.collect(work.pending) if work.pending else None
         lines = self._trainer.predictions(learned) if learned else []
@@ -242,8 +240,7 @@ class Service:
         for partition in rows.partition:
             used[partition] = used.get(partition, 0) + 1
         letters = list(map(self._encode, work.letters))
-        self._settle(leave=1)
-        self._commit(
+        self._publisher.write(
             [
                 *self._metrics(),
                 Output("predictions", predictions, rows.key, rows.partition),
@@ -269,40 +266,18 @@ class Service:
             saved=self._saver.news(),
         )
 
-    def _commit(self, outputs: Sequence[Output] = (), **said: Any) -> None:
-        """Write a record and its outputs in one transaction, and begin to end that.
-
-        The record goes first: so Kafka is told of all partitions in one request.
-        """
-        record = self._ledger.add(**said)
-        self._transactions.begin()
-        self._transactions.send(self._ledger.topic, [encode_record(record)])
-        failpoint("record sent")
-        self._send(outputs)
-        self._transactions.commit(lambda: self._ledger.confirm(record))
-
-    def _send(self, outputs: Sequence[Output]) -> None:
-        for stage, values, keys, partitions in outputs:
-            topic = self._task.output(stage)
-            self._transactions.send(topic, values, keys=keys, partitions=partitions)
-            failpoint(f"{stage} sent")
-
-    def _settle(self, *, leave: int = 0) -> None:
-        """Wait until what was committed is certain, but for the last `leave` transactions."""
-        for entry in self._transactions.settle(leave=leave):
-            if entry:
-                failpoint("confirmed")
-                self._last: Entry = entry
-                self._saver.confirmed(entry)
+    def _commit(self) -> None:
+        """Begin to end the transaction that is open; a backlog may put more into it first."""
+        behind = self._work is not None and self._intake.lag() >= self._trainer.capacity
+        if not behind or self._publisher.age_s >= GROUP_S:
+            self._publisher.commit()
 
     def _idle(self) -> None:
         """Look after what is under way while there is nothing to publish."""
-        self._settle(leave=2)
-        if metrics := self._metrics():
-            self._settle(leave=1)
-            self._transactions.begin()
-            self._send(metrics)
-            self._transactions.commit()
+        if self._publisher.settled:
+            self._publisher.settle()
+            if metrics := self._metrics():
+                self._publisher.send(metrics)
 
     def _metrics(self, *, last: bool = False) -> list[Output]:
         """Measure and tell, when it is time to; publish the measure if there is anything new."""
@@ -334,15 +309,17 @@ class Service:
         """Publish what is left, and leave a checkpoint that the ledger knows of."""
         if self._work:
             self._publish(self._work)
-        self._settle()
+        self._publisher.commit()
+        self._publisher.settle()
         self._saver.finish()
         if self._saver.stale(self._counts.events):
             self._save(self._ledger.seq - 1)
-            self._saver.confirmed(self._last)
+            self._saver.confirmed(self._publisher.last)
             self._saver.finish()
         metrics, saved = self._metrics(last=True), self._saver.news()
         if metrics or saved:
-            self._commit(metrics, saved=saved)
-            self._settle()
+            self._publisher.write(metrics, saved=saved)
+            self._publisher.commit()
+            self._publisher.settle()
         self._on_progress(self._progress)
         return self._progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,7 @@ class Plan:
     manifest: Manifest | None = None
     tensors: Tensors | None = None
     start: int = 0  # ledger offset of the first record to learn again
+    before: Record | None = None  # the record before it
     to_learn: int = 0  # records to learn again, and their events
     events: int = 0
     problems: list[str] = field(default_factory=list)  # checkpoints that cannot be used
@@ -98,6 +100,7 @@ def plan(
 
     def sound(manifest: Manifest) -> bool:
         entry = next(ledger.read(bootstrap, topic, manifest.ledger_offset), None)
+        found.before = entry.record if entry else None
         if entry is None or entry.record.chain != manifest.chain:
             found.problems.append(f"the checkpoint of record {manifest.seq} is not the ledger's")
             return False
@@ -122,7 +125,7 @@ def plan(
         if opening.record.opening and opening.record.opening.task != fingerprint.of_task(task):
             raise _other_task(task, opening.record)
         found.positions = dict(begins_of(opening.record))
-        found.start = opening.offset + 1
+        found.start, found.before = opening.offset + 1, opening.record
     for entry in ledger.read(bootstrap, topic, found.start):
         found.to_learn += 1
         found.events += entry.record.used
@@ -140,11 +143,11 @@ def come_back(
     checkpoints: Checkpoints,
     run: str,
     *,
-    capacity: int,
+    trainer: Future[Trainer],
     accept_recompute: bool,
     on_note: Callable[[str], None],
 ) -> tuple[Plan, Trainer, tuple[int, int] | None]:
-    """Make a trainer that stands at the tip of the ledger; nobody else may be writing to that.
+    """Bring a fresh trainer to the tip of the ledger; nobody else may be writing to that.
 
     Publishes nothing. Every outcome is compared with the ledger's. Where one differs, and that is
     accepted, all is learned again from zero, so that the state is what this code makes of history.
@@ -159,10 +162,10 @@ def come_back(
     found = plan(task, bootstrap, checkpoints, run)
     for line in found.words():
         on_note(line)
-    trainer = Trainer(task, capacity)
+    fresh = trainer.result()
     try:
-        _learn_again(found, task, trainer, bootstrap, on_note)
-        return found, trainer, None
+        _learn_again(found, task, fresh, bootstrap, on_note)
+        return found, fresh, None
     except AuditError as error:
         if not accept_recompute:
             raise RecoveryError(
@@ -171,9 +174,9 @@ def come_back(
             ) from error
     found = plan(task, bootstrap, checkpoints, run, from_zero=True)
     recomputed = found.records
-    trainer = Trainer(task, capacity)
-    _learn_again(found, task, trainer, bootstrap, on_note, proven=False)
-    return found, trainer, recomputed
+    fresh = Trainer(task, fresh.capacity)
+    _learn_again(found, task, fresh, bootstrap, on_note, proven=False)
+    return found, fresh, recomputed
 
 
 def _learn_again(
@@ -195,6 +198,8 @@ def _learn_again(
         proven_from = 0 if proven else found.tip.record.seq + 1
         rebuild = Rebuild(task, trainer, history, proven_from=proven_from)
         for entry in ledger.read(bootstrap, task.output("ledger"), found.start):
+            _check_chain(found.before, entry)
+            found.before = entry.record
             follow(found.positions, found.reading, entry.record)
             found.counts.add(entry.record)
             rebuild.feed(entry.record)
@@ -202,6 +207,17 @@ def _learn_again(
                 told_s = time.monotonic()
                 on_note(f"learned again: {rebuild.counts.events:,} of {found.events:,} events")
         rebuild.finish()
+
+
+def _check_chain(before: Record | None, entry: Entry) -> None:
+    record = entry.record
+    if before is None or (
+        record.seq != before.seq + 1 or ledger.seal(record, before.chain).chain != record.chain
+    ):
+        raise RecoveryError(
+            f"the ledger is broken at offset {entry.offset}, record {record.seq}: it does not "
+            "follow from the one before; see `headrace verify`, then begin --from-scratch"
+        )
 
 
 def follow(positions: Place, reading: Place, record: Record) -> None:

@@ -194,7 +194,9 @@ class Trainer:
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
         names, tree = _named(self._state), jax.tree.structure(self._state)
-        self._state = jax.tree.unflatten(tree, [jnp.array(tensors[name]) for name, _ in names])
+        # Copies: the loop updates its state in place, and the tensors are the caller's.
+        arrays = [np.array(tensors[name]) for name, _ in names]
+        self._state = jax.device_put(jax.tree.unflatten(tree, arrays))
         ids = msgspec.msgpack.decode(tensors["recent"].tobytes(), type=list[str | int])
         self._recent = RecentIds(self._task.input.recent_ids, ids)
         self.learned = learned

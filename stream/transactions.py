@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -20,12 +18,11 @@ COMMIT_S = 20.0
 class Transactions:
     """Write records that appear together or not at all, one transaction after the other.
 
-    `begin`, `send`, `commit`, then at some time `settle`. The end of a transaction is waited for
-    on a thread, while the next one is written by a second producer: a transaction is begun only
-    when all records of the one before are in the log, and ended only when the one before is proven,
-    so the log and the readers see one order. There is no abort: whoever meets an error here must
-    end the process and let recovery read the ledger, since no client knows how a failed commit
-    ended; what follows a failed transaction is never committed.
+    `begin`, `send`, `commit`, `settle`: the end of a transaction is waited for on a thread, so that
+    the next micro-batch is decoded meanwhile. Kafka takes no new transaction before the markers of
+    the last one are written, and the client then waits for 20 ms: a proof that reads something back
+    spares that wait. There is no abort: whoever meets an error here must end the process and let
+    recovery read the ledger, since no client knows how a failed commit ended.
 
     Args:
         bootstrap: `host:port[,host:port]`.
@@ -37,15 +34,12 @@ class Transactions:
 
     def __init__(self, bootstrap: str, transactional_id: str) -> None:
         self._id = transactional_id
-        ids = [f"{transactional_id}.{turn}" for turn in range(2)]
-        self._pool = ThreadPoolExecutor(len(ids), "commit")
-        self._sinks = [Sink(bootstrap, linger_ms=1.0, transactional_id=each) for each in ids]
-        self._under_way: deque[_Ending] = deque()
+        self._sink = Sink(bootstrap, linger_ms=1.0, transactional_id=transactional_id)
+        self._pool = ThreadPoolExecutor(1, "commit")
+        self._ending: Future[Any] | None = None
         try:
             # A transaction that was left open is aborted by this; until it is, Kafka says "wait".
-            list(
-                self._pool.map(lambda sink: sink.producer.init_transactions(COMMIT_S), self._sinks)
-            )
+            self._sink.producer.init_transactions(COMMIT_S)
         except KafkaException as error:
             self.close()
             raise BrokerError(
@@ -54,12 +48,9 @@ class Transactions:
             ) from error
 
     def begin(self) -> None:
-        """Open a transaction; one before it may be under way, with its records in the log."""
-        if self._under_way:
-            self._under_way[-1].written.wait()
-        self._sinks.reverse()  # the first one is written now, the second may be about to end
+        """Open a transaction; the one before it has to be settled."""
         try:
-            self._sinks[0].producer.begin_transaction()
+            self._sink.producer.begin_transaction()
         except KafkaException as error:
             raise self._doubt(error, "begin a transaction") from error
         failpoint("transaction begun")
@@ -74,49 +65,42 @@ class Transactions:
     ) -> None:
         """Put records into the transaction."""
         try:
-            self._sinks[0].send(topic, values, keys=keys, partitions=partitions)
+            self._sink.send(topic, values, keys=keys, partitions=partitions)
         except KafkaException as error:
             raise self._doubt(error, f"write to {topic}") from error
         except DeliveryError as error:
             raise DoubtError(f"{error}; start again") from error
 
-    def commit(self, proof: Callable[[], Any] = lambda: None) -> None:
-        """Begin to end the transaction; `proof` is called after it, and its answer is kept."""
+    def commit(self, proof: Callable[[], Any]) -> None:
+        """Begin to end the transaction; `proof` is called after it, on the same thread."""
         failpoint("before commit")
-        before = self._under_way[-1].done if self._under_way else None
-        written = Event()
-        job = self._pool.submit(self._commit, self._sinks[0], before, written, proof)
-        self._under_way.append(_Ending(written, job))
+        self._ending = self._pool.submit(self._commit, proof)
         failpoint("commit begun")
 
-    def settle(self, *, leave: int = 0) -> list[Any]:
-        """Give the proofs that are in; wait until no more than `leave` are to come.
+    @property
+    def settled(self) -> bool:
+        """Say whether no commit is under way."""
+        return self._ending is None or self._ending.done()
+
+    def settle(self) -> Any:
+        """Wait for the commit that is under way, and give its proof; None without one.
 
         Raises:
-            DoubtError: a record was not acknowledged, or the end of a transaction is not known.
+            DoubtError: a record was not acknowledged, or the end of the transaction is not known.
             FencedError: another process took over the transactional id.
         """
-        proofs = []
-        while self._under_way and (len(self._under_way) > leave or self._under_way[0].done.done()):
-            proofs.append(self._under_way.popleft().done.result())
-        return proofs
+        ending, self._ending = self._ending, None
+        return ending.result() if ending else None
 
     def close(self) -> None:
         """Let go of the broker; what is not committed never appears."""
         self._pool.shutdown()
 
-    def _commit(
-        self, sink: Sink, before: Future[Any] | None, written: Event, proof: Callable[[], Any]
-    ) -> Any:
+    def _commit(self, proof: Callable[[], Any]) -> Any:
         try:
-            try:
-                sink.flush(COMMIT_S)
-            finally:
-                written.set()
+            self._sink.flush(COMMIT_S)
             failpoint("flushed")
-            if before:
-                before.result()
-            sink.producer.commit_transaction(COMMIT_S)
+            self._sink.producer.commit_transaction(COMMIT_S)
         except KafkaException as error:
             raise self._doubt(error, "commit") from error
         except DeliveryError as error:
@@ -132,13 +116,6 @@ class Transactions:
                 f"still for more than {TRANSACTION_S:g} s; what it did not commit never appears"
             )
         return DoubtError(f"{self._id} cannot {doing}: {reason.str()}; start again")
-
-
-class _Ending(NamedTuple):
-    """Hold a transaction that is about to end."""
-
-    written: Event  # its records are in the log, or never will be
-    done: Future[Any]
 
 
 _FENCED = {

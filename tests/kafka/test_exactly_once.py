@@ -233,7 +233,7 @@ def test_records_that_nobody_may_see_are_no_events(bootstrap: str, task: Task) -
     for part in range(3):
         writer.begin()
         writer.send(task.input.topic, [good(n) for n in range(10 * part, 10 * part + 10)])
-        writer.commit()
+        writer.commit(list)
         writer.settle()
     writer.close()
     assert life(task, bootstrap).events == 30
@@ -247,7 +247,7 @@ def test_a_second_learner_fences_the_first(bootstrap: str, task: Task) -> None:
     first.send(task.output("predictions"), [b"{}"])
     send(bootstrap, task.input.topic, [good(n) for n in range(5)])
     assert life(task, bootstrap).events == 5
-    first.commit()
+    first.commit(list)
     with pytest.raises(FencedError):
         first.settle()
     first.close()
@@ -288,9 +288,9 @@ def test_a_transaction_that_hangs_is_found(
     other = Transactions(bootstrap, f"{task.name}.other")
     other.begin()
     other.send(task.output("drift"), [b"{}"])
-    other._sinks[0].flush()
+    other._sink.flush()
     assert any("left open" in finding for finding in verify(task, bootstrap).findings)
-    other.commit()
+    other.commit(list)
     other.settle()
     other.close()
 
