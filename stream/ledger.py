@@ -161,7 +161,8 @@ class Ledger:
         self.topic, self.run = topic, run
         self.epoch = after.record.epoch + 1 if after else 0
         self._last = after.record if after else None
-        self._source = Source(bootstrap, topic, offsets={0: after.offset + 1} if after else None)
+        start = {0: after.offset + 1} if after else None
+        self._source = Source(bootstrap, topic, offsets=start, prompt=True)
 
     @property
     def seq(self) -> int:
