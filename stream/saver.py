@@ -16,7 +16,7 @@ from stream.rebuild import Counts
 from stream.trainer import Snapshot, digest
 
 EVERY_S = 10.0
-EVERY_EVENTS = 250_000  # what a recovery can learn again in two or three seconds
+EVERY_EVENTS = 100_000  # what a recovery learns again within about a second
 
 
 class Saver:
