@@ -43,8 +43,8 @@ class Transactions:
         except KafkaException as error:
             self.close()
             raise BrokerError(
-                f"{bootstrap} does not open transactions: {error.args[0].str()}; is it reachable, "
-                "and are enough of its brokers up?"
+                f"{bootstrap} does not open transactions: {error.args[0].str()}; are there as many "
+                "brokers as its transaction.state.log.replication.factor (3 by default) says?"
             ) from error
 
     def begin(self) -> None:

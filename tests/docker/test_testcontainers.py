@@ -29,6 +29,8 @@ LISTENERS = {
     "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
 }
 
 
@@ -77,8 +79,9 @@ def test_create_produce_learn_on_the_public_image(kafka_address: str, read: Read
     assert (sent["acknowledged"], sent["failed"]) == (EVENTS, 0)
 
     headrace(kafka_address, "learn", str(SPAM), "--from", "events", "--drain")
-    [described] = headrace(kafka_address, "topics", "describe", "spam.predictions")
-    assert described["end"] == [EVENTS]
+    [audit] = headrace(kafka_address, "verify", str(SPAM), "--deep")
+    assert audit["sound"]
+    assert audit["predictions"] == audit["recomputed"] == EVENTS
     events = read(kafka_address, "events.text", EVENTS)
     predictions = read(kafka_address, "spam.predictions", EVENTS)
     assert [each["id"] for each in predictions] == [each["id"] for each in events]
