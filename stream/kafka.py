@@ -239,7 +239,7 @@ class Sink:
                     )
                     place += 1
             except BufferError:
-                self._serve(0.05)
+                self.serve(0.05)
         self.check()
 
     def check(self) -> None:
@@ -248,7 +248,7 @@ class Sink:
         Raises:
             DeliveryError: a record was not acknowledged.
         """
-        self._serve(0)
+        self.serve(0)
         if self._failed:
             raise DeliveryError(
                 f"{len(self._failed)} records were not acknowledged, the first: {self._failed[0]}"
@@ -261,14 +261,14 @@ class Sink:
             DeliveryError: one was refused, or not acknowledged in time.
         """
         deadline = time.monotonic() + timeout_s
-        while (left := self._serve(0.5, self.producer.flush)) and time.monotonic() < deadline:
+        while (left := self.serve(0.5, self.producer.flush)) and time.monotonic() < deadline:
             self.check()
         self.check()
         if left:
             raise DeliveryError(f"{left} records were not acknowledged within {timeout_s:g} s")
 
-    def _serve(self, timeout_s: float, call: Callable[[float], int] | None = None) -> int:
-        """Serve delivery reports, by `poll` or another call of the producer.
+    def serve(self, timeout_s: float, call: Callable[[float], Any] | None = None) -> Any:
+        """Serve delivery reports, by `poll` or another call of the producer, and give its answer.
 
         After a fatal error the client calls `_report` with an exception pending, and what comes
         out is a SystemError around it.

@@ -100,7 +100,7 @@ class Transactions:
         try:
             self._sink.flush(COMMIT_S)
             failpoint("flushed")
-            self._sink.producer.commit_transaction(COMMIT_S)
+            self._sink.serve(COMMIT_S, self._sink.producer.commit_transaction)
         except KafkaException as error:
             raise self._doubt(error, "commit") from error
         except DeliveryError as error:
