@@ -43,19 +43,40 @@ def tail(
     Raises:
         BrokerError: no broker, or no such topic.
     """
-    probe = Source(bootstrap, topic)
-    begins, ends = dict(probe.position), probe.ends()
-    probe.close()
-    start = {p: max(end - lines, begins[p]) for p, end in ends.items()}
-    source = Source(bootstrap, topic, offsets=start, timestamps=True)
+    shown, ends = _last(bootstrap, topic, lines)
+    yield from shown
+    source = Source(bootstrap, topic, offsets=ends, timestamps=True) if follow else None
     try:
-        while not stop():
+        while source and not stop():
             if records := source.poll(BATCH, WAIT_S):
                 yield from _decoded(records)
-            if not follow and all(source.position[p] >= end for p, end in ends.items()):
-                return
     finally:
+        if source:
+            source.close()
+
+
+def _last(bootstrap: str, topic: str, lines: int) -> tuple[list[Record], dict[int, int]]:
+    """Read the last records of each partition, and where it ends.
+
+    Offsets of transactions' markers hold no record: what is looked at grows until there is enough.
+    """
+    looked = lines
+    while True:
+        probe = Source(bootstrap, topic)
+        begins, ends = probe.begins, probe.ends()
+        probe.close()
+        start = {p: max(end - looked, begins[p]) for p, end in ends.items()}
+        source, found = Source(bootstrap, topic, offsets=start, timestamps=True), list[Record]()
+        while any(source.position[p] < end for p, end in ends.items()):
+            if records := source.poll(BATCH, WAIT_S):
+                found += _decoded(records)
         source.close()
+        by_partition = {
+            p: [r for r in found if r.partition == p and r.offset < end] for p, end in ends.items()
+        }
+        if all(len(rs) >= lines or start[p] == begins[p] for p, rs in by_partition.items()):
+            return [r for rs in by_partition.values() for r in rs[max(len(rs) - lines, 0) :]], ends
+        looked *= 4
 
 
 def _decoded(records: Records) -> Iterator[Record]:

@@ -40,6 +40,7 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
                 time.sleep(0.5)
                 zombie.send(signal.SIGCONT)
                 codes.append(zombie.wait(60))
+                assert codes[-1] in (5, 6), f"{place}: {zombie.errors}"
                 assert heir.code is None, heir.errors
                 heir.send(signal.SIGTERM)
                 assert heir.wait() == 0, heir.errors
@@ -48,7 +49,6 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
         case.acks, witness
     )
     case.same_state_from_zero()
-    assert set(codes) <= {5, 6}, codes
     tell(f"T3: zombies at {places} ended with {codes}; {verdict.events} events")
 
 

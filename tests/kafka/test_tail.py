@@ -8,7 +8,7 @@ from pathlib import Path
 
 from poison import TASK, good
 
-from stream.learn import learn
+from stream.learn import Safety, learn
 from stream.task import parse
 from stream.topics import ensure
 
@@ -37,7 +37,8 @@ def test_topics_and_dead_letters_can_be_read_and_sent_again(bootstrap: str, tmp_
     lines.write_bytes(b"\n".join([good(1), b'{"id":"bad","x":"?"}', good(2), b"[]", good(3)]))
     sent = headrace("produce", "file", str(lines), "--topic", task.input.topic, "-b", bootstrap)
     assert sent[-1].startswith("5 acknowledged, 0 not")
-    learn(task, bootstrap, origin="events", drain=True)
+    safety = Safety(str(tmp_path / "checkpoints"))
+    learn(task, bootstrap, origin="events", safety=safety, drain=True)
 
     shown = headrace("tail", f"{name}.predictions", "-n", "2", "-b", bootstrap, "--json")
     assert [json.loads(line)["value"]["id"] for line in shown] == ["e-2", "e-3"]

@@ -73,7 +73,7 @@ def test_micro_batches_never_change_state_or_predictions(name: str) -> None:
 
 
 def test_one_program_serves_every_count() -> None:
-    spec = Spec(numeric=4, classes=2)
+    spec = Spec(numeric=4, classes=2, seed=75)  # no other test's: equal specs share a learner
     learner = make_learner(spec)
     feed(learner, stream(spec), [1, 2, 60, 100, 101, 160, 200, 260, 300, 360], 64)
     assert learner.run._cache_size() == 1  # type: ignore[attr-defined]
