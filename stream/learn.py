@@ -162,7 +162,6 @@ class Service:
         stack.callback(self._ledger.close)
         self._publisher = Publisher(task, transactions, self._ledger, self._saver.confirmed)
         self._work: Work | None = None
-        self._seq = self._ledger.seq  # of the batch that is submitted next, after the opening
         self._open(new=found.new, begins=dict(found.positions), recomputed=recomputed)
 
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
@@ -202,7 +201,7 @@ class Service:
         self._publisher.write(opening=opening)
         self._publisher.commit()
         self._publisher.settle()
-        self._seq = self._ledger.seq
+        self._seq = self._ledger.seq  # of the batch that is submitted next
 
     def _submit(self, taken: Taken) -> Work:
         rows, repeated = self._trainer.admit(taken.rows, self._task.input.topic)

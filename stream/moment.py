@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from stream import fingerprint, ledger, recovery
-from stream.errors import AuditError, RecoveryError, UsageError
+from stream.errors import AuditError, UsageError
 from stream.events import time_ms
 from stream.history import Range
 from stream.ledger import Entry, Record
@@ -192,12 +192,7 @@ def survey(task: Task, bootstrap: str, begin: Moment | None, until: Moment | Non
     opening = recovery.run_opening(bootstrap, topic, tip.record.run)
     said = opening.record.opening
     if said and said.task != fingerprint.of_task(task):
-        changed = fingerprint.differences(said.settings or {}, fingerprint.settings_of(task))
-        raise RecoveryError(
-            f"task {task.name} is another than the one that was learned: "
-            f"{'; '.join(changed) or 'the key of the hashes (hash_key_file)'}. Put it back; and "
-            "try a change with --set"
-        )
+        raise recovery.other_task(task, opening.record)
     span = Span(opening, begin, until)
     for entry in ledger.read(bootstrap, topic, opening.offset):
         if entry.offset <= tip.offset:

@@ -112,7 +112,7 @@ def plan(
     most = -1 if from_zero else tip.record.seq
     usable = checkpoints.newest(shapes_of(task), at_most=most, accept=sound)
     if others:
-        raise _other_task(task, run_opening(bootstrap, topic, run).record)
+        raise other_task(task, run_opening(bootstrap, topic, run).record)
     found.problems += checkpoints.problems
     if usable:
         found.manifest, found.tensors = usable
@@ -123,7 +123,7 @@ def plan(
     else:
         opening = run_opening(bootstrap, topic, run)
         if opening.record.opening and opening.record.opening.task != fingerprint.of_task(task):
-            raise _other_task(task, opening.record)
+            raise other_task(task, opening.record)
         found.positions = dict(begins_of(opening.record))
         found.start, found.before = opening.offset + 1, opening.record
     for entry in ledger.read(bootstrap, topic, found.start):
@@ -269,7 +269,8 @@ def _begins(task: Task, bootstrap: str) -> Place:
     return dict(source.begins)
 
 
-def _other_task(task: Task, opening: Record) -> RecoveryError:
+def other_task(task: Task, opening: Record) -> RecoveryError:
+    """Say in which fields a task differs from the one of the run that a record began."""
     said: dict[str, Any] = (opening.opening and opening.opening.settings) or {}
     changed = fingerprint.differences(said, fingerprint.settings_of(task))
     what = "; ".join(changed) or "the key of the hashes (hash_key_file)"

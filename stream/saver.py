@@ -107,8 +107,6 @@ class Saver:
                     code=fingerprint.of_code(),
                     state=state,
                     time_ms=time.time_ns() // 1_000_000,
-                    tensors_bytes=0,
-                    tensors_sha256="",
                 ),
                 tensors,
             )

@@ -155,7 +155,7 @@ class _Published:
     """Compare the predictions topic with the ledger, forward, each partition on its own."""
 
     def __init__(self, task: Task, bootstrap: str) -> None:
-        self._bootstrap, self._topic = bootstrap, task.output("predictions")
+        self._topic = task.output("predictions")
         first = Source(bootstrap, self._topic)
         # What is committed now is in the ledger by the time that its end is read.
         self._ends = first.ends()
