@@ -13,9 +13,15 @@ from stream.errors import BrokerError, DeliveryError
 from stream.events import Records
 
 ANSWER_S = 10.0
+RETRY_S = 0.05
 GATHER_MS, GATHER_BYTES = 20, 16_384
 TRANSACTION_S = 15.0  # a learner that stands still for longer in a transaction loses it
 _ERROR = methodcaller("error")
+_LEADERLESS = {  # for a moment, while one is elected or starts
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+}
 
 
 class Source:
@@ -49,7 +55,7 @@ class Source:
         timestamps: bool = False,
         prompt: bool = False,
     ) -> None:
-        self._topic, self._timestamps = topic, timestamps
+        self.topic, self._timestamps = topic, timestamps
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -79,7 +85,11 @@ class Source:
                 f"{topic}: {metadata.error.str()}; make it with `headrace topics create`"
             )
         self.partitions = sorted(metadata.partitions if partitions is None else partitions)
-        self.begins = {p: self._watermarks(p)[0] for p in self.partitions}
+        try:
+            self.begins = {p: self._watermarks(p)[0] for p in self.partitions}
+        except BrokerError:
+            self._consumer.close()
+            raise
         self.position = self.begins | (offsets or {})
         if or_later:
             self.position = {p: max(at, self.begins[p]) for p, at in self.position.items()}
@@ -110,7 +120,7 @@ class Source:
                 self.position[partition] = stop
                 self.ended.discard(partition)
         return Records(
-            topic=self._topic,
+            topic=self.topic,
             values=[m.value() for m in messages],
             keys=[m.key() for m in messages],
             partitions=partitions,
@@ -126,7 +136,7 @@ class Source:
             if error is None:
                 records.append(message)
             elif error.code() != KafkaError._PARTITION_EOF:
-                raise BrokerError(f"{self._topic}: {error.str()}")
+                raise BrokerError(f"{self.topic}: {error.str()}")
             else:
                 partition, end = message.partition(), message.offset()
                 self.position[partition] = max(self.position[partition], end)
@@ -142,7 +152,7 @@ class Source:
         lag = 0
         for partition, position in self.position.items():
             _, end = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), cached=True
+                TopicPartition(self.topic, partition), cached=True
             )
             lag += max(end - position, 0)
         return lag
@@ -153,9 +163,21 @@ class Source:
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         """Ask for the first offset of a partition and the one after its last."""
-        at = TopicPartition(self._topic, partition)
-        low, high = self._consumer.get_watermark_offsets(at, timeout=ANSWER_S)
-        return low, high
+        return _watermarks(self._consumer, TopicPartition(self.topic, partition))
+
+
+def _watermarks(consumer: Any, at: TopicPartition) -> tuple[int, int]:
+    """Ask for the two ends of a partition, and again while it has no leader."""
+    give_up_s = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(at, timeout=ANSWER_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > give_up_s:
+                raise BrokerError(f"{at.topic}/{at.partition}: {error.args[0].str()}") from error
+            time.sleep(RETRY_S)
+        else:
+            return low, high
 
 
 def ends(bootstrap: str, topics: Sequence[str], *, committed: bool) -> dict[tuple[str, int], int]:
@@ -173,7 +195,7 @@ def ends(bootstrap: str, topics: Sequence[str], *, committed: bool) -> dict[tupl
         for topic in topics:
             for partition in consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions:
                 at = TopicPartition(topic, partition)
-                found[topic, partition] = consumer.get_watermark_offsets(at, timeout=ANSWER_S)[1]
+                found[topic, partition] = _watermarks(consumer, at)[1]
         return found
     except KafkaException as error:
         raise BrokerError(f"{bootstrap} does not answer: {error.args[0].str()}") from error

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.errors import AuditError, DoubtError
+from stream.errors import AuditError, BrokerError, DoubtError
 from stream.history import Range
-from stream.kafka import Source
+from stream.kafka import TRANSACTION_S, Source, ends
 
 READ = 5_000
 WAIT_S = 1.0
 BACK_S = 20.0
+UNDECIDED_S = TRANSACTION_S + 10
 LATEST = 32  # offsets looked at first to find the last record
 
 
@@ -103,26 +104,44 @@ class Entry(NamedTuple):
     record: Record
 
 
-def read(bootstrap: str, topic: str, start: int | None = None) -> Iterator[Entry]:
-    """Yield the committed records from an offset, or from the first, to what is now the end.
+def read(
+    bootstrap: str, topic: str, start: int | None = None, stop: int | None = None
+) -> Iterator[Entry]:
+    """Yield the committed records from an offset, or from the first.
+
+    Args:
+        stop: the offset to end before, which is waited for; default: what is now the end.
 
     Raises:
         AuditError: something stands there that is no record of a ledger.
-        BrokerError: no broker, or no such topic.
+        BrokerError: no broker, or no such topic; or `stop` does not come.
     """
     source = Source(bootstrap, topic, offsets=None if start is None else {0: start})
     try:
-        yield from entries_of(source)
+        yield from entries_of(source, stop)
     finally:
         source.close()
 
 
-def entries_of(source: Source) -> Iterator[Entry]:
-    """Yield entries until the end is reached."""
-    while 0 not in source.ended:
+def entries_of(source: Source, stop: int | None = None) -> Iterator[Entry]:
+    """Yield entries until `stop`, or else the end, is reached.
+
+    Raises:
+        BrokerError: a transaction before `stop` stays open.
+    """
+    give_up_s = time.monotonic() + UNDECIDED_S
+    while 0 not in source.ended if stop is None else source.position[0] < stop:
         records = source.poll(READ, WAIT_S)
         if records:
-            yield from _entries(records.offsets, records.values)
+            give_up_s = time.monotonic() + UNDECIDED_S
+            for entry in _entries(records.offsets, records.values):
+                if stop is None or entry.offset < stop:
+                    yield entry
+        elif time.monotonic() > give_up_s:
+            raise BrokerError(
+                f"{source.topic}: a transaction at offset {source.position[0]} neither ends nor "
+                "times out; see `kafka-transactions.sh find-hanging`"
+            )
 
 
 def _entries(offsets: Sequence[int], values: Sequence[bytes | None]) -> list[Entry]:
@@ -135,15 +154,24 @@ def _entries(offsets: Sequence[int], values: Sequence[bytes | None]) -> list[Ent
         ) from error
 
 
-def tip(bootstrap: str, topic: str) -> Entry | None:
-    """Find the last committed record, reading the end of the topic alone; None in an empty one."""
+def tip(bootstrap: str, topic: str, *, decided: bool = False) -> Entry | None:
+    """Find the last committed record, reading the end of the topic alone; None in an empty one.
+
+    Args:
+        decided: wait until nothing is open before what is now the end. For those who have fenced
+            all writers: what they find then stays the last record. What a reader of committed
+            records takes for the end may for a moment lie before records that it has yet to see,
+            as after an election (KIP-207), and a record written after those would break the chain.
+    """
     source = Source(bootstrap, topic)
     begin, end = source.begins[0], source.ends()[0]
     source.close()
+    if decided:
+        end = ends(bootstrap, [topic], committed=False)[topic, 0]
     looked = LATEST
     while True:
         start = max(end - looked, begin)
-        *_, last = (None, *read(bootstrap, topic, start))
+        *_, last = (None, *read(bootstrap, topic, start, end if decided else None))
         if last is not None or start == begin:
             return last
         looked *= 8

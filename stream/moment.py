@@ -194,8 +194,7 @@ def survey(task: Task, bootstrap: str, begin: Moment | None, until: Moment | Non
     if said and said.task != fingerprint.of_task(task):
         raise recovery.other_task(task, opening.record)
     span = Span(opening, begin, until)
-    for entry in ledger.read(bootstrap, topic, opening.offset):
-        if entry.offset <= tip.offset:
-            span.add(entry)
+    for entry in ledger.read(bootstrap, topic, opening.offset, tip.offset + 1):
+        span.add(entry)
     span.ends()
     return span

@@ -79,12 +79,19 @@ def run_of(task: Task, bootstrap: str, *, from_scratch: bool = False) -> str:
 
 
 def plan(
-    task: Task, bootstrap: str, checkpoints: Checkpoints, run: str, *, from_zero: bool = False
+    task: Task,
+    bootstrap: str,
+    checkpoints: Checkpoints,
+    run: str,
+    *,
+    fenced: bool = False,
+    from_zero: bool = False,
 ) -> Plan:
     """Look at ledger and checkpoints, and change nothing.
 
     Args:
         run: the one that goes on, or begins.
+        fenced: nobody else can write to the ledger any more.
         from_zero: pass over the checkpoints.
 
     Raises:
@@ -93,7 +100,7 @@ def plan(
         BrokerError: no broker, or a topic is missing.
     """
     topic = task.output("ledger")
-    tip = ledger.tip(bootstrap, topic)
+    tip = ledger.tip(bootstrap, topic, decided=fenced)
     if tip is None or tip.record.run != run:
         return Plan(run, tip, _begins(task, bootstrap), {}, Counts())
     others: list[Manifest] = []
@@ -126,7 +133,7 @@ def plan(
             raise other_task(task, opening.record)
         found.positions = dict(begins_of(opening.record))
         found.start, found.before = opening.offset + 1, opening.record
-    for entry in ledger.read(bootstrap, topic, found.start):
+    for entry in ledger.read(bootstrap, topic, found.start, tip.offset + 1):
         found.to_learn += 1
         found.events += entry.record.used
     return found
@@ -159,7 +166,7 @@ def come_back(
     Raises:
         RecoveryError: an outcome differs, or raw events are gone; says what can be done.
     """
-    found = plan(task, bootstrap, checkpoints, run)
+    found = plan(task, bootstrap, checkpoints, run, fenced=True)
     for line in found.words():
         on_note(line)
     fresh = trainer.result()
@@ -172,7 +179,7 @@ def come_back(
                 f"{error}. Put back the code and the task of then; or learn all again as the code "
                 "is now (--accept-recompute); or begin --from-scratch"
             ) from error
-    found = plan(task, bootstrap, checkpoints, run, from_zero=True)
+    found = plan(task, bootstrap, checkpoints, run, fenced=True, from_zero=True)
     recomputed = found.records
     fresh = Trainer(task, fresh.capacity)
     _learn_again(found, task, fresh, bootstrap, on_note, proven=False)
@@ -197,7 +204,8 @@ def _learn_again(
     with closing(TopicHistory(bootstrap, task.input.topic)) as history:
         proven_from = 0 if proven else found.tip.record.seq + 1
         rebuild = Rebuild(task, trainer, history, proven_from=proven_from)
-        for entry in ledger.read(bootstrap, task.output("ledger"), found.start):
+        stop = found.tip.offset + 1
+        for entry in ledger.read(bootstrap, task.output("ledger"), found.start, stop):
             _check_chain(found.before, entry)
             found.before = entry.record
             follow(found.positions, found.reading, entry.record)

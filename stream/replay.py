@@ -200,9 +200,8 @@ class _Again:
         """Learn it all, and prove what can be proven."""
         started, span = time.perf_counter(), self._span
         first, last = span.ends()
-        for entry in ledger.read(self._bootstrap, self._task.output("ledger"), first.offset):
-            if entry.offset > last.offset:
-                break
+        book = self._task.output("ledger")
+        for entry in ledger.read(self._bootstrap, book, first.offset, last.offset + 1):
             if stop():
                 self._stopped = True
                 break

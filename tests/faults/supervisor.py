@@ -45,5 +45,5 @@ class Supervisor:
         while not self._stop.is_set():
             if self.learner.dead.wait(0.2) and not self._stop.is_set():
                 self.codes.append(self.learner.wait())
-                self.errors.append(self.learner.errors[-500:])
+                self.errors.append(self.learner.errors[-2000:])
                 self.learner = self._start()

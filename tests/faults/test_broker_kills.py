@@ -9,7 +9,7 @@ from pathlib import Path
 
 from case import Case
 from nodes import Node, make_nodes
-from oracle import Oracle
+from oracle import Oracle, read
 from supervisor import Supervisor
 from traffic import Feeder, Witness
 
@@ -68,23 +68,37 @@ def live_through(case: Case, kill: Callable[[], None], rounds: int) -> list[int]
             Supervisor(case, "--micro-batch", "64") as supervisor,
         ):
             for _ in range(rounds):
-                wait_for_news(witness, ledger, supervisor)
+                wait_for_news(witness, case, supervisor)
                 kill()
-            wait_for_news(witness, ledger, supervisor)
-        assert set(supervisor.codes) <= ENDS, (supervisor.codes, supervisor.errors)
+            wait_for_news(witness, case, supervisor)
+        assert set(supervisor.codes) <= ENDS, story(case, supervisor)
         case.drain()
     Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks, witness)
     case.same_state_from_zero()
     return supervisor.codes
 
 
-def wait_for_news(witness: Witness, ledger: str, supervisor: Supervisor) -> None:
+def wait_for_news(witness: Witness, case: Case, supervisor: Supervisor) -> None:
     """Wait until three more records are seen: a silent hang would end here."""
+    ledger = case.task.output("ledger")
     seen = len(witness.seen.get((ledger, 0), ()))
     give_up_s = time.monotonic() + 120
     while len(witness.seen.get((ledger, 0), ())) < seen + 3:
-        assert time.monotonic() < give_up_s, (supervisor.codes, supervisor.errors)
+        assert set(supervisor.codes) <= ENDS, story(case, supervisor)
+        assert time.monotonic() < give_up_s, story(case, supervisor)
         time.sleep(0.05)
+
+
+def story(case: Case, supervisor: Supervisor) -> str:
+    """Tell how the learners ended, and what lies in the ledger, committed or not."""
+    lives = zip(supervisor.codes, supervisor.errors, strict=False)
+    found = read(case.bootstrap, case.task.output("ledger"), committed=False)[0]
+    return "\n".join(
+        (
+            *(f"ended with {code}: {said}" for code, said in lives),
+            *(f"at {at}: {value!r}" for at, value in found[:40]),
+        )
+    )
 
 
 def leader_of(bootstrap: str, topic: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,29 @@ def test_three_lives_are_one(bootstrap: str, task: Task, tmp_path: Path) -> None
     assert audit.findings == []
     assert (audit.counts.events, audit.predictions, audit.recomputed) == (600, 600, 300)
     assert (audit.runs, audit.epochs) == (2, 4)
+
+
+def test_the_tip_is_the_last_word_only_when_all_is_decided(bootstrap: str, task: Task) -> None:
+    """A record in a transaction that is still open counts for those who have fenced its writer."""
+    life(task, bootstrap)
+    topic = task.output("ledger")
+    before = ledger.tip(bootstrap, topic)
+    assert before
+    late = msgspec.structs.replace(before.record, seq=before.record.seq + 1)
+    writer = Transactions(bootstrap, f"{task.name}.somebody")
+    writer.begin()
+    writer.send(topic, [ledger.encode(late)])
+    with ThreadPoolExecutor(1) as pool:
+        tip = pool.submit(ledger.tip, bootstrap, topic, decided=True)
+        with pytest.raises(TimeoutError):
+            tip.result(1.0)
+        assert ledger.tip(bootstrap, topic) == before
+        writer.commit(lambda: None)
+        writer.settle()
+        found = tip.result(10)
+    writer.close()
+    assert found
+    assert found.record == late
 
 
 def test_without_checkpoints_history_leads_to_the_same_state(
