@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,8 @@ from bench.arena import Arena, OnProgress, arena, machine
 from stream import ledger
 from stream.child import Child
 from stream.errors import HeadraceError
-from stream.kafka import Sink
+from stream.kafka import Sink, Source
+from stream.ledger import Entry
 from stream.task import Task
 
 LOOK_S = 0.02
@@ -82,14 +84,15 @@ def _lives(place: Arena, path: Path, task: Task, events: int, state: str) -> lis
     """Kill a learner that has learned all, give it something new, and time its return."""
     taken: list[float] = []
     for life in range(LIVES + 1):
+        before = ledger.tip(place.bootstrap, task.output("ledger"))
         began_s = time.monotonic()
         learner = Child("headrace learn")
         try:
             command = ("learn", str(path), "--json", "--state", state)
             learner.begin(*command, "--bootstrap", place.bootstrap)
             wanted = events + life
-            if life:
-                _await_record(place.bootstrap, task, learner, life)
+            if before:
+                _await_record(place.bootstrap, task, learner, before)
                 taken.append(round(time.monotonic() - began_s, 2))
                 place.on_progress(f"recovery: {taken[-1]:.1f} s")
             while learner.said.get("events", 0) < wanted:
@@ -104,14 +107,15 @@ def _lives(place: Arena, path: Path, task: Task, events: int, state: str) -> lis
     return taken
 
 
-def _await_record(bootstrap: str, task: Task, learner: Child, life: int) -> None:
-    """Wait for the first committed record of this life that predicts something."""
-    give_up_s = time.monotonic() + SILENT_S
-    while time.monotonic() < give_up_s and not learner.ended:
-        last = ledger.tip(bootstrap, task.output("ledger"))
-        if last and last.record.epoch == life and last.record.used:
-            return
-        time.sleep(LOOK_S)
+def _await_record(bootstrap: str, task: Task, learner: Child, before: Entry) -> None:
+    """Wait for the first committed record after another that predicts something."""
+    at, give_up_s = {0: before.offset + 1}, time.monotonic() + SILENT_S
+    source = Source(bootstrap, task.output("ledger"), offsets=at, prompt=True)
+    with closing(source):
+        while time.monotonic() < give_up_s and not learner.ended:
+            if any(entry.record.used for entry in ledger.entries_of(source)):
+                return
+            source.ended.clear()  # it is told once: from now on wait for what comes
     raise HeadraceError(learner.trouble or f"no record came in {SILENT_S:g} s")
 
 

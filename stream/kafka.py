@@ -292,15 +292,19 @@ class Sink:
     def serve(self, timeout_s: float, call: Callable[[float], Any] | None = None) -> Any:
         """Serve delivery reports, by `poll` or another call of the producer, and give its answer.
 
-        After a fatal error the client calls `_report` with an exception pending, and what comes
-        out is a SystemError around it.
+        After a fatal error the client calls `_report` with an exception pending, or gives none for
+        a call that failed: what comes out is a SystemError.
+
+        Raises:
+            DeliveryError: the client gave up, and does not say why.
         """
         try:
             return (call or self.producer.poll)(timeout_s)
         except SystemError as error:
             if isinstance(error.__cause__, KafkaException):
                 raise error.__cause__ from None
-            raise
+            said = self._failed[0] if self._failed else str(error)
+            raise DeliveryError(f"the Kafka client gave up: {said}") from error
 
     def _report(self, error: Any, message: Any) -> None:
         if error is not None:

@@ -104,7 +104,7 @@ class Transactions:
         except KafkaException as error:
             raise self._doubt(error, "commit") from error
         except DeliveryError as error:
-            raise DoubtError(f"{error}; nothing was committed; start again") from error
+            raise DoubtError(f"{error}; start again") from error
         failpoint("committed")
         return proof()
 

@@ -41,7 +41,7 @@ class Store(Protocol):
     def read(self, name: str, most_bytes: int = READ_BYTES) -> bytes:
         """Read a file that is not larger than `most_bytes`. Raises FileNotFoundError."""
 
-    def write(self, name: str, data: bytes, *, what: str = "file") -> None:
+    def write(self, name: str, data: bytes | memoryview, *, what: str = "file") -> None:
         """Make a file or replace it, all or nothing; `what` names the failpoints passed."""
 
     def create(self, name: str, data: bytes, *, what: str = "file") -> None:

@@ -48,7 +48,7 @@ class LocalStore:
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read(size)
 
-    def write(self, name: str, data: bytes, *, what: str = "file") -> None:
+    def write(self, name: str, data: bytes | memoryview, *, what: str = "file") -> None:
         with one_line("write", self._path(name)):
             self._put(name, data, what, os.rename)
 
@@ -83,7 +83,7 @@ class LocalStore:
                     ) from None
             yield
 
-    def _put(self, name: str, data: bytes, what: str, publish: Any) -> None:
+    def _put(self, name: str, data: bytes | memoryview, what: str, publish: Any) -> None:
         *directories, base = parts(name)
         temporary = f".{base}.{secrets.token_hex(6)}.tmp"
         with self._directory(directories, make=True) as directory:
@@ -150,7 +150,7 @@ def _is_temporary(name: str) -> bool:
     return base.startswith(".") and base.endswith(".tmp")
 
 
-def _write_file(base: str, data: bytes, directory: int, what: str) -> None:
+def _write_file(base: str, data: bytes | memoryview, directory: int, what: str) -> None:
     descriptor = os.open(base, _WRITE, 0o600, dir_fd=directory)
     try:
         left = memoryview(data)

@@ -43,10 +43,10 @@ class UrlStore:
         with one_line("read", self._url(name), FileNotFoundError):
             return bytes(self._fs.cat_file(self._path(name), start=0, end=size))
 
-    def write(self, name: str, data: bytes, *, what: str = "file") -> None:
+    def write(self, name: str, data: bytes | memoryview, *, what: str = "file") -> None:
         failpoint(f"{what} written")
         with one_line("write", self._url(name)):
-            self._fs.pipe_file(self._path(name), data)
+            self._fs.pipe_file(self._path(name), bytes(data))
         failpoint(f"{what} renamed")
 
     def create(self, name: str, data: bytes, *, what: str = "file") -> None:

@@ -15,7 +15,7 @@ from poison import TASK, good
 from test_learn import read, send
 
 from stream import ledger, recovery
-from stream.errors import FencedError, HistoryError, RecoveryError
+from stream.errors import DeliveryError, FencedError, HistoryError, RecoveryError
 from stream.events import Records
 from stream.kafka import Sink
 from stream.learn import Progress, Safety, learn
@@ -83,6 +83,14 @@ def test_three_lives_are_one(bootstrap: str, task: Task, tmp_path: Path) -> None
     assert audit.findings == []
     assert (audit.counts.events, audit.predictions, audit.recomputed) == (600, 600, 300)
     assert (audit.runs, audit.epochs) == (2, 4)
+
+
+def test_a_client_that_gives_up_without_a_word_is_told_as_a_failure() -> None:
+    def call(timeout_s: float) -> None:
+        raise SystemError("returned NULL without setting an exception")
+
+    with pytest.raises(DeliveryError, match="gave up: returned NULL"):
+        Sink("127.0.0.1:1").serve(0.1, call)
 
 
 def test_the_tip_is_the_last_word_only_when_all_is_decided(bootstrap: str, task: Task) -> None:

@@ -1,0 +1,76 @@
+"""How long the learner's loop stands still while a checkpoint of a large state is taken."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from bench import workload
+from stream import fingerprint
+from stream.checkpoint import Checkpoints
+from stream.ledger import Entry, Record
+from stream.normalize import Normalizer
+from stream.rebuild import Counts
+from stream.saver import Saver
+from stream.task import Task, parse
+from stream.trainer import Trainer
+
+ROWS = 256
+TURNS, EVERY = 400, 100
+TABLE = """
+word = { kind = "category" }
+[model]
+table_bits = 19
+embedding = 10
+"""
+
+
+class Pause(NamedTuple):
+    """Say what the slowest turn of the loop took beyond a usual one, and for how large a state."""
+
+    pause_ms: float
+    turn_ms: float
+    state_mb: float
+
+
+def pause(folder: Path) -> Pause:
+    """Turn the loop with a table of half a million vectors, a checkpoint now and then.
+
+    A turn is the submission of one micro-batch and the collection of the one before. Those that
+    take a checkpoint, and those during which it is written, are compared with the median of all.
+    """
+    task = _task(folder)
+    trainer, troubles = Trainer(task, ROWS), list[str]()
+    checkpoints = Checkpoints(str(folder / "state"), run="0")
+    saver = Saver(checkpoints, fingerprint.of_task(task), 0, troubles.append)
+    normalizer = Normalizer(task)
+    records = next(workload.in_memory(task, workload.events(ROWS)))
+    rows, _ = normalizer.normalize(records)
+    turns: list[float] = []
+    pending = trainer.submit(rows)
+    for turn in range(TURNS):
+        began_s = time.perf_counter()
+        following = trainer.submit(rows)
+        if turn % EVERY == EVERY // 2:
+            saver.take(turn, trainer.snapshot(), {}, {}, Counts(events=turn))
+        trainer.collect(pending)
+        record = Record(seq=turn, run="0", epoch=0, time_ms=0)
+        saver.confirmed(Entry(turn, record))
+        pending = following
+        turns.append(time.perf_counter() - began_s)
+    trainer.collect(pending)
+    saver.finish()
+    usual_s = median(turns)
+    size = sum(array.nbytes for array in trainer.snapshot().tensors().values())
+    return Pause(
+        round(1e3 * (max(turns[1:]) - usual_s), 1), round(1e3 * usual_s, 2), round(size / 1e6, 1)
+    )
+
+
+def _task(folder: Path) -> Task:
+    name = "pause"
+    workload.write_task(folder, name)
+    path = workload.task_path(folder, name)
+    return parse(path.read_text("utf-8") + TABLE, str(path))
