@@ -99,6 +99,9 @@ def _lives(place: Arena, path: Path, task: Task, events: int, state: str) -> lis
                 if learner.ended:
                     raise HeadraceError(learner.trouble or "headrace learn ended too early")
                 time.sleep(LOOK_S)
+            if life == LIVES:  # in order: a transaction left open would hold up the audit
+                learner.stop()
+                learner.wait(time.monotonic() + SILENT_S)
         finally:
             learner.close()  # by SIGKILL
         sink = Sink(place.bootstrap)

@@ -47,7 +47,7 @@ def measure(bootstrap: str, task: Path, *, seconds: float) -> Latency:
     try:
         learner.begin("learn", str(task), "--from", "events", "--json", "--bootstrap", bootstrap)
         _await_ready(learner)
-        reader = Source(bootstrap, loaded.output("predictions"))
+        reader = Source(bootstrap, loaded.output("predictions"), prompt=True)
         producer = Run("pace", bootstrap, task, events)
         try:
             arrived_ms = _arrivals(reader, events, learner)

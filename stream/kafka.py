@@ -101,32 +101,40 @@ class Source:
 
         Records come ordered by partition and offset. None when nothing came.
         """
-        first = self._consumer.poll(timeout_s)
-        if first is None:
+        messages = self.messages(most, timeout_s)
+        if not messages:
             return None
-        messages = [first, *self._consumer.consume(most - 1, 0)] if most > 1 else [first]
-        if any(map(_ERROR, messages)):
-            messages = self._without_ends(messages)
-            if not messages:
-                return None
-        if len(self.partitions) > 1:
-            messages.sort(key=lambda m: (m.partition(), m.offset()))
-        partitions: list[int] = [m.partition() for m in messages]  # type: ignore[misc]
-        offsets: list[int] = [m.offset() for m in messages]  # type: ignore[misc]
-        for partition, stop in {
-            p: at + 1 for p, at in zip(partitions, offsets, strict=True)
-        }.items():
-            if stop > self.position[partition]:  # else the end that was noted comes after it
-                self.position[partition] = stop
-                self.ended.discard(partition)
         return Records(
             topic=self.topic,
             values=[m.value() for m in messages],
             keys=[m.key() for m in messages],
-            partitions=partitions,
-            offsets=offsets,
+            partitions=[m.partition() for m in messages],
+            offsets=[m.offset() for m in messages],
             timestamps_ms=[m.timestamp()[1] for m in messages] if self._timestamps else [],
         )
+
+    def messages(self, most: int, timeout_s: float) -> list[Any]:
+        """Take what is there, as the client has it: for those who want little of each record."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages: list[Any] = [first]
+        if most > 1:
+            messages += self._consumer.consume(most - 1, 0)
+        if any(map(_ERROR, messages)):
+            messages = self._without_ends(messages)
+            if not messages:
+                return []
+        if len(self.partitions) > 1:
+            messages.sort(key=lambda m: (m.partition(), m.offset()))
+            stops = {m.partition(): m.offset() + 1 for m in messages}
+        else:
+            stops = {self.partitions[0]: messages[-1].offset() + 1}
+        for partition, stop in stops.items():
+            if stop > self.position[partition]:  # else the end that was noted comes after it
+                self.position[partition] = stop
+                self.ended.discard(partition)
+        return messages
 
     def _without_ends(self, messages: list[Any]) -> list[Any]:
         """Note the ends of partitions, raise real errors, and give the records among messages."""

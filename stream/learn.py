@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from stream import fingerprint, recovery
+from stream.collector import look_rarely
 from stream.errors import FencedError
 from stream.events import DeadLetter
 from stream.failpoint import failpoint
@@ -102,6 +102,7 @@ def learn(
         RecoveryError: the state of the ledger's tip cannot be had again.
         DoubtError, FencedError: what was written is not certain, or is another's to write.
     """
+    look_rarely()  # history is learned again at once
     with ExitStack() as stack:
         service = Service(task, bootstrap, origin, safety, micro_batch, on_progress, on_note, stack)
         on_ready()
@@ -166,9 +167,7 @@ class Service:
 
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
         """Loop: XLA works on batch k while k - 1 is published, k - 2 committed, k + 1 decoded."""
-        gc.collect()
-        gc.freeze()  # millions of short-lived tuples: let the collector look at them alone
-        gc.set_threshold(100_000, 20, 100)
+        look_rarely()
         ends = self._intake.ends() if drain else None
         with Watchdog(PATIENCE_S) as watchdog:
             while not stop():

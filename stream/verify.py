@@ -204,47 +204,49 @@ class _Values:
     def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
         self.source = Source(bootstrap, topic, partitions=[partition])
         self._partition = partition
-        self._values: list[bytes] = []
-        self._offsets: list[int] = []
+        self._messages: list[Any] = []
         self._place = 0
-        self._first: Prediction | None = None
-        if self.source.begins[partition]:
-            self._fetch()
-            if self._values:
-                self._first = msgspec.json.decode(self._values[0], type=Prediction)
+        self._first: int | None = None  # raw offset of the first prediction that is left
+        if self.source.begins[partition] and self._fetch():
+            self._first = _offset(self._messages[0])
 
     def expired(self, each: ledger.Consumed) -> bool:
         """Say whether retention took predictions of this range: what is left begins later."""
         if self._first is None:
             return False
-        if each.start <= self._first.offset < each.stop:
-            at = [msgspec.json.decode(v, type=Prediction).offset for v in self._values[: each.used]]
-            self._place = next((n for n, offset in enumerate(at) if offset >= each.stop), len(at))
+        if each.start <= self._first < each.stop:
+            at = map(_offset, self._messages[: each.used])
+            left = (n for n, offset in enumerate(at) if offset >= each.stop)
+            self._place = next(left, min(each.used, len(self._messages)))
             self._first = None
         return True
 
     def take(self, count: int) -> list[bytes]:
         """Take the next `count` values; fewer at the end."""
-        while len(self._values) - self._place < count and self._fetch():
+        while len(self._messages) - self._place < count and self._fetch():
             pass
-        found = self._values[self._place : self._place + count]
+        found = self._messages[self._place : self._place + count]
         self._place += len(found)
-        return found
+        return [message.value() or b"" for message in found]
 
     def left_before(self, end: int) -> int:
         """Count what was not taken before offset `end`."""
         while self.source.position[self._partition] < end and self._fetch():
             pass
-        return sum(offset < end for offset in self._offsets[self._place :])
+        return sum(message.offset() < end for message in self._messages[self._place :])
 
     def _fetch(self) -> bool:
         while self._partition not in self.source.ended:
-            if records := self.source.poll(READ, WAIT_S):
-                self._values = [*self._values[self._place :], *(v or b"" for v in records.values)]
-                self._offsets = [*self._offsets[self._place :], *records.offsets]
+            if messages := self.source.messages(READ, WAIT_S):
+                self._messages = [*self._messages[self._place :], *messages]
                 self._place = 0
                 return True
         return False
+
+
+def _offset(message: Any) -> int:
+    """Give the raw offset that a prediction is of."""
+    return msgspec.json.decode(message.value() or b"", type=Prediction).offset
 
 
 def _dangling(audit: Audit, task: Task, bootstrap: str) -> None:

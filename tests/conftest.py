@@ -7,7 +7,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -33,6 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).with_name("kafka") in item.path.parents:
             item.add_marker("kafka")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the figures that tests told by `tell`, whichever process they ran in."""
+    reports = chain.from_iterable(terminalreporter.stats.values())
+    properties = chain.from_iterable(
+        report.user_properties for report in reports if getattr(report, "when", "") == "call"
+    )
+    if told := [line for name, line in properties if name == "told"]:
+        terminalreporter.section("faults")
+        for line in told:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -34,12 +35,17 @@ def verify(
     every announced state is computed again in this process, and must come out the same.
     """
     from stream.archive import ArchiveHistory
+    from stream.collector import look_rarely
     from stream.verify import lines
     from stream.verify import verify as audit
 
     loaded, address = tasks.load(task), bootstrap_of(bootstrap)
-    history = ArchiveHistory(archive, loaded.input.topic) if archive else None
-    with bar("verifying", None, quiet=as_json, unit="records") as update:
+    look_rarely()
+    with ExitStack() as stack:
+        update = stack.enter_context(bar("verifying", None, quiet=as_json, unit="records"))
+        history = ArchiveHistory(archive, loaded.input.topic) if archive else None
+        if history:
+            stack.callback(history.close)
 
         def on_progress(what: str, done: int, total: int) -> None:
             update(done, what)

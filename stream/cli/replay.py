@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -95,6 +94,7 @@ def replay(
     """
     from stream import compare
     from stream import replay as replays
+    from stream.collector import look_rarely
     from stream.moment import parse_moment
 
     loaded = tasks.load(task)
@@ -104,8 +104,7 @@ def replay(
     if plot:
         compare.check_plot(plot)
     address, stop = bootstrap_of(bootstrap), Stop()
-    gc.freeze()  # millions of short-lived tuples: let the collector look at them alone
-    gc.set_threshold(100_000, 20, 100)
+    look_rarely()
     with bar("replaying", None, quiet=as_json, unit="events") as update:
         found = replays.replay(
             loaded,

@@ -50,27 +50,13 @@ def long(thorough: bool) -> None:
         pytest.skip("long: run with -m faults")
 
 
-TOLD = pytest.StashKey[list[str]]()
 Tell = Callable[[str], None]
 
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
     """Give a function that puts a line of figures below the test run's results."""
-
-    def say(line: str) -> None:
-        request.config.stash.setdefault(TOLD, []).append(line)
-        request.node.user_properties.append(("told", line))
-
-    return say
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the tests told."""
-    if told := terminalreporter.config.stash.get(TOLD, []):
-        terminalreporter.section("faults")
-        for line in told:
-            terminalreporter.line(line)
+    return lambda line: request.node.user_properties.append(("told", line))
 
 
 @pytest.fixture(scope="session")
