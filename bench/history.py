@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.arena import Arena, OnProgress, arena, machine
+from bench.pause import pause
 from stream import ledger
 from stream.child import Child
 from stream.errors import HeadraceError
@@ -35,7 +36,8 @@ def history(
     Returns:
         `recovery_s`, each from the start of the process to the first new prediction that a reader
         of committed records can see; the rates of `verify`, `archive` and `replay` (from the topic
-        and from the archive, one step for each event, every outcome proven), in events per second.
+        and from the archive, one step for each event, every outcome proven), in events per second;
+        `pause`, of the learner's loop for a checkpoint: see `bench.pause`.
 
     Raises:
         HeadraceError: a part failed, or an outcome was not what the ledger says.
@@ -59,13 +61,21 @@ def history(
             seconds = said.get("seconds", time.monotonic() - began_s)
             rates[name] = round(events / seconds)
             on_progress(f"{name}: {rates[name]:,}/s")
+        stood = pause(Path(scratch))
+        on_progress(f"pause: {stood.pause_ms:.0f} ms for a state of {stood.state_mb:.0f} MB")
         where = machine(place.kafka)
-    return {"events": events, "recovery_s": recovery_s, "rates": rates, "machine": where}
+    return {
+        "events": events,
+        "recovery_s": recovery_s,
+        "rates": rates,
+        "pause": stood._asdict(),
+        "machine": where,
+    }
 
 
 def table(found: dict[str, Any]) -> str:
     """Write the result of `history` as Markdown."""
-    rates, events = found["rates"], found["events"]
+    rates, events, pause = found["rates"], found["events"], found["pause"]
     lives = ", ".join(f"{seconds:.1f}" for seconds in found["recovery_s"])
     return "\n".join(
         (
@@ -76,6 +86,8 @@ def table(found: dict[str, Any]) -> str:
             f"| `replay` from the topic, exact per event, proven | {rates['replay']:,} events/s |",
             f"| `replay` from the archive | {rates['replay_archive']:,} events/s |",
             f"| `archive` | {rates['archive']:,} events/s |",
+            f"| a checkpoint of {pause['state_mb']:.0f} MB holds up the loop for "
+            f"| {pause['pause_ms']:.0f} ms |",
         )
     )
 

@@ -92,6 +92,11 @@ def seal(record: Record, before: str) -> Record:
     )
 
 
+def follows(record: Record, before: Record) -> bool:
+    """Say whether a record is the next one after another, and sealed to it."""
+    return record.seq == before.seq + 1 and record.chain == seal(record, before.chain).chain
+
+
 def encode(record: Record) -> bytes:
     """Give the record as it stands in the topic."""
     return _encode(record)

@@ -206,7 +206,12 @@ def _learn_again(
         rebuild = Rebuild(task, trainer, history, proven_from=proven_from)
         stop = found.tip.offset + 1
         for entry in ledger.read(bootstrap, task.output("ledger"), found.start, stop):
-            _check_chain(found.before, entry)
+            if found.before is None or not ledger.follows(entry.record, found.before):
+                raise RecoveryError(
+                    f"the ledger is broken at offset {entry.offset}, record {entry.record.seq}: "
+                    "it does not follow from the one before; see `headrace verify`, then begin "
+                    "--from-scratch"
+                )
             found.before = entry.record
             follow(found.positions, found.reading, entry.record)
             found.counts.add(entry.record)
@@ -215,17 +220,6 @@ def _learn_again(
                 told_s = time.monotonic()
                 on_note(f"learned again: {rebuild.counts.events:,} of {found.events:,} events")
         rebuild.finish()
-
-
-def _check_chain(before: Record | None, entry: Entry) -> None:
-    record = entry.record
-    if before is None or (
-        record.seq != before.seq + 1 or ledger.seal(record, before.chain).chain != record.chain
-    ):
-        raise RecoveryError(
-            f"the ledger is broken at offset {entry.offset}, record {record.seq}: it does not "
-            "follow from the one before; see `headrace verify`, then begin --from-scratch"
-        )
 
 
 def follow(positions: Place, reading: Place, record: Record) -> None:
