@@ -132,7 +132,11 @@ class Shelf:
         found: list[Piece] = []
         ends = {p: pieces[-1].stop for p, pieces in self.pieces().items()}
         for name in self._store.names(_CLAIMS):
-            claim = self._piece(self._store.read(name).decode(errors="backslashreplace"))
+            try:
+                text = self._store.read(name).decode(errors="backslashreplace")
+            except FileNotFoundError:  # another archiver has kept it; it will be met again
+                continue
+            claim = self._piece(text)
             end = ends.get(claim.partition, claim.start)
             if claim.claim != name or claim.start > end:
                 raise HistoryError(

@@ -30,9 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", ignored)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what lies under tests/kafka: `-m "not kafka"` leaves out all that needs a broker."""
+    asked = {"long", "faults"} & set(re.findall(r"\w+", config.option.markexpr))
     for item in items:
+        if item.get_closest_marker("long") and not asked:
+            item.add_marker(pytest.mark.skip("long: run with -m long"))
         if Path(__file__).with_name("kafka") in item.path.parents:
             item.add_marker("kafka")
 

@@ -76,9 +76,6 @@ def evaluate(
 
     Example: headrace evaluate --input power.csv --target price
     """
-    from stream import infer as guess
-    from stream.evaluate import evaluate as run
-
     if input is None:
         raise UsageError("--input: missing; name a CSV, Parquet or JSON-lines file")
     if task is not None:
@@ -86,6 +83,8 @@ def evaluate(
     elif target is None:
         raise UsageError("--target: missing; name a task file, or the column to predict")
     else:
+        from stream import infer as guess
+
         loaded = guess.infer_file(
             input, target, kind=kind, drop=_names(drop), time=time, entity=entity
         )
@@ -95,6 +94,8 @@ def evaluate(
     from stream.files import total_rows
 
     total = total_rows(input)
+    from stream.evaluate import evaluate as run  # JAX takes seconds to import
+
     with bar(
         "evaluating", min(filter(None, (total, limit)), default=None), quiet=as_json
     ) as update:
@@ -109,9 +110,10 @@ def evaluate(
 
 def check(task: TaskFile) -> None:
     """Say in words what a task will do, or which key is wrong and what was expected."""
-    from stream.explain import explain
+    loaded = tasks.load(task)
+    from stream.explain import explain  # JAX takes seconds to import
 
-    for line in explain(tasks.load(task)):
+    for line in explain(loaded):
         say(line)
 
 

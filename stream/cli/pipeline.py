@@ -81,10 +81,10 @@ def learn(
     learner took over, 7: the state needs a decision of yours, 70: it hung; after 5 and 70 just
     start it again.
     """
-    from stream.learn import Progress, Safety
+    loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
+    from stream.learn import Progress, Safety  # JAX takes seconds to import
     from stream.learn import learn as run
 
-    loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
     safety = Safety(
         state or default_state(), read_key(state_key), from_scratch, accept_recompute, accept_loss
     )

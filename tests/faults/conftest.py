@@ -43,13 +43,6 @@ def thorough(request: pytest.FixtureRequest) -> bool:
     return _thorough(request.config)
 
 
-@pytest.fixture
-def long(thorough: bool) -> None:
-    """Leave a test out of the quick run."""
-    if not thorough:
-        pytest.skip("long: run with -m faults")
-
-
 Tell = Callable[[str], None]
 
 

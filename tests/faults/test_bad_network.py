@@ -19,7 +19,7 @@ from traffic import Feeder, Witness
 def test_replies_that_never_come_lose_and_double_nothing(
     make_case: Callable[[str], Case], tmp_path: Path, thorough: bool, tell: Callable[[str], None]
 ) -> None:
-    (transactions, late_s), chance = (200, 5.0) if thorough else (25, 3.0), random.Random(6)
+    (transactions, late_s), chance = (200, 5.0) if thorough else (12, 3.0), random.Random(6)
     (port,) = free_ports(1)
     (node,) = make_nodes(tmp_path / "kafka", 1, advertised=port)
     good = False

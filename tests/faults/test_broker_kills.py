@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from case import Case
 from nodes import Node, make_nodes
 from oracle import Oracle, read
@@ -37,8 +38,9 @@ def test_a_broker_that_dies_takes_nothing_along(
     tell(f"T4: {rounds} kills of the broker; learners ended with {codes}")
 
 
+@pytest.mark.long
 def test_leaders_that_are_chased_take_nothing_along(
-    make_case: Callable[[str], Case], tmp_path: Path, long: None, tell: Callable[[str], None]
+    make_case: Callable[[str], Case], tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     nodes = make_nodes(tmp_path / "kafka", 3)
     case = make_case(",".join(f"127.0.0.1:{node.port}" for node in nodes))

@@ -57,7 +57,7 @@ def test_kills_at_random_moments_leave_no_trace(
                 if early or not learner.wait_ready():
                     time.sleep(chance.uniform(0, 1))
                 else:
-                    time.sleep(chance.uniform(0, 2 if thorough else 1.2))
+                    time.sleep(chance.uniform(0, 2 if thorough else 0.7))
                 assert learner.kill() == -9, learner.errors
         over_s = time.time()
         case.drain()

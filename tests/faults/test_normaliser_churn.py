@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 import psutil
+import pytest
 from case import Case
 from forge import Forged
 from oracle import Oracle, ends, newest_state, read
@@ -92,6 +93,7 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.long
 def test_rows_that_are_missing_double_or_nonsense_are_healed(
     bootstrap: str, make_case: Callable[..., Case]
 ) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from bench.pipeline import VARIANTS, run, table
 from stream.topics import list_topics
 
 
+@pytest.mark.long
 def test_the_pipeline_is_measured_and_nothing_is_left(bootstrap: str) -> None:
     before, notes = list_topics(bootstrap), list[str]()
     found = run(

@@ -91,6 +91,7 @@ def test_ctrl_c_ends_in_order_and_leaves_a_named_kafka_as_it_was(
     assert list_topics(bootstrap) == before
 
 
+@pytest.mark.long
 def test_nothing_outlives_a_demo_that_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with demo("--rate", "50", log=log) as process:
@@ -103,6 +104,7 @@ def test_nothing_outlives_a_demo_that_is_killed(tmp_path: Path) -> None:
     assert not any(map(os.path.exists, homes))
 
 
+@pytest.mark.long
 def test_a_part_that_dies_is_named_and_ends_the_demo(bootstrap: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with demo("--rate", "50", "--bootstrap", bootstrap, log=log) as process:

@@ -217,6 +217,7 @@ def test_a_restart_goes_on_where_it_was(
     assert coordinates(read(bootstrap, features)) == [(0, offset) for offset in range(1_000)]
 
 
+@pytest.mark.long
 def test_no_row_is_lost_when_a_worker_is_killed(
     bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:
@@ -246,7 +247,7 @@ def test_no_row_is_lost_when_a_worker_is_killed(
     assert seen == dict.fromkeys(range(4), 5_000)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_its_owner(
     bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path], number: signal.Signals
 ) -> None:
