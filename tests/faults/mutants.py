@@ -11,7 +11,7 @@ from typing import Any
 
 
 def lying_commit() -> None:
-    """Have the client drop its fifth transaction and say that it is committed."""
+    """Have the client drop its second transaction, the first with events, and say that it is committed."""
     from confluent_kafka import Producer
 
     class Liar(Producer):
@@ -19,7 +19,7 @@ def lying_commit() -> None:
 
         def commit_transaction(self, *timeout_s: float) -> None:
             self.commits += 1
-            if self.commits == 5:
+            if self.commits == 2:
                 self.abort_transaction(*timeout_s)
             else:
                 super().commit_transaction(*timeout_s)
