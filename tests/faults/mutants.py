@@ -11,7 +11,7 @@ from typing import Any
 
 
 def lying_commit() -> None:
-    """Have the client drop its second transaction, the first with events, and say that it is committed."""
+    """Have the client drop the first transaction with events, and say that it is committed."""
     from confluent_kafka import Producer
 
     class Liar(Producer):
