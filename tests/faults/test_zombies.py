@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
 from case import Case
 from oracle import Oracle, ends
 from traffic import Feeder, Witness
@@ -52,6 +53,7 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
     tell(f"T3: zombies at {places} ended with {codes}; {verdict.events} events")
 
 
+@pytest.mark.long
 def test_one_that_slept_through_its_transaction_starts_again(case: Case) -> None:
     ledger = case.task.output("ledger")
     with Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=200):
