@@ -10,6 +10,7 @@ from typing import NamedTuple
 from bench import workload
 from stream import fingerprint
 from stream.checkpoint import Checkpoints
+from stream.errors import HeadraceError
 from stream.ledger import Entry, Record
 from stream.normalize import Normalizer
 from stream.rebuild import Counts
@@ -18,7 +19,7 @@ from stream.task import Task, parse
 from stream.trainer import Trainer
 
 ROWS = 256
-CHECKPOINTS, EVERY = 9, 50  # turns
+CHECKPOINTS, EVERY = 9, 100  # turns: the one before is written by then
 TABLE = """
 word = { kind = "category" }
 [model]
@@ -41,6 +42,9 @@ def pause(folder: Path) -> Pause:
     A turn is the submission of one micro-batch and the collection of the one before. The slowest
     turn from one checkpoint's taking to the next is compared with the median of all turns; of the
     checkpoints the median counts.
+
+    Raises:
+        HeadraceError: a checkpoint was not written.
     """
     task = _task(folder)
     trainer, troubles = Trainer(task, ROWS), list[str]()
@@ -63,6 +67,8 @@ def pause(folder: Path) -> Pause:
         turns.append(time.perf_counter() - began_s)
     trainer.collect(pending)
     saver.finish()
+    if troubles:
+        raise HeadraceError(f"bench: {troubles[0]}")
     usual_s = median(turns)
     slowest_s = [max(turns[at : at + EVERY]) for at in range(0, len(turns), EVERY)]
     size = sum(array.nbytes for array in trainer.snapshot().tensors().values())

@@ -168,15 +168,14 @@ def tip(bootstrap: str, topic: str, *, decided: bool = False) -> Entry | None:
             records takes for the end may for a moment lie before records that it has yet to see,
             as after an election (KIP-207), and a record written after those would break the chain.
     """
+    stop = ends(bootstrap, [topic], committed=False)[topic, 0] if decided else None
     source = Source(bootstrap, topic)
-    begin, end = source.begins[0], source.ends()[0]
+    begin, end = source.begins[0], source.ends()[0] if stop is None else stop
     source.close()
-    if decided:
-        end = ends(bootstrap, [topic], committed=False)[topic, 0]
     looked = LATEST
     while True:
         start = max(end - looked, begin)
-        *_, last = (None, *read(bootstrap, topic, start, end if decided else None))
+        *_, last = (None, *read(bootstrap, topic, start, stop))
         if last is not None or start == begin:
             return last
         looked *= 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import closing, nullcontext
 from typing import Annotated
 
 import typer
@@ -41,11 +41,8 @@ def verify(
 
     loaded, address = tasks.load(task), bootstrap_of(bootstrap)
     look_rarely()
-    with ExitStack() as stack:
-        update = stack.enter_context(bar("verifying", None, quiet=as_json, unit="records"))
-        history = ArchiveHistory(archive, loaded.input.topic) if archive else None
-        if history:
-            stack.callback(history.close)
+    kept = closing(ArchiveHistory(archive, loaded.input.topic)) if archive else nullcontext()
+    with kept as history, bar("verifying", None, quiet=as_json, unit="records") as update:
 
         def on_progress(what: str, done: int, total: int) -> None:
             update(done, what)

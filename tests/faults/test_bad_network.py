@@ -40,7 +40,9 @@ def test_replies_that_never_come_lose_and_double_nothing(
                 ) as supervisor,
             ):
                 give_up_s = time.monotonic() + 40 * transactions
-                while proxy.requests[END_TRANSACTION] < transactions:
+                while proxy.requests[END_TRANSACTION] < transactions or not all(
+                    proxy.hurt[END_TRANSACTION, how] for how in ("late", "cut")
+                ):
                     assert time.monotonic() < give_up_s, proxy.requests
                     time.sleep(0.1)
                 good = True

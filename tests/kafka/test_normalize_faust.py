@@ -247,7 +247,10 @@ def test_no_row_is_lost_when_a_worker_is_killed(
     assert seen == dict.fromkeys(range(4), 5_000)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL],
+)
 def test_nothing_outlives_its_owner(
     bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path], number: signal.Signals
 ) -> None:
