@@ -19,7 +19,7 @@ from stream.task import Task, parse
 from stream.trainer import Trainer
 
 ROWS = 256
-CHECKPOINTS, EVERY = 9, 100  # turns: the one before is written by then
+CHECKPOINTS, EVERY = 9, 50  # turns
 TABLE = """
 word = { kind = "category" }
 [model]
@@ -56,6 +56,8 @@ def pause(folder: Path) -> Pause:
     turns: list[float] = []
     pending = trainer.submit(rows)
     for turn in range(CHECKPOINTS * EVERY):
+        if turn % EVERY == 0:
+            saver.finish()  # as the service does: one writer at a time
         began_s = time.perf_counter()
         following = trainer.submit(rows)
         if turn % EVERY == 0:
