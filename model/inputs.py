@@ -17,11 +17,11 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
     kept, slot, held = memory.recall(spec, state.memory, batch.entity[row], state.event)
     labels = jnp.where(jnp.isnan(label), held.labels, memory.push(held.labels, label))
     known = labels if spec.horizon else held.labels
-    window = jnp.concatenate([numeric[None], held.numeric])
     inputs = jnp.concatenate(
         [
-            scale.transform(state.inputs, window).reshape(-1),
-            jnp.isnan(window).astype(jnp.float32).reshape(-1),
+            seen(state.inputs, numeric),
+            seen(state.inputs, held.numeric),
+            *([distances(state.inputs, numeric, held.fading)] if spec.traces else []),
             label_inputs(spec, state.target.level, known[: spec.label_lags]),
         ]
     )
@@ -34,6 +34,8 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
         slot=state.chunk.slot.at[at].set(slot),
     )
     held = held._replace(labels=labels, numeric=memory.push(held.numeric, numeric))
+    if spec.traces:
+        held = held._replace(fading=memory.fade(spec, held.fading, numeric))
     if spec.horizon:
         ring = held.seen % spec.horizon
         chunk = chunk._replace(
@@ -49,6 +51,19 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
             no_change=held.no_change.at[ring].set(known[0]),
         )
     return state._replace(event=state.event + 1, memory=memory.keep(kept, slot, held), chunk=chunk)
+
+
+def seen(level: scale.ScaleState, rows: Array) -> Array:
+    """Turn rows f32[..., N] into inputs: their standardised values, then flags of missing ones."""
+    missing = jnp.isnan(rows).astype(jnp.float32)
+    return jnp.concatenate([scale.transform(level, rows).reshape(-1), missing.reshape(-1)])
+
+
+def distances(level: scale.ScaleState, numeric: Array, means: Array) -> Array:
+    """Give how many deviations a row f32[N] lies from fading means f32[T, N]; unknown gives 0."""
+    apart = (numeric - means) / scale.deviation(level)
+    known = ~jnp.isnan(apart) & (level.seen >= 2.0)
+    return jnp.where(known, jnp.clip(apart, -scale.CLIP, scale.CLIP), 0.0).reshape(-1)
 
 
 def label_inputs(spec: Spec, level: scale.ScaleState, labels: Array) -> Array:

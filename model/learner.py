@@ -18,10 +18,10 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from model import embed, scale, target
+from model import embed, neighbours, persistence, scale, target
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit
-from model.network import Params
+from model.pool import Views, mix, opinions, speak, weigh
 from model.scoring import line_width, read_lines, score
 from model.spec import Spec
 from model.state import Parts, State, init, make_parts
@@ -58,7 +58,7 @@ def make_learner(spec: Spec) -> Learner:
             new = 1 if k == 1 else jnp.minimum(k - opened, count - row)
             state = repeat(new, lambda j, s: admit(spec, s, batch, row + j, opened + j), state)
             state = state._replace(chunk=state.chunk._replace(filled=jnp.int32(opened + new)))
-            outputs, gradient, at, learnable = gradients(parts, state)
+            outputs, lesson = study(parts, state)
 
             def tell(j: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
                 state, lines = carry
@@ -66,7 +66,7 @@ def make_learner(spec: Spec) -> Learner:
                 return state, lines.at[row + j].set(line, mode="promise_in_bounds")
 
             state, lines = repeat(new, tell, (state, lines))
-            return learn(parts, state, gradient, at, learnable), lines, row + new
+            return learn(parts, state, lesson), lines, row + new
 
         blank = jnp.zeros((capacity, line_width(spec)))
         carry = (state, blank, jnp.int32(0))
@@ -88,78 +88,106 @@ def warm_up(learner: Learner, capacity: int) -> State:
     return learner.init()
 
 
-def forward(parts: Parts, params: Params, rows: Array, inputs: Array, ids: Array) -> Array:
-    spec, network = parts.spec, parts.network
-    if not spec.ids:
-        return network.apply(params, inputs)
-    embedded, direct = embed.features(spec, rows, ids)
-    return network.apply(params, jnp.concatenate([inputs, embedded], 1)) + direct
+class Lesson(NamedTuple):
+    """Hold what the open chunk would teach, had it its last row."""
+
+    rows: Views
+    label: Array  # f32[K]  class index or goal, NaN = teaches nothing
+    gradient: Any  # of the networks' parameters, and of the table's rows
+    at: Array  # i32[K, S]  the table's rows
+    said: Array  # f32[N, K, O]  what each member said about the rows
+    slopes: Array  # f32[K, O]  of the mixture's loss
 
 
-def slope(spec: Spec, outputs: Array, label: Array, goal: Array) -> Array:
-    """Give the derivative of each row's loss by its outputs, f32[K, O].
-
-    Cross-entropy of a softmax; the squared error; or Huber's (1964), squared up to half a standard
-    deviation and linear beyond, so that a few wild labels do not drown the rest.
-    """
-    if spec.classes:
-        return jax.nn.softmax(outputs) - (label[:, None] == jnp.arange(spec.classes))
-    miss = outputs - goal[:, None]
-    return jnp.clip(miss, -0.5, 0.5) if spec.loss == "huber" else 2.0 * miss
-
-
-def gradients(parts: Parts, state: State) -> tuple[Array, Any, Array, Array]:
-    """Predict the open chunk, and give its gradient, from one forward pass where one will do.
+def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
+    """Predict the open chunk, f32[K, O], and give its lesson, from one pass where one will do.
 
     It runs whole for an unfilled chunk too, so that a row's prediction is the same bits
     whether its chunk was filled by one micro-batch or by several.
     """
     spec, chunk = parts.spec, state.chunk
-    inputs, ids, last = (
-        (chunk.due_inputs, chunk.due_ids, chunk.due_no_change)
-        if spec.horizon
-        else (chunk.inputs, chunk.ids, chunk.no_change)
-    )
-    at = embed.slots(spec, ids)
-    every = jnp.concatenate([ids, chunk.ids], 1) if spec.horizon else ids
+    now = Views(chunk.inputs, chunk.ids, chunk.no_change)
+    due = Views(chunk.due_inputs, chunk.due_ids, chunk.due_no_change) if spec.horizon else now
+    every = jnp.concatenate([due.ids, now.ids], 1) if spec.horizon else now.ids
     found = embed.look_up(spec, state.table, every)
-    rows, rows_now = found[:, : spec.ids], found[:, spec.ids :]
     learnable = ~jnp.isnan(chunk.label) & (jnp.arange(spec.chunk) < chunk.filled)
     if spec.horizon:
         learnable = learnable & (chunk.turn >= 0)
-    outputs, pull_back = jax.vjp(
-        lambda params, rows: forward(parts, params, rows, inputs, ids), state.params, rows
+    (outputs, words), pull_back = jax.vjp(
+        lambda params, rows: speak(spec, parts.network, params, rows, due),
+        state.params,
+        found[:, : spec.ids],
     )
     label = jnp.where(learnable, chunk.label, 0.0)
-    goal = label if spec.classes else target.goal(state.target, label, last)
-    share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)
-    gradient = pull_back(slope(spec, outputs, label, goal) * share[:, None])
+    goal = label if spec.classes else target.goal(state.target, label, due.last)
+    share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
+    said = opinions(spec, outputs, words, state.pairs, state.neighbours, due)
+    mixed = mix(state.weights, said)
+    lesson = Lesson(
+        rows=due,
+        label=jnp.where(learnable, goal, jnp.nan),
+        gradient=pull_back((slope(spec, outputs, goal) * share, slope(spec, words, goal) * share)),
+        at=embed.slots(spec, due.ids),
+        said=said,
+        slopes=slope(spec, mixed, goal) * share,
+    )
     if spec.horizon:
-        outputs = forward(parts, state.params, rows_now, chunk.inputs, chunk.ids)
-    return outputs, gradient, at, learnable
+        outputs, words = speak(spec, parts.network, state.params, found[:, spec.ids :], now)
+        said = opinions(spec, outputs, words, state.pairs, state.neighbours, now)
+        mixed = mix(state.weights, said)
+    return mixed, lesson
 
 
-def learn(parts: Parts, state: State, gradient: Any, at: Array, learnable: Array) -> State:
-    """Close a full chunk: one optimizer step, then the scalers take the rows in."""
+def slope(spec: Spec, outputs: Array, goal: Array) -> Array:
+    """Give the derivative of each row's loss by its outputs f32[..., K, O]; goals are f32[K].
+
+    Cross-entropy of a softmax; the squared error; or Huber's (1964), squared up to half a standard
+    deviation and linear beyond, so that a few wild labels do not drown the rest.
+    """
+    if spec.classes:
+        return jax.nn.softmax(outputs) - (goal[:, None] == jnp.arange(spec.classes))
+    miss = outputs - goal[:, None]
+    return jnp.clip(miss, -0.5, 0.5) if spec.loss == "huber" else 2.0 * miss
+
+
+def learn(parts: Parts, state: State, lesson: Lesson) -> State:
+    """Close a full chunk: one step of all members and of their weights, then of the scalers."""
     spec = parts.spec
     full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
-    apply = full & learnable.any()
-    dense, sparse = gradient
+    apply = full & ~jnp.isnan(lesson.label).all()
+    dense, sparse = lesson.gradient
     updates, inner = parts.optimizer.update(dense, state.optimizer, state.params)
-    params, inner = jax.tree.map(
+    rates = jnp.tile(jnp.asarray(spec.rates, jnp.float32), spec.views)
+    updates = jax.tree.map(lambda u: u * rates.reshape(-1, *(1,) * (u.ndim - 1)), updates)
+    params, inner, weights = jax.tree.map(
         lambda new, old: jnp.where(apply, new, old),
-        (optax.apply_updates(state.params, updates), inner),
-        (state.params, state.optimizer),
+        (
+            optax.apply_updates(state.params, updates),
+            inner,
+            weigh(spec, state.weights, lesson.said, lesson.slopes),
+        ),
+        (state.params, state.optimizer, state.weights),
     )
-    table = embed.descend(state.table, at, sparse, apply) if spec.ids else state.table
+    table = embed.descend(state.table, lesson.at, sparse, apply) if spec.ids else state.table
+    near, pairs = state.neighbours, state.pairs
+    if spec.neighbours:
+        own = lesson.rows.inputs[:, : spec.numeric]
+        ids = lesson.rows.ids[:, : spec.categories]
+        near = neighbours.remember(near, own, ids, lesson.label, full)
+    if persistence.kept(spec):
+        pairs = persistence.learn(pairs, lesson.rows.last, lesson.label, full)
     inputs = scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan))
     labels = jnp.where(full, state.chunk.label, jnp.nan)
-    last = state.chunk.due_no_change if spec.horizon else state.chunk.no_change
-    goals = state.target if spec.classes else target.update(state.target, labels, last)
+    goals = state.target
+    if not spec.classes:
+        goals = target.update(state.target, labels, lesson.rows.last)
     return state._replace(
         step=state.step + apply,
         params=params,
         optimizer=inner,
+        weights=weights,
+        pairs=pairs,
+        neighbours=near,
         table=table,
         inputs=inputs,
         target=goals,

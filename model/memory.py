@@ -23,6 +23,7 @@ class Remembered(NamedTuple):
     seen: Array  # i32[]  events of the entity
     labels: Array  # f32[L]  last known labels, newest first, NaN = none
     numeric: Array  # f32[W, N]  earlier rows, newest first
+    fading: Array  # f32[T, N]  fading means of the columns, NaN = none yet
     inputs: Array  # f32[h, I]  rows whose label is still to come
     ids: Array  # u32[h, S]
     no_change: Array  # f32[h]  the last label when they were predicted
@@ -91,6 +92,13 @@ def after(value: Array, index: Array) -> Array:
     return index + never.astype(index.dtype)
 
 
+def fade(spec: Spec, means: Array, numeric: Array) -> Array:
+    """Move fading means f32[T, N] towards a row f32[N]; the first value counts whole."""
+    share = 1.0 / jnp.asarray(spec.traces, jnp.float32)[:, None]
+    moved = jnp.where(jnp.isnan(means), numeric, means + share * (numeric - means))
+    return jnp.where(jnp.isnan(numeric), means, moved)
+
+
 def push(history: Array, newest: Array) -> Array:
     """Put `newest` first in a short history, dropping the oldest."""
     return jnp.concatenate([newest[None], history])[: len(history)]
@@ -101,6 +109,7 @@ def _nothing(spec: Spec) -> Remembered:
         seen=jnp.int32(0),
         labels=jnp.full(max(spec.label_lags, 1), jnp.nan),
         numeric=jnp.full((spec.numeric_lags, spec.numeric), jnp.nan),
+        fading=jnp.full((len(spec.traces), spec.numeric), jnp.nan),
         inputs=jnp.zeros((spec.horizon, spec.inputs)),
         ids=jnp.zeros((spec.horizon, spec.ids), jnp.uint32),
         no_change=jnp.full(spec.horizon, jnp.nan),

@@ -56,20 +56,20 @@ def with_one(rows: Array) -> Array:
 class Network(NamedTuple):
     """Hold `init(seed) -> params` and `apply(params, inputs f32[K, I]) -> f32[K, O]`."""
 
-    init: Callable[[], Params]
+    init: Callable[[int], Params]
     apply: Callable[[Params, Array], Array]
 
 
 def make_network(spec: Spec, inputs: int) -> Network:
     """Make the pure network of a spec for `inputs` dense inputs."""
 
-    def build() -> Perceptron:
-        return Perceptron(inputs, spec.hidden, spec.outputs, nnx.Rngs(spec.seed))
+    def build(seed: int) -> Perceptron:
+        return Perceptron(inputs, spec.hidden, spec.outputs, nnx.Rngs(seed))
 
-    graph = nnx.split(nnx.eval_shape(build))[0]
+    graph = nnx.split(nnx.eval_shape(lambda: build(0)))[0]
 
-    def init() -> Params:
-        return dict(nnx.to_pure_dict(nnx.split(build())[1]))
+    def init(seed: int) -> Params:
+        return dict(nnx.to_pure_dict(nnx.split(build(seed))[1]))
 
     def apply(params: Params, inputs: Array) -> Array:
         return jnp.asarray(nnx.merge(graph, params)(inputs))

@@ -17,12 +17,16 @@ class Spec:
         classes: number of classes, or 0 for regression.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         label_lags: last known labels of the entity that are inputs.
+        traces: events that fading means of the numeric columns remember; how far a row lies from
+            each mean is an input.
         numeric_lags: earlier rows of the entity whose numeric columns are inputs.
         entities: entities remembered at a time; 0 when rows carry no entity.
         hidden: widths of the hidden layers.
         chunk: rows per optimizer step; 1 is exact per-event learning.
         loss: of a regression; classes are learned by cross-entropy.
-        learning_rate, beta1, beta2: Adam's settings for the dense layers.
+        rates: learning rates of the networks in the pool, one for each and view.
+        beta1, beta2: Adam's settings for the dense layers.
+        neighbours: rows of the window whose neighbours vote; 0 = no votes.
         embedding: dimensions of a hashed id's vector.
         table_bits: log2 of the rows in the table of hashed ids.
         coverage: share of labels that a regression interval should hold, in (0, 1).
@@ -38,14 +42,16 @@ class Spec:
     classes: int = 0
     horizon: int = 0
     label_lags: int = 1
+    traces: tuple[float, ...] = ()
     numeric_lags: int = 0
     entities: int = 0
     hidden: tuple[int, ...] = (32, 32)
     chunk: int = 1
     loss: Literal["huber", "mse"] = "huber"
-    learning_rate: float = 3e-3
+    rates: tuple[float, ...] = (1e-3, 5e-3)
     beta1: float = 0.0
     beta2: float = 0.999
+    neighbours: int = 0
     embedding: int = 8
     table_bits: int = 16
     coverage: float = 0.9
@@ -76,5 +82,26 @@ class Spec:
 
     @property
     def inputs(self) -> int:
-        """Count the dense inputs: values and missing flags now and earlier, and label lags."""
-        return 2 * self.numeric * (1 + self.numeric_lags) + self.label_lags * self.label_inputs
+        """Count the dense inputs: those of the row, then those of what came before it."""
+        return self.row_inputs + self.past_inputs
+
+    @property
+    def row_inputs(self) -> int:
+        """Count the inputs of the row itself: values and missing flags."""
+        return 2 * self.numeric
+
+    @property
+    def past_inputs(self) -> int:
+        """Count the inputs of earlier rows, of distances from fading means, and of label lags."""
+        rows = 2 * self.numeric_lags + len(self.traces)
+        return rows * self.numeric + self.label_lags * self.label_inputs
+
+    @property
+    def views(self) -> int:
+        """Count what networks see: the row alone, if there is anything in it, and with its past."""
+        return 2 if self.past_inputs and (self.row_inputs or self.ids) else 1
+
+    @property
+    def networks(self) -> int:
+        """Count the networks of the pool: one for each rate and view."""
+        return self.views * len(self.rates)

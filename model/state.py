@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from model import embed, memory, scale, target
+from model import embed, memory, neighbours, persistence, pool, scale, target
 from model.drift import make_adwin, make_page_hinkley
 from model.fold import Fold
 from model.metrics import make_classification_metrics, make_regression_metrics
@@ -37,8 +37,11 @@ class State(NamedTuple):
 
     event: Array  # i32[]  rows met
     step: Array  # i32[]  optimizer steps
-    params: Params
+    params: Params  # of the networks, stacked
     optimizer: optax.OptState
+    weights: Array  # f32[N]  of the members' opinions
+    pairs: Array  # f32[C + 1, C]  labels that followed each label
+    neighbours: neighbours.NeighboursState
     table: embed.TableState
     inputs: scale.ScaleState
     target: target.TargetState
@@ -76,26 +79,29 @@ def make_parts(spec: Spec) -> Parts:
 
 
 def adam(spec: Spec) -> optax.GradientTransformation:
-    """Give Adam (Kingma & Ba 2015); without momentum in the form that keeps no first moment.
+    """Give Adam (Kingma & Ba 2015) of rate 1; without momentum it keeps no first moment.
 
     With beta1 = 0 Adam is RMSProp with bias correction, the same numbers from half the state:
     the loop runs at twice the speed. Momentum hurts when the world drifts, so 0 is the default.
     """
     if spec.beta1:
-        return optax.adam(spec.learning_rate, b1=spec.beta1, b2=spec.beta2)
-    return optax.rmsprop(spec.learning_rate, decay=spec.beta2, bias_correction=True)
+        return optax.adam(1.0, b1=spec.beta1, b2=spec.beta2)
+    return optax.rmsprop(1.0, decay=spec.beta2, bias_correction=True)
 
 
 def init(parts: Parts) -> State:
     """Make the state of a learner that has met nothing."""
     spec, k = parts.spec, parts.spec.chunk
-    params = parts.network.init()
+    params, weights = pool.init(spec, parts.network)
     due = k if spec.horizon else 0
     return State(
         event=jnp.int32(0),
         step=jnp.int32(0),
         params=params,
         optimizer=parts.optimizer.init(params),
+        weights=weights,
+        pairs=persistence.init(spec),
+        neighbours=neighbours.init(spec),
         table=embed.init(spec),
         inputs=scale.init(spec.numeric),
         target=target.init(),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
+from model import pool
 from model.learner import make_learner
 from stream.normalize import Normalizer
 from stream.task import Category, Number, Task, Text
@@ -44,7 +45,10 @@ def explain(task: Task) -> Iterator[str]:
     weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     pace = "each event" if model.chunk == 1 else f"every {model.chunk} events"
-    yield f"learns      a network of {layers}, {weights:,} weights, by Adam after {pace}"
+    rates = ", ".join(f"{rate:g}" for rate in task.spec.rates)
+    yield f"learns      {task.spec.networks} networks of {layers}, {weights:,} weights in all, by Adam"
+    yield f"            after {pace}, at rates of {rates}"
+    yield f"mixes       {len(pool.names(task.spec))} opinions: {'; '.join(pool.names(task.spec))}"
     if task.spec.ids:
         rows = 1 << model.table_bits
         yield f"            and a table of {rows:,} hashed ids of {model.embedding} dimensions"

@@ -16,6 +16,7 @@ from stream.errors import TaskError
 
 WHERE = "Where it stands; default: the feature's name."
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
+WINDOW_VALUES = 65_536
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
 
 FieldPath = Annotated[
@@ -161,9 +162,17 @@ class Lags(Part):
 
     labels: int = Field(1, ge=0, le=1000, description="Last known labels used as inputs.")
     rows: int = Field(0, ge=0, le=1000, description="Earlier rows whose numbers are inputs.")
+    traces: tuple[Annotated[float, Field(ge=1, le=1e6)], ...] = Field(
+        (8.0, 64.0),
+        description="Events that fading means remember; a row's distances from them are inputs.",
+        max_length=16,
+    )
     entities: int = Field(
         1024, ge=1, le=10_000_000, description="Entities remembered; the least recent leaves."
     )
+
+
+_Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Model(Part):
@@ -178,8 +187,14 @@ class Model(Part):
     loss: Literal["huber", "mse"] = Field(
         "huber", description="Loss of a regression; classes are learned by cross-entropy."
     )
-    learning_rate: float | None = Field(
-        None, gt=0, le=1, description="Adam's rate; default: 0.003 for classes, 0.0003 for numbers."
+    learning_rate: _Rate | Annotated[tuple[_Rate, ...], Field(min_length=1, max_length=16)] = Field(
+        (0.001, 0.005), description="Adam's rate; several make a pool with a network for each."
+    )
+    neighbours: int = Field(
+        1000,
+        ge=0,
+        le=100_000,
+        description="Newest rows whose nearest vote on a row; 0 = none.",
     )
     beta1: float = Field(0.0, ge=0, lt=1, description="Adam's momentum.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's memory of squared gradients.")
@@ -233,19 +248,28 @@ class Task(Part):
     @property
     def spec(self) -> Spec:
         """Say what the learner has to be."""
+        numeric = len(self.of_kind(Number)) + 2 * len(self.calendar)
+        categories, rates = len(self.of_kind(Category)), self.model.learning_rate
         return Spec(
-            numeric=len(self.of_kind(Number)) + 2 * len(self.calendar),
-            categories=len(self.of_kind(Category)),
+            numeric=numeric,
+            categories=categories,
             tokens=self.token_slots,
             classes=len(self.target.classes),
             horizon=self.target.horizon,
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,
-            **self.model.model_dump(exclude={"learning_rate"}),
+            **self.model.model_dump(exclude={"learning_rate", "neighbours"}),
             **self.drift.model_dump(),
-            learning_rate=self.model.learning_rate or (3e-3 if self.target.classes else 3e-4),
+            rates=rates if isinstance(rates, tuple) else (rates,),
+            traces=self.lags.traces,
+            neighbours=self._neighbours(numeric, categories),
         )
+
+    def _neighbours(self, numeric: int, categories: int) -> int:
+        """Bound the window: wide rows are remembered fewer, so that each costs about the same."""
+        columns = numeric + categories
+        return min(self.model.neighbours, WINDOW_VALUES // columns) if columns else 0
 
     def output(self, stage: str) -> str:
         """Name an output topic, such as `<task>.predictions`."""

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from model import pool
 from model.batch import DETECTORS, Outcome, empty_batch
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
@@ -202,9 +203,11 @@ class Trainer:
         self.learned = learned
 
     def report(self) -> dict[str, Any]:
-        """Give the metrics and their baselines as of the last submitted row."""
+        """Give the metrics, their baselines and the members' weights as of the last row."""
         report = classification_report if self._task.target.classes else regression_report
-        return report(self._state.metrics)
+        weights = np.asarray(self._state.weights).astype(float).round(4).tolist()
+        members = dict(zip(pool.names(self._learner.spec), weights, strict=True))
+        return report(self._state.metrics) | {"members": members}
 
 
 def keep_programs() -> None:

@@ -19,6 +19,7 @@ from stream.task import parse
 SMALL = """
 [model]
 hidden = [8]
+neighbours = 50
 embedding = 4
 table_bits = 10
 """

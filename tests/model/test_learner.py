@@ -18,10 +18,16 @@ N = 400
 Columns = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 SPECS = {
-    "per event": Spec(numeric=4, classes=2),
-    "chunks, ids, many classes": Spec(numeric=4, classes=3, chunk=8, categories=2, tokens=5),
-    "an hour ahead, entities": Spec(numeric=4, horizon=1, numeric_lags=2, entities=8, categories=1),
-    "two ahead in chunks": Spec(numeric=4, horizon=2, label_lags=3, entities=8, chunk=7),
+    "per event": Spec(numeric=4, classes=2, traces=(4, 32), neighbours=50),
+    "chunks, ids, many classes": Spec(
+        numeric=4, classes=3, chunk=8, categories=2, tokens=5, neighbours=100
+    ),
+    "an hour ahead, entities": Spec(
+        numeric=4, horizon=1, numeric_lags=2, entities=8, categories=1, neighbours=50
+    ),
+    "two ahead in chunks": Spec(
+        numeric=4, horizon=2, label_lags=3, entities=8, chunk=7, traces=(8,), neighbours=30
+    ),
 }
 
 
@@ -91,7 +97,7 @@ def test_each_row_is_predicted_before_its_label_is_learned() -> None:
 
 
 def test_an_hour_ahead_learns_from_the_next_label_of_the_same_entity() -> None:
-    spec = Spec(numeric=1, horizon=1, entities=4, label_lags=1)
+    spec = Spec(numeric=1, horizon=1, entities=4, label_lags=1, rates=(3e-3,))
     rng = np.random.default_rng(0)
     n = 3000
     numeric = rng.normal(size=(n, 1)).astype(np.float32)
@@ -101,7 +107,7 @@ def test_an_hour_ahead_learns_from_the_next_label_of_the_same_entity() -> None:
     columns = (numeric, np.zeros((n, 0), np.uint32), entity, label)
     _, said = feed(make_learner(spec), columns, [], n)
     miss = np.abs(said[:-2, 0] - label[2:])  # row t is about the entity's event t + 2
-    assert miss[-1000:].mean() < 2.0
+    assert miss[-1000:].mean() < 3.0  # a learner that does not see the row misses by 8
     inside = (said[:-2, 1] <= label[2:]) & (label[2:] <= said[:-2, 2])
     assert 0.87 < inside.mean() < 0.93
 
@@ -124,36 +130,62 @@ def softmax(values: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(powers / powers.sum())
 
 
-def test_the_loop_equals_a_plain_numpy_learner() -> None:
-    """Scale, lag, predict, cross-entropy gradient, Adam: written again in float64, row by row."""
-    spec = Spec(numeric=3, classes=2, hidden=(), learning_rate=0.01)
+def test_the_loop_equals_a_plain_numpy_pool() -> None:
+    """Inputs, networks, votes, mixture and Adam: written again in float64, row by row."""
+    rates, memory, window = (0.01, 0.003), 5.0, 20
+    spec = Spec(numeric=3, classes=2, hidden=(), rates=rates, traces=(memory,), neighbours=window)
     rng = np.random.default_rng(3)
-    numeric = rng.normal(5, 3, (300, 3)).astype(np.float32)
+    n = 300
+    numeric = rng.normal(5, 3, (n, 3)).astype(np.float32)
     label = (numeric[:, 0] > numeric[:, 1]).astype(np.float32)
-    columns = (numeric, np.zeros((300, 0), np.uint32), np.zeros((300, 2), np.uint32), label)
+    columns = (numeric, np.zeros((n, 0), np.uint32), np.zeros((n, 2), np.uint32), label)
     learner = make_learner(spec)
-    params = jax.device_get(learner.init().params)
-    _, said = feed(learner, columns, [], 300)
+    networks = np.asarray(jax.device_get(learner.init().params)["last"]["kernel"], float)
+    assert networks.shape == (4, 6 + 3 + 2 + 1, 2)  # values, flags; distances, lag; always 1
+    _, said = feed(learner, columns, [], n)
 
-    weights = np.asarray(params["last"]["kernel"], float)
-    second = np.zeros_like(weights)
-    lag = np.zeros(2)
-    for t in range(300):
-        seen = numeric[:t].astype(float)
-        z = np.zeros(3) if t < 2 else np.clip((numeric[t] - seen.mean(0)) / seen.std(0), -8, 8)
-        x = np.concatenate([z, np.zeros(3), lag, [1.0]])
-        p = softmax(x @ weights)
-        assert np.allclose(p, said[t], atol=2e-4), t
+    second, weights = np.zeros_like(networks), np.full(8, 1 / 8)
+    lag, pairs, past, fading = np.zeros(2), np.zeros((3, 2)), [], numeric[0].astype(float)
+    for t in range(n):
+        seen, x = numeric[:t].astype(float), numeric[t].astype(float)
+        spread = seen.std(0) if t > 1 else np.ones(3)
+        z = np.clip((x - seen.mean(0)) / spread, -8, 8) if t > 1 else np.zeros(3)
+        far = np.clip((x - fading) / spread, -8, 8) if t > 1 else np.zeros(3)
+        row, before = np.concatenate([z, np.zeros(3)]), np.concatenate([far, lag])
+        inputs = [np.concatenate([row, seen, [1.0]]) for seen in (0 * before, before)]
+        sights = np.repeat(inputs, 2, axis=0)
+        opinions = [softmax(x @ w) for x, w in zip(sights, networks, strict=True)]
+        last = int(label[t - 1]) if t else 2
+        opinions.append((pairs[last] + 0.5) / (pairs[last] + 0.5).sum())
+        opinions += votes(past[-window:], z)
+        logs = np.maximum(np.log(opinions), -7.0)
+        p = softmax(weights @ logs)
+        assert np.allclose(p, said[t], atol=1e-3), t
         one_hot = np.eye(2)[int(label[t])]
-        gradient = np.outer(x, p - one_hot)
-        second += 0.001 * (gradient**2 - second)
-        weights -= 0.01 * gradient / (np.sqrt(second / (1 - 0.999 ** (t + 1))) + 1e-8)
-        lag = one_hot
+        weights = weights - 0.005 * logs @ (p - one_hot)
+        for at, (seen, rate) in enumerate(zip(sights, rates * 2, strict=True)):
+            gradient = np.outer(seen, opinions[at] - one_hot)
+            second[at] += 0.001 * (gradient**2 - second[at])
+            networks[at] -= rate * gradient / (np.sqrt(second[at] / (1 - 0.999 ** (t + 1))) + 1e-8)
+        pairs[last] = 0.99 * pairs[last] + one_hot
+        past.append((z, one_hot))
+        lag, fading = one_hot, fading + (x - fading) / memory
+
+
+def votes(past: list[tuple[NDArray[Any], NDArray[Any]]], z: NDArray[Any]) -> list[NDArray[Any]]:
+    """Ask the rows met before, as `neighbours` documents it."""
+    if not past:
+        return [np.full(2, 0.5)] * 3
+    apart = np.array([np.square(z - row).mean() for row, _ in past])
+    kernels = [np.exp((apart.min() - apart) / width) for width in (0.03, 0.01)]
+    kernels.append(((apart.min() + 1e-7) / (apart + 1e-7)) ** 4)
+    voices = [weights @ np.array([label for _, label in past]) + 0.005 for weights in kernels]
+    return [voice / voice.sum() for voice in voices]
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9])
 def test_adam_is_adam(beta1: float) -> None:
-    optimizer = adam(Spec(numeric=1, beta1=beta1, learning_rate=0.01))
+    optimizer = adam(Spec(numeric=1, beta1=beta1))
     rng = np.random.default_rng(0)
     params = np.zeros(5, np.float32)
     state = optimizer.init(params)
@@ -165,7 +197,7 @@ def test_adam_is_adam(beta1: float) -> None:
         first = beta1 * first + (1 - beta1) * gradient
         second = 0.999 * second + 0.001 * gradient.astype(float) ** 2
         hat = np.sqrt(second / (1 - 0.999**t)) + 1e-8
-        wanted -= 0.01 * first / (1 - beta1**t) / hat
+        wanted -= first / (1 - beta1**t) / hat
     assert np.allclose(params, wanted, rtol=1e-3, atol=1e-5)
 
 

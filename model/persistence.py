@@ -1,0 +1,46 @@
+"""Which label follows which: an opinion that knows nothing but the last label.
+
+Counts of label pairs that fade, so a stream that repeats itself is never predicted worse than by
+repeating its last label for long, and one that alternates is seen through as well.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from model.spec import Spec
+
+NAME = "last label"
+MOST_CLASSES = 64  # the counts take the square of it
+KEPT = 0.99  # of a label's successors when there is another
+PRIOR = 0.5
+
+
+def kept(spec: Spec) -> bool:
+    """Say whether pairs are counted."""
+    return 0 < spec.classes <= MOST_CLASSES
+
+
+def init(spec: Spec) -> Array:
+    """Start with no pairs, f32[C + 1, C]; the last line is for rows without a last label."""
+    return jnp.zeros((spec.classes + 1, spec.classes) if kept(spec) else (0, 0))
+
+
+def say(counts: Array, last: Array) -> Array:
+    """Give logarithms of class probabilities f32[1, K, C] after the labels f32[K], NaN = none."""
+    lines = counts[_places(counts, last)] + PRIOR
+    return jnp.log(lines / lines.sum(1, keepdims=True))[None]
+
+
+def learn(counts: Array, last: Array, labels: Array, apply: Array) -> Array:
+    """Count pairs of last labels f32[K] and labels f32[K]; those whose label is NaN are not."""
+    known = apply & ~jnp.isnan(labels)
+    rows = jax.nn.one_hot(_places(counts, last), counts.shape[0]) * known[:, None]
+    labels = jax.nn.one_hot(jnp.where(known, labels, 0.0).astype(jnp.int32), counts.shape[1])
+    return counts * jnp.power(KEPT, rows.sum(0))[:, None] + rows.T @ labels
+
+
+def _places(counts: Array, last: Array) -> Array:
+    return jnp.where(jnp.isnan(last), counts.shape[1], last).astype(jnp.int32)

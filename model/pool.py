@@ -1,0 +1,120 @@
+"""The pool: learners of several kinds on the same rows, and how their opinions become one.
+
+Networks that differ in their rate and in what they see, hashed logistic (or linear) regression,
+and the votes of a row's neighbours each say what they think. The opinions are added up with
+weights that are learned too: for classes that is a geometric mixture of their distributions
+(Mattern 2013, "Linear and geometric mixtures - analysis"; Mahoney 2005, "Adaptive weighing of
+context models"). It can be better than its best member, and leaves one that has become wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from model import embed, neighbours, persistence
+from model.network import Network, Params
+from model.spec import Spec
+
+RATE = 0.005
+GOAL_RATE = 0.02
+FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
+
+
+class Views(NamedTuple):
+    """Hold the rows that an opinion is asked about."""
+
+    inputs: Array  # f32[K, I]
+    ids: Array  # u32[K, S]
+    last: Array  # f32[K]  the label known last, NaN = none
+
+
+def names(spec: Spec) -> list[str]:
+    """Name the members in the order of their weights."""
+    views = ("row", "row and past") if spec.views == 2 else ("row and past",)
+    networks = [f"{view}, rate {rate:g}" for view in views for rate in spec.rates]
+    return [
+        *networks,
+        *(["words"] if spec.ids else []),
+        *([persistence.NAME] if persistence.kept(spec) else []),
+        *(neighbours.VOTES if spec.neighbours else []),
+    ]
+
+
+def init(spec: Spec, network: Network) -> tuple[Params, Array]:
+    """Draw each network's parameters, stacked, and weights that give the mean of all opinions."""
+    each = [network.init(spec.seed + at) for at in range(spec.networks)]
+    params: Params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    count = len(names(spec))
+    return params, jnp.full(count, 1.0 / count)
+
+
+def sight(spec: Spec) -> np.ndarray[Any, Any]:
+    """Say which inputs a network sees, f32[M, I]: those of the first view only the row itself."""
+    past = np.ones((len(spec.rates), spec.inputs), np.float32)
+    if spec.views == 1:
+        return past
+    row = past.copy()
+    row[:, spec.row_inputs :] = 0.0
+    return np.concatenate([row, past])
+
+
+def speak(
+    spec: Spec, network: Network, params: Params, found: Array, rows: Views
+) -> tuple[Array, Array]:
+    """Give the outputs f32[M, K, O] of the networks and f32[0 or 1, K, O] of the hashed words.
+
+    `found` are the table's rows f32[K, S, E+O] of the ids. What the words say alone is a part of
+    what each network says, but is taught alone.
+    """
+    seen = rows.inputs * sight(spec)[:, None]
+    if not spec.ids:
+        return jax.vmap(network.apply)(params, seen), jnp.zeros((0, len(seen[0]), spec.outputs))
+    embedded, direct = embed.features(spec, found, rows.ids)
+    every = jnp.broadcast_to(embedded, (len(seen), *embedded.shape))
+    outputs = jax.vmap(network.apply)(params, jnp.concatenate([seen, every], 2))
+    return outputs + jax.lax.stop_gradient(direct), direct[None]
+
+
+def opinions(
+    spec: Spec,
+    outputs: Array,
+    words: Array,
+    pairs: Array,
+    near: neighbours.NeighboursState,
+    rows: Views,
+) -> Array:
+    """Bring what all members say into one array f32[N, K, O] of logarithms, or of goals."""
+    said = jnp.concatenate([outputs, words])
+    if spec.classes:
+        said = jax.nn.log_softmax(said)
+    if persistence.kept(spec):
+        said = jnp.concatenate([said, persistence.say(pairs, rows.last)])
+    if spec.neighbours:
+        own, ids = rows.inputs[:, : spec.numeric], rows.ids[:, : spec.categories]
+        said = jnp.concatenate([said, neighbours.vote(spec, near, own, ids)])
+    return jnp.maximum(said, FLOOR) if spec.classes else said
+
+
+def mix(weights: Array, said: Array) -> Array:
+    """Add opinions f32[N, K, O] up to outputs f32[K, O]; of a pool of one it is its own."""
+    if len(said) == 1:
+        return said[0]
+    mixed: Array = jnp.einsum("n,nko->ko", weights, said)
+    return mixed
+
+
+def weigh(spec: Spec, weights: Array, said: Array, slopes: Array) -> Array:
+    """Move the weights against the slopes f32[K, O] of the mixture's loss; 0 for rows to skip.
+
+    Goals have no scale that is known beforehand: there the step is that of normalised least mean
+    squares (Nagumo & Noda 1967).
+    """
+    pull = np.sqrt(spec.chunk) * (said * slopes).sum((1, 2))
+    rate = RATE if spec.classes else GOAL_RATE / (jnp.square(said).sum(0).mean() + 0.1)
+    moved: Array = weights - rate * pull
+    return moved
