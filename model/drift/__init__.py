@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from model.drift.adwin import make_adwin
 from model.drift.alarm import Alarm, Observed
+from model.drift.ddm import make_ddm
+from model.drift.eddm import make_eddm
+from model.drift.hddm import make_hddm_a, make_hddm_w
 from model.drift.page_hinkley import make_page_hinkley
 
-__all__ = ["Alarm", "Observed", "make_adwin", "make_page_hinkley"]
+__all__ = [
+    "Alarm",
+    "Observed",
+    "make_adwin",
+    "make_ddm",
+    "make_eddm",
+    "make_hddm_a",
+    "make_hddm_w",
+    "make_page_hinkley",
+]

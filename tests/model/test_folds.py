@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.drift import make_adwin, make_page_hinkley
+from model.drift import (
+    make_adwin,
+    make_ddm,
+    make_eddm,
+    make_hddm_a,
+    make_hddm_w,
+    make_page_hinkley,
+)
 from model.fold import Fold
 from model.metrics import (
     ScoredClass,
@@ -68,6 +75,10 @@ def _regression() -> Case:
 CASES = {
     "adwin": _detector(make_adwin()),
     "page_hinkley": _detector(make_page_hinkley()),
+    "ddm": _detector(make_ddm()),
+    "eddm": _detector(make_eddm()),
+    "hddm_a": _detector(make_hddm_a(two_sided=True)),
+    "hddm_w": _detector(make_hddm_w(two_sided=True)),
     "classification of 2": _classification(2),
     "classification of 100": _classification(100),
     "regression": _regression(),
