@@ -7,6 +7,7 @@ from model.drift.alarm import Alarm, Observed
 from model.drift.ddm import make_ddm
 from model.drift.eddm import make_eddm
 from model.drift.hddm import make_hddm_a, make_hddm_w
+from model.drift.kswin import make_kswin
 from model.drift.page_hinkley import make_page_hinkley
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "make_eddm",
     "make_hddm_a",
     "make_hddm_w",
+    "make_kswin",
     "make_page_hinkley",
 ]

@@ -16,6 +16,7 @@ from model.drift import (
     make_eddm,
     make_hddm_a,
     make_hddm_w,
+    make_kswin,
     make_page_hinkley,
 )
 from model.fold import Fold
@@ -79,6 +80,7 @@ CASES = {
     "eddm": _detector(make_eddm()),
     "hddm_a": _detector(make_hddm_a(two_sided=True)),
     "hddm_w": _detector(make_hddm_w(two_sided=True)),
+    "kswin": _detector(make_kswin()),
     "classification of 2": _classification(2),
     "classification of 100": _classification(100),
     "regression": _regression(),
