@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+N_MAX = 2.0**24
+"""A float32 counts to here."""
+
 
 def add(total: jax.Array, error: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Add `x` to the sum `total + error`, and return it as such a pair again.
@@ -28,6 +31,17 @@ def add(total: jax.Array, error: jax.Array, x: jax.Array) -> tuple[jax.Array, ja
 def subtract(x: jax.Array, total: jax.Array, error: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return `x - (total + error)` as a pair like it."""
     return add(x, -error, -total)
+
+
+def average(
+    mean: jax.Array, error: jax.Array, x: jax.Array, n: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Move the pair `mean + error` to the value `x` by the n-th part of the way between them.
+
+    So the mean of n - 1 values becomes that of n, exact to the last place of a float32 or better.
+    """
+    off, _ = subtract(x, mean, error)
+    return add(mean, error, off / n)
 
 
 def pack(*arrays: jax.Array) -> jax.Array:

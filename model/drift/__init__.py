@@ -1,9 +1,27 @@
-"""Detectors of drift: folds that watch one number and raise an alarm with evidence."""
+"""Detectors of drift: folds that watch one number, or the inputs, and say what moved."""
 
 from __future__ import annotations
 
 from model.drift.adwin import make_adwin
 from model.drift.alarm import Alarm, Observed
+from model.drift.ddm import make_ddm
+from model.drift.eddm import make_eddm
+from model.drift.hddm import make_hddm_a, make_hddm_w
+from model.drift.kswin import make_kswin
 from model.drift.page_hinkley import make_page_hinkley
+from model.drift.shift import Row, Shift, make_shift
 
-__all__ = ["Alarm", "Observed", "make_adwin", "make_page_hinkley"]
+__all__ = [
+    "Alarm",
+    "Observed",
+    "Row",
+    "Shift",
+    "make_adwin",
+    "make_ddm",
+    "make_eddm",
+    "make_hddm_a",
+    "make_hddm_w",
+    "make_kswin",
+    "make_page_hinkley",
+    "make_shift",
+]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from model.drift.alarm import Alarm, Observed, quiet, usable
+from model.drift.alarm import Alarm, Observed, demand, evident, quiet, usable
 from model.fold import Fold
 
 _CLOCK = 32  # a cut is looked for once in so many values
@@ -39,6 +39,13 @@ class Adwin(NamedTuple):
     n_older: jax.Array  # i32[levels]: buckets of each size, the smallest size first
 
 
+class _Cut(NamedTuple):
+    """Hold how far the means on the two sides of a cut are apart, and how far is significant."""
+
+    difference: jax.Array  # f32[]
+    bound: jax.Array  # f32[]
+
+
 class _Buckets(NamedTuple):
     """Hold all buckets, those of one size in a column; column by column the oldest comes first."""
 
@@ -52,8 +59,10 @@ def make_adwin(delta: float = 0.002) -> Fold[Adwin, Observed, Alarm]:
 
     It fires at the same events as River's `ADWIN(delta)` (clock 32, 5 buckets of a size, sides of 5
     and more, none below 11 values) and like it starts anew after an alarm. `before` and `after` are
-    the means of what the window dropped and of what it kept. The state does not grow: when there
-    are more than 10 million values since the last alarm, the oldest are dropped.
+    the means of what the window dropped and of what it kept. The statistic is the difference of the
+    means on the two sides of the clearest cut of the window, before anything is dropped, and the
+    threshold its bound. The state does not grow: when there are more than 10 million values since
+    the last alarm, the oldest are dropped.
 
     Args:
         delta: chance of a false alarm that is accepted at a check, 0 to 1.
@@ -66,8 +75,7 @@ def make_adwin(delta: float = 0.002) -> Fold[Adwin, Observed, Alarm]:
         Datar, Motwani, O'Callaghan 2003, Maintaining variance and k-medians over data stream
         windows.
     """
-    if not 0.0 < delta < 1.0:
-        raise ValueError(f"ADWIN's delta is {delta}: expected a number between 0 and 1, say 0.002")
+    demand("ADWIN", ("delta", delta, 0 < delta < 1, "a number between 0 and 1, say 0.002"))
 
     def update(state: Adwin, observed: Observed) -> tuple[Adwin, Alarm]:
         x, counts = usable(observed)
@@ -116,16 +124,27 @@ def _check(state: Adwin, delta: float) -> tuple[Adwin, Alarm]:
     def kept(dropped: jax.Array) -> jax.Array:
         return jnp.where(ends > dropped, buckets.size, 0.0)
 
-    dropped = lax.while_loop(
-        lambda dropped: _can_cut(buckets._replace(size=kept(dropped)), delta),
-        lambda dropped: jnp.min(jnp.where(kept(dropped) > 0, ends, jnp.inf)),
-        jnp.float32(0.0),
+    def drop(carry: tuple[jax.Array, _Cut]) -> tuple[jax.Array, _Cut]:
+        dropped = jnp.min(jnp.where(kept(carry[0]) > 0, ends, jnp.inf))
+        return dropped, _clearest_cut(buckets._replace(size=kept(dropped)), delta)
+
+    clearest = _clearest_cut(buckets, delta)
+    dropped, _ = lax.while_loop(
+        lambda carry: carry[1].difference > carry[1].bound, drop, (jnp.float32(0.0), clearest)
     )
     fired = dropped > 0
     new = kept(dropped)
-    means = [state.origin + _mean(size, buckets.mean) for size in (buckets.size - new, new)]
-    alarm = Alarm(fired, *(jnp.where(fired, mean, 0.0) for mean in means))
-    return jax.tree.map(lambda a, b: jnp.where(fired, a, b), _empty(), _age(state)), alarm
+    alarm = Alarm(
+        fired=fired,
+        warning=jnp.bool_(False),
+        before=state.origin + _mean(buckets.size - new, buckets.mean),
+        after=state.origin + _mean(new, buckets.mean),
+        statistic=clearest.difference,
+        threshold=clearest.bound,
+        window=ends[-1, -1],
+    )
+    new_state = jax.tree.map(lambda a, b: jnp.where(fired, a, b), _empty(), _age(state))
+    return new_state, evident(alarm)
 
 
 def _buckets(state: Adwin) -> _Buckets:
@@ -145,8 +164,8 @@ def _buckets(state: Adwin) -> _Buckets:
     return _Buckets(*(jnp.concatenate(rows, axis=1) for rows in (sizes, means, squares)))
 
 
-def _can_cut(buckets: _Buckets, delta: float) -> jax.Array:
-    """Say whether at some border of buckets the means of the two sides differ significantly."""
+def _clearest_cut(buckets: _Buckets, delta: float) -> _Cut:
+    """Return the cut, of those at a border of buckets, that exceeds its bound by most."""
     size = buckets.size
     width = jnp.sum(size)
     deviation = buckets.mean - _mean(size, buckets.mean)  # keeps the running sums small
@@ -160,7 +179,9 @@ def _can_cut(buckets: _Buckets, delta: float) -> jax.Array:
     inverse = 1.0 / (n_old - (_SHORTEST - 1)) + 1.0 / (n_new - (_SHORTEST - 1))
     bound = jnp.sqrt(2.0 * inverse * (squares / width) * confidence)
     bound += 2.0 / 3.0 * confidence * inverse
-    return jnp.any(long_enough & (jnp.abs(sum_old / n_old - sum_new / n_new) > bound))
+    difference = jnp.where(long_enough, jnp.abs(sum_old / n_old - sum_new / n_new), 0.0)
+    clearest = jnp.argmax(difference - bound)
+    return _Cut(difference.ravel()[clearest], bound.ravel()[clearest])
 
 
 def _running(x: jax.Array) -> jax.Array:

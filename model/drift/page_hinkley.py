@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from model import sums
-from model.drift.alarm import Alarm, Observed, usable
+from model.drift.alarm import Alarm, Observed, demand, evident, usable
 from model.fold import Fold
 
-_N_MAX = 2.0**24  # a float32 counts to here; from then on the mean fades over as many values
 _RECENT = 32
 _Pair = tuple[jax.Array, jax.Array]
 
@@ -47,7 +46,8 @@ def make_page_hinkley(
 
     It fires at the same events as River's `PageHinkley(mode="both")` and like it starts anew after
     an alarm. `before` is the mean of all values since the last alarm, `after` a fading mean of the
-    newest (weight 1/32).
+    newest (weight 1/32). The statistic is the sum of deviations, above its lowest, that is the
+    farther from it: upwards or downwards.
 
     Args:
         delta: deviation from the mean that is tolerated, in units of the watched value, at least 0.
@@ -62,14 +62,13 @@ def make_page_hinkley(
         Page 1954, Continuous inspection schemes, Biometrika 41. Gama, Sebastião, Rodrigues 2013, On
         evaluating stream learning algorithms, Machine Learning 90.
     """
-    for name, value, fits, expected in (
-        ("delta", delta, delta >= 0, "at least 0"),
-        ("threshold", threshold, threshold > 0, "above 0"),
+    demand(
+        "Page-Hinkley",
+        ("delta", delta, delta >= 0, "a number of at least 0"),
+        ("threshold", threshold, threshold > 0, "a number above 0"),
         ("min_instances", min_instances, min_instances >= 1, "at least 1"),
-        ("alpha", alpha, 0 < alpha <= 1, "above 0 and at most 1"),
-    ):
-        if not fits:
-            raise ValueError(f"Page-Hinkley's {name} is {value}: expected a number {expected}")
+        ("alpha", alpha, 0 < alpha <= 1, "a number above 0 and at most 1"),
+    )
     fade = 1 - alpha  # as a small number it keeps more digits in float32 than alpha does
 
     def drift(sum_: jax.Array, error: jax.Array, by: jax.Array, by_error: jax.Array) -> _Pair:
@@ -78,16 +77,15 @@ def make_page_hinkley(
     def update(state: jax.Array, observed: Observed) -> tuple[jax.Array, Alarm]:
         x, counts = usable(observed)
         s = _State(*jnp.where(state[-1] > 0, _EMPTY, state))
-        n = jnp.minimum(s.n + 1, _N_MAX)
-        off, off_error = sums.subtract(x, s.mean, s.mean_error)
-        mean, mean_error = sums.add(s.mean, s.mean_error, off / n)
+        n = jnp.minimum(s.n + 1, sums.N_MAX)  # from then on the mean fades over as many values
+        mean, mean_error = sums.average(s.mean, s.mean_error, x, n)
         off, off_error = sums.subtract(x, mean, mean_error)
         up, up_error = drift(s.up, s.up_error, off, off_error)
         down, down_error = drift(s.down, s.down_error, -off, -off_error)
         up_lowest, down_lowest = jnp.minimum(s.up_lowest, up), jnp.minimum(s.down_lowest, down)
         recent = s.recent + (x - s.recent) / jnp.minimum(n, _RECENT)
-        beyond = (up - up_lowest > threshold) | (down - down_lowest > threshold)
-        fired = ((n >= min_instances) & beyond).astype(jnp.float32)
+        statistic = jnp.maximum(up - up_lowest, down - down_lowest)
+        beyond = (n >= min_instances) & (statistic > threshold)
         new = _State(
             n,
             mean,
@@ -99,11 +97,18 @@ def make_page_hinkley(
             down_error,
             down_lowest,
             recent,
-            fired,
+            beyond.astype(jnp.float32),
         )
         state = jnp.where(counts, sums.pack(*new), state)
-        alarm = counts & (state[-1] > 0)
-        s = _State(*state)
-        return state, Alarm(alarm, jnp.where(alarm, s.mean, 0.0), jnp.where(alarm, s.recent, 0.0))
+        alarm = Alarm(
+            fired=counts & beyond,
+            warning=jnp.bool_(False),
+            before=mean,
+            after=recent,
+            statistic=statistic,
+            threshold=jnp.float32(threshold),
+            window=n,
+        )
+        return state, evident(alarm)
 
     return Fold(lambda: jnp.asarray(_EMPTY), update)

@@ -91,6 +91,33 @@ def test_the_streams_have_drift_to_find() -> None:
     assert counts["constant"] == counts["steady errors"] == 0
 
 
+@pytest.mark.parametrize("name", ["abrupt errors 0", "losses about 100 1", "gradual errors 2"])
+def test_statistic_and_threshold_are_those_of_a_cut_of_the_whole_window(name: str) -> None:
+    """Of what all cuts of the window have, worked out in float64, the alarm names one."""
+    values = STREAMS[name]
+    _, alarm = run(ADWIN[0.002], _observed(values), stop=len(values))
+    start = 0
+    for at in np.flatnonzero(alarm.fired):
+        window = values[start : at + 1].astype(np.float64)
+        start, n = at + 1, len(window)
+        assert float(alarm.window[at]) == n
+        old = np.arange(5, n - 4)
+        sums = np.cumsum(window)[old - 1]
+        difference = np.abs(sums / old - (window.sum() - sums) / (n - old))
+        confidence = np.log(2 * np.log(n) / 0.002)
+        inverse = 1 / (old - 4) + 1 / (n - old - 4)
+        bound = np.sqrt(2 * inverse * window.var() * confidence) + 2 / 3 * confidence * inverse
+        found = [float(alarm.statistic[at]), float(alarm.threshold[at])]
+        off = np.abs(np.stack([difference, bound], axis=1) / found - 1).max(axis=1)
+        assert off.min() < 1e-4
+        assert found[0] > found[1]
+        # buckets bound where a cut can be: none is clearer than the clearest of all cuts
+        assert found[0] - found[1] <= (difference - bound).max() + 1e-5
+    assert start > 0
+    assert not np.stack(alarm[2:])[:, ~np.asarray(alarm.fired)].any()
+    assert not np.asarray(alarm.warning).any()
+
+
 def test_window_is_rivers_window() -> None:
     values = STREAMS["abrupt losses 1"]
     fold, detector = ADWIN[0.002], drift.ADWIN()

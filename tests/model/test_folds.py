@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.drift import make_adwin, make_page_hinkley
+from model.drift import (
+    make_adwin,
+    make_ddm,
+    make_eddm,
+    make_hddm_a,
+    make_hddm_w,
+    make_kswin,
+    make_page_hinkley,
+    make_shift,
+)
 from model.fold import Fold
 from model.metrics import (
     ScoredClass,
@@ -38,6 +47,14 @@ def _detector(fold: Fold) -> Case:
     unknown = (events[0], jnp.zeros(N, bool))
     broken = _observed(rng.choice([np.nan, np.inf, -np.inf], N))
     return Case(fold, events, jax.tree.map(lambda *x: jnp.concatenate(x), unknown, broken))
+
+
+def _shift() -> Case:
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(N, 3)) + np.where(np.arange(N) < N // 2, 0.0, 3.0)[:, None]
+    events = jnp.asarray(values, jnp.float32), jnp.ones(N, bool)
+    fold = make_shift(3, window=64, every=50)
+    return Case(fold, events, (events[0], jnp.zeros(N, bool)))
 
 
 def _classification(n_classes: int) -> Case:
@@ -68,6 +85,12 @@ def _regression() -> Case:
 CASES = {
     "adwin": _detector(make_adwin()),
     "page_hinkley": _detector(make_page_hinkley()),
+    "ddm": _detector(make_ddm()),
+    "eddm": _detector(make_eddm()),
+    "hddm_a": _detector(make_hddm_a(two_sided=True)),
+    "hddm_w": _detector(make_hddm_w(two_sided=True)),
+    "kswin": _detector(make_kswin()),
+    "shift": _shift(),
     "classification of 2": _classification(2),
     "classification of 100": _classification(100),
     "regression": _regression(),

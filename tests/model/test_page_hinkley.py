@@ -43,15 +43,17 @@ SETTINGS: list[dict[str, Any]] = [
 FOLDS = [make_page_hinkley(**settings) for settings in SETTINGS]
 
 
-def _river(values: np.ndarray, settings: dict[str, Any]) -> list[tuple[int, float, float]]:
-    """Return (event, mean since the last alarm, fading mean) of River's alarms."""
+def _river(values: np.ndarray, settings: dict[str, Any]) -> list[tuple[float, ...]]:
+    """Return (event, mean since the last alarm, fading mean, statistic, values) of alarms."""
     detector, alarms, seen, recent = drift.PageHinkley(**settings), [], [], 0.0
     for i, x in enumerate(values.tolist()):
         detector.update(x)
         seen.append(x)
         recent += (x - recent) / min(len(seen), 32)
         if detector.drift_detected:
-            alarms.append((i, float(np.mean(seen)), recent))
+            up = detector._sum_increase - detector._min_increase
+            down = detector._max_decrease - detector._sum_decrease
+            alarms.append((i, float(np.mean(seen)), recent, max(up, down), len(seen)))
             seen, recent = [], 0.0
     return alarms
 
@@ -63,9 +65,12 @@ def test_fires_where_river_does_and_says_from_where_to_where(name: str, setting:
     expected = _river(values, SETTINGS[setting])
     _, alarm = run(FOLDS[setting], _observed(values), stop=len(values))
     (fired,) = np.nonzero(np.asarray(alarm.fired))
-    assert fired.tolist() == [i for i, _, _ in expected]
-    evidence = np.stack([alarm.before, alarm.after], axis=1)
-    assert not evidence[~np.asarray(alarm.fired)].any()
+    assert fired.tolist() == [e[0] for e in expected]
+    assert not np.asarray(alarm.warning).any()
+    numbers = np.stack(alarm[2:], axis=1)
+    assert not numbers[~np.asarray(alarm.fired)].any()
+    assert (alarm.threshold[fired] == np.float32(SETTINGS[setting].get("threshold", 50.0))).all()
+    evidence = np.stack([alarm.before, alarm.after, alarm.statistic, alarm.window], axis=1)
     if expected:
         np.testing.assert_allclose(evidence[fired], [e[1:] for e in expected], rtol=1e-5, atol=1e-5)
 
@@ -94,7 +99,7 @@ def test_small_deviations_are_not_lost_in_a_large_sum() -> None:
     values = values.astype(np.float32)
     _, alarm = run(make_page_hinkley(**settings), _observed(values))
     (fired,) = np.nonzero(np.asarray(alarm.fired))
-    assert fired.tolist() == [i for i, _, _ in _river(values, settings)] != []
+    assert fired.tolist() == [e[0] for e in _river(values, settings)] != []
 
 
 @pytest.mark.parametrize(
