@@ -1,4 +1,4 @@
-"""Prequential MAE, RMSE, R² and interval coverage, beside two baselines."""
+"""How a regressor does, event after event: errors and its interval, beside two baselines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import numpy as np
 from model import sums
 from model.fold import Fold
 from model.metrics import tally
+from model.metrics.tally import FADED
 
-_LIMIT = 1e15  # of labels and errors, so that sums of their squares stay finite
-_N_TERMS = 10  # an event, a covered one, spread, fading spread, 3 absolute errors, 3 squared ones
+_LIMIT = 1e15  # of labels, errors and widths, so that sums of their squares stay finite
+# an event, one whose label is not 0, a covered one, its width, spread, fading spread; then the
+# absolute, the squared and the relative error, of each of three predictors
+_TERM = np.array([0, 1, 2, 3, 4, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8])
+_PREDICTOR = np.array([0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 2, 0, 1, 2])
 
 
 class ScoredNumber(NamedTuple):
@@ -28,9 +32,9 @@ class ScoredNumber(NamedTuple):
 
 
 class RegressionMetrics(NamedTuple):
-    """Sum up events, covered ones, the spread of the labels and the errors of three predictors."""
+    """Sum up events, intervals, the spread of the labels and the errors of three predictors."""
 
-    sums: jax.Array  # f32[3, 10]: a tally
+    sums: jax.Array  # f32[3, 15]: a tally
     means: jax.Array  # f32[3]: mean of all labels, what float32 lost of it, fading mean
 
 
@@ -39,7 +43,8 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
 
     The running mean predicts 0 at first; repeating the last label predicts the running mean while
     there is no last one. Labels and errors are clipped to plus and minus 1e15, a prediction that
-    is not a number counts as such an error. Both ends belong to the interval.
+    is not a number counts as such an error; so for relative errors, and the interval's width. Both
+    ends belong to the interval; one that ends before it begins is 0 wide and holds nothing.
 
     Args:
         window: effective number of events of the fading metrics, at least 1.
@@ -58,60 +63,85 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
         y = jnp.clip(scored.label, -_LIMIT, _LIMIT)
         mean, lost, faded_mean = state.means
         repeated = jnp.where(jnp.isnan(scored.no_change), mean, scored.no_change)
-        errors = sums.once(jnp.abs(y - sums.pack(scored.prediction, repeated, mean)))
-        errors = jnp.where(errors < _LIMIT, errors, _LIMIT)  # also where it is not a number
+        miss = jnp.abs(y - sums.choose(_PREDICTOR, (scored.prediction, repeated, mean)))
+        miss = jnp.where(miss < _LIMIT, miss, _LIMIT)  # also where it is not a number
+        width = jnp.maximum(scored.high - scored.low, 0.0)
+        width = jnp.where(width < _LIMIT, width, _LIMIT)
         covered = (scored.low <= y) & (y <= scored.high)
 
-        off, _ = sums.subtract(y, mean, lost)
-        mean, lost = sums.add(mean, lost, off / (state.sums[0, 0] + 1.0))
-        faded_off = y - faded_mean
-        faded_mean += faded_off / (fade * state.sums[2, 0] + 1.0)
+        some, off, faded_off = y != 0, sums.subtract(y, mean, lost)[0], y - faded_mean
+        events, faded_events = state.sums[0, 0] + 1.0, fade * state.sums[2, 0] + 1.0
+        divisors = sums.pack(events, faded_events, jnp.where(some, jnp.abs(y), jnp.inf))
+        step, faded_step, inverse = sums.pack(off, faded_off, jnp.ones_like(y)) / divisors
+        relative = miss * inverse
+        relative = jnp.where(relative < _LIMIT, relative, _LIMIT)
+        mean, lost = sums.add(mean, lost, step)
+        faded_mean += faded_step
         spreads = (off * sums.subtract(y, mean, lost)[0], faded_off * (y - faded_mean))
-        terms = sums.pack(jnp.ones_like(y), covered.astype(y.dtype), *spreads, *errors, *errors**2)
+        numbers = (jnp.ones_like(y), some.astype(y.dtype), covered.astype(y.dtype), width, *spreads)
+        terms = sums.choose(_TERM, (*numbers, miss, miss**2, relative))
         new = RegressionMetrics(
-            sums=tally.add(state.sums, sums.once(terms), fade),
+            sums=tally.add(state.sums, terms, fade),
             means=sums.pack(mean, lost, faded_mean),
         )
         return jax.tree.map(lambda a, b: jnp.where(counts, a, b), new, state), None
 
     def init() -> RegressionMetrics:
-        return RegressionMetrics(tally.empty(_N_TERMS), jnp.zeros(3, jnp.float32))
+        return RegressionMetrics(tally.empty(len(_TERM)), jnp.zeros(3, jnp.float32))
 
     return Fold(init, update)
 
 
 def regression_report(state: RegressionMetrics) -> dict[str, Any]:
-    """Return MAE, RMSE, R² and coverage as plain numbers, None where undefined.
+    """Return plain numbers, None where undefined.
 
-    R² is 1 less the squared errors over the squared deviations of the labels from their mean; it
-    is undefined below two events and where all labels are equal.
+    "all" is over all events, "window" over the fading ones:
+
+    - mae, rmse: of the unit of the label, at least 0.
+    - r2: 1 less the squared errors over the squared deviations of the labels from their mean, at
+      most 1; undefined below two events and where all labels are equal.
+    - mape: the mean absolute error over the absolute label, as a share (0.1 is 10 %), over the
+      `mape_events` events whose label is not 0.
+    - coverage: the share of labels inside the predicted interval.
+    - width: the mean width of that interval, of the unit of the label.
+
+    Baselines have what a prediction without interval gives.
 
     Example:
-        {"all": {"mae": .9, "rmse": 1.2, "r2": .7, "coverage": .8, "events": 100},
-         "window": {...}, "baselines": {"no_change": {"all": {...}, "window": {...}},
-         "mean": {...}}}
+        {"all": {"mae": .9, "rmse": 1.2, "r2": .7, "mape": .1, "coverage": .8, "width": 3.5,
+         "mape_events": 99, "events": 100}, "window": {...},
+         "baselines": {"no_change": {"all": {...}, "window": {...}}, "mean": {...}}}
+
+    References:
+        Hyndman & Koehler 2006, Another look at measures of forecast accuracy, International Journal
+        of Forecasting 22 (MAE, RMSE, MAPE). Wright 1921, Correlation and causation, Journal of
+        Agricultural Research 20 (R²). Gneiting & Raftery 2007, Strictly proper scoring rules,
+        prediction, and estimation, Journal of the American Statistical Association 102 (coverage
+        and width).
     """
     report: dict[str, Any] = {"baselines": {"no_change": {}, "mean": {}}}
     for span, terms in tally.spans(state.sums).items():
-        events, covered, spread, faded_spread = (float(term) for term in terms[:4])
-        absolute, squared = terms[4:7], terms[7:10]
+        events, some, covered, width, spread, faded_spread = map(float, terms[:6])
+        errors = terms[6:].reshape(3, 3)
         spread = spread if span == "all" else faded_spread
         for k, name in enumerate(("no_change", "mean"), start=1):
-            report["baselines"][name][span] = _scores(events, spread, absolute[k], squared[k])
-        report[span] = _scores(events, spread, absolute[0], squared[0]) | {
+            report["baselines"][name][span] = _scores(events, some, spread, errors[:, k])
+        report[span] = _scores(events, some, spread, errors[:, 0]) | {
             "coverage": covered / events if events else None,
+            "width": width / events if events else None,
+            "mape_events": int(some) if span == "all" else some,
             "events": int(events) if span == "all" else events,
         }
     return report
 
 
 def _scores(
-    events: float, spread: float, absolute: float, squared: float
+    events: float, some: float, spread: float, errors: np.ndarray
 ) -> dict[str, float | None]:
-    if not events:
-        return {"mae": None, "rmse": None, "r2": None}
+    absolute, squared, relative = map(float, errors)
     return {
-        "mae": float(absolute / events),
-        "rmse": float(np.sqrt(squared / events)),
-        "r2": float(1 - squared / spread) if spread > 0 else None,
+        "mae": absolute / events if events else None,
+        "rmse": float(np.sqrt(squared / events)) if events else None,
+        "r2": 1 - squared / spread if spread > 0 else None,
+        "mape": relative / some if some > FADED else None,
     }

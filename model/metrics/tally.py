@@ -8,6 +8,8 @@ import numpy as np
 
 from model import sums
 
+FADED = 1e-3  # what is left of an event that is no longer in the window
+
 
 def fading_factor(window: int) -> float:
     """Return what is kept of a fading sum at each event, so that the weights add up to `window`.

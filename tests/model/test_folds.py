@@ -69,6 +69,7 @@ CASES = {
     "adwin": _detector(make_adwin()),
     "page_hinkley": _detector(make_page_hinkley()),
     "classification of 2": _classification(2),
+    "classification of 32": _classification(32),
     "classification of 100": _classification(100),
     "regression": _regression(),
 }
