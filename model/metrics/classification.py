@@ -23,12 +23,12 @@ _P_MIN = 1e-7
 
 
 class ScoredClass(NamedTuple):
-    """Hold one prediction and the truth about it."""
+    """Hold a block of K predictions, in their order, and the truth about them; K is 1 to 1000."""
 
-    label: jax.Array  # i32[]: 0 to C - 1; an event with another label is passed over
-    probabilities: jax.Array  # f32[C]
-    no_change: jax.Array  # i32[]: the label known last, -1 if there is none
-    weight: jax.Array  # f32[] or bool[]: 0 leaves the state as it is, all else scores the event
+    label: jax.Array  # i32[K]: 0 to C - 1; an event with another label is passed over
+    probabilities: jax.Array  # f32[K, C]
+    no_change: jax.Array  # i32[K]: the label known last, -1 if there is none
+    weight: jax.Array  # f32[K] or bool[K]: 0 leaves the state as it is, all else scores the event
 
 
 class ClassificationMetrics(NamedTuple):
@@ -45,7 +45,9 @@ def make_classification_metrics(
     """Make the metrics of a classifier, and of two baselines: the last label, the commonest one.
 
     The prediction is the class with the highest probability, the lowest one of equals. Before
-    there is a label both baselines predict class 0.
+    there is a label both baselines predict class 0. The commonest label is that from before the
+    block, as the model too predicts a block with what it knew before; so the state depends on where
+    blocks begin, and with blocks of one event it is that of each event after the other.
 
     Args:
         n_classes: C, at least 2.
@@ -65,28 +67,36 @@ def make_classification_metrics(
         label, probabilities = scored.label, scored.probabilities
         majority, cursor = state.places
         counts = (scored.weight != 0) & (label >= 0) & (label < n_classes)
-        model = jnp.argmax(probabilities).astype(jnp.int32)
-        predicted = (model, jnp.maximum(scored.no_change, 0), majority)
+        model = jnp.argmax(probabilities, axis=1).astype(jnp.int32)
+        predicted = (model, jnp.maximum(scored.no_change, 0), jnp.full_like(label, majority))
         hits = [p == label for p in predicted]
+        hit_labels = [jnp.where(hit, label, -1) for hit in hits]
         missed = 7 - (hits[0] + 2 * hits[1] + 4 * hits[2])
-        p, sure = probabilities[jnp.clip(label, 0, n_classes - 1)], probabilities[model]
+        p = _pick(probabilities, jnp.clip(label, 0, n_classes - 1))
         loss = -jnp.log(jnp.where(p > _P_MIN, p, _P_MIN))  # also where p is not a number
+        sure = _pick(probabilities, model)
         sure = jnp.clip(jnp.where(jnp.isnan(sure), 1.0, sure), 0.0, 1.0)
         fullest = jnp.maximum(jnp.ceil(sure * _N_BINS).astype(jnp.int32) - 1, 0)
-        hit_labels = [jnp.where(hit, label, -1) for hit in hits]
-        place = sums.choose(row, (label, *predicted, *hit_labels, label, fullest, missed))
-        weight = jnp.where(row == _LOSS, loss, jnp.where(row == _GAPS, sure - hits[0], 1.0))
+
+        def spread(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, *(1,) * row.ndim)
+
+        values = (label, *predicted, *hit_labels, label, fullest, missed)
+        place = sums.choose(row[None], [spread(value) for value in values])
+        weight = jnp.where(row == _GAPS, spread(sure - hits[0]), 1.0)
+        weight = jnp.where(row == _LOSS, spread(loss), weight)
         terms = jnp.where(place == own, weight, 0.0)
-        table = jnp.where(counts, tally.add(state.sums, terms, fade), state.sums)
+        table = tally.add(state.sums, terms, *tally.weights(counts, fade))
+        table = jnp.where(counts.any(), table, state.sums)
         counted, lost = table.reshape(3, -1)[:2]
         ahead = (counted[label] - counted[majority]) + (lost[label] - lost[majority])
-        overtakes = counts & ((ahead > 0) | ((ahead == 0) & (label < majority)))
-        after = jnp.where(cursor + counts < ranking.N_NEWEST, cursor + counts, 0)
-        return ClassificationMetrics(
-            sums=table,
-            places=sums.pack(jnp.where(overtakes, label, majority), after),
-            newest=ranking.put(state.newest, cursor, jnp.where(counts, label, -1), probabilities),
-        ), None
+        ahead = jnp.where(counts, ahead, -1.0)
+        lead = jnp.maximum(jnp.max(ahead), 0.0)
+        lowest = jnp.min(jnp.where(ahead == lead, label, n_classes))
+        commonest = jnp.where(lead > 0, lowest, jnp.minimum(lowest, majority))
+        following = ranking.after(cursor, jnp.sum(counts, dtype=jnp.int32))
+        newest = ranking.put(state.newest, cursor, jnp.where(counts, label, -1), probabilities)
+        return ClassificationMetrics(table, sums.pack(commonest, following), newest), None
 
     def init() -> ClassificationMetrics:
         return ClassificationMetrics(
@@ -96,6 +106,13 @@ def make_classification_metrics(
         )
 
     return Fold(init, update)
+
+
+def _pick(table: jax.Array, column: jax.Array) -> jax.Array:
+    """Return one cell of each row; of a single row by a slice, which costs no kernel."""
+    if len(table) == 1:
+        return table[0, column[0]][None]
+    return table[np.arange(len(table)), column]
 
 
 def _cells(n_classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,21 +22,30 @@ def empty(n_classes: int) -> jax.Array:
 
 
 def put(
-    newest: jax.Array, cursor: jax.Array, label: jax.Array, probabilities: jax.Array
+    newest: jax.Array, cursor: jax.Array, labels: jax.Array, probabilities: jax.Array
 ) -> jax.Array:
-    """Write an event over the oldest one, at line `cursor`; an event of label -1 leaves no trace.
+    """Write K events over the oldest ones, from line `cursor`; one of label -1 leaves no trace.
 
     The array is written in place and never read: a read beside the write would have XLA copy it.
     """
     if not newest.shape[0]:
         return newest
-    n_classes = probabilities.shape[0]
-    line = jnp.where(
-        np.arange(n_classes + 1) < n_classes, jnp.pad(probabilities, (0, 1)), label + 1.0
-    )
-    at = jnp.where(label >= 0, cursor, N_NEWEST)
-    line = jnp.where(label >= 0, line, 0.0)
-    return lax.dynamic_update_slice(newest, line[None], (at, 0))
+    k, n_classes = probabilities.shape
+    counts = labels >= 0
+    padded = jnp.pad(probabilities, ((0, 0), (0, 1)))
+    lines = jnp.where(np.arange(n_classes + 1) < n_classes, padded, labels[:, None] + 1.0)
+    lines = jnp.where(counts[:, None], lines, 0.0)
+    before = jnp.sum(np.tri(k, k=-1, dtype=bool) & counts, axis=1, dtype=jnp.int32)
+    at = jnp.where(counts, after(cursor, before), N_NEWEST)
+    for row in range(k):
+        newest = lax.dynamic_update_slice(newest, lines[row : row + 1], (at[row], 0))
+    return newest
+
+
+def after(cursor: jax.Array, n_events: jax.Array) -> jax.Array:
+    """Return the line that comes `n_events` after `cursor`, both at most 1000."""
+    moved = cursor + n_events
+    return jnp.where(moved < N_NEWEST, moved, moved - N_NEWEST)
 
 
 def roc_auc(newest: np.ndarray) -> float | None:

@@ -21,14 +21,14 @@ _PREDICTOR = np.array([0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 2, 0, 1, 2])
 
 
 class ScoredNumber(NamedTuple):
-    """Hold one prediction and the truth about it."""
+    """Hold a block of K predictions, in their order, and the truth about them."""
 
-    label: jax.Array  # f32[]: an event whose label is not finite is passed over
-    prediction: jax.Array  # f32[]
-    low: jax.Array  # f32[]: of the predicted interval
-    high: jax.Array  # f32[]
-    no_change: jax.Array  # f32[]: the label known last, NaN if there is none
-    weight: jax.Array  # f32[] or bool[]: 0 leaves the state as it is, all else scores the event
+    label: jax.Array  # f32[K]: an event whose label is not finite is passed over
+    prediction: jax.Array  # f32[K]
+    low: jax.Array  # f32[K]: of the predicted interval
+    high: jax.Array  # f32[K]
+    no_change: jax.Array  # f32[K]: the label known last, NaN if there is none
+    weight: jax.Array  # f32[K] or bool[K]: 0 leaves the state as it is, all else scores the event
 
 
 class RegressionMetrics(NamedTuple):
@@ -42,9 +42,13 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
     """Make the metrics of a regressor, and of two baselines: the last label, the running mean.
 
     The running mean predicts 0 at first; repeating the last label predicts the running mean while
-    there is no last one. Labels and errors are clipped to plus and minus 1e15, a prediction that
-    is not a number counts as such an error; so for relative errors, and the interval's width. Both
-    ends belong to the interval; one that ends before it begins is 0 wide and holds nothing.
+    there is no last one. The mean is that from before the block, as the model too predicts a block
+    with what it knew before; so the state depends on where blocks begin, and with blocks of one
+    event it is that of each event after the other.
+
+    Labels and errors are clipped to plus and minus 1e15, a prediction that is not a number counts
+    as such an error; so for relative errors, and the interval's width. Both ends belong to the
+    interval; one that ends before it begins is 0 wide and holds nothing.
 
     Args:
         window: effective number of events of the fading metrics, at least 1.
@@ -54,37 +58,41 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
 
     References:
         Welford 1962, Note on a method for calculating corrected sums of squares and products,
-        Technometrics 4.
+        Technometrics 4; for blocks, Chan, Golub, LeVeque 1983, Algorithms for computing the sample
+        variance, The American Statistician 37.
     """
     fade = tally.fading_factor(window)
 
     def update(state: RegressionMetrics, scored: ScoredNumber) -> tuple[RegressionMetrics, None]:
         counts = (scored.weight != 0) & jnp.isfinite(scored.label)
-        y = jnp.clip(scored.label, -_LIMIT, _LIMIT)
+        weights, kept = tally.weights(counts, fade)
+        y = jnp.where(counts, jnp.clip(scored.label, -_LIMIT, _LIMIT), 0.0)
         mean, lost, faded_mean = state.means
         repeated = jnp.where(jnp.isnan(scored.no_change), mean, scored.no_change)
-        miss = jnp.abs(y - sums.choose(_PREDICTOR, (scored.prediction, repeated, mean)))
+        said = (scored.prediction[:, None], repeated[:, None], mean[None, None])
+        miss = jnp.abs(y[:, None] - sums.choose(_PREDICTOR[None], said))
         miss = jnp.where(miss < _LIMIT, miss, _LIMIT)  # also where it is not a number
         width = jnp.maximum(scored.high - scored.low, 0.0)
         width = jnp.where(width < _LIMIT, width, _LIMIT)
         covered = (scored.low <= y) & (y <= scored.high)
 
-        some, off, faded_off = y != 0, sums.subtract(y, mean, lost)[0], y - faded_mean
-        events, faded_events = state.sums[0, 0] + 1.0, fade * state.sums[2, 0] + 1.0
-        divisors = sums.pack(events, faded_events, jnp.where(some, jnp.abs(y), jnp.inf))
-        step, faded_step, inverse = sums.pack(off, faded_off, jnp.ones_like(y)) / divisors
-        relative = miss * inverse
+        some = y != 0
+        relative = miss * (1.0 / jnp.where(some, jnp.abs(y), jnp.inf))[:, None]
         relative = jnp.where(relative < _LIMIT, relative, _LIMIT)
+        off = sums.pack(sums.subtract(y, mean, lost)[0], y - faded_mean)
+        events = sums.pack(state.sums[0, 0], kept * state.sums[2, 0]) + jnp.sum(weights, axis=1)
+        step, faded_step = jnp.sum(weights * off, axis=1) / jnp.maximum(events, 1.0)
         mean, lost = sums.add(mean, lost, step)
         faded_mean += faded_step
-        spreads = (off * sums.subtract(y, mean, lost)[0], faded_off * (y - faded_mean))
+        spreads = off * sums.pack(sums.subtract(y, mean, lost)[0], y - faded_mean)
         numbers = (jnp.ones_like(y), some.astype(y.dtype), covered.astype(y.dtype), width, *spreads)
-        terms = sums.choose(_TERM, (*numbers, miss, miss**2, relative))
+        columns = [number[:, None] for number in numbers]
+        terms = sums.choose(_TERM[None], (*columns, miss, miss**2, relative))
         new = RegressionMetrics(
-            sums=tally.add(state.sums, terms, fade),
+            sums=tally.add(state.sums, terms, weights, kept),
             means=sums.pack(mean, lost, faded_mean),
         )
-        return jax.tree.map(lambda a, b: jnp.where(counts, a, b), new, state), None
+        return jax.tree.map(lambda a, b: jnp.where(counts.any(), a, b), new, state), None
 
     def init() -> RegressionMetrics:
         return RegressionMetrics(tally.empty(len(_TERM)), jnp.zeros(3, jnp.float32))

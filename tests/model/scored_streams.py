@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -47,3 +48,9 @@ def counting(events: Any) -> list[Any]:
     """Return the events that count, as numpy rows."""
     columns = [np.asarray(column) for column in events]
     return [row for row in zip(*columns, strict=True) if row[-1]]
+
+
+def blocks(events: Any, k: int = 1) -> Any:
+    """Cut a stream into blocks of k events; what is left at the end is left out."""
+    n = len(events[0]) // k
+    return jax.tree.map(lambda x: x[: n * k].reshape(n, k, *x.shape[1:]), events)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scored_streams import blocks
 
 from model.drift import make_adwin, make_page_hinkley
 from model.fold import Fold
@@ -40,7 +41,7 @@ def _detector(fold: Fold) -> Case:
     return Case(fold, events, jax.tree.map(lambda *x: jnp.concatenate(x), unknown, broken))
 
 
-def _classification(n_classes: int) -> Case:
+def _classification(n_classes: int, k: int) -> Case:
     rng = np.random.default_rng(2)
     events = ScoredClass(
         label=jnp.asarray(rng.integers(0, n_classes, N), jnp.int32),
@@ -51,10 +52,10 @@ def _classification(n_classes: int) -> Case:
     weightless = events._replace(weight=jnp.zeros(N, jnp.float32))
     foreign = events._replace(label=jnp.asarray(rng.choice([-1, n_classes, 2**30], N), jnp.int32))
     ignored = jax.tree.map(lambda *x: jnp.concatenate(x), weightless, foreign)
-    return Case(make_classification_metrics(n_classes), events, ignored)
+    return Case(make_classification_metrics(n_classes), blocks(events, k), blocks(ignored, k))
 
 
-def _regression() -> Case:
+def _regression(k: int) -> Case:
     rng = np.random.default_rng(3)
     y = rng.normal(size=N)
     columns = (y, y + rng.normal(size=N), y - 1, y + rng.random(N), np.roll(y, 1), np.ones(N))
@@ -62,16 +63,18 @@ def _regression() -> Case:
     weightless = events._replace(weight=jnp.zeros(N, jnp.float32))
     broken = events._replace(label=jnp.asarray(rng.choice([np.nan, np.inf], N), jnp.float32))
     ignored = jax.tree.map(lambda *x: jnp.concatenate(x), weightless, broken)
-    return Case(make_regression_metrics(), events, ignored)
+    return Case(make_regression_metrics(), blocks(events, k), blocks(ignored, k))
 
 
 CASES = {
     "adwin": _detector(make_adwin()),
     "page_hinkley": _detector(make_page_hinkley()),
-    "classification of 2": _classification(2),
-    "classification of 32": _classification(32),
-    "classification of 100": _classification(100),
-    "regression": _regression(),
+    "classification of 2": _classification(2, 1),
+    "classification of 2 in blocks": _classification(2, 8),
+    "classification of 32 in blocks": _classification(32, 8),
+    "classification of 100": _classification(100, 1),
+    "regression": _regression(1),
+    "regression in blocks": _regression(8),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from fold_checks import run
 from jax import lax
 from river import metrics
-from scored_streams import classes, counting, numbers
+from scored_streams import blocks, classes, counting, numbers
 
 from model import sums
 from model.metrics import (
@@ -61,7 +61,7 @@ def test_classification_is_rivers(n_classes: int, seed: int) -> None:
         pair = np.asarray(events.probabilities)[:, :2]
         pair = pair / pair.sum(axis=1, keepdims=True)
         events = events._replace(probabilities=jnp.asarray(pair))
-    state, _ = run(make_classification_metrics(n_classes, WINDOW), events)
+    state, _ = run(make_classification_metrics(n_classes, WINDOW), blocks(events))
     report = classification_report(state)
     assert json.loads(json.dumps(report)) == report
 
@@ -96,7 +96,7 @@ def test_binary_log_loss_is_rivers() -> None:
     oracle = metrics.LogLoss()
     for label, one in zip(labels, p.tolist(), strict=True):
         oracle.update(bool(label), one)
-    report = classification_report(run(make_classification_metrics(2), events)[0])
+    report = classification_report(run(make_classification_metrics(2), blocks(events))[0])
     assert report["all"]["log_loss"] == pytest.approx(oracle.get(), rel=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_a_sure_error_costs_a_finite_loss() -> None:
     )
     for probabilities in ([[0.0, 1.0]], [[np.nan, np.nan]]):
         events = events._replace(probabilities=jnp.float32(probabilities))
-        report = classification_report(run(make_classification_metrics(2), events)[0])
+        report = classification_report(run(make_classification_metrics(2), blocks(events))[0])
         assert report["all"]["log_loss"] == pytest.approx(-math.log(1e-7), rel=1e-6)
 
 
@@ -114,7 +114,7 @@ def test_baselines_predict_class_0_before_there_is_a_label() -> None:
     events = ScoredClass(
         jnp.int32([0]), jnp.float32([[0, 0, 1]]), jnp.int32([-1]), jnp.ones(1, bool)
     )
-    report = classification_report(run(make_classification_metrics(3), events)[0])
+    report = classification_report(run(make_classification_metrics(3), blocks(events))[0])
     assert report["all"]["accuracy"] == 0.0
     assert report["baselines"]["no_change"]["all"]["accuracy"] == 1.0
     assert report["baselines"]["majority"]["all"]["accuracy"] == 1.0
@@ -133,7 +133,7 @@ def test_what_is_undefined_is_none() -> None:
         jnp.zeros(50, jnp.int32),
         jnp.ones(50),
     )
-    one_class = classification_report(run(make_classification_metrics(2), events)[0])
+    one_class = classification_report(run(make_classification_metrics(2), blocks(events))[0])
     assert one_class["all"]["accuracy"] == one_class["all"]["macro_f1"] == 1.0
     assert one_class["all"]["balanced_accuracy"] == one_class["window"]["macro_recall"] == 1.0
     for span in ("all", "window"):
@@ -150,14 +150,14 @@ def test_what_is_undefined_is_none() -> None:
         }
     same = numbers(0, 10)._replace(label=jnp.full(10, 2.5), weight=jnp.ones(10))
     for n in (1, 10):
-        report = regression_report(run(fold, same, stop=n)[0])
+        report = regression_report(run(fold, blocks(same), stop=n)[0])
         assert report["all"]["r2"] is report["window"]["r2"] is None
 
 
 def test_window_forgets_what_is_long_gone() -> None:
     labels = np.repeat([0, 1, 2], [1000, 1000, 6000])[:8000]
     events = classes(0, 8000, 4, labels)._replace(weight=jnp.ones(8000))
-    report = classification_report(run(make_classification_metrics(4, WINDOW), events)[0])
+    report = classification_report(run(make_classification_metrics(4, WINDOW), blocks(events))[0])
     correct = np.argmax(np.asarray(events.probabilities)[-6000:], axis=1) == labels[-6000:]
     assert report["window"]["accuracy"] == pytest.approx(correct[-2000:].mean(), abs=0.05)
     assert report["window"]["events"] == pytest.approx(WINDOW, rel=1e-3)
@@ -169,7 +169,7 @@ def test_window_forgets_what_is_long_gone() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_regression_is_rivers(seed: int, offset: float) -> None:
     events = numbers(seed, 3000, offset)
-    state, _ = run(make_regression_metrics(WINDOW), events)
+    state, _ = run(make_regression_metrics(WINDOW), blocks(events))
     report = regression_report(state)
     assert json.loads(json.dumps(report)) == report
 
@@ -200,7 +200,7 @@ def test_regression_is_rivers(seed: int, offset: float) -> None:
 
 def test_regression_says_so_when_the_model_predicts_nonsense() -> None:
     events = numbers(0, 100)._replace(prediction=jnp.full(100, jnp.nan), weight=jnp.ones(100))
-    report = regression_report(run(make_regression_metrics(), events)[0])
+    report = regression_report(run(make_regression_metrics(), blocks(events))[0])
     assert report["all"]["mae"] == pytest.approx(1e15)
     assert report["baselines"]["mean"]["all"]["mae"] < 100
 
@@ -252,11 +252,11 @@ def test_counts_go_on_after_billions_of_events() -> None:
         jnp.ones(1000, jnp.int32),
         jnp.ones(1000),
     )
-    state, _ = run(fold, events, stop=1, state=state)
+    state, _ = run(fold, blocks(events), stop=1, state=state)
     assert int(state.places[0]) == 0  # equals: the lowest
-    state, _ = run(fold, events, start=1, stop=2, state=state)
+    state, _ = run(fold, blocks(events), start=1, stop=2, state=state)
     assert int(state.places[0]) == 1
-    state, _ = run(fold, events, start=2, state=state)
+    state, _ = run(fold, blocks(events), start=2, state=state)
     assert classification_report(state)["all"]["events"] == 2 * billions - 1 + 1000
 
 

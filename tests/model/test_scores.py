@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fold_checks import run
 from river import metrics as river
-from scored_streams import classes, counting, numbers
+from scored_streams import blocks, classes, counting, numbers
 from sklearn import metrics as sklearn
 
 from model.metrics import (
@@ -71,7 +71,9 @@ def _calibration_error(events: list[Any], weights: np.ndarray) -> float:
 @pytest.mark.parametrize("n_classes", [3, 7, 20])
 def test_classification_is_scikit_learns(n_classes: int) -> None:
     events = classes(n_classes, 3000, n_classes)
-    report = classification_report(run(make_classification_metrics(n_classes, WINDOW), events)[0])
+    report = classification_report(
+        run(make_classification_metrics(n_classes, WINDOW), blocks(events))[0]
+    )
     rows = counting(events)
     labels = np.array([row[0] for row in rows])
     model = np.array([np.argmax(row[1]) for row in rows])
@@ -116,7 +118,7 @@ def test_auc_of_two_classes_is_scikit_learns_and_rivers(n: int, digits: int) -> 
         jnp.zeros(n, jnp.int32),
         jnp.asarray(rng.random(n) < 0.9),
     )
-    report = classification_report(run(make_classification_metrics(2), events)[0])
+    report = classification_report(run(make_classification_metrics(2), blocks(events))[0])
     rows = counting(events)[-1000:]
     newest = [(int(row[0]), float(row[1][1])) for row in rows]
     assert report["window"]["roc_auc"] == pytest.approx(
@@ -151,14 +153,14 @@ def test_a_sure_model_that_errs_is_uncalibrated() -> None:
     )
     for probabilities in ([1.0, 0.0], [np.nan, np.nan], [3e38, 0.0]):
         events = events._replace(probabilities=jnp.tile(jnp.float32(probabilities), (n, 1)))
-        report = classification_report(run(make_classification_metrics(2), events)[0])
+        report = classification_report(run(make_classification_metrics(2), blocks(events))[0])
         assert report["all"]["ece"] == pytest.approx(1 / 3)
 
 
 def test_kappa_against_a_baseline_that_no_longer_misses_is_none() -> None:
     labels = np.repeat([0, 1, 0], [10, 10, 8000])
     events = classes(0, len(labels), 3, labels)._replace(weight=jnp.ones(len(labels)))
-    report = classification_report(run(make_classification_metrics(3, WINDOW), events)[0])
+    report = classification_report(run(make_classification_metrics(3, WINDOW), blocks(events))[0])
     assert report["window"]["kappa_m"] is None
     assert report["all"]["kappa_m"] < 0
 
@@ -169,7 +171,7 @@ def test_regression_is_scikit_learns(seed: int) -> None:
     label = np.asarray(events.label).copy()
     label[::7] = 0.0
     events = events._replace(label=jnp.asarray(label))
-    report = regression_report(run(make_regression_metrics(WINDOW), events)[0])
+    report = regression_report(run(make_regression_metrics(WINDOW), blocks(events))[0])
     rows = np.array(counting(events), np.float64)
     labels, predicted, low, high, last = rows.T[:5]
     means = np.array([0.0, *(np.cumsum(labels)[:-1] / np.arange(1, len(labels)))])
@@ -210,5 +212,50 @@ def test_an_interval_that_is_none_is_as_wide_as_can_be() -> None:
     events = numbers(0, 100)._replace(weight=jnp.ones(100))
     for low, high, width in ((np.nan, 1.0, 1e15), (-np.inf, np.inf, 1e15), (1.0, 0.0, 0.0)):
         broken = events._replace(low=jnp.full(100, low), high=jnp.full(100, high))
-        report = regression_report(run(make_regression_metrics(), broken)[0])
+        report = regression_report(run(make_regression_metrics(), blocks(broken))[0])
         assert report["all"]["width"] == pytest.approx(width)
+
+
+@pytest.mark.parametrize("n_classes", [2, 20])
+def test_classes_in_blocks_score_the_same_but_for_the_majority(n_classes: int) -> None:
+    events = classes(1, 3200, max(n_classes, 3))
+    events = events._replace(probabilities=events.probabilities[:, :n_classes])
+    fold = make_classification_metrics(n_classes, WINDOW)
+    one, eight = (classification_report(run(fold, blocks(events, k))[0]) for k in (1, 8))
+    known = np.asarray(events.weight, bool).reshape(-1, 8)
+    labels = np.asarray(events.label).reshape(-1, 8)
+    counts, majority = np.zeros(n_classes), np.zeros(labels.shape, int)
+    for block, (label, counting_) in enumerate(zip(labels, known, strict=True)):
+        majority[block] = counts.argmax()
+        np.add.at(counts, label[counting_], 1)
+    for span, fade in SPANS:
+        weights = _weights(fade, known.sum())
+        theirs = _oracle(labels[known], majority[known], weights)
+        _close(eight["baselines"]["majority"][span], theirs)
+        _close(eight["baselines"]["no_change"][span], one["baselines"]["no_change"][span])
+        misses = 1 - theirs["accuracy"]
+        kappa_m = 1 - (1 - one[span]["accuracy"]) / misses
+        _close(eight[span], one[span] | {"kappa_m": kappa_m})
+        for ours, same in zip(eight["per_class"][span], one["per_class"][span], strict=True):
+            _close(ours, same)
+    assert eight["window"]["roc_auc"] == one["window"]["roc_auc"]
+
+
+def test_numbers_in_blocks_score_the_same_but_for_the_running_mean() -> None:
+    events = numbers(1, 3200, 30.0)
+    events = events._replace(no_change=jnp.nan_to_num(events.no_change, nan=1.0))
+    fold = make_regression_metrics(WINDOW)
+    one, eight = (regression_report(run(fold, blocks(events, k))[0]) for k in (1, 8))
+    known = np.asarray(events.weight, bool).reshape(-1, 8)
+    labels = np.asarray(events.label, np.float64).reshape(-1, 8)
+    total, n, means = 0.0, 0, np.zeros(labels.shape)
+    for block, (label, counting_) in enumerate(zip(labels, known, strict=True)):
+        means[block] = total / n if n else 0.0
+        total, n = total + label[counting_].sum(), n + counting_.sum()
+    for span, fade in SPANS:
+        weights = _weights(fade, known.sum())
+        ours = eight["baselines"]["mean"][span]
+        misses = np.abs(labels - means)[known]
+        assert ours["mae"] == pytest.approx(np.average(misses, weights=weights), rel=1e-4)
+        _close(eight["baselines"]["no_change"][span], one["baselines"]["no_change"][span])
+        _close(eight[span], one[span])
