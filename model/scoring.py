@@ -48,7 +48,8 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
         miss = jnp.abs(truth - said[0])
         error = miss / (miss + scale.deviation(state.target.rest)[0])
         interval = jnp.where(known, track(spec, state.interval, miss), state.interval)
-    measured = parts.metrics.update(state.metrics, scored)[0]
+    block = jax.tree.map(lambda x: x[None], scored)  # of one row
+    measured = parts.metrics.update(state.metrics, block)[0]
     first, first_alarm = parts.adwin.update(state.adwin, (error, known))
     second, second_alarm = parts.page_hinkley.update(state.page_hinkley, (error, known))
     step = lax.bitcast_convert_type(state.step, jnp.float32)

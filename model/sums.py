@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,10 +54,15 @@ def pack(*arrays: jax.Array) -> jax.Array:
     a concatenation becomes branches that compute each part apart (measured: 2 to 7 times slower).
     """
     place = np.arange(len(arrays)).reshape(-1, *(1,) * jnp.ndim(arrays[0]))
-    stacked = arrays[0][None]
+    return choose(place, arrays)
+
+
+def choose(place: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
+    """Return `arrays[k]` where `place` is k; all are broadcast against each other."""
+    chosen = jnp.broadcast_to(arrays[0], np.broadcast_shapes(place.shape, jnp.shape(arrays[0])))
     for k, array in enumerate(arrays[1:], start=1):
-        stacked = jnp.where(place == k, array, stacked)
-    return stacked
+        chosen = jnp.where(place == k, array, chosen)
+    return chosen
 
 
 def once(array: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Prequential MAE, RMSE, R² and interval coverage, beside two baselines."""
+"""How a regressor does, event after event: errors and its interval, beside two baselines."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ import numpy as np
 from model import sums
 from model.fold import Fold
 from model.metrics import tally
+from model.metrics.tally import FADED
 
-_LIMIT = 1e15  # of labels and errors, so that sums of their squares stay finite
-_N_TERMS = 10  # an event, a covered one, spread, fading spread, 3 absolute errors, 3 squared ones
+_LIMIT = 1e15  # of labels, errors and widths, so that sums of their squares stay finite
+# an event, one whose label is not 0, a covered one, its width, spread, fading spread; then the
+# absolute, the squared and the relative error, of each of three predictors
+_TERM = np.array([0, 1, 2, 3, 4, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8])
+_PREDICTOR = np.array([0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 2, 0, 1, 2])
 
 
 class ScoredNumber(NamedTuple):
-    """Hold one prediction and the truth about it."""
+    """Hold a block of K predictions, in their order, and the truth about them."""
 
-    label: jax.Array  # f32[]: an event whose label is not finite is passed over
-    prediction: jax.Array  # f32[]
-    low: jax.Array  # f32[]: of the predicted interval
-    high: jax.Array  # f32[]
-    no_change: jax.Array  # f32[]: the label known last, NaN if there is none
-    weight: jax.Array  # f32[] or bool[]: 0 leaves the state as it is, all else scores the event
+    label: jax.Array  # f32[K]: an event whose label is not finite is passed over
+    prediction: jax.Array  # f32[K]
+    low: jax.Array  # f32[K]: of the predicted interval
+    high: jax.Array  # f32[K]
+    no_change: jax.Array  # f32[K]: the label known last, NaN if there is none
+    weight: jax.Array  # f32[K] or bool[K]: 0 leaves the state as it is, all else scores the event
 
 
 class RegressionMetrics(NamedTuple):
-    """Sum up events, covered ones, the spread of the labels and the errors of three predictors."""
+    """Sum up events, intervals, the spread of the labels and the errors of three predictors."""
 
-    sums: jax.Array  # f32[3, 10]: a tally
+    sums: jax.Array  # f32[3, 15]: a tally
     means: jax.Array  # f32[3]: mean of all labels, what float32 lost of it, fading mean
 
 
@@ -38,8 +42,13 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
     """Make the metrics of a regressor, and of two baselines: the last label, the running mean.
 
     The running mean predicts 0 at first; repeating the last label predicts the running mean while
-    there is no last one. Labels and errors are clipped to plus and minus 1e15, a prediction that
-    is not a number counts as such an error. Both ends belong to the interval.
+    there is no last one. The mean is that from before the block, as the model too predicts a block
+    with what it knew before; so the state depends on where blocks begin, and with blocks of one
+    event it is that of each event after the other.
+
+    Labels and errors are clipped to plus and minus 1e15, a prediction that is not a number counts
+    as such an error; so for relative errors, and the interval's width. Both ends belong to the
+    interval; one that ends before it begins is 0 wide and holds nothing.
 
     Args:
         window: effective number of events of the fading metrics, at least 1.
@@ -49,69 +58,98 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
 
     References:
         Welford 1962, Note on a method for calculating corrected sums of squares and products,
-        Technometrics 4.
+        Technometrics 4; for blocks, Chan, Golub, LeVeque 1983, Algorithms for computing the sample
+        variance, The American Statistician 37.
     """
     fade = tally.fading_factor(window)
 
     def update(state: RegressionMetrics, scored: ScoredNumber) -> tuple[RegressionMetrics, None]:
         counts = (scored.weight != 0) & jnp.isfinite(scored.label)
-        y = jnp.clip(scored.label, -_LIMIT, _LIMIT)
+        weights, kept = tally.weights(counts, fade)
+        y = jnp.where(counts, jnp.clip(scored.label, -_LIMIT, _LIMIT), 0.0)
         mean, lost, faded_mean = state.means
         repeated = jnp.where(jnp.isnan(scored.no_change), mean, scored.no_change)
-        errors = sums.once(jnp.abs(y - sums.pack(scored.prediction, repeated, mean)))
-        errors = jnp.where(errors < _LIMIT, errors, _LIMIT)  # also where it is not a number
+        said = (scored.prediction[:, None], repeated[:, None], mean[None, None])
+        miss = jnp.abs(y[:, None] - sums.choose(_PREDICTOR[None], said))
+        miss = jnp.where(miss < _LIMIT, miss, _LIMIT)  # also where it is not a number
+        width = jnp.maximum(scored.high - scored.low, 0.0)
+        width = jnp.where(width < _LIMIT, width, _LIMIT)
         covered = (scored.low <= y) & (y <= scored.high)
 
-        off, _ = sums.subtract(y, mean, lost)
-        mean, lost = sums.add(mean, lost, off / (state.sums[0, 0] + 1.0))
-        faded_off = y - faded_mean
-        faded_mean += faded_off / (fade * state.sums[2, 0] + 1.0)
-        spreads = (off * sums.subtract(y, mean, lost)[0], faded_off * (y - faded_mean))
-        terms = sums.pack(jnp.ones_like(y), covered.astype(y.dtype), *spreads, *errors, *errors**2)
+        some = y != 0
+        relative = miss * (1.0 / jnp.where(some, jnp.abs(y), jnp.inf))[:, None]
+        relative = jnp.where(relative < _LIMIT, relative, _LIMIT)
+        off = sums.pack(sums.subtract(y, mean, lost)[0], y - faded_mean)
+        events = sums.pack(state.sums[0, 0], kept * state.sums[2, 0]) + jnp.sum(weights, axis=1)
+        step, faded_step = jnp.sum(weights * off, axis=1) / jnp.maximum(events, 1.0)
+        mean, lost = sums.add(mean, lost, step)
+        faded_mean += faded_step
+        spreads = off * sums.pack(sums.subtract(y, mean, lost)[0], y - faded_mean)
+        numbers = (jnp.ones_like(y), some.astype(y.dtype), covered.astype(y.dtype), width, *spreads)
+        columns = [number[:, None] for number in numbers]
+        terms = sums.choose(_TERM[None], (*columns, miss, miss**2, relative))
         new = RegressionMetrics(
-            sums=tally.add(state.sums, sums.once(terms), fade),
+            sums=tally.add(state.sums, terms, weights, kept),
             means=sums.pack(mean, lost, faded_mean),
         )
-        return jax.tree.map(lambda a, b: jnp.where(counts, a, b), new, state), None
+        return jax.tree.map(lambda a, b: jnp.where(counts.any(), a, b), new, state), None
 
     def init() -> RegressionMetrics:
-        return RegressionMetrics(tally.empty(_N_TERMS), jnp.zeros(3, jnp.float32))
+        return RegressionMetrics(tally.empty(len(_TERM)), jnp.zeros(3, jnp.float32))
 
     return Fold(init, update)
 
 
 def regression_report(state: RegressionMetrics) -> dict[str, Any]:
-    """Return MAE, RMSE, R² and coverage as plain numbers, None where undefined.
+    """Return plain numbers, None where undefined.
 
-    R² is 1 less the squared errors over the squared deviations of the labels from their mean; it
-    is undefined below two events and where all labels are equal.
+    "all" is over all events, "window" over the fading ones:
+
+    - mae, rmse: of the unit of the label, at least 0.
+    - r2: 1 less the squared errors over the squared deviations of the labels from their mean, at
+      most 1; undefined below two events and where all labels are equal.
+    - mape: the mean absolute error over the absolute label, as a share (0.1 is 10 %), over the
+      `mape_events` events whose label is not 0.
+    - coverage: the share of labels inside the predicted interval.
+    - width: the mean width of that interval, of the unit of the label.
+
+    Baselines have what a prediction without interval gives.
 
     Example:
-        {"all": {"mae": .9, "rmse": 1.2, "r2": .7, "coverage": .8, "events": 100},
-         "window": {...}, "baselines": {"no_change": {"all": {...}, "window": {...}},
-         "mean": {...}}}
+        {"all": {"mae": .9, "rmse": 1.2, "r2": .7, "mape": .1, "coverage": .8, "width": 3.5,
+         "mape_events": 99, "events": 100}, "window": {...},
+         "baselines": {"no_change": {"all": {...}, "window": {...}}, "mean": {...}}}
+
+    References:
+        Hyndman & Koehler 2006, Another look at measures of forecast accuracy, International Journal
+        of Forecasting 22 (MAE, RMSE, MAPE). Wright 1921, Correlation and causation, Journal of
+        Agricultural Research 20 (R²). Gneiting & Raftery 2007, Strictly proper scoring rules,
+        prediction, and estimation, Journal of the American Statistical Association 102 (coverage
+        and width).
     """
     report: dict[str, Any] = {"baselines": {"no_change": {}, "mean": {}}}
     for span, terms in tally.spans(state.sums).items():
-        events, covered, spread, faded_spread = (float(term) for term in terms[:4])
-        absolute, squared = terms[4:7], terms[7:10]
+        events, some, covered, width, spread, faded_spread = map(float, terms[:6])
+        errors = terms[6:].reshape(3, 3)
         spread = spread if span == "all" else faded_spread
         for k, name in enumerate(("no_change", "mean"), start=1):
-            report["baselines"][name][span] = _scores(events, spread, absolute[k], squared[k])
-        report[span] = _scores(events, spread, absolute[0], squared[0]) | {
+            report["baselines"][name][span] = _scores(events, some, spread, errors[:, k])
+        report[span] = _scores(events, some, spread, errors[:, 0]) | {
             "coverage": covered / events if events else None,
+            "width": width / events if events else None,
+            "mape_events": int(some) if span == "all" else some,
             "events": int(events) if span == "all" else events,
         }
     return report
 
 
 def _scores(
-    events: float, spread: float, absolute: float, squared: float
+    events: float, some: float, spread: float, errors: np.ndarray
 ) -> dict[str, float | None]:
-    if not events:
-        return {"mae": None, "rmse": None, "r2": None}
+    absolute, squared, relative = map(float, errors)
     return {
-        "mae": float(absolute / events),
-        "rmse": float(np.sqrt(squared / events)),
-        "r2": float(1 - squared / spread) if spread > 0 else None,
+        "mae": absolute / events if events else None,
+        "rmse": float(np.sqrt(squared / events)) if events else None,
+        "r2": 1 - squared / spread if spread > 0 else None,
+        "mape": relative / some if some > FADED else None,
     }

@@ -8,6 +8,8 @@ import numpy as np
 
 from model import sums
 
+FADED = 1e-3  # what is left of an event that is no longer in the window
+
 
 def fading_factor(window: int) -> float:
     """Return what is kept of a fading sum at each event, so that the weights add up to `window`.
@@ -36,10 +38,30 @@ def empty(*shape: int) -> jax.Array:
     return jnp.zeros((3, *shape), jnp.float32)
 
 
-def add(tally: jax.Array, terms: jax.Array, fade: float) -> jax.Array:
-    """Add the terms of one event, f32[*shape]."""
-    total, lost = sums.add(tally[0], tally[1], terms)
-    return sums.pack(total, lost, fade * tally[2] + terms)
+def weights(counts: jax.Array, fade: float) -> tuple[jax.Array, jax.Array]:
+    """Say what each of K rows weighs, by bool[K] that says which ones count: one at least.
+
+    Returns:
+        f32[2, K], 1 in the sum over all and `fade` to the number of later rows that count in the
+        fading sum, 0 for a row that does not count; and f32[], what is kept of the fading sum.
+    """
+    k = len(counts)
+    if k == 1:
+        return jnp.ones((2, 1), jnp.float32), jnp.float32(fade)
+    powers = jnp.asarray(fade ** np.arange(k + 1), jnp.float32)
+    later = jnp.sum(np.triu(np.ones((k, k), bool), 1) & counts, axis=1, dtype=jnp.int32)
+    faded = jnp.where(counts, powers[later], 0.0)
+    return sums.pack(counts.astype(jnp.float32), faded), powers[jnp.sum(counts, dtype=jnp.int32)]
+
+
+def add(tally: jax.Array, terms: jax.Array, weights: jax.Array, kept: jax.Array) -> jax.Array:
+    """Add the terms of K rows, finite f32[K, *shape], by their `weights`."""
+    if len(terms) == 1:  # of weight 1
+        each = faded = terms[0]
+    else:
+        each, faded = jnp.tensordot(weights, terms, 1, precision="highest")
+    total, lost = sums.add(tally[0], tally[1], each)
+    return sums.pack(total, lost, kept * tally[2] + faded)
 
 
 def spans(tally: jax.Array) -> dict[str, np.ndarray]:

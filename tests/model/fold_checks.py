@@ -15,7 +15,7 @@ from jax import lax
 from model.fold import Fold
 
 Events = Any  # a pytree of arrays with one row for each event
-MAX_STATE_BYTES = 64 * 1024
+MAX_STATE_BYTES = 160 * 1024
 
 
 def size(events: Events) -> int:

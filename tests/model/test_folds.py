@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scored_streams import blocks
 
 from model.drift import (
     make_adwin,
@@ -57,7 +58,7 @@ def _shift() -> Case:
     return Case(fold, events, (events[0], jnp.zeros(N, bool)))
 
 
-def _classification(n_classes: int) -> Case:
+def _classification(n_classes: int, k: int) -> Case:
     rng = np.random.default_rng(2)
     events = ScoredClass(
         label=jnp.asarray(rng.integers(0, n_classes, N), jnp.int32),
@@ -68,10 +69,10 @@ def _classification(n_classes: int) -> Case:
     weightless = events._replace(weight=jnp.zeros(N, jnp.float32))
     foreign = events._replace(label=jnp.asarray(rng.choice([-1, n_classes, 2**30], N), jnp.int32))
     ignored = jax.tree.map(lambda *x: jnp.concatenate(x), weightless, foreign)
-    return Case(make_classification_metrics(n_classes), events, ignored)
+    return Case(make_classification_metrics(n_classes), blocks(events, k), blocks(ignored, k))
 
 
-def _regression() -> Case:
+def _regression(k: int) -> Case:
     rng = np.random.default_rng(3)
     y = rng.normal(size=N)
     columns = (y, y + rng.normal(size=N), y - 1, y + rng.random(N), np.roll(y, 1), np.ones(N))
@@ -79,7 +80,7 @@ def _regression() -> Case:
     weightless = events._replace(weight=jnp.zeros(N, jnp.float32))
     broken = events._replace(label=jnp.asarray(rng.choice([np.nan, np.inf], N), jnp.float32))
     ignored = jax.tree.map(lambda *x: jnp.concatenate(x), weightless, broken)
-    return Case(make_regression_metrics(), events, ignored)
+    return Case(make_regression_metrics(), blocks(events, k), blocks(ignored, k))
 
 
 CASES = {
@@ -91,9 +92,12 @@ CASES = {
     "hddm_w": _detector(make_hddm_w(two_sided=True)),
     "kswin": _detector(make_kswin()),
     "shift": _shift(),
-    "classification of 2": _classification(2),
-    "classification of 100": _classification(100),
-    "regression": _regression(),
+    "classification of 2": _classification(2, 1),
+    "classification of 2 in blocks": _classification(2, 8),
+    "classification of 32 in blocks": _classification(32, 8),
+    "classification of 100": _classification(100, 1),
+    "regression": _regression(1),
+    "regression in blocks": _regression(8),
 }
 
 

@@ -12,11 +12,11 @@ import pytest
 from fold_checks import run
 from jax import lax
 from river import metrics
+from scored_streams import blocks, classes, counting, numbers
 
 from model import sums
 from model.metrics import (
     ScoredClass,
-    ScoredNumber,
     classification_report,
     make_classification_metrics,
     make_regression_metrics,
@@ -24,50 +24,12 @@ from model.metrics import (
 )
 
 WINDOW = 200
-
-
-def _classes(seed: int, n: int, n_classes: int, labels: np.ndarray | None = None) -> ScoredClass:
-    """Return a drifting stream in which some events have no label."""
-    rng = np.random.default_rng(seed)
-    if labels is None:
-        labels = rng.choice(n_classes - 1, n, p=rng.dirichlet(np.ones(n_classes - 1)))
-        labels[n // 2 :] = rng.integers(0, n_classes - 1, n - n // 2)
-    scores = rng.normal(size=(n, n_classes)) + 2 * np.eye(n_classes)[labels]
-    scores[:, -1] -= 20  # neither a label nor a prediction
-    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    known = rng.random(n) < 0.8
-    last, no_change = -1, np.zeros(n, np.int32)
-    for i in range(n):
-        no_change[i] = last
-        last = labels[i] if known[i] else last
-    return ScoredClass(
-        jnp.asarray(labels, jnp.int32),
-        jnp.asarray(probabilities, jnp.float32),
-        jnp.asarray(no_change),
-        jnp.asarray(known, jnp.float32),
-    )
-
-
-def _numbers(seed: int, n: int, offset: float = 0.0) -> ScoredNumber:
-    rng = np.random.default_rng(seed)
-    y = offset + np.cumsum(rng.normal(size=n)) * 0.2 + np.where(np.arange(n) > n // 2, 5.0, 0.0)
-    prediction = y + rng.normal(size=n)
-    half = rng.uniform(0, 2, n)
-    no_change = np.concatenate([np.full(50, np.nan), y[49:-1]])
-    known = rng.random(n) < 0.8
-    columns = (y, prediction, prediction - half, prediction + half, no_change, known)
-    return ScoredNumber(*(jnp.asarray(x, jnp.float32) for x in columns))
+KEYS = ("precision", "recall", "f1", "support")
 
 
 def _close(ours: dict[str, Any], theirs: dict[str, float]) -> None:
     for name, value in theirs.items():
         assert ours[name] == pytest.approx(value, rel=2e-5, abs=2e-6), name
-
-
-def _scored(events: Any) -> list[Any]:
-    """Return the events that count, as numpy rows."""
-    columns = [np.asarray(column) for column in events]
-    return [row for row in zip(*columns, strict=True) if row[-1]]
 
 
 def _river_classes(pairs: list[tuple[int, int]], fade: float) -> dict[str, float]:
@@ -94,16 +56,16 @@ def _majorities(labels: list[int]) -> list[int]:
 @pytest.mark.parametrize("n_classes", [2, 3, 5, 30])
 @pytest.mark.parametrize("seed", range(2))
 def test_classification_is_rivers(n_classes: int, seed: int) -> None:
-    events = _classes(seed, 3000, max(n_classes, 3))
+    events = classes(seed, 3000, max(n_classes, 3))
     if n_classes == 2:
         pair = np.asarray(events.probabilities)[:, :2]
         pair = pair / pair.sum(axis=1, keepdims=True)
         events = events._replace(probabilities=jnp.asarray(pair))
-    state, _ = run(make_classification_metrics(n_classes, WINDOW), events)
+    state, _ = run(make_classification_metrics(n_classes, WINDOW), blocks(events))
     report = classification_report(state)
     assert json.loads(json.dumps(report)) == report
 
-    rows = _scored(events)
+    rows = counting(events)
     labels = [int(row[0]) for row in rows]
     predictions = {
         "model": [int(np.argmax(row[1])) for row in rows],
@@ -134,7 +96,7 @@ def test_binary_log_loss_is_rivers() -> None:
     oracle = metrics.LogLoss()
     for label, one in zip(labels, p.tolist(), strict=True):
         oracle.update(bool(label), one)
-    report = classification_report(run(make_classification_metrics(2), events)[0])
+    report = classification_report(run(make_classification_metrics(2), blocks(events))[0])
     assert report["all"]["log_loss"] == pytest.approx(oracle.get(), rel=1e-5)
 
 
@@ -144,7 +106,7 @@ def test_a_sure_error_costs_a_finite_loss() -> None:
     )
     for probabilities in ([[0.0, 1.0]], [[np.nan, np.nan]]):
         events = events._replace(probabilities=jnp.float32(probabilities))
-        report = classification_report(run(make_classification_metrics(2), events)[0])
+        report = classification_report(run(make_classification_metrics(2), blocks(events))[0])
         assert report["all"]["log_loss"] == pytest.approx(-math.log(1e-7), rel=1e-6)
 
 
@@ -152,7 +114,7 @@ def test_baselines_predict_class_0_before_there_is_a_label() -> None:
     events = ScoredClass(
         jnp.int32([0]), jnp.float32([[0, 0, 1]]), jnp.int32([-1]), jnp.ones(1, bool)
     )
-    report = classification_report(run(make_classification_metrics(3), events)[0])
+    report = classification_report(run(make_classification_metrics(3), blocks(events))[0])
     assert report["all"]["accuracy"] == 0.0
     assert report["baselines"]["no_change"]["all"]["accuracy"] == 1.0
     assert report["baselines"]["majority"]["all"]["accuracy"] == 1.0
@@ -161,37 +123,41 @@ def test_baselines_predict_class_0_before_there_is_a_label() -> None:
 
 def test_what_is_undefined_is_none() -> None:
     empty = classification_report(make_classification_metrics(3).init())
-    assert empty["all"] == dict.fromkeys(("accuracy", "macro_f1", "kappa", "log_loss")) | {
-        "events": 0
-    }
+    for span in ("all", "window"):
+        assert set(empty[span].values()) == {None, 0}
+        assert empty[span]["events"] == 0
+        assert empty["per_class"][span] == [dict.fromkeys(KEYS, 0.0)] * 3
     events = ScoredClass(
         jnp.zeros(50, jnp.int32),
         jnp.tile(jnp.float32([0.9, 0.1]), (50, 1)),
         jnp.zeros(50, jnp.int32),
         jnp.ones(50),
     )
-    one_class = classification_report(run(make_classification_metrics(2), events)[0])
+    one_class = classification_report(run(make_classification_metrics(2), blocks(events))[0])
     assert one_class["all"]["accuracy"] == one_class["all"]["macro_f1"] == 1.0
-    assert one_class["all"]["kappa"] is one_class["window"]["kappa"] is None
+    assert one_class["all"]["balanced_accuracy"] == one_class["window"]["macro_recall"] == 1.0
+    for span in ("all", "window"):
+        for name in ("kappa", "kappa_m", "kappa_t"):
+            assert one_class[span][name] is None
+    assert one_class["window"]["roc_auc"] is None
 
     fold = make_regression_metrics()
-    assert regression_report(fold.init())["all"] == {
-        "mae": None,
-        "rmse": None,
-        "r2": None,
-        "coverage": None,
-        "events": 0,
-    }
-    same = _numbers(0, 10)._replace(label=jnp.full(10, 2.5), weight=jnp.ones(10))
+    for span in ("all", "window"):
+        empty = regression_report(fold.init())[span]
+        assert {name for name, value in empty.items() if value is not None} == {
+            "events",
+            "mape_events",
+        }
+    same = numbers(0, 10)._replace(label=jnp.full(10, 2.5), weight=jnp.ones(10))
     for n in (1, 10):
-        report = regression_report(run(fold, same, stop=n)[0])
+        report = regression_report(run(fold, blocks(same), stop=n)[0])
         assert report["all"]["r2"] is report["window"]["r2"] is None
 
 
 def test_window_forgets_what_is_long_gone() -> None:
     labels = np.repeat([0, 1, 2], [1000, 1000, 6000])[:8000]
-    events = _classes(0, 8000, 4, labels)._replace(weight=jnp.ones(8000))
-    report = classification_report(run(make_classification_metrics(4, WINDOW), events)[0])
+    events = classes(0, 8000, 4, labels)._replace(weight=jnp.ones(8000))
+    report = classification_report(run(make_classification_metrics(4, WINDOW), blocks(events))[0])
     correct = np.argmax(np.asarray(events.probabilities)[-6000:], axis=1) == labels[-6000:]
     assert report["window"]["accuracy"] == pytest.approx(correct[-2000:].mean(), abs=0.05)
     assert report["window"]["events"] == pytest.approx(WINDOW, rel=1e-3)
@@ -202,12 +168,12 @@ def test_window_forgets_what_is_long_gone() -> None:
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 @pytest.mark.parametrize("seed", range(2))
 def test_regression_is_rivers(seed: int, offset: float) -> None:
-    events = _numbers(seed, 3000, offset)
-    state, _ = run(make_regression_metrics(WINDOW), events)
+    events = numbers(seed, 3000, offset)
+    state, _ = run(make_regression_metrics(WINDOW), blocks(events))
     report = regression_report(state)
     assert json.loads(json.dumps(report)) == report
 
-    rows = [tuple(map(float, row)) for row in _scored(events)]
+    rows = [tuple(map(float, row)) for row in counting(events)]
     labels = [row[0] for row in rows]
     means = [0.0, *(np.cumsum(labels)[:-1] / np.arange(1, len(labels)))]
     predictions = {
@@ -233,8 +199,8 @@ def test_regression_is_rivers(seed: int, offset: float) -> None:
 
 
 def test_regression_says_so_when_the_model_predicts_nonsense() -> None:
-    events = _numbers(0, 100)._replace(prediction=jnp.full(100, jnp.nan), weight=jnp.ones(100))
-    report = regression_report(run(make_regression_metrics(), events)[0])
+    events = numbers(0, 100)._replace(prediction=jnp.full(100, jnp.nan), weight=jnp.ones(100))
+    report = regression_report(run(make_regression_metrics(), blocks(events))[0])
     assert report["all"]["mae"] == pytest.approx(1e15)
     assert report["baselines"]["mean"]["all"]["mae"] < 100
 
@@ -277,8 +243,8 @@ def test_counts_go_on_after_billions_of_events() -> None:
     table = state.sums
     for label, count in ((0, billions), (1, billions - 1)):
         high = np.float32(count)
-        table = table.at[:2, 0, label].set(jnp.float32([high, count - int(high)]))
-        table = table.at[:2, 1, label].set(jnp.float32([high, count - int(high)]))
+        for cell in (label, 2 + label):
+            table = table.at[:2, cell].set(jnp.float32([high, count - int(high)]))
     state = state._replace(sums=table)
     events = ScoredClass(
         jnp.ones(1000, jnp.int32),
@@ -286,11 +252,11 @@ def test_counts_go_on_after_billions_of_events() -> None:
         jnp.ones(1000, jnp.int32),
         jnp.ones(1000),
     )
-    state, _ = run(fold, events, stop=1, state=state)
-    assert int(state.majority) == 0  # equals: the lowest
-    state, _ = run(fold, events, start=1, stop=2, state=state)
-    assert int(state.majority) == 1
-    state, _ = run(fold, events, start=2, state=state)
+    state, _ = run(fold, blocks(events), stop=1, state=state)
+    assert int(state.places[0]) == 0  # equals: the lowest
+    state, _ = run(fold, blocks(events), start=1, stop=2, state=state)
+    assert int(state.places[0]) == 1
+    state, _ = run(fold, blocks(events), start=2, state=state)
     assert classification_report(state)["all"]["events"] == 2 * billions - 1 + 1000
 
 
