@@ -8,7 +8,7 @@ import numpy as np
 
 from model.spec import Spec
 
-DETECTORS = ("adwin", "page_hinkley")
+EVIDENCE = ("fired", "before", "after", "statistic", "threshold", "window")
 
 
 class Batch(NamedTuple):
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
     published: Any  # f32[B, P]  class probabilities, or value, low, high
     step: Any  # i32[B]  optimizer steps behind the prediction
-    alarms: Any  # f32[B, 2, 3]  by DETECTORS: fired (0/1), mean before, mean after
+    alarms: Any  # f32[B, D, 6]  EVIDENCE by the spec's detectors
 
 
 def empty_batch(spec: Spec, capacity: int) -> Batch:

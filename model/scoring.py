@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from model import memory, scale, target
-from model.batch import DETECTORS, Outcome
+from model.batch import EVIDENCE, Outcome
 from model.metrics import ScoredClass, ScoredNumber
 from model.spec import Spec
 from model.state import Parts, State
@@ -50,22 +50,23 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
         interval = jnp.where(known, track(spec, state.interval, miss), state.interval)
     block = jax.tree.map(lambda x: x[None], scored)  # of one row
     measured = parts.metrics.update(state.metrics, block)[0]
-    first, first_alarm = parts.adwin.update(state.adwin, (error, known))
-    second, second_alarm = parts.page_hinkley.update(state.page_hinkley, (error, known))
-    step = lax.bitcast_convert_type(state.step, jnp.float32)
-    raised = [first_alarm, second_alarm]
-    numbers = [
-        step,
-        *(value for a in raised for value in (a.fired.astype(jnp.float32), a.before, a.after)),
+    watched = [
+        fold.update(watching, (error, known))
+        for fold, watching in zip(parts.detectors, state.detectors, strict=True)
     ]
-    line = jnp.concatenate([published, pack(*numbers)])
-    state = state._replace(metrics=measured, adwin=first, page_hinkley=second, interval=interval)
+    step = lax.bitcast_convert_type(state.step, jnp.float32)
+    evidence = [getattr(alarm, name) for _, alarm in watched for name in EVIDENCE]
+    told = pack(step, *(number.astype(jnp.float32) for number in evidence))
+    line = jnp.concatenate([published, told])
+    state = state._replace(
+        metrics=measured, detectors=tuple(moved for moved, _ in watched), interval=interval
+    )
     return state, line
 
 
 def line_width(spec: Spec) -> int:
     """Count the numbers that `score` puts into a line: one array is written for each row."""
-    return spec.published + 1 + 3 * len(DETECTORS)
+    return spec.published + 1 + len(spec.detectors) * len(EVIDENCE)
 
 
 def read_lines(spec: Spec, lines: Array) -> Outcome:
@@ -74,7 +75,7 @@ def read_lines(spec: Spec, lines: Array) -> Outcome:
     return Outcome(
         published=published,
         step=lax.bitcast_convert_type(step[:, 0], jnp.int32),
-        alarms=alarms.reshape(-1, len(DETECTORS), 3),
+        alarms=alarms.reshape(-1, len(spec.detectors), len(EVIDENCE)),
     )
 
 

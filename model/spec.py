@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -30,6 +32,7 @@ class Spec:
         embedding: dimensions of a hashed id's vector.
         table_bits: log2 of the rows in the table of hashed ids.
         coverage: share of labels that a regression interval should hold, in (0, 1).
+        detectors: of drift, by name, each watching the error of every labelled event.
         adwin_delta: ADWIN's confidence, in (0, 1).
         page_hinkley_threshold: Page-Hinkley's alarm level, > 0.
         window: effective number of events in fading metrics.
@@ -55,6 +58,7 @@ class Spec:
     embedding: int = 8
     table_bits: int = 16
     coverage: float = 0.9
+    detectors: tuple[Detector, ...] = ("adwin", "page_hinkley")
     adwin_delta: float = 0.002
     page_hinkley_threshold: float = 50.0
     window: int = 1000

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from model import embed, memory, neighbours, persistence, pool, scale, target
-from model.drift import make_adwin, make_page_hinkley
+from model import drift, embed, memory, neighbours, persistence, pool, scale, target
+from model.drift import Alarm, Observed
 from model.fold import Fold
 from model.metrics import make_classification_metrics, make_regression_metrics
 from model.network import Network, Params, make_network
-from model.spec import Spec
+from model.spec import Detector, Spec
 
 
 class Chunk(NamedTuple):
@@ -49,8 +49,7 @@ class State(NamedTuple):
     chunk: Chunk
     interval: Array  # f32[2]  half-width, mean absolute error
     metrics: Any
-    adwin: Any
-    page_hinkley: Any
+    detectors: tuple[Any, ...]
 
 
 class Parts(NamedTuple):
@@ -60,8 +59,7 @@ class Parts(NamedTuple):
     network: Network
     optimizer: optax.GradientTransformation
     metrics: Fold[Any, Any, None]
-    adwin: Fold[Any, Any, Any]
-    page_hinkley: Fold[Any, Any, Any]
+    detectors: tuple[Fold[Any, Observed, Alarm], ...]
 
 
 def make_parts(spec: Spec) -> Parts:
@@ -73,9 +71,27 @@ def make_parts(spec: Spec) -> Parts:
         metrics=make_classification_metrics(spec.classes, spec.window)
         if spec.classes
         else make_regression_metrics(spec.window),
-        adwin=make_adwin(delta=spec.adwin_delta),
-        page_hinkley=make_page_hinkley(threshold=spec.page_hinkley_threshold),
+        detectors=tuple(make_detector(spec, name) for name in spec.detectors),
     )
+
+
+def make_detector(spec: Spec, name: Detector) -> Fold[Any, Observed, Alarm]:
+    """Make a detector by its name; those without a setting of their own as their authors say."""
+    match name:
+        case "adwin":
+            return drift.make_adwin(delta=spec.adwin_delta)
+        case "page_hinkley":
+            return drift.make_page_hinkley(threshold=spec.page_hinkley_threshold)
+        case "ddm":
+            return drift.make_ddm()
+        case "eddm":
+            return drift.make_eddm()
+        case "hddm_a":
+            return drift.make_hddm_a()
+        case "hddm_w":
+            return drift.make_hddm_w()
+        case "kswin":
+            return drift.make_kswin()
 
 
 def adam(spec: Spec) -> optax.GradientTransformation:
@@ -121,6 +137,5 @@ def init(parts: Parts) -> State:
         ),
         interval=jnp.zeros(2),
         metrics=parts.metrics.init(),
-        adwin=parts.adwin.init(),
-        page_hinkley=parts.page_hinkley.init(),
+        detectors=tuple(fold.init() for fold in parts.detectors),
     )

@@ -84,7 +84,11 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class DriftAlarm(msgspec.Struct, frozen=True):
-    """Hold an alarm: `<task>.drift`. `before` and `after` are means of the error."""
+    """Hold an alarm: `<task>.drift`.
+
+    `before` and `after` are means of the error; the `statistic`, of the error at the last `window`
+    labelled events, reached the `threshold`.
+    """
 
     detector: str
     id: str | int
@@ -94,6 +98,9 @@ class DriftAlarm(msgspec.Struct, frozen=True):
     offset: int
     before: float
     after: float
+    statistic: float
+    threshold: float
+    window: float
 
 
 Fields = tuple[Any, ...]

@@ -46,8 +46,8 @@ def explain(task: Task) -> Iterator[str]:
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     pace = "each event" if model.chunk == 1 else f"every {model.chunk} events"
     rates = ", ".join(f"{rate:g}" for rate in task.spec.rates)
-    yield f"learns      {task.spec.networks} networks of {layers}, {weights:,} weights in all, by Adam"
-    yield f"            after {pace}, at rates of {rates}"
+    yield f"learns      {task.spec.networks} networks of {layers}, {weights:,} weights in all"
+    yield f"            by Adam, at rates of {rates}, after {pace}"
     yield f"mixes       {len(pool.names(task.spec))} opinions: {'; '.join(pool.names(task.spec))}"
     if task.spec.ids:
         rows = 1 << model.table_bits

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from model.spec import Spec
+from model.spec import Detector, Spec
 from stream.errors import TaskError
 
 WHERE = "Where it stands; default: the feature's name."
@@ -207,6 +207,9 @@ class Model(Part):
 class Drift(Part):
     """When to say that the world has changed."""
 
+    detectors: tuple[Detector, ...] = Field(
+        ("adwin", "page_hinkley"), description="What watches the error of every labelled event."
+    )
     adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
     page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's alarm level.")
 

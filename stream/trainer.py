@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import pool
-from model.batch import DETECTORS, Outcome, empty_batch
+from model.batch import EVIDENCE, Outcome, empty_batch
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
 from stream.events import DeadLetter, DriftAlarm, Prediction
 from stream.jars import user_dir
 from stream.normalize import Rows
 from stream.task import Task
+
+MOST_NAMED = 100  # classes of which each has scores of its own in a report
 
 
 class Pending(NamedTuple):
@@ -157,14 +159,13 @@ class Trainer:
         raised = np.asarray(outcome.alarms)[:count]
         alarms = [
             DriftAlarm(
-                detector=DETECTORS[which],
+                detector=self._learner.spec.detectors[which],
                 id=rows.id[at],
                 step=int(step[at]),
                 time_ms=int(rows.time_ms[at]),
                 partition=rows.partition[at],
                 offset=rows.offset[at],
-                before=float(raised[at, which, 1]),
-                after=float(raised[at, which, 2]),
+                **dict(zip(EVIDENCE[1:], raised[at, which, 1:].tolist(), strict=True)),
             )
             for at, which in np.argwhere(raised[:, :, 0] > 0)
         ]
@@ -207,7 +208,15 @@ class Trainer:
         report = classification_report if self._task.target.classes else regression_report
         weights = np.asarray(self._state.weights).astype(float).round(4).tolist()
         members = dict(zip(pool.names(self._learner.spec), weights, strict=True))
-        return report(self._state.metrics) | {"members": members}
+        found = report(self._state.metrics) | {"members": members}
+        classes = self._task.target.classes
+        if classes:
+            named = found.pop("per_class")
+            if len(classes) <= MOST_NAMED:
+                found["per_class"] = {
+                    scope: dict(zip(classes, lines, strict=True)) for scope, lines in named.items()
+                }
+        return found
 
 
 def keep_programs() -> None:

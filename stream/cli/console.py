@@ -20,6 +20,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
 
 from stream.broker import bootstrap_servers, user_data_dir
 from stream.errors import BrokerError, UsageError
@@ -166,3 +167,26 @@ def local_broker(data_dir: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
                 embedded(data_dir, port=port, heap_mb=heap_mb, on_progress=on_progress)
             )
         yield broker
+
+
+HEADLINES = ("accuracy", "macro_f1", "kappa", "log_loss", "mae", "rmse", "r2", "coverage")
+
+
+def score_table(lines: dict[str, Any]) -> None:
+    """Print the metrics people ask for first, of each line over all events and in the window."""
+    first = next(iter(lines.values()))
+    metrics = [name for name in HEADLINES if name in first["all"]]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for scope, words in (("all", ""), ("window", ", last 1,000")):
+        for name, scopes in lines.items():
+            values = [scopes[scope].get(metric) for metric in metrics]
+            table.add_row(f"{name}{words}", *map(shown, values))
+    Console(highlight=False).print(table)
+
+
+def shown(value: float | None) -> str:
+    """Write a metric; a dash where it is not defined."""
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"

@@ -10,7 +10,17 @@ from typing import Annotated, Any, Literal
 import typer
 
 from stream import task as tasks
-from stream.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of, notes, say
+from stream.cli.console import (
+    AsJson,
+    Bootstrap,
+    TaskFile,
+    bar,
+    bootstrap_of,
+    notes,
+    say,
+    score_table,
+    shown,
+)
 from stream.errors import UsageError
 
 Kind = Annotated[
@@ -102,7 +112,7 @@ def evaluate(
 
         def on_progress(events: int, report: Callable[[], dict[str, Any]]) -> None:
             if notes.is_terminal:
-                update(events, f"{metric} {_shown(report()['all'][metric])}")
+                update(events, f"{metric} {shown(report()['all'][metric])}")
 
         found = run(loaded, input, limit=limit, on_progress=on_progress).as_json()
     say(found) if as_json else _table(found)
@@ -126,29 +136,9 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
-
-
 def _table(found: dict[str, Any]) -> None:
     """Print the result for a person."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    scores = {key: value for key, value in found["metrics"]["all"].items() if key != "events"}
-    for name in scores:
-        table.add_column(name, justify="right")
-    lines = {"headrace": found["metrics"]} | found["baselines"]
-    for name, scopes in lines.items():
-        table.add_row(name, *(_shown(scopes["all"].get(metric)) for metric in scores))
-    for name, scopes in lines.items():
-        table.add_row(
-            f"{name}, last 1,000", *(_shown(scopes["window"].get(metric)) for metric in scores)
-        )
-    from rich.console import Console
-
-    Console(highlight=False).print(table)
+    score_table({"headrace": found["metrics"]} | found["baselines"])
     codes = ", ".join(f"{code} {n}" for code, n in found["reject_codes"].items())
     say(
         f"{found['events']:,} events, {found['learned']:,} learned, {found['rejected']:,} rejected"

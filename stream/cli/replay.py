@@ -20,6 +20,7 @@ from stream.cli.console import (
     bootstrap_of,
     read_key,
     say,
+    score_table,
 )
 from stream.errors import UsageError
 
@@ -202,7 +203,7 @@ def _tell(found: Replayed) -> None:
     say(_proof(found))
     if found.published:
         say(f"{found.published:,} predictions published")
-    _table({"headrace": found.metrics} | found.baselines)
+    score_table({"headrace": found.metrics} | found.baselines)
 
 
 def _proof(found: Replayed) -> str:
@@ -224,7 +225,7 @@ def _tell_comparison(found: Replayed, other: Comparison, *, classes: bool) -> No
     """Print for a person what the changed task would have made of it."""
     say(f"changed: {'; '.join(other.changes) or 'nothing'}")
     shown: dict[str, Any] = {"as it was": found.metrics, "changed": other.metrics}
-    _table(shown | {"difference": other.differences})
+    score_table(shown | {"difference": other.differences})
     low, high, sign = 100 * other.low, 100 * other.high, 100 * other.gain
     what = (
         f"accuracy {sign:+.2f} points, between {low:+.2f} and {high:+.2f}"
@@ -233,25 +234,3 @@ def _tell_comparison(found: Replayed, other: Comparison, *, classes: bool) -> No
         f"{high:+.2f}"
     )
     say(f"{other.verdict}: {what} with 95 % confidence, over {other.pairs:,} events of both")
-
-
-def _table(lines: dict[str, Any]) -> None:
-    """Print metrics, over all events and in the window."""
-    from rich.console import Console
-    from rich.table import Table
-
-    first = next(iter(lines.values()))
-    metrics = [name for name in first["all"] if name != "events"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for scope, words in (("all", ""), ("window", ", last 1,000")):
-        for name, scopes in lines.items():
-            values = [scopes[scope].get(metric) for metric in metrics]
-            table.add_row(f"{name.replace('_', ' ')}{words}", *map(_number, values))
-    Console(highlight=False).print(table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
