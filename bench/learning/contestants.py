@@ -38,6 +38,8 @@ class Contestant:
 def _river(
     name: str, groups: tuple[Group, ...], *, slow: int = 1, series: bool = False, **settings: Any
 ) -> Contestant:
+    if series:
+        settings["series"] = True
     return Contestant(
         f"river-{name}", "river", "river_models", groups, settings, series=series, slow=slow
     )
@@ -56,6 +58,7 @@ def _vowpal(name: str, arguments: str, table: str) -> Contestant:
         "classify_two": "--loss_function logistic",
         "classify_many": "--loss_function logistic --oaa {classes}",
         "regress": "--loss_function squared",
+        "scale": "inputs and labels",
         "table": table,
         "text": "--ngram t2",
     }
@@ -106,6 +109,7 @@ _RIVER = (
         _TABLES,
         classify="tree.HoeffdingAdaptiveTreeClassifier",
         regress="tree.HoeffdingAdaptiveTreeRegressor",
+        regress_categories="dense",
         params={"seed": SEED},
         slow=2,
     ),
@@ -139,6 +143,7 @@ _RIVER = (
         _TABLES,
         classify="forest.ARFClassifier",
         regress="forest.ARFRegressor",
+        regress_categories="dense",
         params=_ten(),
         slow=6,
     ),

@@ -1,4 +1,4 @@
-"""CapyMOA's models, in its own fast loop over an ARFF file."""
+"""CapyMOA's models, in its own loop over an ARFF file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def make(peer: str, settings: dict[str, Any], rows: Rows) -> Callable[[], list[A
 
     def run() -> list[Any]:
         with folder:
-            found = prequential_evaluation(stream, learner, store_predictions=True, optimise=True)
+            found = prequential_evaluation(
+                stream,
+                learner,
+                store_predictions=True,
+                optimise=bool(rows.classes),  # the fast loop rounds the numbers that it stores
+            )
             said = [_class(rows, p) if rows.classes else float(p) for p in found.predictions()]
             known = iter(said)
             return [None if y is None else next(known) for y in rows.y]

@@ -74,24 +74,29 @@ def inputs(rows: Rows, *, scale: bool, categories: str) -> Callable[[Row], Row]:
     Args:
         scale: bring the numbers, not the one-hot columns, to mean 0 and deviation 1.
         categories: "nominal" leaves strings, "one-hot" makes a 1 for the value that is there (the
-            zeros are left out, which is the same to a linear model), "ordinal" numbers.
+            zeros are left out, which is the same to a linear model), "dense" has the zeros of all
+            values seen so far, "ordinal" numbers values.
 
     Raises:
         ValueError: there is no such way.
     """
     scaler, place = Scaler(), ordinal()
-    if categories not in ("nominal", "one-hot", "ordinal"):
-        raise ValueError(f"categories {categories!r}: expected nominal, one-hot or ordinal")
+    zeros: Row = {}
+    if categories not in ("nominal", "one-hot", "dense", "ordinal"):
+        raise ValueError(f"categories {categories!r}: expected nominal, one-hot, dense or ordinal")
 
     def encoded(x: Row) -> Iterator[tuple[str, Any]]:
         for name in rows.categories:
-            if categories == "one-hot":
+            if categories in ("one-hot", "dense"):
+                if categories == "dense":
+                    zeros[f"{name}={x[name]}"] = 0.0
                 yield f"{name}={x[name]}", 1.0
             else:
                 yield name, x[name] if categories == "nominal" else place(name, x[name])
 
     def change(x: Row) -> Row:
         numbers = {name: x[name] for name in rows.numbers}
-        return {**(scaler(numbers) if scale else numbers), **dict(encoded(x))}
+        values = dict(encoded(x))
+        return {**(scaler(numbers) if scale else numbers), **zeros, **values}
 
     return change

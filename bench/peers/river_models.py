@@ -20,8 +20,8 @@ def make(peer: str, settings: dict[str, Any], rows: Rows) -> Callable[[], list[A
 
     Settings: `classify` and `regress` are its class below `river`, `params` its arguments, `base`
     the class of its `model`; `binary` is for one that knows two classes only; `scale` and
-    `categories` as in `inputs`; `text` is the extractor of words; `counts` leaves out numbers,
-    which are no counts; `target_scale` scales labels.
+    `categories` as in `inputs`, `regress_categories` for numbers instead; `text` is the extractor
+    of words; `counts` leaves out numbers, which are no counts; `target_scale` scales labels.
     """
     model = _model(settings, rows)
     if settings.get("series"):
@@ -50,9 +50,10 @@ def _made(name: str, **params: Any) -> Any:
 
 def _loop(model: Any, rows: Rows, settings: dict[str, Any]) -> list[Any]:
     """Predict, then learn; inputs are made once for both, words learned when they are seen."""
-    change = inputs(
-        rows, scale=settings.get("scale", False), categories=settings.get("categories", "nominal")
-    )
+    categories = settings.get("categories", "nominal")
+    if not rows.classes:
+        categories = settings.get("regress_categories", categories)
+    change = inputs(rows, scale=settings.get("scale", False), categories=categories)
     words = _words(rows, settings)
     target = TargetScaler() if settings.get("target_scale") and not rows.classes else None
     dropped = rows.numbers if settings.get("counts") else ()

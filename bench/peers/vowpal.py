@@ -8,7 +8,7 @@ from typing import Any
 
 from vowpalwabbit import Workspace
 
-from .inputs import TargetScaler
+from .inputs import Scaler, TargetScaler
 from .rows import Row, Rows
 
 _UNSAFE = re.compile(r"[\s:|]+")
@@ -18,7 +18,8 @@ def make(peer: str, settings: dict[str, Any], rows: Rows) -> Callable[[], list[A
     """Make a workspace, and give what predicts and learns the rows with it.
 
     Settings: `arguments` always, `classify_two`, `classify_many`, `regress` and `text` where they
-    apply. Numbers are features with a value, categories features by name; VW normalises by itself.
+    apply. Categories are features by name, numbers features with a value, brought to mean 0 and
+    deviation 1 beforehand: VW evens out scales by itself, not means, and products need both.
     """
     kind = "regress" if not rows.classes else f"classify_{'two' if _two(rows) else 'many'}"
     asked = [settings["arguments"], settings[kind].format(classes=len(rows.classes))]
@@ -30,8 +31,9 @@ def make(peer: str, settings: dict[str, Any], rows: Rows) -> Callable[[], list[A
 def _loop(workspace: Any, rows: Rows) -> list[Any]:
     """Learn each example; what VW says of it then is from before it was learned."""
     said: list[Any] = []
-    target = TargetScaler()
-    for x, y in zip(rows.x, rows.y, strict=True):
+    scaler, target = Scaler(), TargetScaler()
+    for source, y in zip(rows.x, rows.y, strict=True):
+        x = source | scaler({name: source[name] for name in rows.numbers})
         label = ""
         if y is not None and rows.classes:
             at = rows.classes.index(y)
