@@ -20,7 +20,7 @@ def make(peer: str, settings: dict[str, Any], rows: Rows) -> Callable[[], list[A
 
     Settings: `classify` and `regress` are its class below `river`, `params` its arguments, `base`
     the class of its `model`; `binary` is for one that knows two classes only; `scale` and
-    `categories` as in `inputs`, `regress_categories` for numbers instead; `text` is the extractor
+    `categories` as in `inputs`, `regress_scale` and so on for numbers instead; `text` is the extractor
     of words; `counts` leaves out numbers, which are no counts; `target_scale` scales labels.
     """
     model = _model(settings, rows)
@@ -50,10 +50,13 @@ def _made(name: str, **params: Any) -> Any:
 
 def _loop(model: Any, rows: Rows, settings: dict[str, Any]) -> list[Any]:
     """Predict, then learn; inputs are made once for both, words learned when they are seen."""
-    categories = settings.get("categories", "nominal")
+    way = {
+        "scale": settings.get("scale", False),
+        "categories": settings.get("categories", "nominal"),
+    }
     if not rows.classes:
-        categories = settings.get("regress_categories", categories)
-    change = inputs(rows, scale=settings.get("scale", False), categories=categories)
+        way |= {key: settings.get(f"regress_{key}", value) for key, value in way.items()}
+    change = inputs(rows, **way)
     words = _words(rows, settings)
     target = TargetScaler() if settings.get("target_scale") and not rows.classes else None
     dropped = rows.numbers if settings.get("counts") else ()
