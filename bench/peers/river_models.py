@@ -20,8 +20,9 @@ def make(peer: str, settings: dict[str, Any], rows: Rows) -> Callable[[], list[A
 
     Settings: `classify` and `regress` are its class below `river`, `params` its arguments, `base`
     the class of its `model`; `binary` is for one that knows two classes only; `scale` and
-    `categories` as in `inputs`, `regress_scale` and so on for numbers instead; `text` is the extractor
-    of words; `counts` leaves out numbers, which are no counts; `target_scale` scales labels.
+    `categories` as in `inputs`, `regress_scale` and so on for numbers instead; `text` is the
+    extractor of words; `counts` leaves out numbers, which are no counts; `target_scale` scales
+    labels.
     """
     model = _model(settings, rows)
     if settings.get("series"):

@@ -67,7 +67,8 @@ def learning(
         cached=cached,
         limit_s=None if minutes is None else 60 * minutes,
     )
-    found = run(asked, choose(peers, CONTESTANTS, "peers") or [*CONTESTANTS], options, notes.print)
+    contestants = choose(peers, CONTESTANTS, "peers") or [*CONTESTANTS]
+    found = run(asked, contestants, options, lambda note: notes.print(note, soft_wrap=True))
     shown = table.table(found)
     if write:
         write_section(shown, held_out=held_out)
