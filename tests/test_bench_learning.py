@@ -65,7 +65,9 @@ def test_baselines_over_a_tiny_stream_and_a_missing_file_is_told(tiny: Path) -> 
     assert "no file gone.txt" in found["missing"]["gone"]
     shown = table.table(found)
     assert "**MISSING STREAM** gone" in shown
-    assert "| no-change | **0.5000** |" in shown
+    assert "| tiny | accuracy | 6 | **0.5000** | 0.3333 |" in shown
+    assert "| no-change | **0.5000** |" in table.details(found)
+    assert "| majority | 0.3333 |" in table.details(found)
     json.dumps(found | {"ranks": table.summary(found)})
 
 
@@ -96,7 +98,8 @@ def test_a_failure_is_told_and_not_kept(tiny: Path, monkeypatch: pytest.MonkeyPa
         "error": "no wheel for this machine"
     }
     shown = table.table(found)
-    assert "| vw-linear | FAILED |" in shown
+    assert "| **0.5000** | FAILED |" in shown
+    assert "| vw-linear | FAILED | - |" in table.details(found)
     assert "**FAILED** vw-linear on tiny: no wheel for this machine" in shown
     assert table.summary(found)["classes"]["average_rank"] == {"no-change": 1.0, "vw-linear": 2.0}
 

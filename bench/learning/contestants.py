@@ -80,6 +80,7 @@ _RIVER = (
         classify="linear_model.LogisticRegression",
         classify_many="linear_model.SoftmaxRegression",
         regress="linear_model.LinearRegression",
+        regress_params={"clip_gradient": 1.0},  # without it spikes make it diverge
         scale=True,
         categories="one-hot",
         target_scale=True,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from bench.learning.contestants import OURS, SEED
@@ -15,13 +16,22 @@ NOT_MEASURED = "not measured"
 _WORST = -math.inf  # the score of a failure: the last rank
 
 
+def details(found: dict[str, Any]) -> str:
+    """Write the result of `run` as Markdown, with a table for each stream, best first."""
+    return _document(found, _each)
+
+
 def table(found: dict[str, Any]) -> str:
-    """Write the result of `run` as Markdown."""
+    """Write the result of `run` as Markdown, with one table for each group of streams."""
+    return _document(found, _together)
+
+
+def _document(found: dict[str, Any], shown: Callable[[Mapping[str, Any]], str]) -> str:
     parts = [_missing(found["missing"])]
     for group, title in GROUPS.items():
         streams = {n: s for n, s in found["streams"].items() if s["group"] == group}
         if streams:
-            parts += [f"### {title}", _scores(streams), _speeds(streams), *_ranked(streams)]
+            parts += [f"### {title}", shown(streams), *_ranked(streams)]
     parts += [_failures(found["streams"]), _settings(found)]
     return "\n\n".join(filter(None, parts))
 
@@ -68,38 +78,48 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _scores(streams: Mapping[str, Any]) -> str:
-    """Show streams as columns, contestants as lines; the best of a stream is bold."""
-    best = {
-        name: max((s for s in row.values() if s > _WORST), default=None)
-        for name, row in scores_of(streams).items()
-    }
-
-    def cell(name: str, contestant: str) -> str:
-        stream = streams[name]
-        if contestant not in stream["results"]:
-            return "n/a"
-        result = stream["results"][contestant]
-        if "error" in result:
-            return "-" if result["error"] == NOT_MEASURED else "FAILED"
-        score = result["metrics"][stream["metric"]]
-        shown = _score(score, stream["metric"])
-        return f"**{shown}**" if abs(score) == abs(best[name] or 0.0) else shown
-
-    heads = [
-        f"{name}, {_METRICS[stream['metric']]}, {stream['rows']:,}"
-        for name, stream in streams.items()
-    ]
-    return markdown(["score", *heads], [[c, *(cell(n, c) for n in streams)] for c in _who(streams)])
+def _together(streams: Mapping[str, Any]) -> str:
+    """Show streams as lines, contestants as columns; the best of a stream is bold."""
+    who = _who(streams)
+    lines = []
+    for name, stream in streams.items():
+        best = _best(streams, name)
+        cells = [_cell(stream, contestant, best) for contestant in who]
+        lines.append([name, _METRICS[stream["metric"]], f"{stream['rows']:,}", *cells])
+    return markdown(["stream", "score", "rows", *who], lines)
 
 
-def _speeds(streams: Mapping[str, Any]) -> str:
-    def cell(name: str, contestant: str) -> str:
-        speed = streams[name]["results"].get(contestant, {}).get("events_per_second")
-        return f"{speed:,.0f}" if speed else "-"
+def _each(streams: Mapping[str, Any]) -> str:
+    """Show each stream in a table of its own."""
+    tables = []
+    for name, stream in streams.items():
+        row = scores_of({name: stream})[name]
+        order = sorted(stream["results"], key=lambda who: -row.get(who, _WORST))
+        best = _best(streams, name)
+        lines = [[who, _cell(stream, who, best), _speed(stream, who)] for who in order]
+        head = [f"{name}, {stream['rows']:,} rows", _METRICS[stream["metric"]], "events/s"]
+        tables.append(markdown(head, lines))
+    return "\n\n".join(tables)
 
-    lines = [[c, *(cell(n, c) for n in streams)] for c in _who(streams)]
-    return markdown(["events/s", *streams], lines)
+
+def _best(streams: Mapping[str, Any], name: str) -> float:
+    return max(scores_of({name: streams[name]})[name].values(), default=_WORST)
+
+
+def _cell(stream: Mapping[str, Any], contestant: str, best: float) -> str:
+    if contestant not in stream["results"]:
+        return "n/a"
+    result = stream["results"][contestant]
+    if "error" in result:
+        return "-" if result["error"] == NOT_MEASURED else "FAILED"
+    score = result["metrics"][stream["metric"]]
+    shown = _score(score, stream["metric"])
+    return f"**{shown}**" if abs(score) == abs(best) else shown
+
+
+def _speed(stream: Mapping[str, Any], contestant: str) -> str:
+    speed = stream["results"].get(contestant, {}).get("events_per_second")
+    return f"{speed:,.0f}" if speed else "-"
 
 
 def _ranked(streams: Mapping[str, Any]) -> Iterable[str]:
@@ -107,17 +127,22 @@ def _ranked(streams: Mapping[str, Any]) -> Iterable[str]:
     kept, left = complete(scores)
     ranked = ranking(kept)
     fights = duels(scores, OURS) if any(OURS in row for row in scores.values()) else {}
-    order = [*ranked.ranks, *left]
     lines = []
-    for name in order:
-        duel = fights.get(name)
-        line = [name, f"{ranked.ranks[name]:.2f}" if name in ranked.ranks else "left out"]
-        if duel:
+    for name in (*ranked.ranks, *left):
+        rank = f"{ranked.ranks[name]:.2f}" if name in ranked.ranks else "left out"
+        line = [name, rank, _typical_speed(streams, name)]
+        if duel := fights.get(name):
             line += [f"{duel.wins}", f"{duel.losses}", f"{duel.ties}", _chance(duel.p)]
-        lines.append([*line, *[""] * (6 - len(line))])
-    head = ["", "average rank", "headrace wins", "loses", "ties", "Wilcoxon p"]
-    yield markdown(head, lines)
+        lines.append([*line, *[""] * (7 - len(line))])
+    won = ("headrace wins", "loses", "ties", "Wilcoxon p")
+    yield markdown(["", "average rank", "events/s, median", *won], lines)
     yield _test(ranked, left)
+
+
+def _typical_speed(streams: Mapping[str, Any], contestant: str) -> str:
+    results = (stream["results"].get(contestant, {}) for stream in streams.values())
+    speeds = [r["events_per_second"] for r in results if "events_per_second" in r]
+    return f"{median(speeds):,.0f}" if speeds else "-"
 
 
 def _test(ranked: Ranking, left: Sequence[str]) -> str:

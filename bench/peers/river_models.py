@@ -35,7 +35,7 @@ def _model(settings: dict[str, Any], rows: Rows) -> Any:
     if "base" in settings:
         params["model"] = _made(settings["base"])
     if not rows.classes:
-        return _made(settings["regress"], **params)
+        return _made(settings["regress"], **params, **settings.get("regress_params", {}))
     many = len(rows.classes) > 2
     name = settings.get("classify_many", settings["classify"]) if many else settings["classify"]
     model = _made(name, **params)

@@ -69,7 +69,6 @@ def learning(
     )
     contestants = choose(peers, CONTESTANTS, "peers") or [*CONTESTANTS]
     found = run(asked, contestants, options, lambda note: notes.print(note, soft_wrap=True))
-    shown = table.table(found)
     if write:
-        write_section(shown, held_out=held_out)
-    say(found | {"ranks": table.summary(found)} if as_json else shown)
+        write_section(table.table(found), held_out=held_out)
+    say(found | {"ranks": table.summary(found)} if as_json else table.details(found))
