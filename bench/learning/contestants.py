@@ -130,6 +130,7 @@ _RIVER = (
         ("numbers",),
         regress="time_series.SNARIMAX",
         params={"p": 3, "d": 1, "q": 1},
+        regressor={"clip_gradient": 1.0},
         series=True,
     ),
     _river(

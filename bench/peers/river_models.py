@@ -22,7 +22,7 @@ def make(peer: str, settings: dict[str, Any], rows: Rows) -> Callable[[], list[A
     the class of its `model`; `binary` is for one that knows two classes only; `scale` and
     `categories` as in `inputs`, `regress_scale` and so on for numbers instead; `text` is the
     extractor of words; `counts` leaves out numbers, which are no counts; `target_scale` scales
-    labels.
+    labels; `regressor` holds the arguments of a forecaster's scaled linear regression.
     """
     model = _model(settings, rows)
     if settings.get("series"):
@@ -34,6 +34,9 @@ def _model(settings: dict[str, Any], rows: Rows) -> Any:
     params = dict(settings.get("params", {}))
     if "base" in settings:
         params["model"] = _made(settings["base"])
+    if "regressor" in settings:
+        linear = _made("linear_model.LinearRegression", **settings["regressor"])
+        params["regressor"] = _made("preprocessing.StandardScaler") | linear
     if not rows.classes:
         return _made(settings["regress"], **params, **settings.get("regress_params", {}))
     many = len(rows.classes) > 2
