@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-import river.compose
-import river.feature_extraction
-import river.multiclass
-import river.naive_bayes
-import river.time_series
+from river import multiclass
 
 from .inputs import TargetScaler, inputs
 from .rows import Row, Rows
@@ -42,12 +39,10 @@ def _model(settings: dict[str, Any], rows: Rows) -> Any:
     many = len(rows.classes) > 2
     name = settings.get("classify_many", settings["classify"]) if many else settings["classify"]
     model = _made(name, **params)
-    return river.multiclass.OneVsRestClassifier(model) if many and "binary" in settings else model
+    return multiclass.OneVsRestClassifier(model) if many and "binary" in settings else model
 
 
 def _made(name: str, **params: Any) -> Any:
-    from importlib import import_module
-
     module, _, kind = name.rpartition(".")
     return getattr(import_module(f"river.{module}"), kind)(**params)
 
