@@ -33,11 +33,11 @@ CONTESTANTS = {
     "decode": "bench.ours",
     "step": "bench.ours",
     "pace": "bench.latency",
-    "river_logistic": "bench.peers",
-    "river_hoeffding_tree": "bench.peers",
-    "quix_river_logistic": "bench.peers",
-    "quix_river_logistic_exactly_once": "bench.peers",
-    "faust_river_logistic": "bench.peers",
+    "river_logistic": "bench.loops",
+    "river_hoeffding_tree": "bench.loops",
+    "quix_river_logistic": "bench.loops",
+    "quix_river_logistic_exactly_once": "bench.loops",
+    "faust_river_logistic": "bench.loops",
 }
 SILENT_S = 60.0
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import faust
 
-from bench.peers import make_logistic
+from bench.loops import make_logistic
 from bench.workload import PEERS
 from stream import workers
 from stream.task import load

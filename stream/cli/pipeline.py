@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from stream import task as tasks
+from stream.cli import learning
 from stream.cli.console import (
     AsJson,
     Bootstrap,
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     for command in (demo, learn, normalize, produce):
         app.command()(command)
+    learning.add_to(bench_app)
     app.add_typer(bench_app, name="bench")
 
 

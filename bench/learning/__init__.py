@@ -1,0 +1,1 @@
+"""How well headrace learns, beside its peers, on the same rows in the same run."""

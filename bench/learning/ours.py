@@ -1,0 +1,94 @@
+"""Headrace in a process of its own: `python -m bench.learning.ours REQUEST`.
+
+It runs what `headrace evaluate` runs, with a task that has no setting of any model: what the core
+learns better tomorrow is measured without a change here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.learning import environment
+from bench.learning.prepare import Prepared
+
+
+def code() -> str:
+    """Name headrace's version, by the code between an event and a prediction."""
+    from stream import fingerprint
+
+    evaluate = Path(fingerprint.__file__).with_name("evaluate.py")
+    total = sha256(fingerprint.of_code().encode() + evaluate.read_bytes()).hexdigest()
+    return f"{version('headrace')}+{total[:12]}"
+
+
+def run(prepared: Prepared, rows: int, *, limit_s: float | None = None) -> dict[str, Any]:
+    """Evaluate a stream in a new process.
+
+    Raises:
+        PeerError: it failed.
+    """
+    request = {"task": prepared.task(), "path": str(prepared.path), "rows": rows}
+    request["f1"] = prepared.stream.metric == "f1"
+    command = [sys.executable, "-m", "bench.learning.ours", json.dumps(request)]
+    said = environment.output(command, "headrace", limit_s=limit_s)
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate in this process, in the peers' terms.
+
+    Raises:
+        ValueError: a row was refused, so the peers were scored on others.
+    """
+    from stream.evaluate import evaluate
+    from stream.task import validate
+
+    task = validate(request["task"], "bench")
+    found = evaluate(task, Path(request["path"]), limit=request["rows"])
+    if found.rejected:
+        raise ValueError(f"{found.rejected} rows refused: {found.codes}")
+    whole = found.metrics["all"]
+    metrics = {name: whole[name] for name in ("accuracy", "mae", "rmse") if name in whole}
+    if request["f1"]:
+        positives = _count(Path(request["path"]), request["rows"], task.target.classes[-1])
+        scores = whole["accuracy"], whole["macro_f1"]
+        metrics["f1"] = f1_of_last(int(whole["events"]), positives, *scores)
+    return {"metrics": metrics, "events": found.events, "seconds": found.seconds}
+
+
+def f1_of_last(events: int, positives: int, accuracy: float, macro_f1: float) -> float:
+    """Find the F1 of the second of two classes from what `evaluate` reports.
+
+    With the errors known, the macro F1 says how many positives were hit, if they are few.
+
+    Example:
+        >>> f1_of_last(100, 10, .94, (2 * 88 / (2 * 88 + 6) + 2 * 6 / (2 * 6 + 6)) / 2)
+        0.6666666666666666
+    """
+    errors = round(events * (1 - accuracy))
+
+    def f1(hits: int) -> float:
+        return 2 * hits / (2 * hits + errors) if hits + errors else 0.0
+
+    def gap(hits: int) -> float:
+        return abs((f1(hits) + f1(events - errors - hits)) / 2 - macro_f1)
+
+    least, most = max(0, positives - errors), min(positives, events - errors)
+    return f1(min(range(least, most + 1), key=gap))
+
+
+def _count(path: Path, rows: int, label: str) -> int:
+    with path.open("rb") as lines:
+        return sum(
+            json.loads(line)["target"] == label for _, line in zip(range(rows), lines, strict=False)
+        )
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + json.dumps(measure(json.loads(sys.argv[1]))) + "\n")
