@@ -24,6 +24,7 @@ CONTESTANTS = {
     "headrace": "bench.ours",
     "headrace_1024": "bench.ours",
     "headrace_chunk_32": "bench.ours",
+    "headrace_pool": "bench.ours",
     "at_least_once": "bench.ours",
     "at_least_once_1024": "bench.ours",
     "verify": "bench.ours",

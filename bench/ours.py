@@ -12,7 +12,7 @@ import msgspec
 from bench import workload
 from bench.contestant import Outputs, Score
 from bench.plain import without_transactions
-from bench.workload import MICRO_BATCH, in_memory, with_chunk
+from bench.workload import MICRO_BATCH, in_memory, with_model, with_pool
 from stream.errors import AuditError, DeliveryError
 from stream.events import Prediction
 from stream.kafka import Sink, Source
@@ -47,7 +47,12 @@ def headrace_1024(bootstrap: str, task: Path, events: int) -> Score:
 
 def headrace_chunk_32(bootstrap: str, task: Path, events: int) -> Score:
     """The same with a step for every 32 events, and half as many transactions."""
-    return _learn(bootstrap, with_chunk(load(task), 32), 8192)
+    return _learn(bootstrap, with_model(load(task), chunk=32), 8192)
+
+
+def headrace_pool(bootstrap: str, task: Path, events: int) -> Score:
+    """The same with the default pool of learners."""
+    return _learn(bootstrap, with_pool(load(task)), MICRO_BATCH)
 
 
 def at_least_once(bootstrap: str, task: Path, events: int) -> Score:

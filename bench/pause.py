@@ -20,11 +20,8 @@ from stream.trainer import Trainer
 
 ROWS = 256
 CHECKPOINTS, EVERY = 9, 50  # turns
-TABLE = """
+WORDS = """
 word = { kind = "category" }
-[model]
-table_bits = 19
-embedding = 10
 """
 
 
@@ -83,4 +80,5 @@ def _task(folder: Path) -> Task:
     name = "pause"
     workload.write_task(folder, name)
     path = workload.task_path(folder, name)
-    return parse(path.read_text("utf-8") + TABLE, str(path))
+    task = parse(path.read_text("utf-8") + WORDS, str(path))
+    return workload.with_model(task, table_bits=19, embedding=10)

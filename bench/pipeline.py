@@ -13,7 +13,13 @@ from bench.contestant import Score
 from bench.workload import PEERS
 from stream.errors import UsageError
 
-VARIANTS = ("headrace_1024", "headrace_chunk_32", "at_least_once", "at_least_once_1024")
+VARIANTS = (
+    "headrace_1024",
+    "headrace_chunk_32",
+    "headrace_pool",
+    "at_least_once",
+    "at_least_once_1024",
+)
 FAST_PEERS = (
     "river_logistic",
     "quix_river_logistic",
@@ -144,6 +150,7 @@ def table(found: dict[str, Any]) -> str:
 NAMES = {
     "headrace_1024": "the same, micro-batch 1,024",
     "headrace_chunk_32": "the same, micro-batch 8,192, a step for each 32 events",
+    "headrace_pool": "the same, the default pool of learners",
     "at_least_once": "the same loop without transactions, micro-batch 4,096",
     "at_least_once_1024": "the same loop without transactions, micro-batch 1,024",
     "quix_river_logistic": "River logistic regression, Quix Streams, at least once",

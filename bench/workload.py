@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.events import Records
-from stream.task import Task, load
+from stream.task import Lags, Model, Task, load
 
 Array = NDArray[np.float64]
 
@@ -48,7 +49,7 @@ def events(count: int, *, seed: int = 0) -> list[bytes]:
 
 
 def write_task(folder: Path, name: str) -> Task:
-    """Write the task file `<folder>/<name>.toml`: everything but the fields left at its default."""
+    """Write the task file `<folder>/<name>.toml`: the fields, and one small network for a model."""
     numbers = (f'{name} = {{ kind = "number", field = "/features/{name}" }}' for name in FEATURES)
     lines = (
         f'name = "{name}"',
@@ -59,6 +60,11 @@ def write_task(folder: Path, name: str) -> Task:
         'field = "label"',
         'kind = "classify"',
         'classes = ["0", "1"]',
+        "[lags]",
+        "traces = []",
+        "[model]",
+        "learning_rate = 0.003",
+        "neighbours = 0",
         "[features]",
         *numbers,
     )
@@ -67,9 +73,14 @@ def write_task(folder: Path, name: str) -> Task:
     return load(path)
 
 
-def with_chunk(task: Task, chunk: int) -> Task:
-    """Give the task with an optimizer step for every `chunk` events."""
-    return task.model_copy(update={"model": task.model.model_copy(update={"chunk": chunk})})
+def with_model(task: Task, **settings: Any) -> Task:
+    """Give the task with some settings of its model changed."""
+    return task.model_copy(update={"model": task.model.model_copy(update=settings)})
+
+
+def with_pool(task: Task) -> Task:
+    """Give the task as it is learned by default."""
+    return task.model_copy(update={"model": Model(), "lags": Lags()})
 
 
 def task_path(folder: Path, name: str) -> Path:
