@@ -75,7 +75,7 @@ def read_lines(spec: Spec, lines: Array) -> Outcome:
     return Outcome(
         published=published,
         step=lax.bitcast_convert_type(step[:, 0], jnp.int32),
-        alarms=alarms.reshape(-1, len(spec.detectors), len(EVIDENCE)),
+        alarms=alarms.reshape(len(lines), len(spec.detectors), len(EVIDENCE)),
     )
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -9,16 +9,16 @@ import optax
 import pytest
 from numpy.typing import NDArray
 
-from model.batch import Batch, empty_batch
+from model.batch import EVIDENCE, Batch, empty_batch
 from model.learner import Learner, make_learner, warm_up
-from model.spec import Spec
+from model.spec import Detector, Spec
 from model.state import adam
 
 N = 400
 Columns = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 SPECS = {
-    "per event": Spec(numeric=4, classes=2, traces=(4, 32), neighbours=50),
+    "per event": Spec(numeric=4, classes=2, traces=(4, 32), neighbours=50, detectors=()),
     "chunks, ids, many classes": Spec(
         numeric=4, classes=3, chunk=8, categories=2, tokens=5, neighbours=100
     ),
@@ -110,6 +110,28 @@ def test_an_hour_ahead_learns_from_the_next_label_of_the_same_entity() -> None:
     assert miss[-1000:].mean() < 3.0  # a learner that does not see the row misses by 8
     inside = (said[:-2, 1] <= label[2:]) & (label[2:] <= said[:-2, 2])
     assert 0.87 < inside.mean() < 0.93
+
+
+def test_every_detector_that_is_named_tells_of_swapped_labels_and_why() -> None:
+    names = get_args(Detector)
+    spec = Spec(numeric=2, classes=2, hidden=(8,), detectors=names, page_hinkley_threshold=10.0)
+    rng = np.random.default_rng(0)
+    n = 4000
+    numeric = rng.normal(size=(n, 2)).astype(np.float32)
+    label = ((numeric[:, 0] > 0) ^ (np.arange(n) >= n // 2)).astype(np.float32)
+    learner, batch = make_learner(spec), empty_batch(spec, n)
+    batch.numeric[:], batch.label[:] = numeric, label
+    _, outcome = learner.run(warm_up(learner, n), batch, np.int32(n))
+    for at, name in enumerate(spec.detectors):
+        told = np.asarray(outcome.alarms)[:, at]
+        fired = np.flatnonzero(told[:, 0])
+        after = fired[fired >= n // 2]
+        assert len(after), name
+        assert after[0] < n // 2 + 400, name
+        evidence = dict(zip(EVIDENCE, told[after[0]].tolist(), strict=True))
+        assert evidence["after"] > evidence["before"], name
+        assert evidence["statistic"] >= evidence["threshold"], name
+        assert evidence["window"] > 0, name
 
 
 def test_events_without_label_are_predicted_and_teach_nothing() -> None:
