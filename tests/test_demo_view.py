@@ -160,7 +160,9 @@ def test_the_baseline_shown_is_the_best_one(
 
 
 def test_alarms_are_counted_and_the_last_is_kept(spam: Tally) -> None:
-    alarms = [DriftAlarm(name, 1, 2, 3, 0, 5, 0.1, 0.4) for name in ("adwin", "page_hinkley")]
+    alarms = [
+        DriftAlarm(name, 1, 2, 3, 0, 5, 0.1, 0.4, 60, 50, 32) for name in ("adwin", "page_hinkley")
+    ]
     spam.alarmed(records(alarms), 0)
     standing = spam.standing()
     assert standing.drifts == 2

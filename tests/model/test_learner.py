@@ -69,13 +69,13 @@ def test_micro_batches_never_change_state_or_predictions(name: str) -> None:
     whole, said = feed(learner, columns, [], N)
     assert np.isfinite(said).all()
     rng = np.random.default_rng(1)
-    for capacity in (64, 9):
-        cuts, at = [], 0
-        while (at := at + int(rng.integers(1, capacity + 1))) < N:
-            cuts.append(at)
-        state, published = feed(learner, columns, [*cuts], capacity)
-        assert published.tobytes() == said.tobytes()
-        assert digest(state) == digest(whole)
+    capacity = 24
+    cuts, at = [], 0
+    while (at := at + int(rng.integers(1, capacity + 1))) < N:
+        cuts.append(at)
+    state, published = feed(learner, columns, cuts, capacity)
+    assert published.tobytes() == said.tobytes()
+    assert digest(state) == digest(whole)
 
 
 def test_one_program_serves_every_count() -> None:
