@@ -174,7 +174,8 @@ def _failures(streams: Mapping[str, Any]) -> str:
 
 
 def _settings(found: dict[str, Any]) -> str:
-    versions = sorted({v for v in found["contestants"].values() if v != "1"})
+    named = {n: f"headrace {v}" if n == OURS else v for n, v in found["contestants"].items()}
+    versions = sorted({version for version in named.values() if version != "1"})
     notes = [f"{n}: {s['note']}" for n, s in found["streams"].items() if s["note"]]
     return (
         f"Test-then-train in file order, labels at once; where the next value is asked, when it "
