@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from stream.failpoint import failpoint
 from stream.kafka import TRANSACTION_S, Sink
 
 COMMIT_S = 20.0
+AGAIN_S = 0.2
 
 
 class Transactions:
@@ -38,14 +40,30 @@ class Transactions:
         self._pool = ThreadPoolExecutor(1, "commit")
         self._ending: Future[Any] | None = None
         try:
-            # A transaction that was left open is aborted by this; until it is, Kafka says "wait".
-            self._sink.producer.init_transactions(COMMIT_S)
+            self._fence()
         except KafkaException as error:
             self.close()
             raise BrokerError(
                 f"{bootstrap} does not open transactions: {error.args[0].str()}; are there as many "
                 "brokers as its transaction.state.log.replication.factor (3 by default) says?"
             ) from error
+
+    def _fence(self) -> None:
+        """Take the transactional id over; a transaction that was left open is aborted by it.
+
+        A broker that has just made or moved its transaction log says that it is not, or not yet,
+        the coordinator: then it is asked again.
+        """
+        give_up_s = time.monotonic() + COMMIT_S
+        while True:
+            try:
+                self._sink.producer.init_transactions(COMMIT_S)
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVING or time.monotonic() > give_up_s:
+                    raise
+                time.sleep(AGAIN_S)
+            else:
+                return
 
     def begin(self) -> None:
         """Open a transaction; the one before it has to be settled."""
@@ -118,6 +136,11 @@ class Transactions:
         return DoubtError(f"{self._id} cannot {doing}: {reason.str()}; start again")
 
 
+_MOVING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 _FENCED = {
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,

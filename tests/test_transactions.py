@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from stream import transactions
+from stream.errors import BrokerError
+from stream.transactions import Transactions
+
+
+class Coordinator:
+    """Refuse to open transactions with some codes, one after the other; then open them."""
+
+    def __init__(self, codes: list[int]) -> None:
+        self.codes = codes
+
+    def init_transactions(self, timeout_s: float) -> None:
+        if self.codes:
+            raise KafkaException(KafkaError(self.codes.pop(0)))
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, *codes: int) -> Coordinator:
+    broker = Coordinator(list(codes))
+    sink: Any = lambda *_, **__: SimpleNamespace(producer=broker)
+    monkeypatch.setattr(transactions, "Sink", sink)
+    Transactions("nowhere:1", "task.learn").close()
+    return broker
+
+
+def test_a_broker_that_is_not_yet_the_coordinator_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = opened(
+        monkeypatch, KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS
+    )
+    assert broker.codes == []
+
+
+def test_any_other_refusal_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokerError, match="does not open transactions"):
+        opened(monkeypatch, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+
+
+def test_a_coordinator_that_never_comes_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "COMMIT_S", 0.3)
+    with pytest.raises(BrokerError, match="does not open transactions"):
+        opened(monkeypatch, *[KafkaError.NOT_COORDINATOR] * 9)
