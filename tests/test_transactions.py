@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -24,7 +23,10 @@ class Coordinator:
 
 def opened(monkeypatch: pytest.MonkeyPatch, *codes: int) -> Coordinator:
     broker = Coordinator(list(codes))
-    sink: Any = lambda *_, **__: SimpleNamespace(producer=broker)
+
+    def sink(bootstrap: str, **settings: object) -> SimpleNamespace:
+        return SimpleNamespace(producer=broker)
+
     monkeypatch.setattr(transactions, "Sink", sink)
     Transactions("nowhere:1", "task.learn").close()
     return broker
