@@ -21,7 +21,7 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
         [
             seen(state.inputs, numeric),
             seen(state.inputs, held.numeric),
-            *([distances(state.inputs, numeric, held.fading)] if spec.traces else []),
+            scale.transform(state.inputs, numeric, held.fading).reshape(-1),
             label_inputs(spec, state.target.level, known[: spec.label_lags]),
         ]
     )
@@ -57,13 +57,6 @@ def seen(level: scale.ScaleState, rows: Array) -> Array:
     """Turn rows f32[..., N] into inputs: their standardised values, then flags of missing ones."""
     missing = jnp.isnan(rows).astype(jnp.float32)
     return jnp.concatenate([scale.transform(level, rows).reshape(-1), missing.reshape(-1)])
-
-
-def distances(level: scale.ScaleState, numeric: Array, means: Array) -> Array:
-    """Give how many deviations a row f32[N] lies from fading means f32[T, N]; unknown gives 0."""
-    apart = (numeric - means) / scale.deviation(level)
-    known = ~jnp.isnan(apart) & (level.seen >= 2.0)
-    return jnp.where(known, jnp.clip(apart, -scale.CLIP, scale.CLIP), 0.0).reshape(-1)
 
 
 def label_inputs(spec: Spec, level: scale.ScaleState, labels: Array) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from model import embed, neighbours, persistence, scale, target
+from model import embed, neighbours, persistence, pool, scale, target
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit
 from model.pool import Views, mix, opinions, speak, weigh
@@ -121,8 +121,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
     label = jnp.where(learnable, chunk.label, 0.0)
     goal = label if spec.classes else target.goal(state.target, label, due.last)
     share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
-    said = opinions(spec, outputs, words, state.pairs, state.neighbours, due)
-    mixed = mix(state.weights, said)
+    said, mixed = _agree(spec, state, outputs, words, due)
     lesson = Lesson(
         rows=due,
         label=jnp.where(learnable, goal, jnp.nan),
@@ -133,9 +132,16 @@ def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
     )
     if spec.horizon:
         outputs, words = speak(spec, parts.network, state.params, found[:, spec.ids :], now)
-        said = opinions(spec, outputs, words, state.pairs, state.neighbours, now)
-        mixed = mix(state.weights, said)
+        _, mixed = _agree(spec, state, outputs, words, now)
     return mixed, lesson
+
+
+def _agree(
+    spec: Spec, state: State, outputs: Array, words: Array, rows: Views
+) -> tuple[Array, Array]:
+    """Give what all members say about rows, and the mixture of it."""
+    said = opinions(spec, outputs, words, state.pairs, state.neighbours, rows)
+    return said, mix(state.weights, said)
 
 
 def slope(spec: Spec, outputs: Array, goal: Array) -> Array:
@@ -157,8 +163,9 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> State:
     apply = full & ~jnp.isnan(lesson.label).all()
     dense, sparse = lesson.gradient
     updates, inner = parts.optimizer.update(dense, state.optimizer, state.params)
-    rates = jnp.tile(jnp.asarray(spec.rates, jnp.float32), spec.views)
-    updates = jax.tree.map(lambda u: u * rates.reshape(-1, *(1,) * (u.ndim - 1)), updates)
+    updates = jax.tree.map(
+        lambda u: u * pool.rates(spec).reshape(-1, *(1,) * (u.ndim - 1)), updates
+    )
     params, inner, weights = jax.tree.map(
         lambda new, old: jnp.where(apply, new, old),
         (

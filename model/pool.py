@@ -35,7 +35,8 @@ class Views(NamedTuple):
 
 def names(spec: Spec) -> list[str]:
     """Name the members in the order of their weights."""
-    views = ("row", "row and past") if spec.views == 2 else ("row and past",)
+    whole = "row and past" if spec.past_inputs else "row"
+    views = ("row", whole) if spec.views == 2 else (whole,)
     networks = [f"{view}, rate {rate:g}" for view in views for rate in spec.rates]
     return [
         *networks,
@@ -61,6 +62,11 @@ def sight(spec: Spec) -> np.ndarray[Any, Any]:
     row = past.copy()
     row[:, spec.row_inputs :] = 0.0
     return np.concatenate([row, past])
+
+
+def rates(spec: Spec) -> np.ndarray[Any, Any]:
+    """Give the learning rate of each network, f32[M]."""
+    return np.tile(np.asarray(spec.rates, np.float32), spec.views)
 
 
 def speak(

@@ -51,7 +51,11 @@ def deviation(state: ScaleState) -> Array:
     return jnp.maximum(jnp.sqrt(state.variance), 1e-6 * jnp.abs(state.mean) + 1e-12)
 
 
-def transform(state: ScaleState, values: Array) -> Array:
-    """Standardise f32[..., N] into [-CLIP, CLIP]; a missing value or an unknown column gives 0."""
-    scaled = jnp.clip((values - state.mean) / deviation(state), -CLIP, CLIP)
-    return jnp.where(jnp.isnan(values) | (state.seen < 2.0), 0.0, scaled)
+def transform(state: ScaleState, values: Array, centre: Array | None = None) -> Array:
+    """Standardise f32[..., N] into [-CLIP, CLIP], around the mean unless another centre is given.
+
+    A missing value or centre, or an unknown column, gives 0.
+    """
+    apart = values - (state.mean if centre is None else centre)
+    scaled = jnp.clip(apart / deviation(state), -CLIP, CLIP)
+    return jnp.where(jnp.isnan(apart) | (state.seen < 2.0), 0.0, scaled)

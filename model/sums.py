@@ -65,6 +65,13 @@ def choose(place: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
     return chosen
 
 
+def select(
+    condition: jax.Array, yes: Sequence[jax.Array], no: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Choose one of two tuples of arrays, part by part."""
+    return [jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True)]
+
+
 def once(array: jax.Array) -> jax.Array:
     """Return the array, computed just once: XLA would compute it again for each cell it enters."""
     barred: jax.Array = lax.optimization_barrier(array)  # type: ignore[no-untyped-call]

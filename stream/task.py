@@ -16,9 +16,10 @@ from stream.errors import TaskError
 
 WHERE = "Where it stands; default: the feature's name."
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
-WINDOW_VALUES = 65_536
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
+WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
+Rate = Annotated[float, Field(gt=0, le=1)]
 FieldPath = Annotated[
     str,
     Field(
@@ -172,9 +173,6 @@ class Lags(Part):
     )
 
 
-_Rate = Annotated[float, Field(gt=0, le=1)]
-
-
 class Model(Part):
     """How it is learned."""
 
@@ -187,7 +185,7 @@ class Model(Part):
     loss: Literal["huber", "mse"] = Field(
         "huber", description="Loss of a regression; classes are learned by cross-entropy."
     )
-    learning_rate: _Rate | Annotated[tuple[_Rate, ...], Field(min_length=1, max_length=16)] = Field(
+    learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
         (0.001, 0.005), description="Adam's rate; several make a pool with a network for each."
     )
     neighbours: int = Field(

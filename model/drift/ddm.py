@@ -71,9 +71,7 @@ def make_ddm(
         rise = (mean - s.best_mean) + (error - s.best_error)
         warm = n > warm_start
         best = warm & ((s.best_n == 0) | (rise <= lowest - deviation))
-        best_n, best_mean, best_error = (
-            jnp.where(best, new, old) for new, old in zip((n, mean, error), s[3:], strict=True)
-        )
+        best_n, best_mean, best_error = sums.select(best, (n, mean, error), s[3:])
         lowest, rise = jnp.where(best, deviation, lowest), jnp.where(best, 0.0, rise)
         fired = warm & (rise + deviation > drift_threshold * lowest)
         warning = warm & ~fired & (rise + deviation > warning_threshold * lowest)

@@ -74,9 +74,7 @@ def make_eddm(
         judged = wrong & (errors > warm_start) & (n > warm_start) & ~longer
         fired = judged & (statistic > 1.0 - beta)
         warning = judged & ~fired & (statistic > 1.0 - alpha)
-        longest, longest_n, longest_errors = (
-            jnp.where(longer, new, old) for new, old in zip((spread, n, errors), s[5:], strict=True)
-        )
+        longest, longest_n, longest_errors = sums.select(longer, (spread, n, errors), s[5:])
         at_error = sums.pack(
             n, errors, n, squares, squares_error, longest, longest_n, longest_errors
         )
