@@ -18,6 +18,13 @@ from model.spec import Spec
 RATE = 0.1
 
 
+class Embedded(NamedTuple):
+    """Hold the ids of rows as vectors of E numbers."""
+
+    categories: Array  # f32[K, C * E]  one vector beside the other
+    bag: Array  # f32[K, E if T else 0]  of the tokens, added up
+
+
 class TableState(NamedTuple):
     """Hold the vectors and Adagrad's accumulators (Duchi, Hazan & Singer 2011)."""
 
@@ -50,26 +57,27 @@ def look_up(spec: Spec, state: TableState, ids: Array) -> Array:
     return found
 
 
-def features(spec: Spec, rows: Array, ids: Array) -> tuple[Array, Array]:
+def features(spec: Spec, rows: Array, ids: Array) -> tuple[Embedded, Array]:
     """Combine the rows f32[K, C+T, E+O] of ids u32[K, C+T].
 
     Returns:
-        network inputs f32[K, (C + has_text) * E] and direct outputs f32[K, O].
+        what networks see of them, and direct outputs f32[K, O].
     """
     present = (ids != 0).astype(jnp.float32)[..., None]
     rows = rows * present
     categories, tokens = rows[:, : spec.categories], rows[:, spec.categories :]
-    inputs = [categories[..., : spec.embedding].reshape(len(rows), -1)]
+    beside = categories[..., : spec.embedding].reshape(len(rows), -1)
+    bag = jnp.zeros((len(rows), 0))
     direct = categories[..., spec.embedding :].sum(1)
     if spec.tokens:
         found = jnp.maximum(present[:, spec.categories :].sum(1), 1.0)
-        inputs.append(tokens[..., : spec.embedding].sum(1) / jnp.sqrt(found))
+        bag = tokens[..., : spec.embedding].sum(1) / jnp.sqrt(found)
         direct = direct + tokens[..., spec.embedding :].sum(1) / jnp.sqrt(found)
-    return jnp.concatenate(inputs, 1), direct
+    return Embedded(beside, bag), direct
 
 
 def width(spec: Spec) -> int:
-    """Count the network inputs that `features` gives."""
+    """Count the numbers of a row's `Embedded.categories` and `bag`."""
     return (spec.categories + (1 if spec.tokens else 0)) * spec.embedding
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from model import embed, neighbours, persistence
-from model.network import Network, Params
+from model.networks import Network, Params, Seen
 from model.spec import Spec
 
 RATE = 0.005
@@ -77,12 +77,11 @@ def speak(
     `found` are the table's rows f32[K, S, E+O] of the ids. What the words say alone is a part of
     what each network says, but is taught alone.
     """
-    seen = rows.inputs * sight(spec)[:, None]
-    if not spec.ids:
-        return jax.vmap(network.apply)(params, seen), jnp.zeros((0, len(seen[0]), spec.outputs))
     embedded, direct = embed.features(spec, found, rows.ids)
-    every = jnp.broadcast_to(embedded, (len(seen), *embedded.shape))
-    outputs = jax.vmap(network.apply)(params, jnp.concatenate([seen, every], 2))
+    seen = Seen(rows.inputs * sight(spec)[:, None], embedded)
+    outputs = jax.vmap(network.apply, (0, Seen(0, None)))(params, seen)
+    if not spec.ids:
+        return outputs, jnp.zeros((0, *outputs.shape[1:]))
     return outputs + jax.lax.stop_gradient(direct), direct[None]
 
 

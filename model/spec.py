@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
+NetworkName = Literal["mlp"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Spec:
             each mean is an input.
         numeric_lags: earlier rows of the entity whose numeric columns are inputs.
         entities: entities remembered at a time; 0 when rows carry no entity.
+        network: what the networks of the pool are, by name.
         hidden: widths of the hidden layers.
         chunk: rows per optimizer step; 1 is exact per-event learning.
         loss: of a regression; classes are learned by cross-entropy.
@@ -48,6 +50,7 @@ class Spec:
     traces: tuple[float, ...] = ()
     numeric_lags: int = 0
     entities: int = 0
+    network: NetworkName = "mlp"
     hidden: tuple[int, ...] = (32, 32)
     chunk: int = 1
     loss: Literal["huber", "mse"] = "huber"

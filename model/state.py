@@ -12,7 +12,7 @@ from model import drift, embed, memory, neighbours, persistence, pool, scale, ta
 from model.drift import Alarm, Observed
 from model.fold import Fold
 from model.metrics import make_classification_metrics, make_regression_metrics
-from model.network import Network, Params, make_network
+from model.networks import Network, Params, make_network
 from model.spec import Detector, Spec
 
 
@@ -66,7 +66,7 @@ def make_parts(spec: Spec) -> Parts:
     """Make the parts of a learner."""
     return Parts(
         spec=spec,
-        network=make_network(spec, spec.inputs + embed.width(spec)),
+        network=make_network(spec),
         optimizer=adam(spec),
         metrics=make_classification_metrics(spec.classes, spec.window)
         if spec.classes

@@ -162,7 +162,7 @@ def test_the_loop_equals_a_plain_numpy_pool() -> None:
     label = (numeric[:, 0] > numeric[:, 1]).astype(np.float32)
     columns = (numeric, np.zeros((n, 0), np.uint32), np.zeros((n, 2), np.uint32), label)
     learner = make_learner(spec)
-    networks = np.asarray(jax.device_get(learner.init().params)["last"]["kernel"], float)
+    networks = np.asarray(jax.device_get(learner.init().params)["head"]["last"]["kernel"], float)
     assert networks.shape == (4, 6 + 3 + 2 + 1, 2)  # values, flags; distances, lag; always 1
     _, said = feed(learner, columns, [], n)
 

@@ -1,0 +1,60 @@
+"""Dense layers: the multilayer perceptron that is a network, or the end of one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from model.networks.seen import Seen, flat, flat_width
+from model.spec import Spec
+
+
+class Perceptron(nnx.Module):
+    """Map rows to outputs: hidden layers, and a linear path past them.
+
+    The linear path lets persistence and other straight-line answers be learned within a few
+    events (Cheng et al. 2016, "Wide & deep learning for recommender systems"). A layer's bias is
+    the weight of an input that is always 1, and the linear path is a part of the last layer's
+    weights: the loop spends its time on the number of arrays, not on their sizes.
+    """
+
+    def __init__(self, spec: Spec, inputs: int, hidden: tuple[int, ...], rngs: nnx.Rngs) -> None:
+        widths = (inputs, *hidden)
+        self.layers = nnx.List(dense(a, b, 2.0, rngs) for a, b in pairwise(widths))
+        last = (widths[-1] if hidden else 0) + inputs
+        self.last = dense(last, spec.outputs, 0.01, rngs)
+
+    def __call__(self, rows: Array) -> Array:
+        """Map f32[K, inputs] to f32[K, O]."""
+        direct = with_one(rows)
+        deep = direct
+        for layer in self.layers:
+            deep = with_one(jax.nn.relu(layer(deep)))
+        last = jnp.concatenate([deep[:, :-1], direct], 1) if self.layers else direct
+        return jnp.asarray(self.last(last))
+
+
+class Mlp(nnx.Module):
+    """See everything as one flat row (Rumelhart, Hinton & Williams 1986)."""
+
+    def __init__(self, spec: Spec, rngs: nnx.Rngs) -> None:
+        self.head = Perceptron(spec, flat_width(spec), spec.hidden, rngs)
+
+    def __call__(self, seen: Seen) -> Array:
+        """Give the outputs f32[K, O] for rows."""
+        return self.head(flat(seen))
+
+
+def dense(width: int, out: int, scale: float, rngs: nnx.Rngs) -> nnx.Linear:
+    """Make a layer for rows `with_one`: its bias is a row of its kernel."""
+    init = nnx.initializers.variance_scaling(scale, "fan_in", "normal")
+    return nnx.Linear(width + 1, out, use_bias=False, kernel_init=init, rngs=rngs)
+
+
+def with_one(rows: Array) -> Array:
+    """Append a column of ones to f32[..., I]."""
+    return jnp.concatenate([rows, jnp.ones((*rows.shape[:-1], 1))], -1)

@@ -1,0 +1,29 @@
+"""What a network sees of rows, and how it looks as one flat row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from model import embed
+from model.embed import Embedded
+from model.spec import Spec
+
+
+class Seen(NamedTuple):
+    """Hold the rows that a network is asked about."""
+
+    dense: Array  # f32[K, I]  as `inputs.admit` lays them out; zeros where a view hides them
+    embedded: Embedded  # their hashed ids as vectors, the same in every view
+
+
+def flat(seen: Seen) -> Array:
+    """Put all of it side by side, f32[K, flat_width]."""
+    return jnp.concatenate([seen.dense, seen.embedded.categories, seen.embedded.bag], 1)
+
+
+def flat_width(spec: Spec) -> int:
+    """Count what `flat` puts side by side."""
+    return spec.inputs + embed.width(spec)
