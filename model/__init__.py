@@ -1,9 +1,10 @@
 """The learning core: pure JAX, one compiled loop. Knows arrays; never Kafka, clocks or files.
 
-XLA is told three things before it starts, unless the environment already says otherwise: to keep
-the program order of the tiny operations of the loop (1.7 times faster than its concurrent
-schedule), to run them on one thread, and to use the instruction set that any machine of the last
-ten years has, so that a state is the same bits on all of them.
+XLA is told a few things before it starts, unless the environment already says otherwise: to make
+the whole loop one compiled function (else each of its tiny operations is dispatched, which takes
+three times as long as they do), without the library calls that would keep it from that; to run it
+on one thread, in the order of the program where it does dispatch; and to use the instruction set
+that any machine of the last ten years has, so that a state is the same bits on all of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import platform
 
 _FLAGS = [
+    "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000",
+    "--xla_cpu_experimental_ynn_fusion_type=",
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
     "--xla_cpu_multi_thread_eigen=false",
 ]

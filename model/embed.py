@@ -84,10 +84,23 @@ def width(spec: Spec) -> int:
 def descend(state: TableState, at: Array, gradient: Array, apply: Array) -> TableState:
     """Step by Adagrad on rows i32[K, S] with gradients f32[K, S, E+O]; do nothing unless `apply`.
 
-    A refused step writes outside the table, where it is dropped: no copy, and not a bit changes.
+    A row that is named more than once moves by the sum of its gradients. Gradients that are not
+    finite count as 0. Rows are written one by one: a scatter would be a program of its own.
     """
-    at = jnp.where(apply, at, state.rows.shape[0]).reshape(-1)
-    gradient = gradient.reshape(len(at), -1)
-    squares = state.squares.at[at].add(jnp.square(gradient), mode="drop")
-    scale = RATE / (jnp.sqrt(squares.at[at].get(mode="clip")) + 1e-6)
-    return TableState(state.rows.at[at].add(-scale * gradient, mode="drop"), squares)
+    at, gradient = at.reshape(-1), gradient.reshape(at.size, -1)
+    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+    count = jnp.where(apply, at.size, 0)
+
+    def add(table: Array, one: Array, values: Array) -> Array:
+        row = lax.dynamic_slice_in_dim(table, at[one], 1)
+        return lax.dynamic_update_slice_in_dim(table, row + values, at[one], 0)
+
+    squares = lax.fori_loop(
+        0, count, lambda one, table: add(table, one, jnp.square(gradient[one])), state.squares
+    )
+
+    def move(one: Array, table: Array) -> Array:
+        size = jnp.sqrt(lax.dynamic_slice_in_dim(squares, at[one], 1)) + 1e-6
+        return add(table, one, -RATE / size * gradient[one])
+
+    return TableState(lax.fori_loop(0, count, move, state.rows), squares)

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 
 from model import embed, neighbours, persistence, pool, scale, target
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit
+from model.optimizer import scheduled
 from model.pool import Views, mix, opinions, speak, weigh
 from model.scoring import line_width, read_lines, score
 from model.spec import Spec
@@ -162,25 +162,17 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> State:
     full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
     apply = full & ~jnp.isnan(lesson.label).all()
     dense, sparse = lesson.gradient
-    updates, inner = parts.optimizer.update(dense, state.optimizer, state.params)
-    updates = jax.tree.map(
-        lambda u: u * pool.rates(spec).reshape(-1, *(1,) * (u.ndim - 1)), updates
+    rates = scheduled(spec.schedule, state.step) * pool.rates(spec)
+    params, inner, refused = parts.optimizer.step(
+        state.params, state.optimizer, dense, rates, apply
     )
-    params, inner, weights = jax.tree.map(
-        lambda new, old: jnp.where(apply, new, old),
-        (
-            optax.apply_updates(state.params, updates),
-            inner,
-            weigh(spec, state.weights, lesson.said, lesson.slopes),
-        ),
-        (state.params, state.optimizer, state.weights),
-    )
+    weights = weigh(spec, state.weights, lesson.said, lesson.slopes)
     table = embed.descend(state.table, lesson.at, sparse, apply) if spec.ids else state.table
     near, pairs = state.neighbours, state.pairs
     if spec.neighbours:
         own = lesson.rows.inputs[:, : spec.numeric]
         ids = lesson.rows.ids[:, : spec.categories]
-        near = neighbours.remember(near, own, ids, lesson.label, full)
+        near = neighbours.remember(spec, near, own, ids, lesson.label, full)
     if persistence.kept(spec):
         pairs = persistence.learn(pairs, lesson.rows.last, lesson.label, full)
     inputs = scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan))
@@ -192,7 +184,8 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> State:
         step=state.step + apply,
         params=params,
         optimizer=inner,
-        weights=weights,
+        refused=state.refused + refused,
+        weights=jnp.where(apply, weights, state.weights),
         pairs=pairs,
         neighbours=near,
         table=table,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model import embed, neighbours, persistence
+from model import embed, neighbours, persistence, scale
 from model.networks import Network, Params, Seen
 from model.spec import Spec
 
@@ -79,7 +79,8 @@ def speak(
     """
     embedded, direct = embed.features(spec, found, rows.ids)
     seen = Seen(rows.inputs * sight(spec)[:, None], embedded)
-    outputs = jax.vmap(network.apply, (0, Seen(0, None)))(params, seen)
+    axes: Any = (0, Seen(0, None))  # type: ignore[arg-type]
+    outputs = jax.vmap(network.apply, axes)(params, seen)
     if not spec.ids:
         return outputs, jnp.zeros((0, *outputs.shape[1:]))
     return outputs + jax.lax.stop_gradient(direct), direct[None]
@@ -93,10 +94,14 @@ def opinions(
     near: neighbours.NeighboursState,
     rows: Views,
 ) -> Array:
-    """Bring what all members say into one array f32[N, K, O] of logarithms, or of goals."""
+    """Bring what all members say into one array f32[N, K, O] of logarithms, or of goals.
+
+    Members that have lost themselves do no harm: what is not finite counts as 0, and a goal lies
+    within the bounds of standardised values.
+    """
     said = jnp.concatenate([outputs, words])
-    if spec.classes:
-        said = jax.nn.log_softmax(said)
+    said = jnp.where(jnp.isfinite(said), said, 0.0)
+    said = jax.nn.log_softmax(said) if spec.classes else jnp.clip(said, -scale.CLIP, scale.CLIP)
     if persistence.kept(spec):
         said = jnp.concatenate([said, persistence.say(pairs, rows.last)])
     if spec.neighbours:

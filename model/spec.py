@@ -7,6 +7,39 @@ from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
 NetworkName = Literal["mlp"]
+OptimizerName = Literal[
+    "adabelief",
+    "adagrad",
+    "adam",
+    "adamw",
+    "amsgrad",
+    "lion",
+    "momentum",
+    "nadam",
+    "nesterov",
+    "radam",
+    "rmsprop",
+    "sgd",
+    "yogi",
+]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Say how the learning rates change with the optimizer's steps.
+
+    Attributes:
+        kind: constant; linear or cosine from 1 to `end` within `steps`; exponential halves every
+            `steps` until it is `end`.
+        steps: optimizer steps, > 0.
+        end: share of the rate that is left for ever, in (0, 1].
+        warmup: steps at the beginning in which the rate grows evenly to its full size.
+    """
+
+    kind: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    steps: int = 100_000
+    end: float = 0.1
+    warmup: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,7 +62,10 @@ class Spec:
         chunk: rows per optimizer step; 1 is exact per-event learning.
         loss: of a regression; classes are learned by cross-entropy.
         rates: learning rates of the networks in the pool, one for each and view.
-        beta1, beta2: Adam's settings for the dense layers.
+        optimizer: of the networks, by the name that optax gives it.
+        beta1, beta2: of optimizers like Adam; their memory of gradients and of squared ones.
+        clip: largest norm of a network's gradient; 0 = any.
+        schedule: of the rates.
         neighbours: rows of the window whose neighbours vote; 0 = no votes.
         embedding: dimensions of a hashed id's vector.
         table_bits: log2 of the rows in the table of hashed ids.
@@ -55,8 +91,11 @@ class Spec:
     chunk: int = 1
     loss: Literal["huber", "mse"] = "huber"
     rates: tuple[float, ...] = (1e-3, 5e-3)
+    optimizer: OptimizerName = "adam"
     beta1: float = 0.0
     beta2: float = 0.999
+    clip: float = 0.0
+    schedule: Schedule = Schedule()
     neighbours: int = 0
     embedding: int = 8
     table_bits: int = 16

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from model import drift, embed, memory, neighbours, persistence, pool, scale, target
@@ -13,6 +12,7 @@ from model.drift import Alarm, Observed
 from model.fold import Fold
 from model.metrics import make_classification_metrics, make_regression_metrics
 from model.networks import Network, Params, make_network
+from model.optimizer import Optimizer, make_optimizer
 from model.spec import Detector, Spec
 
 
@@ -38,7 +38,8 @@ class State(NamedTuple):
     event: Array  # i32[]  rows met
     step: Array  # i32[]  optimizer steps
     params: Params  # of the networks, stacked
-    optimizer: optax.OptState
+    optimizer: Any  # what each network's optimizer remembers
+    refused: Array  # i32[M]  updates of each network that were not finite
     weights: Array  # f32[N]  of the members' opinions
     pairs: Array  # f32[C + 1, C]  labels that followed each label
     neighbours: neighbours.NeighboursState
@@ -57,7 +58,7 @@ class Parts(NamedTuple):
 
     spec: Spec
     network: Network
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     metrics: Fold[Any, Any, None]
     detectors: tuple[Fold[Any, Observed, Alarm], ...]
 
@@ -67,7 +68,7 @@ def make_parts(spec: Spec) -> Parts:
     return Parts(
         spec=spec,
         network=make_network(spec),
-        optimizer=adam(spec),
+        optimizer=make_optimizer(spec),
         metrics=make_classification_metrics(spec.classes, spec.window)
         if spec.classes
         else make_regression_metrics(spec.window),
@@ -94,17 +95,6 @@ def make_detector(spec: Spec, name: Detector) -> Fold[Any, Observed, Alarm]:
             return drift.make_kswin()
 
 
-def adam(spec: Spec) -> optax.GradientTransformation:
-    """Give Adam (Kingma & Ba 2015) of rate 1; without momentum it keeps no first moment.
-
-    With beta1 = 0 Adam is RMSProp with bias correction, the same numbers from half the state:
-    the loop runs at twice the speed. Momentum hurts when the world drifts, so 0 is the default.
-    """
-    if spec.beta1:
-        return optax.adam(1.0, b1=spec.beta1, b2=spec.beta2)
-    return optax.rmsprop(1.0, decay=spec.beta2, bias_correction=True)
-
-
 def init(parts: Parts) -> State:
     """Make the state of a learner that has met nothing."""
     spec, k = parts.spec, parts.spec.chunk
@@ -115,6 +105,7 @@ def init(parts: Parts) -> State:
         step=jnp.int32(0),
         params=params,
         optimizer=parts.optimizer.init(params),
+        refused=jnp.zeros(spec.networks, jnp.int32),
         weights=weights,
         pairs=persistence.init(spec),
         neighbours=neighbours.init(spec),

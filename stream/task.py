@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from model.spec import Detector, Spec
+from model.spec import Detector, OptimizerName, Spec
+from model.spec import Schedule as RateSchedule
 from stream.errors import TaskError
 
 WHERE = "Where it stands; default: the feature's name."
@@ -173,6 +174,17 @@ class Lags(Part):
     )
 
 
+class Schedule(Part):
+    """How the learning rates change with the optimizer's steps."""
+
+    kind: Literal["constant", "linear", "cosine", "exponential"] = Field(
+        "constant", description="exponential halves the rate every so many steps."
+    )
+    steps: int = Field(100_000, ge=1, description="Steps to the end, or to the half.")
+    end: float = Field(0.1, gt=0, le=1, description="Share of the rate that is left for ever.")
+    warmup: int = Field(0, ge=0, description="First steps, in which the rate grows to its size.")
+
+
 class Model(Part):
     """How it is learned."""
 
@@ -186,16 +198,19 @@ class Model(Part):
         "huber", description="Loss of a regression; classes are learned by cross-entropy."
     )
     learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
-        (0.001, 0.005), description="Adam's rate; several make a pool with a network for each."
+        (0.001, 0.005), description="Learning rate; several make a pool with a network for each."
     )
+    optimizer: OptimizerName = Field("adam", description="Of the networks, by optax's name.")
     neighbours: int = Field(
         1000,
         ge=0,
         le=100_000,
         description="Newest rows whose nearest vote on a row; 0 = none.",
     )
-    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's momentum.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's memory of squared gradients.")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Momentum of adam and its kin.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Their memory of squared gradients.")
+    clip: float = Field(0.0, ge=0, description="Largest norm of a gradient; 0 = any.")
+    schedule: Schedule = Schedule()
     embedding: int = Field(8, ge=1, le=256, description="Dimensions of a hashed id's vector.")
     table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the id table.")
     coverage: float = Field(0.9, gt=0, lt=1, description="Labels an interval should hold.")
@@ -260,7 +275,8 @@ class Task(Part):
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,
-            **self.model.model_dump(exclude={"learning_rate", "neighbours"}),
+            **self.model.model_dump(exclude={"learning_rate", "neighbours", "schedule"}),
+            schedule=RateSchedule(**self.model.schedule.model_dump()),
             **self.drift.model_dump(),
             rates=rates if isinstance(rates, tuple) else (rates,),
             traces=self.lags.traces,

@@ -5,14 +5,12 @@ from typing import Any, get_args
 
 import jax
 import numpy as np
-import optax
 import pytest
 from numpy.typing import NDArray
 
 from model.batch import EVIDENCE, Batch, empty_batch
 from model.learner import Learner, make_learner, warm_up
 from model.spec import Detector, Spec
-from model.state import adam
 
 N = 400
 Columns = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -203,24 +201,6 @@ def votes(past: list[tuple[NDArray[Any], NDArray[Any]]], z: NDArray[Any]) -> lis
     kernels.append(((apart.min() + 1e-7) / (apart + 1e-7)) ** 4)
     voices = [weights @ np.array([label for _, label in past]) + 0.005 for weights in kernels]
     return [voice / voice.sum() for voice in voices]
-
-
-@pytest.mark.parametrize("beta1", [0.0, 0.9])
-def test_adam_is_adam(beta1: float) -> None:
-    optimizer = adam(Spec(numeric=1, beta1=beta1))
-    rng = np.random.default_rng(0)
-    params = np.zeros(5, np.float32)
-    state = optimizer.init(params)
-    wanted, first, second = np.zeros(5), np.zeros(5), np.zeros(5)
-    for t in range(1, 101):
-        gradient = rng.normal(size=5).astype(np.float32) * 10.0 ** rng.integers(-3, 3)
-        updates, state = optimizer.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-        first = beta1 * first + (1 - beta1) * gradient
-        second = 0.999 * second + 0.001 * gradient.astype(float) ** 2
-        hat = np.sqrt(second / (1 - 0.999**t)) + 1e-8
-        wanted -= first / (1 - beta1**t) / hat
-    assert np.allclose(params, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_full_memory_forgets_the_entity_met_longest_ago() -> None:
