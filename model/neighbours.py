@@ -64,7 +64,7 @@ def _vote(spec: Spec, state: NeighboursState, row: Array, ids: Array) -> Array:
         apart = apart + 2.0 * (ids[column] != state.ids[column])
     apart = jnp.maximum(apart, 0.0) / (spec.numeric + spec.categories)
     nearest = _least(apart)
-    wide = jnp.exp((nearest - apart) * (1.0 / WIDTH))
+    wide = jnp.exp(jnp.minimum(nearest - apart, 0.0) * (1.0 / WIDTH))
     ratio = jnp.square((nearest + 1e-7) / (apart + 1e-7))
     kernels = (wide, wide * wide * wide, ratio * ratio)
     votes = jnp.stack([state.voices @ weights for weights in kernels])

@@ -1,4 +1,4 @@
-"""Running standardisation that follows a moving stream."""
+"""Running standardisation that follows a moving stream, and survives what is far out of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from jax import Array
 
 MEMORY = 10_000.0
 CLIP = 8.0
+FAR_OUT = 100.0  # deviations from the mean
+SETTLED = 10.0  # values before one can be called far out
+DOUBT = 0.9  # of what was seen, that still counts after a value far out
+LARGEST = 1e18  # its square is a float32
 
 
 class ScaleState(NamedTuple):
@@ -28,9 +32,16 @@ def update(state: ScaleState, values: Array) -> ScaleState:
     """Take in rows f32[K, N]; NaN counts as not seen.
 
     Moments merge as in Chan, Golub & LeVeque (1983), "Algorithms for computing the sample
-    variance". The older share counts as MEMORY rows at most, so that old regimes fade.
+    variance". The older share counts as MEMORY rows at most, so that old regimes fade. A value far
+    out is moved to FAR_OUT deviations from the mean (winsorised: Tukey 1962, "The future of data
+    analysis"), so an outlier of any size does little; and it casts doubt on what was seen, so that
+    after a shift of the level, when all are far out, new ones soon count for more than the old.
     """
     known = ~jnp.isnan(values)
+    reach = jnp.where(state.seen < SETTLED, LARGEST, FAR_OUT * deviation(state))
+    bounded = jnp.clip(values, state.mean - reach, state.mean + reach)
+    far = (known & (bounded != values)).sum(0)
+    state, values = state._replace(seen=state.seen * jnp.power(DOUBT, far)), bounded
     new = known.sum(0).astype(jnp.float32)
     divisor = jnp.maximum(new, 1.0)
     new_mean = jnp.where(known, values, 0.0).sum(0) / divisor
@@ -56,6 +67,7 @@ def transform(state: ScaleState, values: Array, centre: Array | None = None) -> 
 
     A missing value or centre, or an unknown column, gives 0.
     """
+    values = jnp.clip(values, -LARGEST, LARGEST)
     apart = values - (state.mean if centre is None else centre)
     scaled = jnp.clip(apart / deviation(state), -CLIP, CLIP)
     return jnp.where(jnp.isnan(apart) | (state.seen < 2.0), 0.0, scaled)

@@ -21,7 +21,7 @@ SPECS = {
         numeric=4, classes=3, chunk=8, categories=2, tokens=5, neighbours=100
     ),
     "an hour ahead, entities": Spec(
-        numeric=4, horizon=1, numeric_lags=2, entities=8, categories=1, neighbours=50
+        numeric=4, horizon=1, numeric_lags=2, entities=8, categories=1, neighbours=64
     ),
     "two ahead in chunks": Spec(
         numeric=4, horizon=2, label_lags=3, entities=8, chunk=7, traces=(8,), neighbours=30
