@@ -203,7 +203,7 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
 
 def _lead(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]) -> None:
     """Draw how far the rival is ahead, with what bounds it at all times."""
-    scale = 100.0 if task.target.classes else 1.0
+    scale = 100.0 if task.target.classes else -1.0  # a gain is an error that is lower
     leads = [(p.events, p.lead) for p in points if p.lead and p.lead.pairs]
     if not leads:
         return
@@ -221,8 +221,9 @@ def _lead(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]
     ends = ends[np.isfinite(ends)]
     margin = 0.05 * (ends.max() - ends.min()) or 1.0
     axes.set_ylim(ends.min() - margin, ends.max() + margin)
-    axes.set_ylabel("accuracy gained, points" if task.target.classes else "error avoided")
-    axes.set_title(f"{names[1]} against {names[0]}: {leads[-1][1].verdict}, {middle[-1]:+.4g}")
+    what = "accuracy, points" if task.target.classes else "absolute error"
+    axes.set_ylabel(f"difference in {what}")
+    axes.set_title(f"{names[1]} less {names[0]}: {middle[-1]:+.4g}, {leads[-1][1].verdict}")
     axes.legend(**_BESIDE)
 
 

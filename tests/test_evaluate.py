@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -214,7 +215,7 @@ def test_the_command_compares_draws_and_traces(turning: Path, tmp_path: Path) ->
     assert "theirs: features.b:" in done.stdout
     assert "worse: accuracy -" in done.stdout
     assert "over 1,500 events of both" in done.stdout
-    assert "theirs against ours: worse, -" in plot.read_text()
+    assert re.search(r"theirs less ours: -\d+\.\d+, worse", plot.read_text().replace("\u2212", "-"))
     assert pq.read_metadata(trace).num_rows == 1500
     for option, name in (("--plot", "plot.pdf"), ("--trace", "trace.csv")):
         done = run(str(ours), "--input", str(turning), option, str(tmp_path / name))

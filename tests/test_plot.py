@@ -54,7 +54,7 @@ def test_a_comparison_shows_both_tasks_and_the_lead_with_its_band(tmp_path: Path
     draw(parse(TASK, "t"), points, path, names=("a$b$", "<&>"), alarms=[("adwin", 3)])
     shown = words(path.read_bytes())
     assert {"a$b$  0.5", "&lt;&amp;&gt;  0.6"} <= shown
-    assert {"&lt;&amp;&gt; against a$b$: better, +10", "accuracy gained, points"} <= shown
+    assert {"&lt;&amp;&gt; less a$b$: +10, better", "difference in accuracy, points"} <= shown
     assert {"95% confidence, at all times together", "mean of the pairs so far"} <= shown
     assert "drift alarms" not in shown
 

@@ -101,25 +101,29 @@ def evaluate(
 ) -> None:
     """Say how well a stream would be learned: test-then-train over a file, beside baselines.
 
-    --compare says which of two tasks learns the file better. Each row is scored by both; what one
-    of them refuses is left out, and counted. The verdict is a confidence sequence: it holds with
-    95 % confidence at every row at once, so you may look early, look often, and stop when you
-    like. The gain is in accuracy or, for numbers, in absolute error (there it holds in the limit
-    of many rows).
+    --compare says which of two tasks learns the file better. Both see each row;
+    what only one of them scores is left out, and counted. The difference, in
+    accuracy or in absolute error, has bounds that hold with 95 % confidence at
+    every row at once: look early, look often, stop when you like. (For numbers
+    they hold in the limit of many rows; of few they say nothing.)
 
-    --plot draws accuracy, or the mean absolute error, in a fading window over the rows, with the
-    baselines beside it, each drift alarm, and what the members of the pool weigh; of a comparison
-    both tasks, and the gain with its band. HTML needs no network.
+    --plot draws accuracy, or the mean absolute error, in a fading window, with
+    its baselines, each drift alarm, and what the members of the pool weigh; with
+    --compare both tasks, and the difference between its bounds. HTML needs no
+    network.
 
-    --trace writes a line for each row of the file: offset, id, time, prediction, probabilities (or
-    low and high), label, whether that scored, and the code if the row was refused. The file appears
+    --trace writes a line for each row of the file: offset, id, time, prediction,
+    probabilities (or low and high), label, whether the label was scored, whose
+    prediction it answers, and the code if the row was refused. The file appears
     whole, at the end, or not at all.
 
         headrace evaluate --input power.csv --target price
 
-        headrace evaluate power.toml -i power.csv --plot power.html --trace power.parquet
+        headrace evaluate power.toml -i power.csv --plot power.html
 
-        headrace evaluate power.toml -i power.csv --compare wider.toml --plot wider.png
+        headrace evaluate power.toml -i power.csv --compare wider.toml --json
+
+        headrace evaluate power.toml -i power.csv --trace power.parquet
     """
     if input is None:
         raise UsageError("--input: missing; name a CSV, Parquet or JSON-lines file")
