@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 import tomllib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.confidence import Gains, add, asymptotic, bounded
 from model.memory import WAYS
 from stream import fingerprint
 from stream.errors import UsageError
 from stream.events import Records
-from stream.normalize import Normalizer, Rows
+from stream.normalize import LARGEST, Normalizer, Rows
 from stream.rebuild import pieces
 from stream.task import Task, validate
 from stream.trainer import Learned, Pending, Trainer
 
 Verdict = Literal["better", "worse", "no difference shown"]
-CONFIDENCE = 0.95
-_PLOTS = (".png", ".svg", ".html")
-_ZETA = 3.1055472779775815  # Riemann's zeta at 1.4
 
 
 def changed_task(task: Task, settings: Sequence[str]) -> Task:
@@ -74,50 +70,13 @@ def _put(table: dict[str, Any], place: dict[str, Any], value: Any, setting: str)
     _put(inner, rest, value, setting)
 
 
-class Sequential:
-    """Bound the mean of values in [-1, 1] at all times at once: look as often as you like.
+class Scored(NamedTuple):
+    """Hold the labels of a batch that scored a prediction, in order."""
 
-    The empirical-Bernstein confidence sequence of Howard, Ramdas, McAuliffe & Sekhon (2021),
-    "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of Statistics 49,
-    theorem 4, with the stitched boundary of their theorem 1 (eta = 2, s = 1.4, m = 10). What it
-    bounds is the average of the values' expectations, each given all before it: they may depend
-    on each other and drift. That it ever misses has a probability of 5 % at most.
-    """
-
-    def __init__(self) -> None:
-        self.events = 0
-        self._total = self._spread = 0.0
-
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Take values in, in order; how they are cut into calls changes nothing."""
-        if not len(values):
-            return
-        before = self._total + np.concatenate([[0.0], np.cumsum(values[:-1])])
-        count = self.events + np.arange(len(values))
-        self._spread += float(((values - before / np.maximum(count, 1)) ** 2).sum())
-        self._total += float(values.sum())
-        self.events += len(values)
-
-    @property
-    def mean(self) -> float:
-        """Give the mean of the values; 0 without any."""
-        return self._total / max(self.events, 1)
-
-    def interval(self) -> tuple[float, float]:
-        """Give the lowest and the highest mean that the values allow."""
-        scale, alpha, least = 2.0, (1 - CONFIDENCE) / 2, 10.0
-        spread = max(self._spread, least)
-        rarity = 1.4 * math.log(math.log2(spread / least) + 1) + math.log(_ZETA / alpha)
-        first, second = (2**0.25 + 2**-0.25) / math.sqrt(2), (math.sqrt(2) + 1) / 2
-        linear = second * scale * rarity
-        bound = math.sqrt(first**2 * spread * rarity + linear**2) + linear
-        width = bound / max(self.events, 1)
-        return max(self.mean - width, -1.0), min(self.mean + width, 1.0)
-
-    def verdict(self) -> Verdict:
-        """Say whether the mean is above or below 0 beyond doubt."""
-        low, high = self.interval()
-        return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    line: NDArray[np.int64]  # [m]  of the batch, where the label stands
+    place: NDArray[np.int64]  # [m]  of that event, as one number
+    answered: NDArray[np.int64]  # [m]  place of the event that the prediction was made about
+    error: NDArray[np.float64]  # [m]  of a class 0 or 1, of a number the distance to the label
 
 
 class Errors:
@@ -130,31 +89,30 @@ class Errors:
     def __init__(self, task: Task) -> None:
         self._classes, self._horizon = bool(task.target.classes), task.target.horizon
         self._sets = -(-task.lags.entities // WAYS)
-        self._open: dict[int, dict[int, deque[float]]] = {}  # by set and key, stalest first
+        self._open: dict[int, dict[int, deque[tuple[int, float]]]] = {}  # by set, stalest first
 
-    def of(self, learned: Learned) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Give the place of each event that was scored, as one number, and its error.
-
-        The error of a class is 0 or 1, that of a number the distance to the label.
-        """
+    def of(self, learned: Learned) -> Scored:
+        """Give the events of the next batch whose label scored something, and the errors."""
         rows, published = learned.rows, learned.published
         said = (published.argmax(1) if self._classes else published[:, 0]).astype(np.float64)
+        place = (np.array(rows.partition, np.int64) << 48) + np.array(rows.offset, np.int64)
+        answered, scored = place, ~np.isnan(rows.label)
         if self._horizon:
-            said = self._due(rows, said)
-        scored = ~np.isnan(rows.label)
-        if self._horizon:
-            scored &= ~np.isnan(said)
-        places = (np.array(rows.partition, np.int64) << 48) + np.array(rows.offset, np.int64)
+            answered, said = self._due(rows, place, said)
+            scored &= answered >= 0
         miss = np.abs(rows.label[scored] - said[scored])
-        errors = (miss > 0).astype(np.float64) if self._classes else np.nan_to_num(miss, nan=np.inf)
-        return places[scored], errors
+        error = (miss > 0).astype(np.float64) if self._classes else np.fmin(miss, LARGEST)
+        return Scored(np.flatnonzero(scored), place[scored], answered[scored], error)
 
-    def _due(self, rows: Rows, said: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give what was said about each event before it came; NaN where nothing was."""
-        due = np.full(len(said), np.nan)
-        places, keys = rows.entity.T.tolist()
-        for at, (place, key, now) in enumerate(zip(places, keys, said.tolist(), strict=True)):
-            known = self._open.setdefault(place % self._sets, {})
+    def _due(
+        self, rows: Rows, places: NDArray[np.int64], said: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Give where and what was said about each event before it came; -1 where nothing was."""
+        answered, due = np.full(len(said), -1), np.full(len(said), np.nan)
+        entities = rows.entity.T.tolist()
+        lines = zip(*entities, places.tolist(), said.tolist(), strict=True)
+        for at, (group, key, place, value) in enumerate(lines):
+            known = self._open.setdefault(group % self._sets, {})
             ring = known.pop(key, None)
             if ring is None:
                 ring = deque(maxlen=self._horizon)
@@ -162,32 +120,36 @@ class Errors:
                     del known[next(iter(known))]
             known[key] = ring
             if len(ring) == self._horizon:
-                due[at] = ring[0]
-            ring.append(now)
-        return due
+                answered[at], due[at] = ring[0]
+            ring.append((place, value))
+        return answered, due
 
 
 class Rival:
-    """Learn the raw events of a replay with another task, and pair each error of the two.
+    """Learn the same raw events with another task, and pair each error of the two.
 
-    For each event that both scored, the gain is +1, 0 or -1: whether the rival was right where
-    the other was wrong, or nearer to the number.
+    The gain of an event that both scored is the error of the task as it was, less the rival's.
 
     Args:
         task: as it was.
-        changed: the rival's.
+        other: the rival's.
         on_learned: called with each batch that the rival learned.
     """
 
     def __init__(
-        self, task: Task, changed: Task, capacity: int, on_learned: Callable[[Learned], None]
+        self,
+        task: Task,
+        other: Task,
+        capacity: int,
+        on_learned: Callable[[Learned], None] = lambda learned: None,
     ) -> None:
-        self.trainer = Trainer(changed, capacity)
-        self.gain = Sequential()
-        self._normalizer, self._on_learned = Normalizer(changed), on_learned
+        self.trainer = Trainer(other, capacity)
+        self.gains, self.alone = Gains(), 0
+        self._bound = bounded if task.target.classes else asymptotic
+        self._normalizer, self._on_learned = Normalizer(other), on_learned
         self._working: list[Pending] = []
-        self._sides = (Errors(task), Errors(changed))
-        self._found: tuple[list[Any], list[Any]] = ([], [])
+        self._sides = (Errors(task), Errors(other))
+        self._found: tuple[list[Scored], list[Scored]] = ([], [])
 
     def take(self, records: Records) -> None:
         """Learn raw records; `other` must have told of all that was read before the last ones."""
@@ -207,6 +169,13 @@ class Rival:
         self._collect()
         self._pair()
 
+    def lead(self) -> Lead:
+        """Say how far the rival is ahead, after all that is paired."""
+        known = Gains(*map(float, self.gains))  # of one type: else XLA compiles the bound again
+        ends = map(float, self._bound(known))
+        low, high = (None if math.isinf(end) else end for end in ends)
+        return Lead(self.gains.events, known.total / max(known.events, 1.0), low, high)
+
     def _collect(self) -> None:
         working, self._working = self._working, []
         for each in working:
@@ -215,28 +184,54 @@ class Rival:
             self._on_learned(learned)
 
     def _pair(self) -> None:
-        """Compare the events that both scored; an event that one of them refused is left out."""
-        if all(self._found):
-            (first, was), (second, would) = (
-                (np.concatenate(column) for column in zip(*side, strict=True))
-                for side in self._found
+        """Compare the events that both scored; those that one alone did are counted."""
+        found, self._found = self._found, ([], [])
+        (first, was), (second, would) = (
+            (
+                np.concatenate([_NO_PLACES, *(each.place for each in side)]),
+                np.concatenate([_NO_ERRORS, *(each.error for each in side)]),
             )
-            if not np.array_equal(first, second):
-                _, at, other = np.intersect1d(first, second, return_indices=True)
-                in_order = np.argsort(at)
-                was, would = was[at[in_order]], would[other[in_order]]
-            self.gain.add((was > would).astype(np.float64) - (was < would))
-        self._found = ([], [])
+            for side in found
+        )
+        if not np.array_equal(first, second):
+            _, at, other = np.intersect1d(first, second, return_indices=True)
+            self.alone += len(first) + len(second) - 2 * len(at)
+            was, would = was[at], would[other]
+        self.gains = add(self.gains, was - would)
+
+
+_NO_PLACES, _NO_ERRORS = np.empty(0, np.int64), np.empty(0, np.float64)
+
+
+class Lead(NamedTuple):
+    """Say how far a rival is ahead: the mean gain of the pairs so far, and what bounds it.
+
+    `low` and `high` are a confidence sequence, see `model.confidence`: `bounded` for classes,
+    `asymptotic` for numbers. None is no bound.
+    """
+
+    pairs: int
+    gain: float
+    low: float | None
+    high: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Say whether the rival is ahead or behind beyond doubt."""
+        if self.low is not None and self.low > 0:
+            return "better"
+        return "worse" if self.high is not None and self.high < 0 else "no difference shown"
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Say what another task would have made of the same events.
 
-    `gain` is, of a classification, the difference in accuracy over the events that both scored;
-    of a regression the share of events where the rival was nearer, less where it was farther (a
-    sign test, since errors have no bound). `low` and `high` hold at any time of looking, with
-    95 % confidence. `differences` are the metrics of the changed task less those as it was.
+    `gain` is what the other task gained over the pairs, the events that both scored: accuracy, or
+    of a regression absolute error that it avoided. `low` and `high` bound it at any time of
+    looking, with 95 % confidence (None: no bound yet). `alone` counts the events that only one of
+    the two scored: those the other refused. `differences` are the metrics of the other task less
+    those as it was, each over all that it scored.
     """
 
     changes: list[str]
@@ -244,97 +239,32 @@ class Comparison:
     baselines: dict[str, Any]
     differences: dict[str, dict[str, float | None]]
     pairs: int
+    alone: int
     gain: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     verdict: Verdict
 
 
-def compare(task: Task, changed: Task, report: dict[str, Any], rival: Rival) -> Comparison:
+def compare(task: Task, other: Task, report: dict[str, Any], rival: Rival) -> Comparison:
     """Sum up, after `rival.finish()`; `report` holds the metrics of the task as it was."""
-    other = rival.trainer.report()
-    low, high = rival.gain.interval()
+    would, lead = rival.trainer.report(), rival.lead()
     return Comparison(
         changes=fingerprint.differences(
-            fingerprint.settings_of(task), fingerprint.settings_of(changed)
+            fingerprint.settings_of(task), fingerprint.settings_of(other)
         ),
-        metrics={span: other[span] for span in ("all", "window")},
-        baselines=other["baselines"],
+        metrics={span: would[span] for span in ("all", "window")},
+        baselines=would["baselines"],
         differences={
             span: {
                 name: None if value is None or before is None else value - before
-                for name, value in other[span].items()
+                for name, value in would[span].items()
                 if name != "events"
-                for before in [report[span][name]]
+                for before in [report[span].get(name)]
             }
             for span in ("all", "window")
         },
-        pairs=rival.gain.events,
-        gain=rival.gain.mean,
-        low=low,
-        high=high,
-        verdict=rival.gain.verdict(),
+        alone=rival.alone,
+        verdict=lead.verdict,
+        **lead._asdict(),
     )
-
-
-class Point(NamedTuple):
-    """Hold the metrics after so many events, as it was and with the changed task."""
-
-    events: int
-    report: dict[str, Any]
-    other: dict[str, Any] | None
-
-
-def check_plot(path: Path) -> None:
-    """Make sure that a plot can be drawn to a file, before hours are spent for it.
-
-    Raises:
-        UsageError: matplotlib is not installed, or it is no .png, .svg or .html.
-    """
-    if path.suffix not in _PLOTS:
-        raise UsageError(f"--plot {path}: expected a name that ends with {', '.join(_PLOTS)}")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"--plot {path}: there is no directory {path.absolute().parent}")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise UsageError("--plot needs matplotlib: pip install headrace[plot]") from error
-
-
-def draw(task: Task, points: Sequence[Point], path: Path) -> None:
-    """Draw accuracy, or the mean absolute error, in the fading window over the events."""
-    from matplotlib.figure import Figure
-
-    metric = "accuracy" if task.target.classes else "mae"
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    axes = figure.subplots()
-    lines: dict[str, list[Any]] = {"as it was": [p.report["window"] for p in points]}
-    if any(p.other for p in points):
-        lines["changed"] = [p.other["window"] if p.other else {} for p in points]
-    for name in points[-1].report["baselines"]:
-        lines[name.replace("_", " ")] = [p.report["baselines"][name]["window"] for p in points]
-    highest = 0.0
-    for name, scores in lines.items():
-        ours = name in ("as it was", "changed")
-        values = [math.nan if (v := s.get(metric)) is None else v for s in scores]
-        style = "-" if ours else ":"
-        axes.plot([p.events for p in points], values, style, label=name, linewidth=1.3)
-        if ours:
-            highest = max([highest, *(value for value in values if value > 0)])
-    if metric == "mae" and highest:  # a baseline far off must not flatten what matters
-        axes.set_ylim(0, 1.5 * highest)
-    axes.set_xlabel("events")
-    axes.set_ylabel("accuracy" if metric == "accuracy" else "mean absolute error")
-    axes.set_title(f"{task.name}: fading window of {task.spec.window:,} events", fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png" if path.suffix == ".png" else "svg", dpi=150)
-    data = drawn.getvalue()
-    if path.suffix == ".html":
-        svg = data[data.index(b"<svg") :]
-        data = b"<!doctype html><meta charset=utf-8><title>%s</title>%s" % (
-            task.name.encode(),
-            svg,
-        )
-    path.write_bytes(data)

@@ -7,16 +7,19 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from stream import files
+from stream.compare import Comparison, Rival, compare
 from stream.errors import UsageError
-from stream.events import DriftAlarm, Records, pointer
+from stream.events import DeadLetter, DriftAlarm, Records, pointer
 from stream.normalize import Normalizer
+from stream.plot import Curve, Point, measure
 from stream.task import Number, Task, Text
+from stream.trace import Trace, tracing
 from stream.trainer import Pending, Trainer
 
 BATCH = 4096
@@ -34,6 +37,7 @@ class Evaluation:
     baselines: dict[str, Any]
     drifts: list[dict[str, Any]]
     codes: dict[str, int]
+    comparison: Comparison | None
 
     def as_json(self) -> dict[str, Any]:
         """Give what `--json` prints."""
@@ -49,6 +53,7 @@ class Evaluation:
             "baselines": self.baselines,
             "drifts": self.drifts,
             "reject_codes": self.codes,
+            "comparison": asdict(self.comparison) if self.comparison else None,
         }
 
 
@@ -57,70 +62,155 @@ def evaluate(
     path: Path,
     *,
     limit: int | None = None,
+    other: Task | None = None,
+    trace: Path | None = None,
+    curve: Curve | None = None,
     on_progress: Callable[[int, Callable[[], dict[str, Any]]], None] = lambda events, report: None,
 ) -> Evaluation:
     """Predict, score and learn each row of a file, in file order.
 
     Args:
         limit: rows to read at most.
+        other: learn the same rows with this task too, and compare row by row.
+        trace: write every prediction of `task` to this Parquet file.
+        curve: takes the metrics down along the way; each point costs a wait.
         on_progress: called after each batch with the events so far, and a function that waits for
             the batch and gives the metrics.
 
     Raises:
-        UsageError: the file cannot be read, or lacks a column that the task needs.
+        UsageError: the file cannot be read, or lacks a column that a task needs; the two tasks
+            predict different things; the trace cannot be written.
     """
-    normalizer = Normalizer(task)
-    trainer = Trainer(task, BATCH)
-    started = time.perf_counter()
-    codes: dict[str, int] = {}
-    drifts: list[DriftAlarm] = []
-    events = 0
-    pending: Pending | None = None
-    for records in _batches(task, path, limit):
-        rows, refused = normalizer.normalize(records)
-        rows, repeated = trainer.admit(rows, records.topic)
-        for letter in (*refused, *repeated):
-            codes[letter.code] = codes.get(letter.code, 0) + 1
-        submitted = trainer.submit(rows) if rows.id else None
-        if pending:
-            drifts += trainer.collect(pending).alarms
-        pending = submitted
-        events += len(records.values)
-        on_progress(events, trainer.report)
-    if pending:
-        drifts += trainer.collect(pending).alarms
-    report = trainer.report()
-    return Evaluation(
-        events=events,
-        learned=trainer.learned,
-        rejected=sum(codes.values()),
-        seconds=time.perf_counter() - started,
-        metrics={scope: report[scope] for scope in ("all", "window")},
-        baselines=report["baselines"],
-        drifts=[
-            {"at": alarm.offset, "detector": alarm.detector}
-            | {"before": alarm.before, "after": alarm.after}
-            for alarm in drifts
-        ],
-        codes=codes,
-    )
+    if other:
+        check_rival(task, other)
+    with tracing(task, trace) as book:
+        run = _Run(task, path, limit, other, book)
+        while run.step(curve.stride if curve else BATCH):
+            if curve and run.events % curve.stride == 0:
+                curve.add(run.point())
+            on_progress(run.events, run.trainer.report)
+        run.settle()
+    if curve:
+        curve.add(run.point())
+    return run.evaluation()
 
 
-def _batches(task: Task, path: Path, limit: int | None) -> Iterator[Records]:
-    """Cut the file's rows into records as a topic would give them; the offset is the row."""
-    rows = islice(_with_ids(task, path), limit)
-    first = 0
-    while values := list(islice(rows, BATCH)):
-        count = len(values)
-        yield Records(
-            topic=str(path),
-            values=list(values),
-            keys=[None] * count,
-            partitions=[0] * count,
-            offsets=list(range(first, first + count)),
-            timestamps_ms=[0] * count,
+def check_rival(task: Task, other: Task) -> None:
+    """Make sure that two tasks predict the same thing.
+
+    Raises:
+        UsageError: they do not.
+    """
+    for key in ("field", "kind"):
+        ours, theirs = getattr(task.target, key), getattr(other.target, key)
+        if ours != theirs:
+            raise UsageError(
+                f"--compare: target.{key} is {theirs!r} there and {ours!r} here; "
+                "only tasks that predict the same can be compared"
+            )
+
+
+class _Run:
+    """Learn a file batch by batch; XLA works on one while the next is read."""
+
+    def __init__(
+        self, task: Task, path: Path, limit: int | None, other: Task | None, book: Trace | None
+    ) -> None:
+        self._task, self._other, self._book = task, other, book
+        self._rows = _Rows(task, path, limit)
+        self._normalizer = Normalizer(task)
+        self.trainer = Trainer(task, BATCH)
+        self._rival = Rival(task, other, BATCH) if other else None
+        self._other_rows = _Rows(other, path, limit) if other else None
+        self._working: tuple[list[int], list[DeadLetter], Pending | None] | None = None
+        self._codes: dict[str, int] = {}
+        self._drifts: list[DriftAlarm] = []
+        self.events = 0
+        self._started = time.perf_counter()
+
+    def step(self, count: int) -> bool:
+        """Take the next rows, `count` and BATCH at most; say whether there were any."""
+        records = self._rows.take(min(count, BATCH))
+        if not records.values:
+            return False
+        if self._rival and self._other_rows:
+            self._rival.take(self._other_rows.take(len(records.values)))
+        rows, refused = self._normalizer.normalize(records)
+        rows, repeated = self.trainer.admit(rows, records.topic)
+        letters = [*refused, *repeated]
+        for letter in letters:
+            self._codes[letter.code] = self._codes.get(letter.code, 0) + 1
+        pending = self.trainer.submit(rows) if rows.id else None
+        self._collect()
+        self._working = records.offsets, letters, pending
+        self.events += len(records.values)
+        return True
+
+    def settle(self) -> None:
+        """Wait for all that was taken; then both tasks stand at the same row."""
+        self._collect()
+        if self._rival:
+            self._rival.finish()
+
+    def point(self) -> Point:
+        """Measure where learning stands."""
+        self.settle()
+        return measure(self.events, self.trainer, self._rival)
+
+    def evaluation(self) -> Evaluation:
+        """Sum up."""
+        report = self.trainer.report()
+        return Evaluation(
+            events=self.events,
+            learned=self.trainer.learned,
+            rejected=sum(self._codes.values()),
+            seconds=time.perf_counter() - self._started,
+            metrics={scope: report[scope] for scope in ("all", "window")},
+            baselines=report["baselines"],
+            drifts=[
+                {"at": alarm.offset, "detector": alarm.detector}
+                | {"before": alarm.before, "after": alarm.after}
+                for alarm in self._drifts
+            ],
+            codes=self._codes,
+            comparison=compare(self._task, self._other, report, self._rival)
+            if self._other and self._rival
+            else None,
         )
-        first += count
+
+    def _collect(self) -> None:
+        if self._working is None:
+            return
+        (offsets, letters, pending), self._working = self._working, None
+        learned = self.trainer.collect(pending) if pending else None
+        if learned:
+            self._drifts += learned.alarms
+            if self._rival:
+                self._rival.other(learned)
+        if self._book:
+            said = self.trainer.predictions(learned) if learned else []
+            self._book.add(offsets, letters, learned, said)
+
+
+class _Rows:
+    """Cut a file's rows into records as a topic would give them; the offset is the row."""
+
+    def __init__(self, task: Task, path: Path, limit: int | None) -> None:
+        self._topic, self._next = str(path), 0
+        self._rows = islice(_with_ids(task, path), limit)
+
+    def take(self, count: int) -> Records:
+        """Give the next `count` rows, or what is left."""
+        values: list[bytes | None] = list(islice(self._rows, count))
+        first, self._next = self._next, self._next + len(values)
+        return Records(
+            topic=self._topic,
+            values=values,
+            keys=[None] * len(values),
+            partitions=[0] * len(values),
+            offsets=list(range(first, self._next)),
+            timestamps_ms=[0] * len(values),
+        )
 
 
 def _with_ids(task: Task, path: Path) -> Iterator[bytes]:

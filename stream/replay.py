@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from stream import fingerprint, ledger, recovery
 from stream.archive import ArchiveHistory
 from stream.checkpoint import Manifest
-from stream.compare import Comparison, Point, Rival, compare
+from stream.compare import Comparison, Rival, compare
 from stream.errors import AuditError
 from stream.events import Records
 from stream.history import History, Range, TopicHistory
@@ -20,12 +20,12 @@ from stream.ledger import Entry
 from stream.moment import Moment, Span, survey
 from stream.normalize import Normalizer
 from stream.outlet import Outlet, check_name, make_empty
+from stream.plot import Point, measure
 from stream.rebuild import Counts, Rebuild, pieces
 from stream.task import Task
 from stream.trainer import Learned, Trainer, digest
 
 CAPACITY = 4096
-POINTS = 200  # enough for a curve that is looked at
 
 
 @dataclass(frozen=True)
@@ -314,8 +314,8 @@ class _Again:
 
     def _mark(self) -> None:
         """Add a point to the curve."""
-        other = self._rival.trainer.report() if self._rival else None
-        self._curve.append(Point(self._read, self.trainer.report(), other))
+        self._settle()
+        self._curve.append(measure(self._read, self.trainer, self._rival))
 
     def _on_learned(self, learned: Learned) -> None:
         self._events += len(learned.rows.id)

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
-from poison import TASK
 
-from stream import compare, outlet
-from stream.compare import Errors, Sequential
+from stream import outlet
+from stream.compare import Errors
 from stream.errors import AuditError, UsageError
 from stream.events import Records
 from stream.ledger import Consumed, Entry, Opening, Record, seal
@@ -40,22 +38,6 @@ def test_a_record_that_was_changed_is_told() -> None:
         span.add(Entry(2, forged))
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "html"])
-def test_a_plot_shows_both_and_the_baselines(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"curve.{suffix}"
-    report = {"window": {"accuracy": 0.5}, "baselines": {"no_change": {"window": {}}}}
-    points = [compare.Point(n, report, report) for n in range(5)]
-    compare.check_plot(path)
-    compare.draw(parse(TASK, "t"), points, path)
-    data = path.read_bytes()
-    starts = {"png": b"\x89PNG", "svg": b"<?xml", "html": b"<!doctype html>"}
-    assert data.startswith(starts[suffix])
-    if suffix == "html":
-        assert b"<!-- no change -->" in data
-    with pytest.raises(UsageError, match=r"\.png, \.svg, \.html"):
-        compare.check_plot(tmp_path / "curve.gif")
-
-
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
@@ -75,40 +57,6 @@ def test_a_moment_is_a_record_an_event_or_a_time(text: str, moment: Moment) -> N
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected a time such as"):
         parse_moment(text)
-
-
-def test_the_interval_holds_at_all_times_and_narrows() -> None:
-    rng = np.random.default_rng(7)
-    missed, streams, steps = 0, 300, 1500
-    for _ in range(streams):
-        worse = rng.uniform(0, 0.4) + 0.2 * np.sin(np.arange(steps) / rng.uniform(50, 500))
-        better, even = np.clip(worse, 0, 1) / 2, 0.5
-        chances = np.stack([better, np.full(steps, even / 2), np.full(steps, 0)], 1)
-        chances[:, 2] = 1 - chances.sum(1)
-        drawn = rng.random(steps)[:, None] < chances.cumsum(1)
-        values = np.where(drawn[:, 0], 1.0, np.where(drawn[:, 1], -1.0, 0.0))
-        means = (chances[:, 0] - chances[:, 1]).cumsum() / np.arange(1, steps + 1)
-        sequence, out = Sequential(), False
-        for at in range(0, steps, 5):
-            sequence.add(values[at : at + 5])
-            low, high = sequence.interval()
-            out |= not low <= means[at + 4] <= high
-        missed += out
-    assert missed / streams <= 0.05
-    shown = Sequential()
-    shown.add(np.where(rng.random(4000) < 0.05, 1.0, 0.0))
-    assert shown.verdict() == "better"
-    low, high = shown.interval()
-    assert high - low < 0.06
-
-
-def test_the_interval_does_not_depend_on_how_values_are_cut() -> None:
-    values = np.random.default_rng(1).integers(-1, 2, 500).astype(np.float64)
-    whole, parts = Sequential(), Sequential()
-    whole.add(values)
-    for part in np.split(values, [1, 1, 17, 300]):
-        parts.add(part)
-    assert parts.interval() == pytest.approx(whole.interval())
 
 
 @pytest.mark.parametrize("kind", ["classify", "regress"])
@@ -142,11 +90,16 @@ def test_errors_are_those_that_the_model_is_scored_by(kind: str, horizon: int) -
         found.append(
             errors.of(Learned(part, learned.published[first:last], learned.step[first:last], []))
         )
-    values = np.concatenate([error for _, error in found])
+    values = np.concatenate([scored.error for scored in found])
     report = trainer.report()["all"]
     assert len(values) == report["events"] > 200
     said = 1 - report["accuracy"] if kind == "classify" else report["mae"]
     assert values.mean() == pytest.approx(said, rel=1e-5)
+    entities = dict(zip(rows.offset, map(tuple, rows.entity.tolist()), strict=True))
+    for scored in found:
+        for place, answered in zip(scored.place.tolist(), scored.answered.tolist(), strict=True):
+            between = [entities[at] for at in range(answered, place)]
+            assert between.count(entities[place]) == horizon
 
 
 def test_predictions_go_as_far_apart_as_their_events(monkeypatch: pytest.MonkeyPatch) -> None:

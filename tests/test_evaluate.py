@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from model.confidence import Gains, bounded
 from stream.errors import UsageError
 from stream.evaluate import evaluate
 from stream.infer import describe, infer, infer_file, to_toml
-from stream.task import parse
+from stream.plot import Curve
+from stream.task import Task, parse, validate
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +100,124 @@ def test_a_file_without_a_column_of_the_task_is_refused(turning: Path, tmp_path:
     other.write_text("a,y\n1,up\n")
     with pytest.raises(UsageError, match=r"no column 'when'|no column 'b' for features\.b"):
         evaluate(task, other)
+
+
+SMALL = {"hidden": [8], "learning_rate": 0.01, "neighbours": 0}
+
+
+def small(task: Task, **changes: Any) -> Task:
+    """Give a task with a small model, and some of its tables changed."""
+    table = task.model_dump(mode="json", exclude_unset=True) | {"model": SMALL}
+    return validate(table | changes, "small")
+
+
+def recomputed(file: Path, tasks: tuple[Task, Task], place: Path) -> tuple[float, int, int]:
+    """Pair two traces by hand: the mean gain, the pairs, and the rows that one alone scored."""
+    lines = []
+    for number, task in enumerate(tasks):
+        evaluate(task, file, trace=place / f"{number}.parquet")
+        lines.append(pq.read_table(place / f"{number}.parquet").to_pylist())
+    gains, alone = [], 0
+    for first, second in zip(*lines, strict=True):
+        alone += first["scored"] != second["scored"]
+        if first["scored"] and second["scored"]:
+            wrong = [line["prediction"] != line["label"] for line in (first, second)]
+            gains.append(wrong[0] - wrong[1])
+    return float(np.mean(gains)), len(gains), alone
+
+
+def test_two_tasks_are_compared_row_by_row(turning: Path, tmp_path: Path) -> None:
+    """The rival lacks the column with the broken cell, and reads its ids from another one."""
+    task = small(infer_file(turning, "y", drop=["note", "color", "when"]))
+    features = {"b": {"kind": "number"}, "note": {"kind": "text", "max_tokens": 8}}
+    other = small(task, features=features, input={"topic": "e", "id": "when"})
+    found = evaluate(task, turning, other=other)
+    again, alone = evaluate(other, turning), found.comparison
+    assert alone is not None
+    assert found.metrics == evaluate(task, turning).metrics
+    assert (alone.metrics, alone.baselines) == (again.metrics, again.baselines)
+    assert (alone.gain, alone.pairs, alone.alone) == recomputed(turning, (task, other), tmp_path)
+    assert alone.alone == 1
+    low, high = map(float, bounded(Gains(alone.pairs, alone.gain * alone.pairs, 0.0)))
+    assert alone.low is not None and alone.high is not None
+    assert alone.high - alone.low > high - low
+    assert alone.low < alone.gain < alone.high < 0
+    assert alone.verdict == "worse"
+    said = json.loads(json.dumps(found.as_json()))["comparison"]
+    assert said["verdict"] == "worse"
+    assert "features.a" in {change.partition(":")[0] for change in said["changes"]}
+
+
+def test_a_curve_changes_nothing_and_ends_where_the_run_does(turning: Path) -> None:
+    task = small(infer_file(turning, "y", drop=["note", "color"]))
+    other = small(task, drift={"detectors": []})
+    curve = Curve()
+    found = evaluate(task, turning, other=other, curve=curve)
+    whole = evaluate(task, turning)
+    assert (found.metrics, found.drifts) == (whole.metrics, whole.drifts)
+    assert [point.events for point in curve.points] == [*range(64, 6000, 64), 6000]
+    last = curve.points[-1]
+    assert last.report["all"] == whole.metrics["all"]
+    assert last.lead is not None
+    assert (last.lead.pairs, last.lead.gain, last.lead.verdict) == (5999, 0, "no difference shown")
+    pairs = [point.lead.pairs for point in curve.points if point.lead]
+    assert pairs[:3] == [64, 128, 192]
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"field": "a", "kind": "regress"}, "target.field is 'a' there and 'y' here"),
+        ({"field": "y", "kind": "regress"}, "target.kind is 'regress' there and 'classify' here"),
+    ],
+)
+def test_tasks_that_predict_different_things_are_not_compared(
+    turning: Path, target: dict[str, str], words: str
+) -> None:
+    task = infer_file(turning, "y", drop=["note"])
+    with pytest.raises(UsageError, match=words):
+        evaluate(task, turning, other=small(task, target=target))
+
+
+def test_numbers_are_compared_by_their_absolute_errors(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    rows = tmp_path / "rows.csv"
+    values = rng.normal(size=(3000, 2)).round(3)
+    rows.write_text("a,b,y\n" + "".join(f"{a},{b},{100 * a + 20 * b}\n" for a, b in values))
+    task = small(infer_file(rows, "y", kind="regress", drop=["b"]))
+    other = small(task, features={"a": {"kind": "number"}, "b": {"kind": "number"}})
+    found = evaluate(task, rows, other=other).comparison
+    assert found is not None
+    gain = -(found.differences["all"]["mae"] or 0)
+    assert found.gain == pytest.approx(gain, rel=1e-4)
+    assert found.low is not None and found.high is not None
+    assert 0 < found.low < found.gain < found.high
+    assert found.verdict == "better"
+    few = evaluate(task, rows, other=other, limit=50).comparison
+    assert few is not None
+    assert (few.low, few.high, few.verdict) == (None, None, "no difference shown")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stream.cli", "evaluate", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def test_the_command_compares_draws_and_traces(turning: Path, tmp_path: Path) -> None:
+    task = small(infer_file(turning, "y", drop=["note", "color"]))
+    ours, theirs = tmp_path / "ours.toml", tmp_path / "theirs.toml"
+    ours.write_text(to_toml(task))
+    theirs.write_text(to_toml(small(task, features={"a": {"kind": "number"}})))
+    plot, trace = tmp_path / "plot.html", tmp_path / "trace.parquet"
+    options = ("--input", str(turning), "--limit", "1500", "--compare", str(theirs))
+    done = run(str(ours), *options, "--plot", str(plot), "--trace", str(trace))
+    assert done.returncode == 0, done.stderr
+    assert "theirs: features.b:" in done.stdout
+    assert "worse: accuracy -" in done.stdout
+    assert "over 1,500 events of both" in done.stdout
+    assert re.search(r"theirs less ours: -\d+\.\d+, worse", plot.read_text().replace("\u2212", "-"))
+    assert pq.read_metadata(trace).num_rows == 1500
+    for option, name in (("--plot", "plot.pdf"), ("--trace", "trace.csv")):
+        done = run(str(ours), "--input", str(turning), option, str(tmp_path / name))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{name}: expected a name that ends with ." in done.stderr

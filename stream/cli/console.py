@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from rich.table import Table
 
 from stream.broker import bootstrap_servers, user_data_dir
 from stream.errors import BrokerError, UsageError
+
+if TYPE_CHECKING:
+    from stream.compare import Comparison
 
 Bootstrap = Annotated[
     str | None,
@@ -185,6 +188,35 @@ def score_table(lines: dict[str, Any]) -> None:
             values = [scopes[scope].get(metric) for metric in metrics]
             table.add_row(f"{name}{words}", *map(shown, values))
     Console(highlight=False).print(table)
+
+
+def tell_comparison(
+    names: tuple[str, str],
+    metrics: dict[str, Any],
+    other: Comparison,
+    baselines: dict[str, Any] | None = None,
+) -> None:
+    """Print for a person how another task did on the same events, and how sure that is."""
+    most = 6
+    more = [f"and {len(other.changes) - most:,} more"] if len(other.changes) > most else []
+    say(f"{names[1]}: {'; '.join([*other.changes[:most], *more]) or 'the same task'}")
+    lines: dict[str, Any] = {names[0]: metrics, names[1]: other.metrics}
+    score_table(lines | {"difference": other.differences} | (baselines or {}))
+    what, scale, form = (
+        ("accuracy {} points", 100.0, "+.2f")
+        if "accuracy" in metrics["all"]
+        else ("absolute error {}", -1.0, "+.4g")  # a gain is an error that is lower
+    )
+    ends = sorted((other.low, other.high), key=lambda end: scale * (end or 0.0))
+    shift, low, high = (
+        "no bound" if value is None else format(scale * value, form)
+        for value in (other.gain, *ends)
+    )
+    alone = f" ({other.alone:,} more were scored by one alone)" if other.alone else ""
+    say(
+        f"{other.verdict}: {what.format(shift)}, between {low} and {high} with 95 % confidence, "
+        f"over {other.pairs:,} events of both{alone}"
+    )
 
 
 def shown(value: float | None) -> str:

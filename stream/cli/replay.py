@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,11 +21,11 @@ from stream.cli.console import (
     read_key,
     say,
     score_table,
+    tell_comparison,
 )
 from stream.errors import UsageError
 
 if TYPE_CHECKING:
-    from stream.compare import Comparison
     from stream.replay import Replayed
 
 Archive = Annotated[
@@ -36,6 +36,7 @@ Archive = Annotated[
     ),
 ]
 MOMENT = "OFFSET|TIME|#RECORD"
+AS_IT_WAS = ("as it was", "changed")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -97,13 +98,14 @@ def replay(
     from stream import replay as replays
     from stream.collector import look_rarely
     from stream.moment import parse_moment
+    from stream.plot import POINTS, check_plot, draw
 
     loaded = tasks.load(task)
     factor = _factor(speed)
     moments = [None if text is None else parse_moment(text) for text in (begin, until)]
     changed = compare.changed_task(loaded, settings) if settings else None
     if plot:
-        compare.check_plot(plot)
+        check_plot(plot)
     address, stop = bootstrap_of(bootstrap), Stop()
     look_rarely()
     with bar("replaying", None, quiet=as_json, unit="events") as update:
@@ -116,18 +118,18 @@ def replay(
             changed=changed,
             to_topic=to_topic,
             speed=factor,
-            points=replays.POINTS if plot else 0,
+            points=POINTS if plot else 0,
             stop=stop,
             on_progress=_shown_by(update),
         )
     if plot and found.curve:
-        compare.draw(loaded, found.curve, plot)
+        draw(loaded, found.curve, plot, names=AS_IT_WAS)
     if as_json:
         say(found.as_json())
         return
     _tell(found)
     if found.comparison:
-        _tell_comparison(found, found.comparison, classes=bool(loaded.target.classes))
+        tell_comparison(AS_IT_WAS, found.metrics, found.comparison)
 
 
 def state(
@@ -219,18 +221,3 @@ def _proof(found: Replayed) -> str:
     if found.part is not None:
         said += f"; record #{found.part:,} was learned in part, which cannot be compared"
     return said
-
-
-def _tell_comparison(found: Replayed, other: Comparison, *, classes: bool) -> None:
-    """Print for a person what the changed task would have made of it."""
-    say(f"changed: {'; '.join(other.changes) or 'nothing'}")
-    shown: dict[str, Any] = {"as it was": found.metrics, "changed": other.metrics}
-    score_table(shown | {"difference": other.differences})
-    low, high, sign = 100 * other.low, 100 * other.high, 100 * other.gain
-    what = (
-        f"accuracy {sign:+.2f} points, between {low:+.2f} and {high:+.2f}"
-        if classes
-        else f"nearer more often than farther by {sign:+.2f} points, between {low:+.2f} and "
-        f"{high:+.2f}"
-    )
-    say(f"{other.verdict}: {what} with 95 % confidence, over {other.pairs:,} events of both")

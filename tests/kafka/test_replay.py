@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from poison import POISON, TASK, good
 
+from model.confidence import Gains, add, bounded
 from stream import fingerprint
 from stream import replay as replays
 from stream.archive import archive
 from stream.cli.replay import add_to
-from stream.compare import Sequential, changed_task
+from stream.compare import changed_task
 from stream.errors import AuditError, RecoveryError, TaskError, UsageError
 from stream.events import Records
 from stream.learn import Safety, learn
@@ -381,9 +382,11 @@ def test_another_task_on_the_same_events_is_compared_fairly(
     gains = [float(hits[1][key]) - hits[0][key] for key in hits[0] if key in hits[1]]
     assert found.comparison.pairs == len(gains) > 600
     assert found.comparison.gain == pytest.approx(np.mean(gains))
-    whole = Sequential()
-    whole.add(np.array(gains))
-    assert (found.comparison.low, found.comparison.high) == pytest.approx(whole.interval())
+    alone = len(hits[0].keys() ^ hits[1].keys())
+    assert found.comparison.alone == alone
+    assert (alone > 0) == settings[0].startswith("input.exclude")
+    low, high = map(float, bounded(add(Gains(), np.array(gains))))
+    assert (found.comparison.low, found.comparison.high) == pytest.approx((low, high))
     names = {change.partition(":")[0] for change in found.comparison.changes}
     assert names == {setting.partition("=")[0] for setting in settings}
 
