@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model import embed, neighbours, persistence
+from model import embed, losses, neighbours, persistence
 from model.networks import Network, Params, Seen
 from model.spec import Spec
 
@@ -78,8 +78,11 @@ def speak(
     what each network says, but is taught alone.
     """
     embedded, direct = embed.features(spec, found, rows.ids)
-    seen = Seen(rows.inputs * sight(spec)[:, None], embedded)
-    outputs = jax.vmap(network.apply, (0, Seen(0, None)))(params, seen)
+    outputs = jax.vmap(lambda one, inputs: network.apply(one, Seen(inputs, embedded)))(
+        params, rows.inputs * sight(spec)[:, None]
+    )
+    if spec.objective == "pinball":
+        outputs, direct = outputs + losses.normal(spec), direct + losses.normal(spec)
     if not spec.ids:
         return outputs, jnp.zeros((0, *outputs.shape[1:]))
     return outputs + jax.lax.stop_gradient(direct), direct[None]
@@ -96,7 +99,7 @@ def opinions(
     """Bring what all members say into one array f32[N, K, O] of logarithms, or of goals."""
     said = jnp.concatenate([outputs, words])
     if spec.classes:
-        said = jax.nn.log_softmax(said)
+        said = losses.log_probabilities(spec, said)
     if persistence.kept(spec):
         said = jnp.concatenate([said, persistence.say(pairs, rows.last)])
     if spec.neighbours:

@@ -7,6 +7,9 @@ from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
 NetworkName = Literal["mlp"]
+Loss = Literal["cross_entropy", "bce", "mse", "huber", "pinball"]
+CLASS_LOSSES: tuple[Loss, ...] = ("cross_entropy", "bce")
+NUMBER_LOSSES: tuple[Loss, ...] = ("huber", "mse", "pinball")
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,11 @@ class Spec:
         network: what the networks of the pool are, by name.
         hidden: widths of the hidden layers.
         chunk: rows per optimizer step; 1 is exact per-event learning.
-        loss: of a regression; classes are learned by cross-entropy.
+        loss: what networks and words are taught by; None is the first of the target's kind.
         rates: learning rates of the networks in the pool, one for each and view.
         beta1, beta2: Adam's settings for the dense layers.
-        neighbours: rows of the window whose neighbours vote; 0 = no votes.
+        neighbours: rows of the window whose neighbours vote; 0 = no votes, as with the pinball
+            loss: a vote has no quantiles.
         embedding: dimensions of a hashed id's vector.
         table_bits: log2 of the rows in the table of hashed ids.
         coverage: share of labels that a regression interval should hold, in (0, 1).
@@ -53,7 +57,7 @@ class Spec:
     network: NetworkName = "mlp"
     hidden: tuple[int, ...] = (32, 32)
     chunk: int = 1
-    loss: Literal["huber", "mse"] = "huber"
+    loss: Loss | None = None
     rates: tuple[float, ...] = (1e-3, 5e-3)
     beta1: float = 0.0
     beta2: float = 0.999
@@ -69,8 +73,19 @@ class Spec:
 
     @property
     def outputs(self) -> int:
-        """Count what the network puts out: a logit per class, or one value."""
-        return self.classes or 1
+        """Count what the network puts out: a logit per class, one value, or three quantiles."""
+        return self.classes or (3 if self.objective == "pinball" else 1)
+
+    @property
+    def objective(self) -> Loss:
+        """Name the loss."""
+        return self.loss or (CLASS_LOSSES if self.classes else NUMBER_LOSSES)[0]
+
+    @property
+    def quantiles(self) -> tuple[float, float, float]:
+        """Give what the pinball loss aims at: both ends of the interval, and the median between."""
+        tail = (1.0 - self.coverage) / 2.0
+        return tail, 0.5, 1.0 - tail
 
     @property
     def published(self) -> int:

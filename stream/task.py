@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from model.spec import Detector, Spec
+from model.spec import Detector, Loss, Spec
 from stream.errors import TaskError
+from stream.fit import misfit
 
 WHERE = "Where it stands; default: the feature's name."
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
@@ -182,8 +183,8 @@ class Model(Part):
     chunk: int = Field(
         1, ge=1, le=4096, description="Events per optimizer step; 1 = exact per-event learning."
     )
-    loss: Literal["huber", "mse"] = Field(
-        "huber", description="Loss of a regression; classes are learned by cross-entropy."
+    loss: Loss | None = Field(
+        None, description="Default: cross_entropy for classify, huber for regress."
     )
     learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
         (0.001, 0.005), description="Adam's rate; several make a pool with a network for each."
@@ -241,10 +242,11 @@ class Task(Part):
         """Give the features of one kind by name, in the order of the file."""
         return {name: f for name, f in self.features.items() if isinstance(f, kind)}
 
-    @property
-    def token_slots(self) -> int:
-        """Count the token places of a row."""
-        return sum(text.max_tokens for text in self.of_kind(Text).values())
+    @model_validator(mode="after")
+    def _fits(self) -> Task:
+        if problem := misfit(self.spec):
+            raise ValueError(problem)
+        return self
 
     @property
     def spec(self) -> Spec:
@@ -267,9 +269,17 @@ class Task(Part):
             neighbours=self._neighbours(numeric, categories),
         )
 
+    @property
+    def token_slots(self) -> int:
+        """Count the token places of a row."""
+        return sum(text.max_tokens for text in self.of_kind(Text).values())
+
     def _neighbours(self, numeric: int, categories: int) -> int:
-        """Bound the window: wide rows are remembered fewer, so that each costs about the same."""
-        columns = numeric + categories
+        """Bound the window: wide rows are remembered fewer, so that each costs about the same.
+
+        Quantiles are left to the networks: a vote has none.
+        """
+        columns = 0 if self.model.loss == "pinball" else numeric + categories
         return min(self.model.neighbours, WINDOW_VALUES // columns) if columns else 0
 
     def output(self, stage: str) -> str:
@@ -322,6 +332,8 @@ def validate(table: dict[str, Any], origin: str) -> Task:
 
 def _explain(problem: Any) -> str:
     """Put one pydantic error into `key = value: what was expected`."""
+    if not problem["loc"] and problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
     kinds = {"number", "category", "text"}
     where = ".".join(str(part) for part in problem["loc"] if part not in kinds) or "task"
     if problem["type"] == "extra_forbidden":

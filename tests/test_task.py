@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,37 @@ def test_a_wrong_key_is_named_with_value_and_expectation(
     with pytest.raises(TaskError, match=line) as error:
         parse(text, "wrong.toml")
     assert all(part.startswith("wrong.toml: ") for part in str(error.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "line"),
+    [
+        ('loss = "absolute"', ("", ""), r"model\.loss = 'absolute': .*'pinball'"),
+        (
+            'loss = "mse"',
+            ("", ""),
+            r"model\.loss = 'mse': .*'classify'; expected cross_entropy or bce",
+        ),
+        (
+            'loss = "bce"',
+            ('"classify"\nclasses = ["no", "yes"]', '"regress"'),
+            r"model\.loss = 'bce': .*'regress'; expected huber or mse or pinball",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit_its_task_is_explained(
+    model: str, change: tuple[str, str], line: str
+) -> None:
+    text = re.sub(r", m(in|ax|ax_tokens) = -?\d+", "", TASK).replace(*change)
+    with pytest.raises(TaskError, match=f"^t: {line}|^t: model.network = {line}"):
+        parse(f"{text}[model]\n{model}\n", "t")
+
+
+def test_quantiles_are_left_to_the_networks() -> None:
+    text = TASK.replace('"classify"\nclasses = ["no", "yes"]', '"regress"')
+    spec = parse(f'{text}[model]\nloss = "pinball"\ncoverage = 0.8', "t").spec
+    assert spec.quantiles == pytest.approx((0.1, 0.5, 0.9))
+    assert (spec.outputs, spec.neighbours) == (3, 0)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
