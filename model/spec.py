@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
-NetworkName = Literal["mlp"]
+NetworkName = Literal["mlp", "linear", "cnn1d", "gru", "textbag", "textcnn"]
+WINDOWED: tuple[NetworkName, ...] = ("cnn1d", "gru")
+Activation = Literal["relu", "tanh", "sigmoid", "gelu"]
 Loss = Literal["cross_entropy", "bce", "mse", "huber", "pinball"]
 CLASS_LOSSES: tuple[Loss, ...] = ("cross_entropy", "bce")
 NUMBER_LOSSES: tuple[Loss, ...] = ("huber", "mse", "pinball")
@@ -20,6 +22,7 @@ class Spec:
         numeric: numeric columns of a row.
         categories: categorical columns of a row.
         tokens: token slots of a row, 0 when there is no text.
+        words: places for the words of each text in their order, for a network that reads them.
         classes: number of classes, or 0 for regression.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         label_lags: last known labels of the entity that are inputs.
@@ -29,6 +32,7 @@ class Spec:
         entities: entities remembered at a time; 0 when rows carry no entity.
         network: what the networks of the pool are, by name.
         hidden: widths of the hidden layers.
+        activation: of the hidden layers.
         chunk: rows per optimizer step; 1 is exact per-event learning.
         loss: what networks and words are taught by; None is the first of the target's kind.
         rates: learning rates of the networks in the pool, one for each and view.
@@ -48,6 +52,7 @@ class Spec:
     numeric: int
     categories: int = 0
     tokens: int = 0
+    words: tuple[int, ...] = ()
     classes: int = 0
     horizon: int = 0
     label_lags: int = 1
@@ -56,6 +61,7 @@ class Spec:
     entities: int = 0
     network: NetworkName = "mlp"
     hidden: tuple[int, ...] = (32, 32)
+    activation: Activation = "relu"
     chunk: int = 1
     loss: Loss | None = None
     rates: tuple[float, ...] = (1e-3, 5e-3)
@@ -94,8 +100,8 @@ class Spec:
 
     @property
     def ids(self) -> int:
-        """Count the hashed ids of a row: categories, then tokens."""
-        return self.categories + self.tokens
+        """Count the hashed ids of a row: categories, then tokens, then words in their order."""
+        return self.categories + self.tokens + sum(self.words)
 
     @property
     def label_inputs(self) -> int:
@@ -120,7 +126,12 @@ class Spec:
 
     @property
     def views(self) -> int:
-        """Count what networks see: the row alone, if there is anything in it, and with its past."""
+        """Count what networks see: the row alone, if there is anything in it, and with its past.
+
+        Those that read a window see it always.
+        """
+        if self.network in WINDOWED:
+            return 1
         return 2 if self.past_inputs and (self.row_inputs or self.ids) else 1
 
     @property

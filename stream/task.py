@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from model.spec import Detector, Loss, Spec
+from model.spec import Activation, Detector, Loss, NetworkName, Spec
 from stream.errors import TaskError
 from stream.fit import misfit
 
 WHERE = "Where it stands; default: the feature's name."
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
+WORDS = 64  # of a text that are read in their order
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -177,9 +178,11 @@ class Lags(Part):
 class Model(Part):
     """How it is learned."""
 
+    network: NetworkName = Field("mlp", description="What the networks of the pool are.")
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (32, 32), description="Widths of the hidden layers."
     )
+    activation: Activation = Field("relu", description="Of the hidden layers.")
     chunk: int = Field(
         1, ge=1, le=4096, description="Events per optimizer step; 1 = exact per-event learning."
     )
@@ -252,11 +255,14 @@ class Task(Part):
     def spec(self) -> Spec:
         """Say what the learner has to be."""
         numeric = len(self.of_kind(Number)) + 2 * len(self.calendar)
+        texts = [text.max_tokens for text in self.of_kind(Text).values()]
+        ordered = texts if self.model.network == "textcnn" else []
         categories, rates = len(self.of_kind(Category)), self.model.learning_rate
         return Spec(
             numeric=numeric,
             categories=categories,
-            tokens=self.token_slots,
+            tokens=sum(texts),
+            words=tuple(min(most, WORDS) for most in ordered),
             classes=len(self.target.classes),
             horizon=self.target.horizon,
             label_lags=self.lags.labels,
@@ -268,11 +274,6 @@ class Task(Part):
             traces=self.lags.traces,
             neighbours=self._neighbours(numeric, categories),
         )
-
-    @property
-    def token_slots(self) -> int:
-        """Count the token places of a row."""
-        return sum(text.max_tokens for text in self.of_kind(Text).values())
 
     def _neighbours(self, numeric: int, categories: int) -> int:
         """Bound the window: wide rows are remembered fewer, so that each costs about the same.

@@ -49,6 +49,24 @@ def test_a_unit_that_does_not_fit_is_explained() -> None:
         Normalizer(parse(text, "t"))
 
 
+def test_a_network_that_reads_words_gets_them_in_their_order() -> None:
+    ordered = parse(f'{TASK}[model]\nnetwork = "textcnn"\n', "t")
+    text = "Not good, is not bad"
+    known = Normalizer(task).normalize(records([good(0, text=text)]))[0].ids[0]
+    rows, _ = Normalizer(ordered).normalize(
+        records([good(0, text=text), good(1, text="word " * 99), good(2, text=None)])
+    )
+    assert rows.ids.shape == (3, 1 + 16 + 16)
+    assert rows.ids[0, :17].tolist() == known.tolist()
+    spoken = rows.ids[0, 17:].tolist()
+    bad = spoken[5]
+    assert spoken[:6] == [*known[1:5].tolist(), known[1], bad]  # "not" is said twice
+    assert bad in known
+    assert not any(spoken[6:])
+    assert len(set(rows.ids[1, 17:].tolist())) == 1
+    assert not rows.ids[2, 1:].any()
+
+
 def test_labels_are_class_indices_and_null_is_unknown() -> None:
     raws = [good(0, label="no"), good(1, label="yes"), good(2, label=None)]
     rows, dead = Normalizer(task).normalize(records(list(raws)))
