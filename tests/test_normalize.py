@@ -50,21 +50,23 @@ def test_a_unit_that_does_not_fit_is_explained() -> None:
 
 
 def test_a_network_that_reads_words_gets_them_in_their_order() -> None:
-    ordered = parse(f'{TASK}[model]\nnetwork = "textcnn"\n', "t")
+    two = TASK.replace('color = { kind = "category" }', 'color = { kind = "text", max_tokens = 4 }')
     text = "Not good, is not bad"
-    known = Normalizer(task).normalize(records([good(0, text=text)]))[0].ids[0]
-    rows, _ = Normalizer(ordered).normalize(
-        records([good(0, text=text), good(1, text="word " * 99), good(2, text=None)])
+    raws = [good(0, text=text), good(1, text="word " * 99), good(2, text=None)]
+    rows, _ = Normalizer(parse(f'{two}[model]\nnetwork = "textcnn"\n', "t")).normalize(
+        records(raws)
     )
-    assert rows.ids.shape == (3, 1 + 16 + 16)
-    assert rows.ids[0, :17].tolist() == known.tolist()
-    spoken = rows.ids[0, 17:].tolist()
-    bad = spoken[5]
-    assert spoken[:6] == [*known[1:5].tolist(), known[1], bad]  # "not" is said twice
-    assert bad in known
-    assert not any(spoken[6:])
-    assert len(set(rows.ids[1, 17:].tolist())) == 1
-    assert not rows.ids[2, 1:].any()
+    plain, _ = Normalizer(parse(two, "t")).normalize(records(raws))
+    assert rows.ids.shape == (3, 2 * (4 + 16))
+    assert rows.ids[:, :20].tolist() == plain.ids.tolist()
+    color, spoken = np.split(rows.ids[:, 20:], [4], axis=1)
+    red, (is_not, good_, comma, is_, bad) = plain.ids[0, 0], plain.ids[0, 4:9].tolist()
+    assert color[0].tolist() == [red, 0, 0, 0]
+    assert spoken[0, :6].tolist() == [is_not, good_, comma, is_, is_not, bad]  # "not" comes twice
+    assert not spoken[0, 6:].any()
+    assert (spoken[1] == spoken[1, 0]).all()
+    assert not rows.ids[2, 4:20].any()
+    assert not spoken[2].any()
 
 
 def test_labels_are_class_indices_and_null_is_unknown() -> None:
