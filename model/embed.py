@@ -23,6 +23,8 @@ class Embedded(NamedTuple):
 
     categories: Array  # f32[K, C * E]  one vector beside the other
     bag: Array  # f32[K, E if T else 0]  of the tokens, added up
+    words: Array  # f32[K, sum(spec.words), E]  in their order, zeros where there is none
+    spoken: Array  # bool[K, sum(spec.words)]  where there is one
 
 
 class TableState(NamedTuple):
@@ -58,22 +60,24 @@ def look_up(spec: Spec, state: TableState, ids: Array) -> Array:
 
 
 def features(spec: Spec, rows: Array, ids: Array) -> tuple[Embedded, Array]:
-    """Combine the rows f32[K, C+T, E+O] of ids u32[K, C+T].
+    """Combine the rows f32[K, S, E+O] of ids u32[K, S].
 
     Returns:
         what networks see of them, and direct outputs f32[K, O].
     """
     present = (ids != 0).astype(jnp.float32)[..., None]
     rows = rows * present
-    categories, tokens = rows[:, : spec.categories], rows[:, spec.categories :]
+    borders = [spec.categories, spec.categories + spec.tokens]
+    categories, tokens, words = jnp.split(rows, borders, 1)
     beside = categories[..., : spec.embedding].reshape(len(rows), -1)
     bag = jnp.zeros((len(rows), 0))
     direct = categories[..., spec.embedding :].sum(1)
     if spec.tokens:
-        found = jnp.maximum(present[:, spec.categories :].sum(1), 1.0)
+        found = jnp.maximum(present[:, slice(*borders)].sum(1), 1.0)
         bag = tokens[..., : spec.embedding].sum(1) / jnp.sqrt(found)
         direct = direct + tokens[..., spec.embedding :].sum(1) / jnp.sqrt(found)
-    return Embedded(beside, bag), direct
+    spoken = ids[:, borders[1] :] != 0
+    return Embedded(beside, bag, words[..., : spec.embedding], spoken), direct
 
 
 def width(spec: Spec) -> int:

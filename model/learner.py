@@ -20,6 +20,7 @@ from jax import Array, lax
 from model import embed, neighbours, persistence, pool, scale, target
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit
+from model.losses import mixed_slope, slope
 from model.optimizer import scheduled
 from model.pool import Views, mix, opinions, speak, weigh
 from model.scoring import line_width, read_lines, score
@@ -128,7 +129,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
         gradient=pull_back((slope(spec, outputs, goal) * share, slope(spec, words, goal) * share)),
         at=embed.slots(spec, due.ids),
         said=said,
-        slopes=slope(spec, mixed, goal) * share,
+        slopes=mixed_slope(spec, mixed, goal) * share,
     )
     if spec.horizon:
         outputs, words = speak(spec, parts.network, state.params, found[:, spec.ids :], now)
@@ -142,18 +143,6 @@ def _agree(
     """Give what all members say about rows, and the mixture of it."""
     said = opinions(spec, outputs, words, state.pairs, state.neighbours, rows)
     return said, mix(state.weights, said)
-
-
-def slope(spec: Spec, outputs: Array, goal: Array) -> Array:
-    """Give the derivative of each row's loss by its outputs f32[..., K, O]; goals are f32[K].
-
-    Cross-entropy of a softmax; the squared error; or Huber's (1964), squared up to half a standard
-    deviation and linear beyond, so that a few wild labels do not drown the rest.
-    """
-    if spec.classes:
-        return jax.nn.softmax(outputs) - (goal[:, None] == jnp.arange(spec.classes))
-    miss = outputs - goal[:, None]
-    return jnp.clip(miss, -0.5, 0.5) if spec.loss == "huber" else 2.0 * miss
 
 
 def learn(parts: Parts, state: State, lesson: Lesson) -> State:

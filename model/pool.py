@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model import embed, neighbours, persistence, scale
+from model import embed, losses, neighbours, persistence, scale
 from model.networks import Network, Params, Seen
 from model.spec import Spec
 
@@ -78,9 +78,11 @@ def speak(
     what each network says, but is taught alone.
     """
     embedded, direct = embed.features(spec, found, rows.ids)
-    seen = Seen(rows.inputs * sight(spec)[:, None], embedded)
-    axes: Any = (0, Seen(0, None))  # type: ignore[arg-type]
-    outputs = jax.vmap(network.apply, axes)(params, seen)
+    outputs = jax.vmap(lambda one, inputs: network.apply(one, Seen(inputs, embedded)))(
+        params, rows.inputs * sight(spec)[:, None]
+    )
+    if spec.objective == "pinball":
+        outputs, direct = outputs + losses.normal(spec), direct + losses.normal(spec)
     if not spec.ids:
         return outputs, jnp.zeros((0, *outputs.shape[1:]))
     return outputs + jax.lax.stop_gradient(direct), direct[None]
@@ -101,7 +103,10 @@ def opinions(
     """
     said = jnp.concatenate([outputs, words])
     said = jnp.where(jnp.isfinite(said), said, 0.0)
-    said = jax.nn.log_softmax(said) if spec.classes else jnp.clip(said, -scale.CLIP, scale.CLIP)
+    if spec.classes:
+        said = losses.log_probabilities(spec, said)
+    else:
+        said = jnp.clip(said, -scale.CLIP, scale.CLIP)
     if persistence.kept(spec):
         said = jnp.concatenate([said, persistence.say(pairs, rows.last)])
     if spec.neighbours:

@@ -47,7 +47,8 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
         scored = ScoredNumber(truth, said[0], said[1], said[2], no_change, known)
         miss = jnp.abs(truth - said[0])
         error = miss / (miss + scale.deviation(state.target.rest)[0])
-        interval = jnp.where(known, track(spec, state.interval, miss), state.interval)
+        tracked = known & (spec.objective != "pinball")
+        interval = jnp.where(tracked, track(spec, state.interval, miss), state.interval)
     block = jax.tree.map(lambda x: x[None], scored)  # of one row
     measured = parts.metrics.update(state.metrics, block)[0]
     watched = [
@@ -80,9 +81,16 @@ def read_lines(spec: Spec, lines: Array) -> Outcome:
 
 
 def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
-    """Turn one network output f32[O] into the published numbers f32[P]."""
+    """Turn one network output f32[O] into the published numbers f32[P].
+
+    Quantiles that cross are put in order, which never makes them worse (Chernozhukov,
+    Fernández-Val & Galichon 2010, "Quantile and probability curves without crossing").
+    """
     if spec.classes:
         return jax.nn.softmax(output)
+    if spec.objective == "pinball":
+        low, value, high = jnp.sort(target.value(state.target, output, last))
+        return jnp.stack([value, low, high])
     value = target.value(state.target, output[0], last)
     return jnp.stack([value, value - state.interval[0], value + state.interval[0]])
 

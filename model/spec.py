@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
-NetworkName = Literal["mlp"]
+NetworkName = Literal["mlp", "linear", "cnn1d", "gru", "textbag", "textcnn"]
+WINDOWED: tuple[NetworkName, ...] = ("cnn1d", "gru")
+Activation = Literal["relu", "tanh", "sigmoid", "gelu"]
+Loss = Literal["cross_entropy", "bce", "mse", "huber", "pinball"]
+CLASS_LOSSES: tuple[Loss, ...] = ("cross_entropy", "bce")
+NUMBER_LOSSES: tuple[Loss, ...] = ("huber", "mse", "pinball")
 OptimizerName = Literal[
     "adabelief",
     "adagrad",
@@ -50,6 +55,7 @@ class Spec:
         numeric: numeric columns of a row.
         categories: categorical columns of a row.
         tokens: token slots of a row, 0 when there is no text.
+        words: places for the words of each text in their order, for a network that reads them.
         classes: number of classes, or 0 for regression.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         label_lags: last known labels of the entity that are inputs.
@@ -59,14 +65,16 @@ class Spec:
         entities: entities remembered at a time; 0 when rows carry no entity.
         network: what the networks of the pool are, by name.
         hidden: widths of the hidden layers.
+        activation: of the hidden layers.
         chunk: rows per optimizer step; 1 is exact per-event learning.
-        loss: of a regression; classes are learned by cross-entropy.
+        loss: what networks and words are taught by; None is the first of the target's kind.
         rates: learning rates of the networks in the pool, one for each and view.
         optimizer: of the networks, by the name that optax gives it.
         beta1, beta2: of optimizers like Adam; their memory of gradients and of squared ones.
         clip: largest norm of a network's gradient; 0 = any.
         schedule: of the rates.
-        neighbours: rows of the window whose neighbours vote; 0 = no votes.
+        neighbours: rows of the window whose neighbours vote; 0 = no votes, as with the pinball
+            loss: a vote has no quantiles.
         embedding: dimensions of a hashed id's vector.
         table_bits: log2 of the rows in the table of hashed ids.
         coverage: share of labels that a regression interval should hold, in (0, 1).
@@ -80,6 +88,7 @@ class Spec:
     numeric: int
     categories: int = 0
     tokens: int = 0
+    words: tuple[int, ...] = ()
     classes: int = 0
     horizon: int = 0
     label_lags: int = 1
@@ -88,8 +97,9 @@ class Spec:
     entities: int = 0
     network: NetworkName = "mlp"
     hidden: tuple[int, ...] = (32, 32)
+    activation: Activation = "relu"
     chunk: int = 1
-    loss: Literal["huber", "mse"] = "huber"
+    loss: Loss | None = None
     rates: tuple[float, ...] = (1e-3, 5e-3)
     optimizer: OptimizerName = "adam"
     beta1: float = 0.0
@@ -108,8 +118,19 @@ class Spec:
 
     @property
     def outputs(self) -> int:
-        """Count what the network puts out: a logit per class, or one value."""
-        return self.classes or 1
+        """Count what the network puts out: a logit per class, one value, or three quantiles."""
+        return self.classes or (3 if self.objective == "pinball" else 1)
+
+    @property
+    def objective(self) -> Loss:
+        """Name the loss."""
+        return self.loss or (CLASS_LOSSES if self.classes else NUMBER_LOSSES)[0]
+
+    @property
+    def quantiles(self) -> tuple[float, float, float]:
+        """Give what the pinball loss aims at: both ends of the interval, and the median between."""
+        tail = (1.0 - self.coverage) / 2.0
+        return tail, 0.5, 1.0 - tail
 
     @property
     def published(self) -> int:
@@ -118,8 +139,8 @@ class Spec:
 
     @property
     def ids(self) -> int:
-        """Count the hashed ids of a row: categories, then tokens."""
-        return self.categories + self.tokens
+        """Count the hashed ids of a row: categories, then tokens, then words in their order."""
+        return self.categories + self.tokens + sum(self.words)
 
     @property
     def label_inputs(self) -> int:
@@ -144,7 +165,12 @@ class Spec:
 
     @property
     def views(self) -> int:
-        """Count what networks see: the row alone, if there is anything in it, and with its past."""
+        """Count what networks see: the row alone, if there is anything in it, and with its past.
+
+        Those that read a window see it always.
+        """
+        if self.network in WINDOWED:
+            return 1
         return 2 if self.past_inputs and (self.row_inputs or self.ids) else 1
 
     @property

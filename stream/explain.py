@@ -39,15 +39,16 @@ def explain(task: Task) -> Iterator[str]:
     entity = task.input.entity
     whom = f"of each {entity}, {lags.entities:,} at most" if entity else "of the stream"
     yield f"remembers   {lags.labels} labels and {lags.rows} rows {whom}"
-    layers = " x ".join(map(str, model.hidden)) or "linear"
+    layers = f": {' x '.join(map(str, model.hidden))} {model.activation}" if model.hidden else ""
+    network = model.network + ("" if model.network in ("linear", "textbag") else layers)
     learner = make_learner(task.spec)
     shapes = jax.eval_shape(learner.init)
     weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     pace = "each event" if model.chunk == 1 else f"every {model.chunk} events"
     rates = ", ".join(f"{rate:g}" for rate in task.spec.rates)
-    yield f"learns      {task.spec.networks} networks of {layers}, {weights:,} weights in all"
-    yield f"            by Adam, at rates of {rates}, after {pace}"
+    yield f"learns      {task.spec.networks} networks ({network}), {weights:,} weights in all"
+    yield f"            by {task.spec.objective}, Adam, at rates of {rates}, after {pace}"
     yield f"mixes       {len(pool.names(task.spec))} opinions: {'; '.join(pool.names(task.spec))}"
     if task.spec.ids:
         rows = 1 << model.table_bits

@@ -70,6 +70,10 @@ class Hasher:
         self.entity: Callable[[Any], tuple[int, int]] = lru_cache(CACHED)(entity)
         self._word: Callable[[str, int, int], tuple[int, ...]] = lru_cache(CACHED)(word)
 
+    def words(self, text: str, ngrams: tuple[int, int], most: int) -> list[int]:
+        """Hash the first `most` words of a text in their order, each as `tokens` does."""
+        return [self._word(word, *ngrams)[0] for word in WORD.findall(clean(text))[:most]]
+
     def tokens(self, text: str, ngrams: tuple[int, int], most: int) -> list[int]:
         """Hash the distinct words of a text, then their character n-grams, `most` at most.
 

@@ -40,7 +40,7 @@ class Rows(NamedTuple):
     offset: list[int]
     time_ms: NDArray[np.int64]  # [n]  since 1970 UTC
     numeric: NDArray[np.float32]  # [n, N]  NaN = missing
-    ids: NDArray[np.uint32]  # [n, C+T]  0 = absent
+    ids: NDArray[np.uint32]  # [n, S]  0 = absent
     entity: NDArray[np.uint32]  # [n, 2]
     label: NDArray[np.float32]  # [n]  class index or value, NaN = unknown
 
@@ -50,6 +50,7 @@ class Normalizer:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self._spec = task.spec
         self._codec = Codec(task)
         self._timed = task.input.time is not None
         self._entities = task.input.entity is not None
@@ -209,7 +210,7 @@ class Normalizer:
     def _hashed(
         self, categories: list[Sequence[Any]], texts: list[Sequence[Any]], count: int
     ) -> NDArray[np.uint32]:
-        hashed = np.zeros((count, len(categories) + self._task.token_slots), np.uint32)
+        hashed = np.zeros((count, self._spec.ids), np.uint32)
         hasher = self._hasher
         for place, (name, column) in enumerate(zip(self._categories, categories, strict=True)):
             hashed[:, place] = [0 if v is None else hasher.category(name, v) for v in column]
@@ -220,6 +221,12 @@ class Normalizer:
                     tokens = hasher.tokens(value, text.ngrams, text.max_tokens)
                     row[start : start + len(tokens)] = tokens
             start += text.max_tokens
+        for text, column, most in zip(self._texts, texts, self._spec.words, strict=False):
+            for row, value in zip(hashed, column, strict=True):
+                if value:
+                    words = hasher.words(value, text.ngrams, most)
+                    row[start : start + len(words)] = words
+            start += most
         return hashed
 
     def _dead(self, records: Records, place: int, reject: Reject) -> DeadLetter:

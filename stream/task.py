@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from model.spec import Detector, OptimizerName, Spec
+from model.spec import Activation, Detector, Loss, NetworkName, OptimizerName, Spec
 from model.spec import Schedule as RateSchedule
 from stream.errors import TaskError
+from stream.fit import misfit
 
 WHERE = "Where it stands; default: the feature's name."
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
+WORDS = 64  # of a text that are read in their order
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -188,14 +190,16 @@ class Schedule(Part):
 class Model(Part):
     """How it is learned."""
 
+    network: NetworkName = Field("mlp", description="What the networks of the pool are.")
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (32, 32), description="Widths of the hidden layers."
     )
+    activation: Activation = Field("relu", description="Of the hidden layers.")
     chunk: int = Field(
         1, ge=1, le=4096, description="Events per optimizer step; 1 = exact per-event learning."
     )
-    loss: Literal["huber", "mse"] = Field(
-        "huber", description="Loss of a regression; classes are learned by cross-entropy."
+    loss: Loss | None = Field(
+        None, description="Default: cross_entropy for classify, huber for regress."
     )
     learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
         (0.001, 0.005), description="Learning rate; several make a pool with a network for each."
@@ -256,20 +260,24 @@ class Task(Part):
         """Give the features of one kind by name, in the order of the file."""
         return {name: f for name, f in self.features.items() if isinstance(f, kind)}
 
-    @property
-    def token_slots(self) -> int:
-        """Count the token places of a row."""
-        return sum(text.max_tokens for text in self.of_kind(Text).values())
+    @model_validator(mode="after")
+    def _fits(self) -> Task:
+        if problem := misfit(self.spec):
+            raise ValueError(problem)
+        return self
 
     @property
     def spec(self) -> Spec:
         """Say what the learner has to be."""
         numeric = len(self.of_kind(Number)) + 2 * len(self.calendar)
+        texts = [text.max_tokens for text in self.of_kind(Text).values()]
+        ordered = texts if self.model.network == "textcnn" else []
         categories, rates = len(self.of_kind(Category)), self.model.learning_rate
         return Spec(
             numeric=numeric,
             categories=categories,
-            tokens=self.token_slots,
+            tokens=sum(texts),
+            words=tuple(min(most, WORDS) for most in ordered),
             classes=len(self.target.classes),
             horizon=self.target.horizon,
             label_lags=self.lags.labels,
@@ -284,8 +292,11 @@ class Task(Part):
         )
 
     def _neighbours(self, numeric: int, categories: int) -> int:
-        """Bound the window: wide rows are remembered fewer, so that each costs about the same."""
-        columns = numeric + categories
+        """Bound the window: wide rows are remembered fewer, so that each costs about the same.
+
+        Quantiles are left to the networks: a vote has none.
+        """
+        columns = 0 if self.model.loss == "pinball" else numeric + categories
         return min(self.model.neighbours, WINDOW_VALUES // columns) if columns else 0
 
     def output(self, stage: str) -> str:
@@ -338,6 +349,8 @@ def validate(table: dict[str, Any], origin: str) -> Task:
 
 def _explain(problem: Any) -> str:
     """Put one pydantic error into `key = value: what was expected`."""
+    if not problem["loc"] and problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
     kinds = {"number", "category", "text"}
     where = ".".join(str(part) for part in problem["loc"] if part not in kinds) or "task"
     if problem["type"] == "extra_forbidden":

@@ -49,6 +49,26 @@ def test_a_unit_that_does_not_fit_is_explained() -> None:
         Normalizer(parse(text, "t"))
 
 
+def test_a_network_that_reads_words_gets_them_in_their_order() -> None:
+    two = TASK.replace('color = { kind = "category" }', 'color = { kind = "text", max_tokens = 4 }')
+    text = "Not good, is not bad"
+    raws = [good(0, text=text), good(1, text="word " * 99), good(2, text=None)]
+    rows, _ = Normalizer(parse(f'{two}[model]\nnetwork = "textcnn"\n', "t")).normalize(
+        records(raws)
+    )
+    plain, _ = Normalizer(parse(two, "t")).normalize(records(raws))
+    assert rows.ids.shape == (3, 2 * (4 + 16))
+    assert rows.ids[:, :20].tolist() == plain.ids.tolist()
+    color, spoken = np.split(rows.ids[:, 20:], [4], axis=1)
+    red, (is_not, good_, comma, is_, bad) = plain.ids[0, 0], plain.ids[0, 4:9].tolist()
+    assert color[0].tolist() == [red, 0, 0, 0]
+    assert spoken[0, :6].tolist() == [is_not, good_, comma, is_, is_not, bad]  # "not" comes twice
+    assert not spoken[0, 6:].any()
+    assert (spoken[1] == spoken[1, 0]).all()
+    assert not rows.ids[2, 4:20].any()
+    assert not spoken[2].any()
+
+
 def test_labels_are_class_indices_and_null_is_unknown() -> None:
     raws = [good(0, label="no"), good(1, label="yes"), good(2, label=None)]
     rows, dead = Normalizer(task).normalize(records(list(raws)))

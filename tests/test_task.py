@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from poison import TASK
 
+from model.spec import NetworkName
 from stream.errors import TaskError
 from stream.task import Task, load, parse
 
@@ -39,6 +42,52 @@ def test_a_wrong_key_is_named_with_value_and_expectation(
     with pytest.raises(TaskError, match=line) as error:
         parse(text, "wrong.toml")
     assert all(part.startswith("wrong.toml: ") for part in str(error.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "line"),
+    [
+        ('network = "rnn"', ("", ""), r"model\.network = 'rnn': .*'mlp'.*'textcnn'"),
+        ('activation = "swish"', ("", ""), r"model\.activation = 'swish': .*'relu'.*'gelu'"),
+        ('loss = "absolute"', ("", ""), r"model\.loss = 'absolute': .*'pinball'"),
+        (
+            'loss = "mse"',
+            ("", ""),
+            r"model\.loss = 'mse': .*'classify'; expected cross_entropy or bce",
+        ),
+        (
+            'loss = "bce"',
+            ('"classify"\nclasses = ["no", "yes"]', '"regress"'),
+            r"model\.loss = 'bce': .*'regress'; expected huber or mse or pinball",
+        ),
+        ('network = "gru"', ("", ""), r"model\.network = 'gru': .*lags\.rows = 1 or more"),
+        ('network = "cnn1d"', ('= "number"', '= "category"'), r"'cnn1d': .*expected a number"),
+        ('network = "textcnn"', ('= "text"', '= "category"'), r"'textcnn': .*a text"),
+        ('network = "textbag"', ('= "text"', '= "category"'), r"'textbag': .*a text"),
+        ('network = "textcnn"\nhidden = []', ("", ""), r"'textcnn': .*model\.hidden"),
+        ('network = "gru"\nhidden = []\n[lags]\nrows = 2', ("", ""), r"'gru': .*model\.hidden"),
+    ],
+)
+def test_a_model_that_does_not_fit_its_task_is_explained(
+    model: str, change: tuple[str, str], line: str
+) -> None:
+    text = re.sub(r", m(in|ax|ax_tokens) = -?\d+", "", TASK).replace(*change)
+    with pytest.raises(TaskError, match=f"^t: {line}|^t: model.network = {line}"):
+        parse(f"{text}[model]\n{model}\n", "t")
+
+
+@pytest.mark.parametrize("network", get_args(NetworkName))
+def test_every_network_fits_some_task(network: str) -> None:
+    spec = parse(f'{TASK}[lags]\nrows = 2\n[model]\nnetwork = "{network}"\n', "t").spec
+    assert spec.network == network
+    assert spec.words == ((16,) if network == "textcnn" else ())
+
+
+def test_quantiles_are_left_to_the_networks() -> None:
+    text = TASK.replace('"classify"\nclasses = ["no", "yes"]', '"regress"')
+    spec = parse(f'{text}[model]\nloss = "pinball"\ncoverage = 0.8', "t").spec
+    assert spec.quantiles == pytest.approx((0.1, 0.5, 0.9))
+    assert (spec.outputs, spec.neighbours) == (3, 0)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

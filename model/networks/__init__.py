@@ -15,15 +15,27 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from model.networks.cnn1d import Cnn1d
+from model.networks.gru import Gru
+from model.networks.linear import Linear
 from model.networks.perceptron import Mlp
 from model.networks.seen import Seen
+from model.networks.textbag import TextBag
+from model.networks.textcnn import TextCnn
 from model.spec import NetworkName, Spec
 
 __all__ = ["NETWORKS", "Network", "Params", "Seen", "make_network"]
 
 Params = dict[str, Any]
 
-NETWORKS: dict[NetworkName, Callable[[Spec, nnx.Rngs], Any]] = {"mlp": Mlp}
+NETWORKS: dict[NetworkName, Callable[[Spec, nnx.Rngs], Any]] = {
+    "mlp": Mlp,
+    "linear": Linear,
+    "cnn1d": Cnn1d,
+    "gru": Gru,
+    "textbag": TextBag,
+    "textcnn": TextCnn,
+}
 
 
 class Network(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import jax
@@ -10,7 +11,14 @@ from flax import nnx
 from jax import Array
 
 from model.networks.seen import Seen, flat, flat_width
-from model.spec import Spec
+from model.spec import Activation, Spec
+
+ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "gelu": jax.nn.gelu,
+}
 
 
 class Perceptron(nnx.Module):
@@ -24,7 +32,8 @@ class Perceptron(nnx.Module):
 
     def __init__(self, spec: Spec, inputs: int, hidden: tuple[int, ...], rngs: nnx.Rngs) -> None:
         widths = (inputs, *hidden)
-        self.layers = nnx.List(dense(a, b, 2.0, rngs) for a, b in pairwise(widths))
+        self.spec = spec
+        self.layers = nnx.List(dense(a, b, gain(spec), rngs) for a, b in pairwise(widths))
         last = (widths[-1] if hidden else 0) + inputs
         self.last = dense(last, spec.outputs, 0.01, rngs)
 
@@ -33,7 +42,7 @@ class Perceptron(nnx.Module):
         direct = with_one(rows)
         deep = direct
         for layer in self.layers:
-            deep = with_one(jax.nn.relu(layer(deep)))
+            deep = with_one(activate(self.spec, layer(deep)))
         last = jnp.concatenate([deep[:, :-1], direct], 1) if self.layers else direct
         return jnp.asarray(self.last(last))
 
@@ -53,6 +62,16 @@ def dense(width: int, out: int, scale: float, rngs: nnx.Rngs) -> nnx.Linear:
     """Make a layer for rows `with_one`: its bias is a row of its kernel."""
     init = nnx.initializers.variance_scaling(scale, "fan_in", "normal")
     return nnx.Linear(width + 1, out, use_bias=False, kernel_init=init, rngs=rngs)
+
+
+def gain(spec: Spec) -> float:
+    """Say how much weights amplify: twice where half of what they give is cut off (He 2015)."""
+    return 2.0 if spec.activation in ("relu", "gelu") else 1.0
+
+
+def activate(spec: Spec, answers: Array) -> Array:
+    """Bend the answers of a hidden layer."""
+    return ACTIVATIONS[spec.activation](answers)
 
 
 def with_one(rows: Array) -> Array:

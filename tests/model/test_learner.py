@@ -26,6 +26,40 @@ SPECS = {
     "two ahead in chunks": Spec(
         numeric=4, horizon=2, label_lags=3, entities=8, chunk=7, traces=(8,), neighbours=30
     ),
+    "convolved rows in chunks": Spec(
+        numeric=4,
+        numeric_lags=4,
+        entities=8,
+        chunk=3,
+        network="cnn1d",
+        hidden=(8,),
+        loss="pinball",
+        rates=(0.003,),
+        detectors=(),
+    ),
+    "recurrent, two ahead": Spec(
+        numeric=4,
+        classes=2,
+        numeric_lags=3,
+        horizon=2,
+        entities=8,
+        network="gru",
+        hidden=(8, 4),
+        rates=(0.003,),
+        detectors=(),
+    ),
+    "phrases of two texts": Spec(
+        numeric=4,
+        classes=3,
+        tokens=6,
+        words=(4, 2),
+        network="textcnn",
+        hidden=(8,),
+        loss="bce",
+        rates=(0.003,),
+        detectors=(),
+    ),
+    "a bag": Spec(numeric=4, classes=2, tokens=6, network="textbag", rates=(0.003,), detectors=()),
 }
 
 

@@ -1,0 +1,64 @@
+"""What the networks and the words are taught by: each loss as its derivative by the outputs.
+
+The loop needs no more of a loss than that; the values are in the tests, beside optax.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from model.spec import Spec
+
+
+def slope(spec: Spec, outputs: Array, goal: Array) -> Array:
+    """Give the derivative of each row's loss by its outputs f32[..., K, O]; goals are f32[K].
+
+    Of classes: cross-entropy of a softmax, or binary cross-entropy of each class against the rest.
+    Of numbers: the squared error; Huber's (1964), squared up to half a standard deviation and
+    linear beyond, so that a few wild labels do not drown the rest; or the pinball losses of
+    `spec.quantiles` (Koenker & Bassett 1978), added up.
+    """
+    match spec.objective:
+        case "cross_entropy":
+            return mixed_slope(spec, outputs, goal)
+        case "bce":
+            return jax.nn.sigmoid(outputs) - _one_hot(spec, goal)
+        case "mse":
+            return 2.0 * (outputs - goal[:, None])
+        case "huber":
+            return jnp.clip(outputs - goal[:, None], -0.5, 0.5)
+        case "pinball":
+            return (outputs > goal[:, None]) - jnp.asarray(spec.quantiles)
+
+
+def mixed_slope(spec: Spec, mixed: Array, goal: Array) -> Array:
+    """Give the derivative of the mixture's loss.
+
+    A mixture of classes is a distribution, whatever its members were taught by: cross-entropy.
+    """
+    if not spec.classes:
+        return slope(spec, mixed, goal)
+    return jax.nn.softmax(mixed) - _one_hot(spec, goal)
+
+
+def normal(spec: Spec) -> Array:
+    """Give the quantiles of a standard normal distribution, f32[3]: where learning them starts."""
+    return jax.scipy.special.ndtri(jnp.asarray(spec.quantiles))
+
+
+def log_probabilities(spec: Spec, outputs: Array) -> Array:
+    """Turn outputs f32[..., C] into logarithms of probabilities that add up to one.
+
+    Classes taught one against the rest have a probability each, which are divided by their sum
+    (Zadrozny & Elkan 2002, "Transforming classifier scores into accurate multiclass probability
+    estimates").
+    """
+    if spec.objective == "bce":
+        outputs = jax.nn.log_sigmoid(outputs)
+    return jax.nn.log_softmax(outputs)
+
+
+def _one_hot(spec: Spec, goal: Array) -> Array:
+    return goal[:, None] == jnp.arange(spec.classes)
