@@ -214,7 +214,7 @@ class Model(Part):
     beta1: float = Field(0.0, ge=0, lt=1, description="Momentum of adam and its kin.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Their memory of squared gradients.")
     clip: float = Field(0.0, ge=0, description="Largest norm of a gradient; 0 = any.")
-    schedule: Schedule = Schedule()
+    schedule: Schedule = Field(Schedule(), description="How the rate changes with time.")
     embedding: int = Field(8, ge=1, le=256, description="Dimensions of a hashed id's vector.")
     table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the id table.")
     coverage: float = Field(0.9, gt=0, lt=1, description="Labels an interval should hold.")
