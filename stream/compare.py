@@ -1,4 +1,4 @@
-"""Run history another way beside the way it was, and say what that would have changed."""
+"""Learn the same events another way beside the way it was, and say what that changes."""
 
 from __future__ import annotations
 

@@ -150,7 +150,8 @@ def draw(
     if members and not rivalry:
         panels.append((2.2, lambda axes: _members(axes, points)))
     heights = [height for height, _ in panels]
-    with matplotlib.rc_context(_STYLE):
+    marker = "o" if len(points) == 1 else "None"
+    with matplotlib.rc_context(_STYLE | {"lines.marker": marker}):
         figure = Figure(figsize=(10, 1.3 + 1.1 * sum(heights)), layout="constrained")
         every = figure.subplots(
             len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
@@ -185,14 +186,17 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
         values = _values(reports, metric)
         seen += [value for value in values if not math.isnan(value)]
         axes.plot(x, values, color=colour, linewidth=1.7, label=_label(name, whole, metric))
+    top = math.inf
+    if metric == "mae" and seen:  # a baseline far off must not flatten what matters
+        room = 0.4 * (max(seen) - min(seen)) or 1.0
+        top = max(seen) + room
+        axes.set_ylim(max(min(seen) - room, 0.0), top)
     baselines = _best_first(last.report["baselines"], metric)[: 1 if last.other else 2]
     for dashes, (name, whole) in zip(_DASHES, baselines, strict=False):
         values = _values((p.report["baselines"][name] for p in points), metric)
         label = _label(name.replace("_", " "), whole, metric)
+        label += ", off the scale" if all(value > top for value in values) else ""
         axes.plot(x, values, color=_QUIET, linewidth=1.2, linestyle=dashes, label=label, zorder=1)
-    if metric == "mae" and seen:  # a baseline far off must not flatten what matters
-        room = 0.4 * (max(seen) - min(seen)) or 1.0
-        axes.set_ylim(max(min(seen) - room, 0.0), max(seen) + room)
     what = "accuracy" if metric == "accuracy" else "mean absolute error"
     axes.set_ylabel(what if metric == "accuracy" else f"{what} of {task.target.field}")
     axes.set_title(

@@ -59,6 +59,26 @@ def test_a_comparison_shows_both_tasks_and_the_lead_with_its_band(tmp_path: Path
     assert "drift alarms" not in shown
 
 
+def test_a_baseline_far_off_does_not_flatten_the_rest(tmp_path: Path) -> None:
+    task = parse(
+        TASK.replace('"classify"', '"regress"').replace('classes = ["no", "yes"]', ""), "t"
+    )
+    points = []
+    for n in range(5):
+        window = {"all": {"mae": 5.0}, "window": {"mae": 5.0 + n}}
+        far, near = (
+            {name: {"mae": 900.0} for name in window},
+            {name: {"mae": 6.5} for name in window},
+        )
+        baselines = {"mean": far, "no_change": near}
+        points.append(Point(n, window | {"baselines": baselines, "members": {"one": 1.0}}))
+    draw(task, points, tmp_path / "a.svg", names=("it", ""))
+    shown = words((tmp_path / "a.svg").read_bytes())
+    assert {"it  5", "no change  6.5", "mean  900, off the scale"} <= shown
+    assert "mean absolute error of label" in shown
+    assert max(float(word) for word in shown if re.fullmatch(r"\d+(\.\d+)?", word)) < 20
+
+
 def test_nothing_known_yet_is_drawn_as_nothing(tmp_path: Path) -> None:
     point = Point(3, report(None), report(None), Lead(0, 0.0, None, None))
     for name, points in (("a.svg", [point]), ("b.svg", [point._replace(other=None, lead=None)])):
