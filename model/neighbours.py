@@ -23,9 +23,9 @@ DOUBT = 0.01  # a vote for every class, so that none is ever ruled out
 
 
 class NeighboursState(NamedTuple):
-    """Hold the newest W rows; D numeric columns, C categories."""
+    """Hold the newest W rows; D columns, C categories."""
 
-    columns: Array  # f32[D, W]  standardised when they were met
+    columns: Array  # f32[D, W]  pixels, and values as standardised when they were met
     squares: Array  # f32[W]  sums of their squares
     ids: Array  # u32[C, W]
     labels: Array  # f32[W]  class index or goal, NaN = no row yet
@@ -36,7 +36,7 @@ def init(spec: Spec) -> NeighboursState:
     """Start with an empty window."""
     size = spec.neighbours or 1
     return NeighboursState(
-        columns=jnp.zeros((spec.numeric, size)),
+        columns=jnp.zeros((spec.columns, size)),
         squares=jnp.zeros(size),
         ids=jnp.zeros((spec.categories, size), jnp.uint32),
         labels=jnp.full(size, jnp.nan),
@@ -54,7 +54,7 @@ def vote(spec: Spec, state: NeighboursState, rows: Array, ids: Array) -> Array:
     apart = jnp.maximum(apart, 0.0)
     for column in range(spec.categories):
         apart = apart + 2.0 * (ids[:, column, None] != state.ids[column])
-    apart = jnp.where(jnp.isnan(state.labels), FAR, apart / (spec.numeric + spec.categories))
+    apart = jnp.where(jnp.isnan(state.labels), FAR, apart / (spec.columns + spec.categories))
     nearest = apart.min(1, keepdims=True)
     wide = jnp.exp((nearest - apart) * (1.0 / WIDTH))
     ratio = jnp.square((nearest + 1e-7) / (apart + 1e-7))

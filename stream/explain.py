@@ -8,8 +8,9 @@ import jax
 
 from model import pool
 from model.learner import make_learner
+from stream.kinds import Category, Image, Number, Text
 from stream.normalize import Normalizer
-from stream.task import Category, Number, Task, Text
+from stream.task import Task
 
 
 def explain(task: Task) -> Iterator[str]:
@@ -34,6 +35,8 @@ def explain(task: Task) -> Iterator[str]:
         names = task.of_kind(kind)
         if names:
             yield f"{word:<12}{', '.join(names)}"
+    for name, image in task.of_kind(Image).items():
+        yield f"image       {name}: {' x '.join(map(str, image.shape))} bytes, in base64"
     if task.calendar:
         yield f"calendar    sine and cosine of the {', '.join(task.calendar)} (UTC)"
     entity = task.input.entity
