@@ -7,7 +7,7 @@ from math import prod
 from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
-NetworkName = Literal["mlp", "linear", "cnn1d", "gru", "textbag", "textcnn"]
+NetworkName = Literal["mlp", "linear", "cnn1d", "cnn2d", "gru", "textbag", "textcnn"]
 WINDOWED: tuple[NetworkName, ...] = ("cnn1d", "gru")
 Activation = Literal["relu", "tanh", "sigmoid", "gelu"]
 Loss = Literal["cross_entropy", "bce", "mse", "huber", "pinball"]

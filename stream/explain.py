@@ -43,7 +43,7 @@ def explain(task: Task) -> Iterator[str]:
     whom = f"of each {entity}, {lags.entities:,} at most" if entity else "of the stream"
     yield f"remembers   {lags.labels} labels and {lags.rows} rows {whom}"
     layers = f": {' x '.join(map(str, model.hidden))} {model.activation}" if model.hidden else ""
-    network = model.network + ("" if model.network in ("linear", "textbag") else layers)
+    network = task.spec.network + ("" if task.spec.network in ("linear", "textbag") else layers)
     learner = make_learner(task.spec)
     shapes = jax.eval_shape(learner.init)
     weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))

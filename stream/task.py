@@ -120,7 +120,9 @@ class Lags(Part):
 class Model(Part):
     """How it is learned."""
 
-    network: NetworkName = Field("mlp", description="What the networks of the pool are.")
+    network: NetworkName | None = Field(
+        None, description="What the networks of the pool are; default: mlp, cnn2d with an image."
+    )
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (32, 32), description="Widths of the hidden layers."
     )
@@ -216,8 +218,9 @@ class Task(Part):
         """Say what the learner has to be."""
         numeric = len(self.of_kind(Number)) + 2 * len(self.calendar)
         pixels = math.prod(self.image)
+        network = self.model.network or ("cnn2d" if pixels else "mlp")
         texts = [text.max_tokens for text in self.of_kind(Text).values()]
-        ordered = texts if self.model.network == "textcnn" else []
+        ordered = texts if network == "textcnn" else []
         categories, rates = len(self.of_kind(Category)), self.model.learning_rate
         return Spec(
             numeric=numeric,
@@ -230,7 +233,8 @@ class Task(Part):
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,
-            **self.model.model_dump(exclude={"learning_rate", "neighbours"}),
+            **self.model.model_dump(exclude={"network", "learning_rate", "neighbours"}),
+            network=network,
             **self.drift.model_dump(),
             rates=rates if isinstance(rates, tuple) else (rates,),
             traces=self.lags.traces,

@@ -53,6 +53,14 @@ def test_a_wrong_key_is_named_with_value_and_expectation(
     assert all(part.startswith("wrong.toml: ") for part in str(error.value).splitlines())
 
 
+def test_a_task_with_an_image_has_the_network_that_sees_it() -> None:
+    assert parse(TASK, "t").spec.network == "mlp"
+    assert parse(IMAGE_TASK, "t").spec.network == "cnn2d"
+    assert parse(IMAGE_TASK + '[model]\nnetwork = "mlp"', "t").spec.network == "mlp"
+    with pytest.raises(TaskError, match=r"model\.network = 'cnn2d'.* image: expected one"):
+        parse(TASK + '[model]\nnetwork = "cnn2d"', "t")
+
+
 @pytest.mark.parametrize(
     ("model", "change", "line"),
     [
