@@ -22,6 +22,7 @@ class Batch(NamedTuple):
     ids: Any  # u32[B, S]  hashed categories, then tokens, then words in order
     entity: Any  # u32[B, 2]  keyed hash of the entity
     label: Any  # f32[B]  class index or value, NaN = unknown
+    image: Any  # u8[B, H, W, C]
 
 
 class Outcome(NamedTuple):
@@ -39,4 +40,5 @@ def empty_batch(spec: Spec, capacity: int) -> Batch:
         ids=np.zeros((capacity, spec.ids), np.uint32),
         entity=np.zeros((capacity, 2), np.uint32),
         label=np.full(capacity, np.nan, np.float32),
+        image=np.zeros((capacity, *spec.image), np.uint8),
     )

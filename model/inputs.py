@@ -14,11 +14,13 @@ from model.state import State
 def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> State:
     """Turn row `row` of the batch into place `at` of the open chunk."""
     numeric, ids, label = batch.numeric[row], batch.ids[row], batch.label[row]
+    image = batch.image[row]
     kept, slot, held = memory.recall(spec, state.memory, batch.entity[row], state.event)
     labels = jnp.where(jnp.isnan(label), held.labels, memory.push(held.labels, label))
     known = labels if spec.horizon else held.labels
     inputs = jnp.concatenate(
         [
+            scale.transform(state.pixels, shares(image)).reshape(-1),
             seen(state.inputs, numeric),
             seen(state.inputs, held.numeric),
             scale.transform(state.inputs, numeric, held.fading).reshape(-1),
@@ -34,6 +36,8 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
         slot=state.chunk.slot.at[at].set(slot),
     )
     held = held._replace(labels=labels, numeric=memory.push(held.numeric, numeric))
+    if spec.pixels:
+        chunk = chunk._replace(image=chunk.image.at[at].set(image))
     if spec.traces:
         held = held._replace(fading=memory.fade(spec, held.fading, numeric))
     if spec.horizon:
@@ -51,6 +55,20 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
             no_change=held.no_change.at[ring].set(known[0]),
         )
     return state._replace(event=state.event + 1, memory=memory.keep(kept, slot, held), chunk=chunk)
+
+
+def shares(image: Array) -> Array:
+    """Turn pixels u8[...] into shares f32[...] of full light."""
+    return image.astype(jnp.float32) / 255.0
+
+
+def light(spec: Spec, state: State, full: Array) -> scale.ScaleState:
+    """Take the images of the open chunk, if it is full, into what is known of their channels."""
+    if not spec.pixels:
+        return state.pixels
+    height, width, channels = spec.image
+    seen = shares(state.chunk.image).reshape(spec.chunk * height * width, channels)
+    return scale.update(state.pixels, jnp.where(full, seen, jnp.nan), height * width)
 
 
 def seen(level: scale.ScaleState, rows: Array) -> Array:

@@ -19,7 +19,7 @@ from jax import Array, lax
 
 from model import embed, neighbours, persistence, pool, scale, target
 from model.batch import Batch, Outcome, empty_batch
-from model.inputs import admit
+from model.inputs import admit, light
 from model.losses import mixed_slope, slope
 from model.optimizer import scheduled
 from model.pool import Views, mix, opinions, speak, weigh
@@ -159,7 +159,7 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> State:
     table = embed.descend(state.table, lesson.at, sparse, apply) if spec.ids else state.table
     near, pairs = state.neighbours, state.pairs
     if spec.neighbours:
-        own = lesson.rows.inputs[:, : spec.numeric]
+        own = lesson.rows.inputs[:, : spec.columns]
         ids = lesson.rows.ids[:, : spec.categories]
         near = neighbours.remember(spec, near, own, ids, lesson.label, full)
     if persistence.kept(spec):
@@ -179,6 +179,7 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> State:
         neighbours=near,
         table=table,
         inputs=inputs,
+        pixels=light(spec, state, full),
         target=goals,
         chunk=state.chunk._replace(filled=jnp.where(full, 0, state.chunk.filled)),
     )

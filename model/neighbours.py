@@ -23,9 +23,9 @@ DOUBT = 0.01  # a vote for every class, so that none is ever ruled out
 
 
 class NeighboursState(NamedTuple):
-    """Hold the newest W rows; D numeric columns, C categories, V voices of each."""
+    """Hold the newest W rows; D columns, C categories, V voices of each."""
 
-    columns: Array  # f32[D, W]  standardised when they were met
+    columns: Array  # f32[D, W]  pixels, and values as standardised when they were met
     squares: Array  # f32[W]  sums of their squares, FAR where there is no row yet
     ids: Array  # u32[C, W]
     voices: Array  # f32[V, W]  one for the class, or the goal and 1; zeros where there is no row
@@ -36,7 +36,7 @@ def init(spec: Spec) -> NeighboursState:
     """Start with an empty window."""
     size = spec.neighbours or 1
     return NeighboursState(
-        columns=jnp.zeros((spec.numeric, size)),
+        columns=jnp.zeros((spec.columns, size)),
         squares=jnp.full(size, FAR),
         ids=jnp.zeros((spec.categories, size), jnp.uint32),
         voices=jnp.zeros((spec.classes or 2, size)),
@@ -62,7 +62,7 @@ def _vote(spec: Spec, state: NeighboursState, row: Array, ids: Array) -> Array:
     apart = state.squares + jnp.square(row).sum() - 2.0 * row @ state.columns
     for column in range(spec.categories):
         apart = apart + 2.0 * (ids[column] != state.ids[column])
-    apart = jnp.maximum(apart, 0.0) / (spec.numeric + spec.categories)
+    apart = jnp.maximum(apart, 0.0) / (spec.columns + spec.categories)
     nearest = _least(apart)
     wide = jnp.exp(jnp.minimum(nearest - apart, 0.0) * (1.0 / WIDTH))
     ratio = jnp.square((nearest + 1e-7) / (apart + 1e-7))

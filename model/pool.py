@@ -110,7 +110,7 @@ def opinions(
     if persistence.kept(spec):
         said = jnp.concatenate([said, persistence.say(pairs, rows.last)])
     if spec.neighbours:
-        own, ids = rows.inputs[:, : spec.numeric], rows.ids[:, : spec.categories]
+        own, ids = rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]
         said = jnp.concatenate([said, neighbours.vote(spec, near, own, ids)])
     return jnp.maximum(said, FLOOR) if spec.classes else said
 

@@ -28,8 +28,8 @@ def init(columns: int) -> ScaleState:
     return ScaleState(jnp.zeros(columns), jnp.zeros(columns), jnp.zeros(columns))
 
 
-def update(state: ScaleState, values: Array) -> ScaleState:
-    """Take in rows f32[K, N]; NaN counts as not seen.
+def update(state: ScaleState, values: Array, together: int = 1) -> ScaleState:
+    """Take in rows f32[K, N]; NaN counts as not seen, and so many values `together` as one.
 
     Moments merge as in Chan, Golub & LeVeque (1983), "Algorithms for computing the sample
     variance". The older share counts as MEMORY rows at most, so that old regimes fade. A value far
@@ -42,8 +42,8 @@ def update(state: ScaleState, values: Array) -> ScaleState:
     bounded = jnp.clip(values, state.mean - reach, state.mean + reach)
     far = (known & (bounded != values)).sum(0)
     state, values = state._replace(seen=state.seen * jnp.power(DOUBT, far)), bounded
-    new = known.sum(0).astype(jnp.float32)
-    divisor = jnp.maximum(new, 1.0)
+    count = known.sum(0).astype(jnp.float32)
+    new, divisor = count / together, jnp.maximum(count, 1.0)
     new_mean = jnp.where(known, values, 0.0).sum(0) / divisor
     new_variance = jnp.where(known, jnp.square(values - new_mean), 0.0).sum(0) / divisor
     total = state.seen + new

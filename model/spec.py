@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
-NetworkName = Literal["mlp", "linear", "cnn1d", "gru", "textbag", "textcnn"]
+NetworkName = Literal["mlp", "linear", "cnn1d", "cnn2d", "gru", "textbag", "textcnn"]
 WINDOWED: tuple[NetworkName, ...] = ("cnn1d", "gru")
 Activation = Literal["relu", "tanh", "sigmoid", "gelu"]
 Loss = Literal["cross_entropy", "bce", "mse", "huber", "pinball"]
@@ -56,6 +57,7 @@ class Spec:
         categories: categorical columns of a row.
         tokens: token slots of a row, 0 when there is no text.
         words: places for the words of each text in their order, for a network that reads them.
+        image: height, width and channels of a row's image; zeros when there is none.
         classes: number of classes, or 0 for regression.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         label_lags: last known labels of the entity that are inputs.
@@ -89,6 +91,7 @@ class Spec:
     categories: int = 0
     tokens: int = 0
     words: tuple[int, ...] = ()
+    image: tuple[int, int, int] = (0, 0, 0)
     classes: int = 0
     horizon: int = 0
     label_lags: int = 1
@@ -143,6 +146,16 @@ class Spec:
         return self.categories + self.tokens + sum(self.words)
 
     @property
+    def pixels(self) -> int:
+        """Count the numbers of a row's image."""
+        return prod(self.image)
+
+    @property
+    def columns(self) -> int:
+        """Count the numbers of a row, which are its first inputs: pixels, then values."""
+        return self.pixels + self.numeric
+
+    @property
     def label_inputs(self) -> int:
         """Count inputs per lagged label: one-hot class, or standardised value and a known flag."""
         return self.classes or 2
@@ -154,8 +167,8 @@ class Spec:
 
     @property
     def row_inputs(self) -> int:
-        """Count the inputs of the row itself: values and missing flags."""
-        return 2 * self.numeric
+        """Count the inputs of the row itself: pixels, values and missing flags."""
+        return self.columns + self.numeric
 
     @property
     def past_inputs(self) -> int:

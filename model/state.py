@@ -20,6 +20,7 @@ class Chunk(NamedTuple):
     """Hold the open chunk: the rows met since the last optimizer step."""
 
     filled: Array  # i32[]
+    image: Array  # u8[k, H, W, C]  as received
     numeric: Array  # f32[k, N]  as received
     inputs: Array  # f32[k, I]  rows to predict
     ids: Array  # u32[k, S]
@@ -45,6 +46,7 @@ class State(NamedTuple):
     neighbours: neighbours.NeighboursState
     table: embed.TableState
     inputs: scale.ScaleState
+    pixels: scale.ScaleState  # of the image's channels
     target: target.TargetState
     memory: memory.MemoryState
     chunk: Chunk
@@ -111,10 +113,12 @@ def init(parts: Parts) -> State:
         neighbours=neighbours.init(spec),
         table=embed.init(spec),
         inputs=scale.init(spec.numeric),
+        pixels=scale.init(spec.image[2]),
         target=target.init(),
         memory=memory.init(spec),
         chunk=Chunk(
             filled=jnp.int32(0),
+            image=jnp.zeros((k, *spec.image), jnp.uint8),
             numeric=jnp.full((k, spec.numeric), jnp.nan),
             inputs=jnp.zeros((k, spec.inputs)),
             ids=jnp.zeros((k, spec.ids), jnp.uint32),

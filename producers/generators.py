@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from producers.sources import Event
+from producers.sources import DATA, Event
+from stream import files
 from stream.errors import UsageError
 
 Array = NDArray[np.float64]
@@ -181,11 +182,40 @@ def topics(*, seed: int = 1, drift: Drift | None = None, noise: float = 0.0) -> 
     return _events("topics", seed, drift, bodies)
 
 
+def image(*, seed: int = 1, drift: Drift | None = None) -> Iterator[Event]:
+    """Yield handwritten digits, 8 x 8 grey pixels in base64, and the number each stands for.
+
+    All 1,797 that are bundled, again and again, each time in another order. After the drift each
+    digit goes by the name of another one.
+
+    Source: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning
+    Repository, 1998.
+    """
+    digits = list(map(msgspec.json.decode, files.read(DATA / "image.csv.gz", {"image": "string"})))
+    circle = np.random.default_rng([seed, 1]).permutation(10)
+    other = dict(zip(circle.tolist(), np.roll(circle, 1).tolist(), strict=True))
+
+    def passes() -> Iterator[int]:
+        rng = np.random.default_rng([seed, 2])
+        while True:
+            yield from rng.permutation(len(digits)).tolist()
+
+    order = passes()
+
+    def bodies(rng: np.random.Generator, blend: Array) -> Iterator[dict[str, Any]]:
+        for renamed in rng.random(_BLOCK) < blend:
+            digit = digits[next(order)]
+            yield digit | {"label": other[digit["label"]]} if renamed else digit
+
+    return _events("image", seed, drift, bodies)
+
+
 GENERATORS: dict[str, Callable[..., Iterator[Event]]] = {
     "sea": sea,
     "hyperplane": hyperplane,
     "friedman": friedman,
     "topics": topics,
+    "image": image,
 }
 
 

@@ -16,7 +16,7 @@ from stream import files
 from stream.errors import UsageError
 from stream.events import MILLISECONDS_FROM, time_ms
 
-_DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data"
 _LOOKAHEAD_ROWS = 100
 _FieldReader = Callable[[bytes], tuple[str | None, bytes | None, int | None] | None]
 
@@ -38,7 +38,7 @@ def sensor(*, loop: bool = False, cloudevents: bool = False) -> Iterator[Event]:
     """
     words: dict[str, files.Kind] = dict.fromkeys(("station", "time", "wind_direction"), "string")
     events = _rows(
-        _DATA / "sensor.csv.gz", "pm25", None, key="station", time="time", columns=words, loop=loop
+        DATA / "sensor.csv.gz", "pm25", None, key="station", time="time", columns=words, loop=loop
     )
     return as_cloudevents(events, "sensor") if cloudevents else events
 
@@ -49,7 +49,7 @@ def social(*, loop: bool = False, cloudevents: bool = False) -> Iterator[Event]:
         ("id", "author", "time", "title", "domain"), "string"
     )
     events = _rows(
-        _DATA / "social.csv.gz", "hn", "id", key="author", time="time", columns=words, loop=loop
+        DATA / "social.csv.gz", "hn", "id", key="author", time="time", columns=words, loop=loop
     )
     return as_cloudevents(events, "social") if cloudevents else events
 
@@ -57,9 +57,7 @@ def social(*, loop: bool = False, cloudevents: bool = False) -> Iterator[Event]:
 def text(*, loop: bool = False, cloudevents: bool = False) -> Iterator[Event]:
     """Yield 5,574 text messages labelled ham or spam, without time. Options as for `sensor`."""
     words: dict[str, files.Kind] = {"text": "string", "label": "string"}
-    events = _rows(
-        _DATA / "text.csv.gz", "sms", None, key=None, time=None, columns=words, loop=loop
-    )
+    events = _rows(DATA / "text.csv.gz", "sms", None, key=None, time=None, columns=words, loop=loop)
     return as_cloudevents(events, "text") if cloudevents else events
 
 

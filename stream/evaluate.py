@@ -16,9 +16,10 @@ from stream import files
 from stream.compare import Comparison, Rival, compare
 from stream.errors import UsageError
 from stream.events import DeadLetter, DriftAlarm, Records, pointer
+from stream.kinds import Image, Number, Text
 from stream.normalize import Normalizer
 from stream.plot import Curve, Point, measure
-from stream.task import Number, Task, Text
+from stream.task import Task
 from stream.trace import Trace, tracing
 from stream.trainer import Pending, Trainer
 
@@ -219,9 +220,10 @@ def _with_ids(task: Task, path: Path) -> Iterator[bytes]:
     columns = dict.fromkeys(name for row in sample for name in row)
     _require(task, path, columns)
     kinds: dict[str, files.Kind] = {
-        place: "string" if isinstance(feature, Text) else "number"
+        place: "number" if isinstance(feature, Number) else "string"
         for name, feature in task.features.items()
-        if isinstance(feature, Number | Text) and (place := feature.field or name) in columns
+        if isinstance(feature, Number | Text | Image)
+        and (place := feature.field or name) in columns
     }
     typed = kinds if path.name.removesuffix(".gz").endswith((".csv", ".tsv")) else None
     rows = files.read(path, typed)

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from stream.errors import TaskError
-from stream.task import Category, Number, Task, Text
+from stream.kinds import Category, Image, Number, Text
+from stream.task import Task
 
 MAX_DEPTH = 8
 MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds
@@ -55,7 +56,8 @@ class Feature(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Hold a normalised event, or the code it was refused with: `<task>.features`.
 
     There is exactly one for each raw record, so a missing offset always means a lost row.
-    `numeric` is float32 (NaN = missing), `ids` and `entity` are unsigned 32-bit, little-endian.
+    `numeric` is float32 (NaN = missing), `ids` and `entity` are unsigned 32-bit, little-endian;
+    `image` holds the pixels as they came.
     """
 
     topic: str
@@ -68,6 +70,7 @@ class Feature(msgspec.Struct, frozen=True, array_like=True, gc=False):
     numeric: bytes = b""
     ids: bytes = b""
     entity: bytes = b""
+    image: bytes = b""
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -110,8 +113,8 @@ class Codec:
     """Decode the raw events of one task, strictly and fast.
 
     A decoded event is a tuple of what the task asks for: id, label, then entity and time if they
-    are mapped, then the numbers, categories and texts in the order of the task file. A field that
-    is null or absent is None.
+    are mapped, then the numbers, categories, images and texts in the order of the task file. A
+    field that is null or absent is None, but an image has to be there; it is decoded to bytes.
     """
 
     def __init__(self, task: Task) -> None:
@@ -127,7 +130,8 @@ class Codec:
             wanted.append(((*within, *pointer(task.input.entity)), str | int))
         if task.input.time:
             wanted.append((pointer(task.input.time), str | float))
-        for kind, form in ((Number, float | None), (Category, scalar), (Text, str | None)):
+        kinds = ((Number, float | None), (Category, scalar), (Image, bytes), (Text, str | None))
+        for kind, form in kinds:
             for name, feature in task.of_kind(kind).items():
                 wanted.append(((*within, *pointer(feature.field or name)), form))
         tree = _Level({"specversion": Literal["1.0"]} if envelope else {})
@@ -161,7 +165,7 @@ class Codec:
         quotes = np.fromiter(map(_COUNT_QUOTES, map(values.__getitem__, kept)), np.int64)
         for column in zip(*parsed, strict=True):
             kinds = set(map(type, column))
-            if kinds == {str}:
+            if kinds in ({str}, {bytes}):
                 quotes -= 2
             elif len(kinds) > 1:
                 quotes -= [_QUOTES.get(type(value), 0) for value in column]
@@ -229,6 +233,8 @@ class _Level:
             level.add(rest, form)
         elif isinstance(known, _Level):
             raise TaskError(f"{key} is mapped as a value and as an object")
+        elif known is not None and bytes in (form, known):
+            raise TaskError(f"{key} is mapped as an image and as something else")
         else:
             self._fields[key] = form if known is None else form | known
 

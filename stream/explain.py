@@ -8,8 +8,9 @@ import jax
 
 from model import pool
 from model.learner import make_learner
+from stream.kinds import Category, Image, Number, Text
 from stream.normalize import Normalizer
-from stream.task import Category, Number, Task, Text
+from stream.task import Task
 
 
 def explain(task: Task) -> Iterator[str]:
@@ -34,13 +35,15 @@ def explain(task: Task) -> Iterator[str]:
         names = task.of_kind(kind)
         if names:
             yield f"{word:<12}{', '.join(names)}"
+    for name, image in task.of_kind(Image).items():
+        yield f"image       {name}: {' x '.join(map(str, image.shape))} bytes, in base64"
     if task.calendar:
         yield f"calendar    sine and cosine of the {', '.join(task.calendar)} (UTC)"
     entity = task.input.entity
     whom = f"of each {entity}, {lags.entities:,} at most" if entity else "of the stream"
     yield f"remembers   {lags.labels} labels and {lags.rows} rows {whom}"
     layers = f": {' x '.join(map(str, model.hidden))} {model.activation}" if model.hidden else ""
-    network = model.network + ("" if model.network in ("linear", "textbag") else layers)
+    network = task.spec.network + ("" if task.spec.network in ("linear", "textbag") else layers)
     learner = make_learner(task.spec)
     shapes = jax.eval_shape(learner.init)
     weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))

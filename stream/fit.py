@@ -21,5 +21,7 @@ def misfit(spec: Spec) -> str | None:
         needs.append((spec.tokens, "a text: expected one among features"))
     if spec.network in (*WINDOWED, "textcnn"):
         needs.append((spec.hidden, "with as many units as model.hidden begins with, not []"))
+    if spec.network == "cnn2d":
+        needs.append((spec.pixels, "an image: expected one among features"))
     missing = [need for met, need in needs if not met]
     return f"model.network = {spec.network!r}: it reads {missing[0]}" if missing else None

@@ -108,7 +108,7 @@ class FromFeatures:
         self._source = Source(bootstrap, task.output("features"), offsets=reading, or_later=True)
         self._bootstrap = bootstrap
         spec = task.spec
-        self._sizes = (4 * spec.numeric, 4 * spec.ids, 8)
+        self._sizes = (4 * spec.numeric, 4 * spec.ids, 8, spec.pixels)
         self._positions = dict.fromkeys(self._source.partitions, 0) | positions
         self._looked = self._positions | starts  # raw offsets up to which nothing is left to heal
         self._reading = dict(self._source.position)
@@ -167,7 +167,8 @@ class FromFeatures:
             return None
         if feature.topic != self._task.input.topic:
             return None
-        sizes = (len(feature.numeric), len(feature.ids), len(feature.entity))
+        columns = (feature.numeric, feature.ids, feature.entity, feature.image)
+        sizes = tuple(map(len, columns))
         return feature if feature.reject or sizes == self._sizes else None
 
     def _gap(self, feature: Feature, start: int, most: int) -> Range | None:

@@ -25,7 +25,8 @@ from stream.events import (
     time_ms,
 )
 from stream.hashing import Hasher, hash_key
-from stream.task import Category, Number, Task, Text
+from stream.kinds import Category, Image, Number, Text
+from stream.task import Task
 
 LARGEST = 1e15
 LONGEST_ID = 256
@@ -43,6 +44,7 @@ class Rows(NamedTuple):
     ids: NDArray[np.uint32]  # [n, S]  0 = absent
     entity: NDArray[np.uint32]  # [n, 2]
     label: NDArray[np.float32]  # [n]  class index or value, NaN = unknown
+    image: NDArray[np.uint8]  # [n, H, W, C]
 
 
 class Normalizer:
@@ -57,6 +59,7 @@ class Normalizer:
         self._excluded = frozenset(task.input.exclude)
         self._numbers = task.of_kind(Number)
         self._categories = list(task.of_kind(Category))
+        self._images: dict[str, Image] = task.of_kind(Image)
         self._texts: list[Text] = list(task.of_kind(Text).values())
         self._classes = class_index(task.target.classes)
         self._window_ms = [t.timestamp() * 1000 for t in (task.input.earliest, task.input.latest)]
@@ -107,6 +110,7 @@ class Normalizer:
                     numeric=rows.numeric[row].tobytes(),
                     ids=rows.ids[row].tobytes(),
                     entity=rows.entity[row].tobytes(),
+                    image=rows.image[row].tobytes(),
                 )
             )
             row += 1
@@ -132,9 +136,9 @@ class Normalizer:
         time_ms = self._times(times, bad)
         label = self._labels(labels, bad)
         numeric = self._numeric([take() for _ in self._numbers], len(events), bad)
-        hashed = self._hashed(
-            [take() for _ in self._categories], [take() for _ in self._texts], len(events)
-        )
+        categories: list[Sequence[Any]] = [take() for _ in self._categories]
+        image = self._pixels([take() for _ in self._images], len(events), bad)
+        hashed = self._hashed(categories, [take() for _ in self._texts], len(events))
         for at, value in enumerate(entities if self._excluded else ()):
             if str(value) in self._excluded:
                 bad[at] = Reject("excluded", f"{str(value)[:40]!r} is among input.exclude")
@@ -151,6 +155,7 @@ class Normalizer:
             ids=hashed,
             entity=entity,
             label=label,
+            image=image,
         )
         return rows, bad
 
@@ -207,6 +212,22 @@ class Normalizer:
                 row[row > number.max] = np.nan
         return values.T.astype(np.float32)
 
+    def _pixels(
+        self, columns: list[Sequence[bytes]], count: int, bad: dict[int, Reject]
+    ) -> NDArray[np.uint8]:
+        """Bring the pixels of the one image there may be into rows; a wrong size is a reject."""
+        found = b""
+        for (name, image), column in zip(self._images.items(), columns, strict=True):
+            for at, value in enumerate(column):
+                if len(value) != image.size:
+                    shape = " x ".join(map(str, image.shape))
+                    bad[at] = Reject(
+                        "image", f"{name}: {len(value)} bytes, expected {shape} = {image.size}"
+                    )
+            blank = bytes(image.size)
+            found = b"".join([blank if at in bad else value for at, value in enumerate(column)])
+        return np.frombuffer(found, np.uint8).reshape(count, *self._task.image)
+
     def _hashed(
         self, categories: list[Sequence[Any]], texts: list[Sequence[Any]], count: int
     ) -> NDArray[np.uint32]:
@@ -252,9 +273,9 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
     ]
     spec = task.spec
 
-    def column(name: str, kind: type[Any], width: int) -> Any:
+    def column(name: str, kind: type[Any], *shape: int) -> Any:
         joined = b"".join([getattr(feature, name) for feature, _ in kept])
-        return np.frombuffer(joined, kind).reshape(len(kept), width)
+        return np.frombuffer(joined, kind).reshape(len(kept), *shape)
 
     return Rows(
         id=[feature.id for feature, _ in kept],
@@ -266,6 +287,7 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
         ids=column("ids", np.uint32, spec.ids),
         entity=column("entity", np.uint32, 2),
         label=np.array([feature.label for feature, _ in kept], np.float32),
+        image=column("image", np.uint8, *spec.image),
     )
 
 

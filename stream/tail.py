@@ -99,6 +99,7 @@ def decode(topic: str, value: bytes | None) -> Any:
                     for name, kind in (("numeric", "f4"), ("ids", "u4"), ("entity", "u4"))
                 }
                 | {"label": None if feature.label != feature.label else feature.label}
+                | {"image": base64.b64encode(feature.image).decode()}
             )
         return msgspec.json.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):

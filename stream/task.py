@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,27 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from model.spec import Activation, Detector, Loss, NetworkName, OptimizerName, Spec
 from model.spec import Schedule as RateSchedule
 from stream.errors import TaskError
 from stream.fit import misfit
+from stream.kinds import Category, Feature, FieldPath, Image, Number, Part, Text
 
-WHERE = "Where it stands; default: the feature's name."
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
 WORDS = 64  # of a text that are read in their order
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
 Rate = Annotated[float, Field(gt=0, le=1)]
-FieldPath = Annotated[
-    str,
-    Field(
-        min_length=1,
-        description="A top-level key of the event, or a JSON Pointer when it begins with '/'.",
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -52,58 +46,6 @@ class TopicSpec:
             "max.message.bytes": self.max_message_bytes,
         }
         return {key: value for key, value in wanted.items() if value is not None}
-
-
-class Part(BaseModel):
-    """Refuse unknown keys and later changes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Number(Part):
-    """A numeric feature."""
-
-    kind: Literal["number"]
-    field: FieldPath | None = Field(None, description=WHERE)
-    unit: str | None = Field(None, description="The unit in the events, such as degF.")
-    to: str | None = Field(None, description="The unit to learn in, such as degC.")
-    min: float | None = Field(None, description="A reading below this is impossible: missing.")
-    max: float | None = Field(None, description="A reading above this is impossible: missing.")
-    missing: tuple[float, ...] = Field((), description="Numbers that stand for no reading.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Number:
-        if (self.unit is None) != (self.to is None):
-            raise ValueError("unit and to go together")
-        if self.min is not None and self.max is not None and self.min >= self.max:
-            raise ValueError(f"min must be below max, not {self.min} and {self.max}")
-        return self
-
-
-class Category(Part):
-    """A categorical feature: each value is a hashed id, so an unseen one needs no declaration."""
-
-    kind: Literal["category"]
-    field: FieldPath | None = Field(None, description=WHERE)
-
-
-class Text(Part):
-    """A text feature: hashed words and character n-grams."""
-
-    kind: Literal["text"]
-    field: FieldPath | None = Field(None, description=WHERE)
-    ngrams: tuple[int, int] = Field((3, 5), description="Shortest and longest character n-gram.")
-    max_tokens: int = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
-
-    @field_validator("ngrams")
-    @classmethod
-    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 1 <= value[0] <= value[1] <= 10:
-            raise ValueError("expected two lengths from 1 to 10, shortest first")
-        return value
-
-
-Feature = Annotated[Number | Category | Text, Field(discriminator="kind")]
 
 
 class Input(Part):
@@ -190,7 +132,9 @@ class Schedule(Part):
 class Model(Part):
     """How it is learned."""
 
-    network: NetworkName = Field("mlp", description="What the networks of the pool are.")
+    network: NetworkName | None = Field(
+        None, description="What the networks of the pool are; default: mlp, cnn2d with an image."
+    )
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (32, 32), description="Widths of the hidden layers."
     )
@@ -256,6 +200,19 @@ class Task(Part):
     drift: Drift = Drift()
     topics: Topics = Topics()
 
+    @model_validator(mode="after")
+    def _one_image_that_fits(self) -> Task:
+        images = [f"features.{name}" for name in self.of_kind(Image)]
+        if len(images) > 1:
+            raise ValueError(f"{' and '.join(images)} are images: expected one of them at most")
+        coded = 4 * math.ceil(math.prod(self.image) / 3)
+        if coded > self.input.max_bytes:
+            raise ValueError(
+                f"{images[0]} takes {coded} bytes in base64, "
+                f"input.max_bytes = {self.input.max_bytes}: expected room for it"
+            )
+        return self
+
     def of_kind(self, kind: type[Any]) -> dict[str, Any]:
         """Give the features of one kind by name, in the order of the file."""
         return {name: f for name, f in self.features.items() if isinstance(f, kind)}
@@ -267,37 +224,47 @@ class Task(Part):
         return self
 
     @property
+    def image(self) -> tuple[int, int, int]:
+        """Give height, width and channels of the image; zeros where there is none."""
+        return next((image.shape for image in self.of_kind(Image).values()), (0, 0, 0))
+
+    @property
     def spec(self) -> Spec:
         """Say what the learner has to be."""
         numeric = len(self.of_kind(Number)) + 2 * len(self.calendar)
+        pixels = math.prod(self.image)
+        network = self.model.network or ("cnn2d" if pixels else "mlp")
         texts = [text.max_tokens for text in self.of_kind(Text).values()]
-        ordered = texts if self.model.network == "textcnn" else []
+        ordered = texts if network == "textcnn" else []
         categories, rates = len(self.of_kind(Category)), self.model.learning_rate
         return Spec(
             numeric=numeric,
             categories=categories,
             tokens=sum(texts),
             words=tuple(min(most, WORDS) for most in ordered),
+            image=self.image,
             classes=len(self.target.classes),
             horizon=self.target.horizon,
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,
-            **self.model.model_dump(exclude={"learning_rate", "neighbours", "schedule"}),
+            **self.model.model_dump(exclude={"network", "learning_rate", "neighbours", "schedule"}),
             schedule=RateSchedule(**self.model.schedule.model_dump()),
+            network=network,
             **self.drift.model_dump(),
             rates=rates if isinstance(rates, tuple) else (rates,),
             traces=self.lags.traces,
-            neighbours=self._neighbours(numeric, categories),
+            neighbours=self._neighbours(pixels + numeric + categories),
         )
 
-    def _neighbours(self, numeric: int, categories: int) -> int:
+    def _neighbours(self, columns: int) -> int:
         """Bound the window: wide rows are remembered fewer, so that each costs about the same.
 
         Quantiles are left to the networks: a vote has none.
         """
-        columns = 0 if self.model.loss == "pinball" else numeric + categories
-        return min(self.model.neighbours, WINDOW_VALUES // columns) if columns else 0
+        if self.model.loss == "pinball" or not columns:
+            return 0
+        return min(self.model.neighbours, WINDOW_VALUES // columns)
 
     def output(self, stage: str) -> str:
         """Name an output topic, such as `<task>.predictions`."""
@@ -351,8 +318,10 @@ def _explain(problem: Any) -> str:
     """Put one pydantic error into `key = value: what was expected`."""
     if not problem["loc"] and problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    kinds = {"number", "category", "text"}
-    where = ".".join(str(part) for part in problem["loc"] if part not in kinds) or "task"
+    place = problem["loc"]
+    if place[:1] == ("features",):
+        place = place[:2] + place[3:]  # between the name and the key pydantic says the kind
+    where = ".".join(map(str, place)) or "task"
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such key{_nearest(problem['loc'])}"
     if problem["type"] == "missing":

@@ -146,6 +146,7 @@ class Trainer:
         batch.ids[:count] = rows.ids
         batch.entity[:count] = rows.entity
         batch.label[:count] = rows.label
+        batch.image[:count] = rows.image
         self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
         self.learned += count - int(np.isnan(rows.label).sum())
         return Pending(rows, outcome)

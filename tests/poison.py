@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 TASK = """
@@ -85,4 +86,34 @@ POISON: dict[str, tuple[bytes | None, str]] = {
     "very deep": (_PLAIN + b',"z":' + b"[" * 1500 + b"]" * 1500 + b"}", "depth"),
     "lone surrogate": (good(0, text="\ud800"), "json"),
     "raw control character": (good(0).replace(b"message", b"mess\x00age"), "json"),
+}
+
+IMAGE_TASK = TASK + 'photo = { kind = "image", height = 2, width = 3, channels = 4 }\n'
+
+
+def picture(number: int, **changes: object) -> bytes:
+    """Make a good event of IMAGE_TASK, or one with some fields changed."""
+    pixels = bytes((number * 31 + place) % 256 for place in range(24))
+    return good(number, **{"photo": coded(pixels)} | changes)
+
+
+def coded(pixels: bytes) -> str:
+    """Write bytes as base64."""
+    return base64.b64encode(pixels).decode()
+
+
+IMAGE_POISON: dict[str, tuple[bytes | None, str]] = {
+    "no image": (good(0), "schema"),
+    "null image": (picture(0, photo=None), "schema"),
+    "image as list": (picture(0, photo=[0] * 24), "schema"),
+    "image as number": (picture(0, photo=10**32), "schema"),
+    "not base64": (picture(0, photo="%" * 32), "schema"),
+    "base64 for addresses": (picture(0, photo="-_" * 16), "schema"),
+    "base64 in lines": (picture(0, photo="AAAA" * 4 + "\n" + "AAAA" * 4), "schema"),
+    "base64 cut off": (picture(0, photo="A" * 31), "schema"),
+    "padding amid base64": (picture(0, photo="AA==" * 8), "schema"),
+    "no pixels": (picture(0, photo=""), "image"),
+    "a pixel short": (picture(0, photo=coded(bytes(20))), "image"),
+    "a byte long": (picture(0, photo=coded(bytes(25))), "image"),
+    "image twice": (picture(0)[:-1] + b',"photo":"AAAA"}', "duplicate_key"),
 }

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from stream.evaluate import evaluate
 from stream.infer import describe, infer, infer_file, to_toml
 from stream.plot import Curve
 from stream.task import Task, parse, validate
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,24 @@ def test_json_lines_give_the_same_as_csv(turning: Path, tmp_path: Path) -> None:
     lines.write_bytes(b"".join(row + b"\n" for row in files.read(turning)))
     task = infer_file(turning, "y", drop=["note"])
     assert evaluate(task, lines).metrics == evaluate(task, turning).metrics
+
+
+def test_convolutions_learn_digits_anew_when_they_change_names(tmp_path: Path) -> None:
+    from producers.generators import Drift, image
+
+    passes = tmp_path / "digits.jsonl"
+    events = islice(image(seed=1, drift=Drift("abrupt", 3594)), 5391)
+    passes.write_bytes(b"\n".join(event.value for event in events))
+    text = (EXAMPLES / "digits.toml").read_text() + "[drift]\ndetectors = ['adwin']\n[model]\n"
+    found = evaluate(parse(text + "neighbours = 0", "t"), passes)
+    linear = evaluate(parse(text + "neighbours = 0\nnetwork = 'mlp'\nhidden = []", "t"), passes)
+    assert (found.learned, found.rejected) == (5391, 0)
+    alarms = [alarm for alarm in found.drifts if alarm["at"] >= 3594]
+    assert alarms[0]["at"] < 3794
+    assert alarms[0]["after"] > alarms[0]["before"] + 0.1
+    recovered, straight = (each.metrics["window"]["accuracy"] for each in (found, linear))
+    assert recovered > 0.93
+    assert recovered > straight + 0.02
 
 
 def test_a_file_without_a_column_of_the_task_is_refused(turning: Path, tmp_path: Path) -> None:

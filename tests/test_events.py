@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from poison import POISON, TASK, good
+from poison import IMAGE_POISON, IMAGE_TASK, POISON, TASK, coded, good, picture
 
 from stream.errors import TaskError
 from stream.events import Codec, Records, Reject
 from stream.normalize import Normalizer
-from stream.task import parse
+from stream.task import Task, parse
 
 task = parse(TASK, "test")
 codec = Codec(task)
-normalizer = Normalizer(task)
+CASES = [
+    pytest.param(parse(text, "test"), make, raw, code, id=name)
+    for text, make, corpus in ((TASK, good, POISON), (IMAGE_TASK, picture, IMAGE_POISON))
+    for name, (raw, code) in corpus.items()
+]
+MakeEvent = Callable[[int], bytes]
 
 
 def records(values: list[bytes | None]) -> Records:
@@ -22,37 +29,40 @@ def records(values: list[bytes | None]) -> Records:
     return Records("events.poisoned", values, [None] * n, [0] * n, list(range(n)), [])
 
 
-def decoded(raw: bytes | None) -> object:
+def decoded(raw: bytes | None, codec: Codec = codec) -> object:
     """Decode one event in a batch of its own."""
     events, refused = codec.decode_all([raw])
     return refused[0] if refused else events[0]
 
 
-@pytest.mark.parametrize("case", POISON)
-def test_poison_is_refused_with_its_code_and_its_bytes(case: str) -> None:
-    raw, code = POISON[case]
-    rows, dead = normalizer.normalize(records([good(1), raw, good(2)]))
+@pytest.mark.parametrize(("task", "good", "raw", "code"), CASES)
+def test_poison_is_refused_with_its_code_and_its_bytes(
+    task: Task, good: MakeEvent, raw: bytes | None, code: str
+) -> None:
+    rows, dead = Normalizer(task).normalize(records([good(1), raw, good(2)]))
     assert rows.id == ["e-1", "e-2"]
     assert [(letter.code, letter.raw, letter.offset) for letter in dead] == [(code, raw, 1)]
     assert dead[0].detail
 
 
 def test_all_poison_at_once_changes_no_good_row() -> None:
+    normalizer, poison = Normalizer(parse(IMAGE_TASK, "test")), POISON | IMAGE_POISON
     mixed: list[bytes | None] = []
-    for number, (raw, _) in enumerate(POISON.values()):
-        mixed += [good(number), raw]
+    for number, (raw, _) in enumerate(poison.values()):
+        mixed += [picture(number), raw]
     rows, dead = normalizer.normalize(records(mixed))
-    clean, none = normalizer.normalize(records([good(n) for n in range(len(POISON))]))
+    clean, none = normalizer.normalize(records([picture(n) for n in range(len(poison))]))
     assert not none
-    assert len(dead) == len(POISON)
-    for name in ("numeric", "ids", "entity", "label", "time_ms"):
+    assert len(dead) == len(poison)
+    for name in ("numeric", "ids", "entity", "label", "time_ms", "image"):
         assert getattr(rows, name).tobytes() == getattr(clean, name).tobytes()
 
 
-@pytest.mark.parametrize("case", POISON)
-def test_many_events_are_decoded_as_each_alone(case: str) -> None:
-    raw, _ = POISON[case]
-    assert decoded(raw) == codec.decode(raw)
+@pytest.mark.parametrize(("task", "good", "raw", "code"), CASES)
+def test_many_events_are_decoded_as_each_alone(
+    task: Task, good: MakeEvent, raw: bytes | None, code: str
+) -> None:
+    assert decoded(raw, Codec(task)) == Codec(task).decode(raw)
 
 
 json_values = st.recursive(
@@ -120,3 +130,19 @@ def test_a_field_cannot_be_value_and_object() -> None:
     text = TASK.replace('x = { kind = "number"', 'x = { field = "/y/z", kind = "number"')
     with pytest.raises(TaskError, match="y is mapped as a value and as an object"):
         Codec(parse(text, "test"))
+
+
+@pytest.mark.parametrize("other", ["text", "label", "id"])
+def test_a_field_cannot_be_an_image_and_something_else(other: str) -> None:
+    text = IMAGE_TASK.replace('{ kind = "image"', f'{{ field = "{other}", kind = "image"')
+    with pytest.raises(TaskError, match=f"{other} is mapped as an image and as something else"):
+        Codec(parse(text, "test"))
+
+
+def test_an_image_is_decoded_to_the_bytes_that_were_coded() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 2, 3, 4)).astype(np.uint8)
+    raws: list[bytes | None] = [picture(n, photo=coded(p.tobytes())) for n, p in enumerate(pixels)]
+    rows, dead = Normalizer(parse(IMAGE_TASK, "test")).normalize(records(raws))
+    assert not dead
+    assert rows.image.shape == pixels.shape
+    assert (rows.image == pixels).all()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections import Counter
@@ -9,8 +10,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
-from producers.generators import GENERATORS, Drift, friedman, hyperplane, hyperplane_weights, sea
+from producers.generators import (
+    GENERATORS,
+    Drift,
+    friedman,
+    hyperplane,
+    hyperplane_weights,
+    image,
+    sea,
+)
 from producers.generators import topics as topic_texts
 from stream.errors import UsageError
 
@@ -140,6 +150,23 @@ def test_topics_exchange_words_when_they_drift() -> None:
         assert count(new, "money")["goal"] > 200 > 0 == count(new, "sport")["goal"]
         assert count(new, "sport")["medal"] > 200 > 0 == count(old, "sport")["medal"]
     assert all(len(row["text"].split()) == 12 for row in got)
+
+
+def test_digits_come_all_in_each_pass_and_change_names_when_they_drift() -> None:
+    known = load_digits()
+    drawn = [np.rint(digit * 255 / 16).astype(np.uint8).tobytes() for digit in known.images]
+    truth, n = dict(zip(drawn, known.target.tolist(), strict=True)), len(drawn)
+    got = rows(image(drift=Drift("abrupt", n)), 2 * n)
+    pixels = [base64.b64decode(row["image"]) for row in got]
+    for one in (pixels[:n], pixels[n:]):
+        assert Counter(one) == Counter(drawn)
+    assert pixels[:n] != pixels[n:]
+    labels = [truth[p] for p in pixels]
+    assert [row["label"] for row in got[:n]] == labels[:n]
+    names = set(zip(labels[n:], (row["label"] for row in got[n:]), strict=True))
+    assert len(names) == 10
+    assert all(old != new for old, new in names)
+    assert {new for _, new in names} == set(range(10))
 
 
 @pytest.mark.parametrize(

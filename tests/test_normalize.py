@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import base64
+import json
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
-from poison import TASK, good
+from poison import IMAGE_TASK, TASK, good, picture
 
 from stream.errors import TaskError
 from stream.events import Records, time_ms
 from stream.hashing import Hasher, clean
 from stream.normalize import Normalizer, calendar, class_index, rows_of
+from stream.tail import decode
 from stream.task import parse
 
 task = parse(TASK, "test")
@@ -134,9 +139,10 @@ def test_categories_ignore_case_and_keep_columns_apart() -> None:
 
 
 def test_rows_do_not_depend_on_how_events_are_batched() -> None:
-    raws: list[bytes | None] = [good(n) for n in range(40)]
+    task = parse(IMAGE_TASK, "test")
+    raws: list[bytes | None] = [picture(n) for n in range(40)]
     whole, _ = Normalizer(task).normalize(records(raws))
-    for name in ("numeric", "ids", "entity", "label", "time_ms"):
+    for name in ("numeric", "ids", "entity", "label", "time_ms", "image"):
         parts = [
             getattr(Normalizer(task).normalize(records(raws[a:b]))[0], name)
             for a, b in ((0, 1), (1, 17), (17, 40))
@@ -144,7 +150,9 @@ def test_rows_do_not_depend_on_how_events_are_batched() -> None:
         assert np.concatenate(parts).tobytes() == getattr(whole, name).tobytes()
 
 
-def test_features_records_give_back_the_same_rows() -> None:
+@pytest.mark.parametrize(("text", "good"), [(TASK, good), (IMAGE_TASK, picture)])
+def test_features_records_give_back_the_same_rows(text: str, good: Callable[..., bytes]) -> None:
+    task = parse(text, "test")
     normalizer = Normalizer(task)
     raws = records([good(0), b"broken", good(2), good(3, x=None)])
     rows, dead = normalizer.normalize(raws)
@@ -157,6 +165,8 @@ def test_features_records_give_back_the_same_rows() -> None:
         again = getattr(rebuilt, name)
         same = column == again if isinstance(column, list) else column.tobytes() == again.tobytes()
         assert same, name
+    shown = decode("t.features", msgspec.msgpack.encode(features[2]))
+    assert base64.b64decode(json.loads(json.dumps(shown))["image"]) == rows.image[1].tobytes()
 
 
 def test_without_event_time_the_record_timestamp_counts() -> None:

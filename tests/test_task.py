@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from poison import TASK
+from poison import IMAGE_TASK, TASK
 
 from model.spec import NetworkName
 from stream.errors import TaskError
@@ -29,19 +29,36 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
         (('field = "label"', 'field = ""'), r"target\.field"),
         (("[features]", "[features"), r"not TOML"),
         (('x = { kind = "number"', 'x = { kind = "numbr"'), r"features\.x.*'number'"),
+        (("max_tokens = 16", "max_tokens = 0"), r"features\.text\.max_tokens = 0: .*1"),
+        (("height = 2", "height = 0"), r"features\.photo\.height = 0: .*1"),
+        (("height = 2, ", ""), r"features\.photo\.height: missing"),
+        (("width = 3", "width = 9999"), r"features\.photo = .*= 79992: expected 16384 bytes"),
+        (("width = 3", "width = 999"), r"photo takes 10656 bytes .*max_bytes = 4096"),
+        (
+            ("[features]", '[features]\nmap = { kind = "image", height = 1, width = 1 }'),
+            r"features\.map and features\.photo are images: expected one",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_value_and_expectation(
     change: tuple[str, str], line: str | None
 ) -> None:
-    text = TASK.replace(*change)
+    text = IMAGE_TASK.replace(*change)
     if line is None:
         assert parse(text, "t").name == "poisoned"
         return
-    assert text != TASK
+    assert text != IMAGE_TASK
     with pytest.raises(TaskError, match=line) as error:
         parse(text, "wrong.toml")
     assert all(part.startswith("wrong.toml: ") for part in str(error.value).splitlines())
+
+
+def test_a_task_with_an_image_has_the_network_that_sees_it() -> None:
+    assert parse(TASK, "t").spec.network == "mlp"
+    assert parse(IMAGE_TASK, "t").spec.network == "cnn2d"
+    assert parse(IMAGE_TASK + '[model]\nnetwork = "mlp"', "t").spec.network == "mlp"
+    with pytest.raises(TaskError, match=r"model\.network = 'cnn2d'.* image: expected one"):
+        parse(TASK + '[model]\nnetwork = "cnn2d"', "t")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +95,7 @@ def test_a_model_that_does_not_fit_its_task_is_explained(
 
 @pytest.mark.parametrize("network", get_args(NetworkName))
 def test_every_network_fits_some_task(network: str) -> None:
-    spec = parse(f'{TASK}[lags]\nrows = 2\n[model]\nnetwork = "{network}"\n', "t").spec
+    spec = parse(f'{IMAGE_TASK}[lags]\nrows = 2\n[model]\nnetwork = "{network}"\n', "t").spec
     assert spec.network == network
     assert spec.words == ((16,) if network == "textcnn" else ())
 
@@ -107,7 +124,7 @@ def test_examples_are_tasks_with_topics_of_their_own(path: Path) -> None:
 def test_the_schema_describes_every_key() -> None:
     schema = Task.model_json_schema()
     json.dumps(schema)
-    for name in ("Input", "Target", "Lags", "Model", "Drift", "Topics", "Number", "Text"):
+    for name in ("Input", "Target", "Lags", "Model", "Drift", "Topics", "Number", "Text", "Image"):
         for key, value in schema["$defs"][name]["properties"].items():
             assert "description" in value or key in ("kind",), (name, key)
 

@@ -16,6 +16,7 @@ from flax import nnx
 from jax import Array
 
 from model.networks.cnn1d import Cnn1d
+from model.networks.cnn2d import Cnn2d
 from model.networks.gru import Gru
 from model.networks.linear import Linear
 from model.networks.perceptron import Mlp
@@ -32,6 +33,7 @@ NETWORKS: dict[NetworkName, Callable[[Spec, nnx.Rngs], Any]] = {
     "mlp": Mlp,
     "linear": Linear,
     "cnn1d": Cnn1d,
+    "cnn2d": Cnn2d,
     "gru": Gru,
     "textbag": TextBag,
     "textcnn": TextCnn,

@@ -20,7 +20,7 @@ def window(spec: Spec, seen: Seen) -> Array:
     present, held, _ = jnp.split(seen.dense, _borders(spec), 1)
     values, missing = jnp.split(held.reshape(len(held), 2 * rows, columns), 2, 1)
     newest_first = jnp.concatenate([values, missing], 2)
-    return jnp.concatenate([newest_first[:, ::-1], present[:, None]], 1)
+    return jnp.concatenate([newest_first[:, ::-1], present[:, None, spec.pixels :]], 1)
 
 
 def beside(spec: Spec, seen: Seen) -> Array:

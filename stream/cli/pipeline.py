@@ -148,7 +148,10 @@ def normalize(
 
 def produce(
     source: Annotated[
-        str, typer.Argument(help="sensor, social, text, file, sea, hyperplane, friedman or topics.")
+        str,
+        typer.Argument(
+            help="sensor, social, text, file, sea, hyperplane, friedman, topics or image."
+        ),
     ],
     path: Annotated[Path | None, typer.Argument(help="The file, with `file`.")] = None,
     topic: Annotated[str | None, typer.Option(help="Default: events.<source>.")] = None,

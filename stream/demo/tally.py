@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream.events import Codec, DeadLetter, DriftAlarm, Prediction, Records, Reject
+from stream.kinds import Text
 from stream.normalize import class_index
-from stream.task import Task, Text
+from stream.task import Task
 
 LATEST = 4
 REMEMBERED = 2_000

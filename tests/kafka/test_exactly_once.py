@@ -222,11 +222,13 @@ def test_gaps_and_garbage_among_features_are_healed_from_the_events(
     rows = list(map(msgspec.msgpack.encode, features))
     forged = msgspec.structs.replace(features[3], offset=10**9)
     foreign = msgspec.structs.replace(features[3], numeric=b"1234")
+    pictured = msgspec.structs.replace(features[3], image=b"1")
     sent = [
         *rows[5:20],  # 0 to 4 never came
         b"garbage",
         *rows[10:25],  # 10 to 19 again
         msgspec.msgpack.encode(foreign),
+        msgspec.msgpack.encode(pictured),
         msgspec.msgpack.encode(forged),
         *rows[60:100],  # 25 to 59 never came
         rows[119],  # nor did 100 to 118

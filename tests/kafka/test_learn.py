@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from poison import POISON, TASK, good
+from poison import IMAGE_TASK, POISON, TASK, good, picture
 
 from stream.events import Records
 from stream.learn import Progress, Safety, learn
@@ -24,10 +24,14 @@ from stream.trainer import Trainer
 
 
 @pytest.fixture
-def task(bootstrap: str, tmp_path: Path) -> tuple[Task, Path]:
+def task(bootstrap: str, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Task, Path]:
     """Make a task of its own, with its topics, and the file it stands in."""
     name = f"learn-{uuid.uuid4().hex[:8]}"
-    text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
+    text = (
+        getattr(request, "param", TASK)
+        .replace('"poisoned"', f'"{name}"')
+        .replace("events.poisoned", f"events.{name}")
+    )
     path = tmp_path / "task.toml"
     path.write_text(text)
     made = parse(text, str(path))
@@ -113,11 +117,12 @@ def said(predictions: list[Any]) -> list[Any]:
     return [{**line, "offset": None} for line in predictions]
 
 
+@pytest.mark.parametrize("task", [IMAGE_TASK], indirect=True)
 def test_rows_by_way_of_faust_give_the_same_predictions_as_fused(
     bootstrap: str, task: tuple[Task, Path]
 ) -> None:
     made, path = task
-    values = [good(n) if n % 10 else b"poison" for n in range(500)]
+    values = [picture(n) if n % 10 else b"poison" for n in range(500)]
     send(bootstrap, made.input.topic, [*values])
     drained(made, bootstrap, micro_batch=64)
     fused = read(bootstrap, made.output("predictions"))

@@ -13,7 +13,7 @@ from model.learner import Learner, make_learner, warm_up
 from model.spec import Detector, Spec
 
 N = 400
-Columns = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+Columns = tuple[NDArray[Any], ...]  # as the fields of Batch; those that are left out stay empty
 
 SPECS = {
     "per event": Spec(numeric=4, classes=2, traces=(4, 32), neighbours=50, detectors=()),
@@ -25,6 +25,26 @@ SPECS = {
     ),
     "two ahead in chunks": Spec(
         numeric=4, horizon=2, label_lags=3, entities=8, chunk=7, traces=(8,), neighbours=30
+    ),
+    "images": Spec(
+        numeric=2,
+        classes=3,
+        image=(5, 4, 1),
+        network="cnn2d",
+        neighbours=20,
+        rates=(0.003,),
+        detectors=(),
+    ),
+    "images in chunks, an event ahead": Spec(
+        numeric=2,
+        horizon=1,
+        image=(3, 4, 3),
+        network="cnn2d",
+        chunk=7,
+        entities=8,
+        neighbours=20,
+        rates=(0.003,),
+        detectors=(),
     ),
     "convolved rows in chunks": Spec(
         numeric=4,
@@ -74,7 +94,8 @@ def stream(spec: Spec, n: int = N, seed: int = 0) -> Columns:
         label = np.digitize(label, [0.0, 1.0][: spec.classes - 1]).astype(np.float32)
     numeric[rng.random(numeric.shape) < 0.1] = np.nan
     label[rng.random(n) < 0.2] = np.nan
-    return numeric, ids, entity, label
+    image = rng.integers(0, 256, (n, *spec.image)).astype(np.uint8)
+    return numeric, ids, entity, label, image
 
 
 def feed(learner: Learner, columns: Columns, cuts: list[int], capacity: int) -> tuple[Any, Any]:
@@ -82,7 +103,7 @@ def feed(learner: Learner, columns: Columns, cuts: list[int], capacity: int) -> 
     state, published = warm_up(learner, capacity), []
     for start, end in zip([0, *cuts], [*cuts, len(columns[3])], strict=True):
         batch = empty_batch(learner.spec, capacity)
-        for name, column in zip(Batch._fields, columns, strict=True):
+        for name, column in zip(Batch._fields, columns, strict=False):
             getattr(batch, name)[: end - start] = column[start:end]
         state, outcome = learner.run(state, batch, np.int32(end - start))
         published.append(np.asarray(outcome.published)[: end - start])

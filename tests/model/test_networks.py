@@ -133,7 +133,7 @@ def published(spec: Spec, columns: Columns, params: Any, n: int) -> Floats:
     learner = make_learner(spec)
     state = learner.init()._replace(params=jax.tree.map(lambda leaf: leaf[None], params))
     batch = empty_batch(spec, N)
-    for into, column in zip(batch, columns, strict=True):
+    for into, column in zip(batch, columns, strict=False):
         into[:n] = column[:n]
     batch.label[:] = np.nan
     _, outcome = learner.run(state, batch, np.int32(n))

@@ -1,0 +1,98 @@
+"""The kinds of features that a task may have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+WHERE = "Where it stands; default: the feature's name."
+MOST_BYTES = 16_384  # of an image: thousands of them wait in a micro-batch
+
+FieldPath = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A top-level key of the event, or a JSON Pointer when it begins with '/'.",
+    ),
+]
+
+
+class Part(BaseModel):
+    """Refuse unknown keys and later changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Number(Part):
+    """A numeric feature."""
+
+    kind: Literal["number"]
+    field: FieldPath | None = Field(None, description=WHERE)
+    unit: str | None = Field(None, description="The unit in the events, such as degF.")
+    to: str | None = Field(None, description="The unit to learn in, such as degC.")
+    min: float | None = Field(None, description="A reading below this is impossible: missing.")
+    max: float | None = Field(None, description="A reading above this is impossible: missing.")
+    missing: tuple[float, ...] = Field((), description="Numbers that stand for no reading.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Number:
+        if (self.unit is None) != (self.to is None):
+            raise ValueError("unit and to go together")
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError(f"min must be below max, not {self.min} and {self.max}")
+        return self
+
+
+class Category(Part):
+    """A categorical feature: each value is a hashed id, so an unseen one needs no declaration."""
+
+    kind: Literal["category"]
+    field: FieldPath | None = Field(None, description=WHERE)
+
+
+class Text(Part):
+    """A text feature: hashed words and character n-grams."""
+
+    kind: Literal["text"]
+    field: FieldPath | None = Field(None, description=WHERE)
+    ngrams: tuple[int, int] = Field((3, 5), description="Shortest and longest character n-gram.")
+    max_tokens: int = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
+
+    @field_validator("ngrams")
+    @classmethod
+    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= value[0] <= value[1] <= 10:
+            raise ValueError("expected two lengths from 1 to 10, shortest first")
+        return value
+
+
+class Image(Part):
+    """An image feature: its pixels, row by row from the top, a byte for each channel; in base64."""
+
+    kind: Literal["image"]
+    field: FieldPath | None = Field(None, description=WHERE)
+    height: int = Field(ge=1, description="Rows of pixels.")
+    width: int = Field(ge=1, description="Pixels of a row.")
+    channels: int = Field(1, ge=1, description="Bytes of a pixel: 1 is grey, 3 are colours.")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Give height, width and channels."""
+        return self.height, self.width, self.channels
+
+    @property
+    def size(self) -> int:
+        """Count the bytes of an image."""
+        return self.height * self.width * self.channels
+
+    @model_validator(mode="after")
+    def _small(self) -> Image:
+        if self.size > MOST_BYTES:
+            raise ValueError(
+                f"height x width x channels = {self.size}: expected {MOST_BYTES} bytes at most"
+            )
+        return self
+
+
+Feature = Annotated[Number | Category | Text | Image, Field(discriminator="kind")]
