@@ -422,7 +422,7 @@ def test_settings_are_read_as_toml_and_checked(lived: Lived) -> None:
     assert changed.model.chunk == 32
     assert changed.of_kind(type(task.features["y"]))["y"].max == 9.5
     assert changed.features["x"] == task.features["x"]
-    with pytest.raises(TaskError, match=r"--set: model.rate: no such key; known: hidden"):
+    with pytest.raises(TaskError, match=r"--set: model.rate: no such key; known: network"):
         changed_task(task, ["model.rate=1"])
     with pytest.raises(TaskError, match=r"model.loss = 'absolute'"):
         changed_task(task, ["model.loss=absolute"])
