@@ -261,6 +261,14 @@ def bench_pipeline(
     say(table(found))
 
 
+@bench_app.command("reaction")
+def bench_reaction() -> None:
+    """How soon headrace and River are back after classes changed places; prints JSON."""
+    from bench.reaction import reaction
+
+    say(reaction(on_progress=lambda note: notes.print(note)))
+
+
 @bench_app.command("memory")
 def bench_memory(
     events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,

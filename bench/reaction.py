@@ -1,0 +1,118 @@
+"""How soon learners are back after classes changed places.
+
+River's generators, 20,000 events, then 5,000 with every label the next class. A learner is back
+when the mean of its last 200 answers, all of them after the change, is within one point of its
+accuracy in the 5,000 events before: after 200 events at the earliest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import UsageError
+
+BEFORE, AFTER, WINDOW, SEEDS = 20_000, 5_000, 200, (1, 2, 3, 4)
+Stream = tuple[NDArray[np.float32], NDArray[np.int64], int]  # rows, labels, classes
+
+
+def streams() -> Iterator[tuple[str, int, Stream]]:
+    """Draw each stream with each seed."""
+    from river.datasets import synth
+
+    made: dict[str, Callable[[int], Any]] = {
+        "hyperplane": lambda seed: synth.Hyperplane(seed, n_features=10, noise_percentage=0.05),
+        "sea": lambda seed: synth.SEA(0, noise=0.1, seed=seed),
+        "rbf": lambda seed: synth.RandomRBF(seed, seed, 3, 10, 30),
+        "agrawal": lambda seed: synth.Agrawal(0, seed=seed),
+    }
+    for name, make in made.items():
+        for seed in SEEDS:
+            drawn = list(make(seed).take(BEFORE + AFTER))
+            rows = np.array([list(x.values()) for x, _ in drawn], np.float32)
+            labels = np.array([int(y) for _, y in drawn])
+            classes = int(labels.max()) + 1
+            labels[BEFORE:] = (labels[BEFORE:] + 1) % classes
+            yield name, seed, (rows, labels, classes)
+
+
+def headrace(stream: Stream) -> NDArray[np.bool_]:
+    """Say which answers were right; a task's defaults."""
+    from model.batch import empty_batch
+    from model.learner import make_learner, warm_up
+    from model.spec import Spec
+
+    rows, labels, classes = stream
+    spec = Spec(rows.shape[1], classes=classes, traces=(8.0, 64.0), neighbours=1000)
+    learner, batch = make_learner(spec), empty_batch(spec, len(labels))
+    batch.numeric[:], batch.label[:] = rows, labels
+    _, outcome = learner.run(warm_up(learner, len(labels)), batch, np.int32(len(labels)))
+    return np.asarray(np.asarray(outcome.published).argmax(1) == labels)
+
+
+def river(make: Callable[[], Any]) -> Callable[[Stream], NDArray[np.bool_]]:
+    """Say which answers of a model of River's were right."""
+
+    def answer(stream: Stream) -> NDArray[np.bool_]:
+        rows, labels, _ = stream
+        model, right = make(), []
+        for values, label in zip(rows.tolist(), labels.tolist(), strict=True):
+            x = dict(enumerate(values))
+            right.append(model.predict_one(x) == label)
+            model.learn_one(x, label)
+        return np.array(right)
+
+    return answer
+
+
+def back(right: NDArray[np.bool_]) -> int:
+    """Count events to the end of the first window that is good again; AFTER if there is none."""
+    wanted = right[BEFORE - 5000 : BEFORE].mean() - 0.01
+    means = np.convolve(right[BEFORE:], np.ones(WINDOW) / WINDOW, "valid")
+    good = np.flatnonzero(means >= wanted)
+    return int(good[0]) + WINDOW if len(good) else AFTER
+
+
+def reaction(on_progress: Callable[[str], None]) -> dict[str, Any]:
+    """Measure each learner on each stream: median and worst of the seeds, and accuracies.
+
+    Raises:
+        UsageError: River is not installed.
+    """
+    if find_spec("river") is None:
+        raise UsageError("bench reaction: River is not installed; run `uv sync`")
+    from river import forest, tree
+
+    learners = {
+        "headrace": headrace,
+        "river_arf10": river(lambda: forest.ARFClassifier(n_models=10, seed=1)),
+        "river_hat": river(lambda: tree.HoeffdingAdaptiveTreeClassifier(seed=1)),
+    }
+    runs: dict[str, dict[str, list[NDArray[np.bool_]]]] = {name: {} for name in learners}
+    for name, seed, stream in streams():
+        for learner, answer in learners.items():
+            runs[learner].setdefault(name, []).append(answer(stream))
+        on_progress(f"{name}, seed {seed}")
+    return {
+        learner: {name: _sum_up(rights) for name, rights in by_stream.items()}
+        for learner, by_stream in runs.items()
+    }
+
+
+def _sum_up(rights: list[NDArray[np.bool_]]) -> dict[str, float]:
+    found = [back(right) for right in rights]
+    before, after = (
+        np.mean([right[part].mean() for right in rights])
+        for part in (slice(BEFORE - 5000, BEFORE), slice(BEFORE, BEFORE + 1000))
+    )
+    return {
+        "back": median(found),
+        "worst": max(found),
+        "accuracy_before": round(float(before), 4),
+        "accuracy_next_1000": round(float(after), 4),
+    }
