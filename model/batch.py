@@ -31,6 +31,8 @@ class Outcome(NamedTuple):
     published: Any  # f32[B, P]  class probabilities, or value, low, high
     step: Any  # i32[B]  optimizer steps behind the prediction
     alarms: Any  # f32[B, D, 6]  EVIDENCE by the spec's detectors
+    rungs: Any  # f32[B, 10]  what the ladder did: `ladder.AT_ONCE`, then `ladder.LATER`
+    moved: Any  # f32[B, 3, 3]  columns that moved, see `scoring.most_moved`
 
 
 def empty_batch(spec: Spec, capacity: int) -> Batch:

@@ -108,10 +108,14 @@ def _crossing(squares: Array) -> Array:
     """
     rates, heights = jnp.asarray(_RATES), _HEIGHTS + _COSTS * squares[..., None]
     total: Array = (heights / rates).min(-1)  # where one rate alone gets there
-    for _ in range(_STEPS):
+
+    def closer(_: Any, total: Array) -> Array:
         terms = total[..., None] * rates - heights
-        total = total - logsumexp(terms, axis=-1) / (jax.nn.softmax(terms) * rates).sum(-1)
-    return total
+        stepped: Array = logsumexp(terms, axis=-1) / (jax.nn.softmax(terms) * rates).sum(-1)
+        return total - stepped
+
+    found: Array = jax.lax.fori_loop(0, _STEPS, closer, total)
+    return found
 
 
 def _log_weights(rates: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax.numpy as jnp
 from jax import Array
 
-from model import memory, scale
+from model import ladder, memory, scale
 from model.batch import Batch
 from model.spec import Spec
 from model.state import State
@@ -18,13 +20,14 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
     kept, slot, held = memory.recall(spec, state.memory, batch.entity[row], state.event)
     labels = jnp.where(jnp.isnan(label), held.labels, memory.push(held.labels, label))
     known = labels if spec.horizon else held.labels
+    inward = partial(ladder.inward, spec, state.ladder)
     inputs = jnp.concatenate(
         [
             scale.transform(state.pixels, shares(image)).reshape(-1),
             seen(state.inputs, numeric),
             seen(state.inputs, held.numeric),
             scale.transform(state.inputs, numeric, held.fading).reshape(-1),
-            label_inputs(spec, state.target.level, known[: spec.label_lags]),
+            label_inputs(spec, state.target.level, inward(known[: spec.label_lags])),
         ]
     )
     chunk = state.chunk._replace(

@@ -9,7 +9,7 @@ in the state, so state and predictions are the same bits however a stream is cut
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import embed, neighbours, persistence, pool, scale, target
+from model import embed, ladder, neighbours, persistence, pool, scale, target
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit, light
 from model.losses import mixed_slope, slope
 from model.optimizer import scheduled
-from model.pool import Views, mix, opinions, speak, weigh
-from model.scoring import line_width, read_lines, score
+from model.pool import Contender, Lesson, Views, mix, opinions, speak, weigh
+from model.scoring import (
+    line_width,
+    name_moved,
+    note,
+    read_lines,
+    score,
+    tell_at_once,
+    tell_later,
+)
 from model.spec import Spec
 from model.state import Parts, State, init, make_parts
 
@@ -53,8 +61,9 @@ def make_learner(spec: Spec) -> Learner:
     def run(state: State, batch: Batch, count: Array) -> tuple[State, Outcome]:
         capacity = batch.label.shape[0]
 
-        def segment(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
-            state, lines, row = carry
+        def segment(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
+            state, lines, _, row = carry
+            state = note(spec, state)
             opened = 0 if k == 1 else state.chunk.filled
             new = 1 if k == 1 else jnp.minimum(k - opened, count - row)
             state = repeat(new, lambda j, s: admit(spec, s, batch, row + j, opened + j), state)
@@ -67,11 +76,26 @@ def make_learner(spec: Spec) -> Learner:
                 return state, lines.at[row + j].set(line, mode="promise_in_bounds")
 
             state, lines = repeat(new, tell, (state, lines))
-            return learn(parts, state, lesson), lines, row + new
+            state, told = learn(parts, state, lesson)
+            return state, tell_at_once(spec, lines, row + new - 1, told), row, row + new
+
+        def stretch(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
+            """Go on to the end, or to a row that calls for what the inner loop leaves to others.
+
+            The inner loop is one compiled function. It must be small, and nothing in it may sort.
+            """
+            state, lines, first, row = lax.while_loop(
+                lambda c: (c[3] < count) & ~c[0].alarmed & ~ladder.waits(spec, c[0].ladder),
+                segment,
+                carry,
+            )
+            state, lines = name_moved(spec, state, lines, first, row)
+            state, lines = climb(parts, state, lines, row)
+            return state, lines, row, row
 
         blank = jnp.zeros((capacity, line_width(spec)))
-        carry = (state, blank, jnp.int32(0))
-        state, lines, _ = lax.while_loop(lambda c: c[2] < count, segment, carry)
+        carry = (state, blank, jnp.int32(0), jnp.int32(0))
+        state, lines, _, _ = lax.while_loop(lambda c: c[3] < count, stretch, carry)
         return state, read_lines(spec, lines)
 
     def fresh() -> State:
@@ -89,17 +113,6 @@ def warm_up(learner: Learner, capacity: int) -> State:
     return learner.init()
 
 
-class Lesson(NamedTuple):
-    """Hold what the open chunk would teach, had it its last row."""
-
-    rows: Views
-    label: Array  # f32[K]  class index or goal, NaN = teaches nothing
-    gradient: Any  # of the networks' parameters, and of the table's rows
-    at: Array  # i32[K, S]  the table's rows
-    said: Array  # f32[N, K, O]  what each member said about the rows
-    slopes: Array  # f32[K, O]  of the mixture's loss
-
-
 def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
     """Predict the open chunk, f32[K, O], and give its lesson, from one pass where one will do.
 
@@ -107,32 +120,40 @@ def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
     whether its chunk was filled by one micro-batch or by several.
     """
     spec, chunk = parts.spec, state.chunk
-    now = Views(chunk.inputs, chunk.ids, chunk.no_change)
-    due = Views(chunk.due_inputs, chunk.due_ids, chunk.due_no_change) if spec.horizon else now
+    inward = partial(ladder.inward, spec, state.ladder)
+    now = due = Views(chunk.inputs, chunk.ids, inward(chunk.no_change))
+    if spec.horizon:
+        due = Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_no_change))
     every = jnp.concatenate([due.ids, now.ids], 1) if spec.horizon else now.ids
     found = embed.look_up(spec, state.table, every)
-    learnable = ~jnp.isnan(chunk.label) & (jnp.arange(spec.chunk) < chunk.filled)
+    labels = inward(chunk.label)
+    learnable = ~jnp.isnan(labels) & (jnp.arange(spec.chunk) < chunk.filled)
     if spec.horizon:
         learnable = learnable & (chunk.turn >= 0)
     (outputs, words), pull_back = jax.vjp(
         lambda params, rows: speak(spec, parts.network, params, rows, due),
-        state.params,
+        state.champion.params,
         found[:, : spec.ids],
     )
-    label = jnp.where(learnable, chunk.label, 0.0)
+    label = jnp.where(learnable, labels, 0.0)
     goal = label if spec.classes else target.goal(state.target, label, due.last)
     share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
     said, mixed = _agree(spec, state, outputs, words, due)
     lesson = Lesson(
         rows=due,
+        found=found[:, : spec.ids],
         label=jnp.where(learnable, goal, jnp.nan),
+        share=share,
         gradient=pull_back((slope(spec, outputs, goal) * share, slope(spec, words, goal) * share)),
         at=embed.slots(spec, due.ids),
         said=said,
+        mixed=mixed,
         slopes=mixed_slope(spec, mixed, goal) * share,
     )
     if spec.horizon:
-        outputs, words = speak(spec, parts.network, state.params, found[:, spec.ids :], now)
+        outputs, words = speak(
+            spec, parts.network, state.champion.params, found[:, spec.ids :], now
+        )
         _, mixed = _agree(spec, state, outputs, words, now)
     return mixed, lesson
 
@@ -142,20 +163,47 @@ def _agree(
 ) -> tuple[Array, Array]:
     """Give what all members say about rows, and the mixture of it."""
     said = opinions(spec, outputs, words, state.pairs, state.neighbours, rows)
-    return said, mix(state.weights, said)
+    return said, mix(state.champion.weights, said)
 
 
-def learn(parts: Parts, state: State, lesson: Lesson) -> State:
-    """Close a full chunk: one step of all members and of their weights, then of the scalers."""
+def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, Array]:
+    """Go up the ladder if it is time; what happened is told with the row before `row`."""
+    spec = parts.spec
+    if not ladder.challenges(spec):
+        return state, lines
+    rates = scheduled(spec.schedule, state.step) * pool.rates(spec)
+    waits = ladder.waits(spec, state.ladder)
+    champion, rungs, told = lax.cond(
+        waits,
+        lambda champion, rungs: ladder.climb(
+            spec, parts.network, parts.optimizer, champion, rungs, rates
+        ),
+        lambda champion, rungs: (champion, rungs, jnp.zeros(ladder.LATER)),
+        state.champion,
+        state.ladder,
+    )
+    lines = tell_later(spec, lines, jnp.where(waits, row - 1, len(lines)), told)
+    return state._replace(champion=champion, ladder=rungs), lines
+
+
+def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
+    """Close a full chunk: one step of all members and of their weights, then of the scalers.
+
+    Returns:
+        the state, and what the ladder tells of it.
+    """
     spec = parts.spec
     full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
     apply = full & ~jnp.isnan(lesson.label).all()
     dense, sparse = lesson.gradient
+    boost, champion = ladder.boost(state.ladder), state.champion
     rates = scheduled(spec.schedule, state.step) * pool.rates(spec)
     params, inner, refused = parts.optimizer.step(
-        state.params, state.optimizer, dense, rates, apply
+        champion.params, champion.optimizer, dense, boost * rates, apply
     )
-    weights = weigh(spec, state.weights, lesson.said, lesson.slopes)
+    weights = weigh(spec, champion.weights, lesson.said, lesson.slopes, boost)
+    champion = Contender(params, inner, jnp.where(apply, weights, champion.weights))
+    rungs, told = ladder.follow(spec, state.ladder, lesson, apply)
     table = embed.descend(state.table, lesson.at, sparse, apply) if spec.ids else state.table
     near, pairs = state.neighbours, state.pairs
     if spec.neighbours:
@@ -169,12 +217,11 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> State:
     goals = state.target
     if not spec.classes:
         goals = target.update(state.target, labels, lesson.rows.last)
-    return state._replace(
+    state = state._replace(
         step=state.step + apply,
-        params=params,
-        optimizer=inner,
+        champion=champion,
         refused=state.refused + refused,
-        weights=jnp.where(apply, weights, state.weights),
+        ladder=rungs,
         pairs=pairs,
         neighbours=near,
         table=table,
@@ -183,3 +230,4 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> State:
         target=goals,
         chunk=state.chunk._replace(filled=jnp.where(full, 0, state.chunk.filled)),
     )
+    return state, told

@@ -18,11 +18,20 @@ from jax import Array
 
 from model import embed, losses, neighbours, persistence, scale
 from model.networks import Network, Params, Seen
+from model.optimizer import Optimizer
 from model.spec import Spec
 
 RATE = 0.005
 GOAL_RATE = 0.02
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
+
+
+class Contender(NamedTuple):
+    """Hold what tells one pool from another that learns from the same rows beside it."""
+
+    params: Params  # of the networks, stacked
+    optimizer: Any  # what each network's optimizer remembers
+    weights: Array  # f32[N]  of the members' opinions
 
 
 class Views(NamedTuple):
@@ -31,6 +40,31 @@ class Views(NamedTuple):
     inputs: Array  # f32[K, I]
     ids: Array  # u32[K, S]
     last: Array  # f32[K]  the label known last, NaN = none
+
+
+class Lesson(NamedTuple):
+    """Hold what the open chunk would teach, had it its last row."""
+
+    rows: Views
+    found: Array  # f32[K, S, E+O]  the table's rows of the ids
+    label: Array  # f32[K]  class index or goal, NaN = teaches nothing
+    share: Array  # f32[K, 1]  of each row in the step
+    gradient: Any  # of the networks' parameters, and of the table's rows
+    at: Array  # i32[K, S]  the table's rows
+    said: Array  # f32[N, K, O]  what each member said about the rows
+    mixed: Array  # f32[K, O]
+    slopes: Array  # f32[K, O]  of the mixture's loss
+
+
+class Heard(NamedTuple):
+    """Hold what of a lesson others learn from."""
+
+    rows: Views
+    found: Array  # f32[K, S, E+O]
+    label: Array  # f32[K]
+    share: Array  # f32[K, 1]
+    said: Array  # f32[N - M, K, O]  by those members that are not networks
+    mixed: Array  # f32[K, O]
 
 
 def names(spec: Spec) -> list[str]:
@@ -46,12 +80,12 @@ def names(spec: Spec) -> list[str]:
     ]
 
 
-def init(spec: Spec, network: Network) -> tuple[Params, Array]:
-    """Draw each network's parameters, stacked, and weights that give the mean of all opinions."""
+def contender(spec: Spec, network: Network, optimizer: Optimizer) -> Contender:
+    """Draw each network's parameters, and give the mean of all opinions equal weights."""
     each = [network.init(spec.seed + at) for at in range(spec.networks)]
     params: Params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     count = len(names(spec))
-    return params, jnp.full(count, 1.0 / count)
+    return Contender(params, optimizer.init(params), jnp.full(count, 1.0 / count))
 
 
 def sight(spec: Spec) -> np.ndarray[Any, Any]:
@@ -101,18 +135,20 @@ def opinions(
     Members that have lost themselves do no harm: what is not finite counts as 0, and a goal lies
     within the bounds of standardised values.
     """
-    said = jnp.concatenate([outputs, words])
-    said = jnp.where(jnp.isfinite(said), said, 0.0)
-    if spec.classes:
-        said = losses.log_probabilities(spec, said)
-    else:
-        said = jnp.clip(said, -scale.CLIP, scale.CLIP)
+    said = _opinion(spec, jnp.concatenate([outputs, words]))
     if persistence.kept(spec):
         said = jnp.concatenate([said, persistence.say(pairs, rows.last)])
     if spec.neighbours:
         own, ids = rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]
         said = jnp.concatenate([said, neighbours.vote(spec, near, own, ids)])
     return jnp.maximum(said, FLOOR) if spec.classes else said
+
+
+def _opinion(spec: Spec, outputs: Array) -> Array:
+    outputs = jnp.where(jnp.isfinite(outputs), outputs, 0.0)
+    if spec.classes:
+        return jnp.maximum(losses.log_probabilities(spec, outputs), FLOOR)
+    return jnp.clip(outputs, -scale.CLIP, scale.CLIP)
 
 
 def mix(weights: Array, said: Array) -> Array:
@@ -123,7 +159,7 @@ def mix(weights: Array, said: Array) -> Array:
     return mixed
 
 
-def weigh(spec: Spec, weights: Array, said: Array, slopes: Array) -> Array:
+def weigh(spec: Spec, weights: Array, said: Array, slopes: Array, boost: Array | float) -> Array:
     """Move the weights against the slopes f32[K, O] of the mixture's loss; 0 for rows to skip.
 
     Goals have no scale that is known beforehand: there the step is that of normalised least mean
@@ -131,5 +167,50 @@ def weigh(spec: Spec, weights: Array, said: Array, slopes: Array) -> Array:
     """
     pull = np.sqrt(spec.chunk) * (said * slopes).sum((1, 2))
     rate = RATE if spec.classes else GOAL_RATE / (jnp.square(said).sum(0).mean() + 0.1)
-    moved: Array = weights - rate * pull
+    moved: Array = weights - boost * rate * pull
     return moved
+
+
+def tell(spec: Spec, lesson: Lesson) -> Heard:
+    """Give what others need to learn from a lesson."""
+    said = lesson.said[spec.networks :]
+    return Heard(lesson.rows, lesson.found, lesson.label, lesson.share, said, lesson.mixed)
+
+
+def nothing_heard(spec: Spec) -> Heard:
+    """Give what has the shape of something heard."""
+    k, others = spec.chunk, len(names(spec)) - spec.networks
+    return Heard(
+        rows=Views(jnp.zeros((k, spec.inputs)), jnp.zeros((k, spec.ids), jnp.uint32), jnp.zeros(k)),
+        found=jnp.zeros((k, spec.ids, spec.embedding + spec.outputs)),
+        label=jnp.full(k, jnp.nan),
+        share=jnp.zeros((k, 1)),
+        said=jnp.zeros((others, k, spec.outputs)),
+        mixed=jnp.zeros((k, spec.outputs)),
+    )
+
+
+def learn_beside(
+    spec: Spec,
+    network: Network,
+    optimizer: Optimizer,
+    own: Contender,
+    heard: Heard,
+    rates: Array,
+    learns: Array,
+) -> tuple[Contender, Array]:
+    """Let a contender say f32[K, O] about rows that it heard of; from them it `learns`, or not."""
+    learnable = ~jnp.isnan(heard.label)
+    goal, some = jnp.where(learnable, heard.label, 0.0), learnable.any() & learns
+
+    def say(params: Params) -> Array:
+        return speak(spec, network, params, heard.found, heard.rows)[0]
+
+    outputs, pull_back = jax.vjp(say, own.params)
+    said = jnp.concatenate([_opinion(spec, outputs), heard.said])
+    mixed = mix(own.weights, said)
+    (gradient,) = pull_back(losses.slope(spec, outputs, goal) * heard.share)
+    params, inner, _ = optimizer.step(own.params, own.optimizer, gradient, rates, some)
+    slopes = losses.mixed_slope(spec, mixed, goal) * heard.share
+    weights = jnp.where(some, weigh(spec, own.weights, said, slopes, 1.0), own.weights)
+    return Contender(params, inner, weights), mixed

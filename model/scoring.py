@@ -6,14 +6,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from model import memory, scale, target
+from model import ladder, memory, scale, target
 from model.batch import EVIDENCE, Outcome
+from model.drift import shift
 from model.metrics import ScoredClass, ScoredNumber
 from model.spec import Spec
 from model.state import Parts, State
 from model.sums import pack
+
+MOST_MOVED = 3  # columns that an alarm names
+MOVED = 3 * MOST_MOVED  # numbers that tell of them
+_ENDS = ladder.AT_ONCE + ladder.LATER + MOVED  # of a line, of rows where something happened
 
 
 def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, Array]:
@@ -58,25 +64,91 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
     step = lax.bitcast_convert_type(state.step, jnp.float32)
     evidence = [getattr(alarm, name) for _, alarm in watched for name in EVIDENCE]
     told = pack(step, *(number.astype(jnp.float32) for number in evidence))
-    line = jnp.concatenate([published, told])
+    line = jnp.concatenate([published, told, jnp.zeros(_ENDS)])
+    answer = jnp.argmax(published).astype(jnp.float32) if spec.classes else published[0]
+    alarmed = [alarm.fired for _, alarm in watched]
     state = state._replace(
-        metrics=measured, detectors=tuple(moved for moved, _ in watched), interval=interval
+        chunk=chunk._replace(said=chunk.said.at[at].set(answer)),
+        metrics=measured,
+        alarmed=state.alarmed | jnp.stack(alarmed).any() if alarmed else state.alarmed,
+        detectors=tuple(moved for moved, _ in watched),
+        ladder=ladder.listen(state.ladder, [alarm for _, alarm in watched]),
+        interval=interval,
     )
     return state, line
 
 
 def line_width(spec: Spec) -> int:
-    """Count the numbers that `score` puts into a line: one array is written for each row."""
-    return spec.published + 1 + len(spec.detectors) * len(EVIDENCE)
+    """Count the numbers of a line: one array is written for each row."""
+    return spec.published + 1 + len(spec.detectors) * len(EVIDENCE) + _ENDS
+
+
+def tell_at_once(spec: Spec, lines: Array, row: Array, told: Array) -> Array:
+    """Put what the ladder did at once into a row's line."""
+    return lax.dynamic_update_slice(lines, told[None], (row, jnp.int32(line_width(spec) - _ENDS)))
+
+
+def tell_later(spec: Spec, lines: Array, row: Array, told: Array) -> Array:
+    """Put what the ladder did then into a row's line; beyond the last one it is dropped."""
+    first = line_width(spec) - MOVED - ladder.LATER
+    return lines.at[row, first : first + ladder.LATER].set(told, mode="drop")
+
+
+def name_moved(
+    spec: Spec, state: State, lines: Array, first: Array, end: Array
+) -> tuple[State, Array]:
+    """Put the columns that moved into the lines of the last rows, if there was an alarm."""
+    if not spec.detectors:
+        return state, lines
+    moved = lax.cond(state.alarmed, most_moved, lambda _: jnp.zeros((1, MOVED)), state.shift)
+    place = jnp.int32(line_width(spec) - MOVED)
+    lines = lax.fori_loop(
+        jnp.where(state.alarmed, first, end),
+        end,
+        lambda row, lines: lax.dynamic_update_slice(lines, moved, (row, place)),
+        lines,
+    )
+    anew = shift.restart(state.shift, state.alarmed)
+    return state._replace(alarmed=jnp.bool_(False), shift=anew), lines
+
+
+def note(spec: Spec, state: State) -> State:
+    """Take the rows of the chunk before into the watch for shifts, as a new one begins."""
+    if not spec.detectors:
+        return state
+    chunk, begins = state.chunk, (state.chunk.filled == 0) & (state.event > 0)
+
+    def one(row: Array, rows: shift.Rows) -> shift.Rows:
+        return shift.note(rows, jnp.append(chunk.numeric[row], chunk.said[row]))
+
+    count = jnp.where(begins, spec.chunk, 0)
+    return state._replace(shift=lax.fori_loop(0, count, one, state.shift))
+
+
+def most_moved(rows: shift.Rows) -> Array:
+    """Name the columns that moved, those that moved most first, f32[1, MOVED].
+
+    Each takes three numbers: its place counted from 1, 0 for none, its index, and its statistic.
+    """
+    found = shift.compare(rows)
+    order = jnp.argsort(jnp.where(found.moved, -found.psi, jnp.inf))[:MOST_MOVED]
+    each = jnp.stack([order + 1.0, found.psi[order], found.ks[order]], 1)
+    told = jnp.where(found.moved[order, None], each, 0.0).reshape(1, -1)
+    return jnp.pad(told, ((0, 0), (0, MOVED - told.shape[1])))
 
 
 def read_lines(spec: Spec, lines: Array) -> Outcome:
     """Take the lines f32[B, W] apart."""
-    published, step, alarms = jnp.split(lines, [spec.published, spec.published + 1], axis=1)
+    evidence = len(spec.detectors) * len(EVIDENCE)
+    widths = [spec.published, 1, evidence, ladder.AT_ONCE + ladder.LATER]
+    parts = jnp.split(lines, np.cumsum(widths), axis=1)
+    published, step, alarms, rungs, moved = parts
     return Outcome(
         published=published,
         step=lax.bitcast_convert_type(step[:, 0], jnp.int32),
         alarms=alarms.reshape(len(lines), len(spec.detectors), len(EVIDENCE)),
+        rungs=rungs,
+        moved=moved.reshape(len(lines), MOST_MOVED, 3),
     )
 
 
@@ -87,7 +159,7 @@ def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
     Fernández-Val & Galichon 2010, "Quantile and probability curves without crossing").
     """
     if spec.classes:
-        return jax.nn.softmax(output)
+        return ladder.outward(spec, state.ladder, jax.nn.softmax(output))
     if spec.objective == "pinball":
         low, value, high = jnp.sort(target.value(state.target, output, last))
         return jnp.stack([value, low, high])

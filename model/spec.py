@@ -7,6 +7,10 @@ from math import prod
 from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
+Rung = Literal["relabel", "boost", "challenger", "restore", "rollback"]
+Step = Literal["boost", "challenge", "promotion", "rollback", "dismissal", "relabel"]
+Rival = Literal["fresh", "earlier"]
+RUNGS: tuple[Rung, ...] = ("relabel", "boost", "challenger", "restore", "rollback")
 NetworkName = Literal["mlp", "linear", "cnn1d", "cnn2d", "gru", "textbag", "textcnn"]
 WINDOWED: tuple[NetworkName, ...] = ("cnn1d", "gru")
 Activation = Literal["relu", "tanh", "sigmoid", "gelu"]
@@ -83,6 +87,7 @@ class Spec:
         detectors: of drift, by name, each watching the error of every labelled event.
         adwin_delta: ADWIN's confidence, in (0, 1).
         page_hinkley_threshold: Page-Hinkley's alarm level, > 0.
+        ladder: what is done about drift, by name.
         window: effective number of events in fading metrics.
         seed: of the initial weights.
     """
@@ -116,6 +121,7 @@ class Spec:
     detectors: tuple[Detector, ...] = ("adwin", "page_hinkley")
     adwin_delta: float = 0.002
     page_hinkley_threshold: float = 50.0
+    ladder: tuple[Rung, ...] = RUNGS
     window: int = 1000
     seed: int = 0
 

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from model import drift, embed, memory, neighbours, persistence, pool, scale, target
-from model.drift import Alarm, Observed
+from model import drift, embed, ladder, memory, neighbours, persistence, pool, scale, target
+from model.drift import Alarm, Observed, shift
 from model.fold import Fold
 from model.metrics import make_classification_metrics, make_regression_metrics
-from model.networks import Network, Params, make_network
+from model.networks import Network, make_network
 from model.optimizer import Optimizer, make_optimizer
+from model.pool import Contender
 from model.spec import Detector, Spec
 
 
@@ -25,6 +26,7 @@ class Chunk(NamedTuple):
     inputs: Array  # f32[k, I]  rows to predict
     ids: Array  # u32[k, S]
     label: Array  # f32[k]  what came with the row, NaN = none
+    said: Array  # f32[k]  the class or the value that was published
     no_change: Array  # f32[k]  the entity's last label before it
     slot: Array  # i32[k]  of the entity
     turn: Array  # i32[k]  place r in the entity's ring of open predictions; -1 - r if it was free
@@ -38,10 +40,9 @@ class State(NamedTuple):
 
     event: Array  # i32[]  rows met
     step: Array  # i32[]  optimizer steps
-    params: Params  # of the networks, stacked
-    optimizer: Any  # what each network's optimizer remembers
+    champion: Contender  # who predicts
     refused: Array  # i32[M]  updates of each network that were not finite
-    weights: Array  # f32[N]  of the members' opinions
+    ladder: ladder.LadderState
     pairs: Array  # f32[C + 1, C]  labels that followed each label
     neighbours: neighbours.NeighboursState
     table: embed.TableState
@@ -53,6 +54,8 @@ class State(NamedTuple):
     interval: Array  # f32[2]  half-width, mean absolute error
     metrics: Any
     detectors: tuple[Any, ...]
+    alarmed: Array  # bool[]  whether one fired and `shift` was not asked yet
+    shift: shift.Rows  # of the numeric columns and of what was said
 
 
 class Parts(NamedTuple):
@@ -100,15 +103,14 @@ def make_detector(spec: Spec, name: Detector) -> Fold[Any, Observed, Alarm]:
 def init(parts: Parts) -> State:
     """Make the state of a learner that has met nothing."""
     spec, k = parts.spec, parts.spec.chunk
-    params, weights = pool.init(spec, parts.network)
+    fresh = pool.contender(spec, parts.network, parts.optimizer)
     due = k if spec.horizon else 0
     return State(
         event=jnp.int32(0),
         step=jnp.int32(0),
-        params=params,
-        optimizer=parts.optimizer.init(params),
+        champion=fresh,
         refused=jnp.zeros(spec.networks, jnp.int32),
-        weights=weights,
+        ladder=ladder.init(spec, fresh),
         pairs=persistence.init(spec),
         neighbours=neighbours.init(spec),
         table=embed.init(spec),
@@ -123,6 +125,7 @@ def init(parts: Parts) -> State:
             inputs=jnp.zeros((k, spec.inputs)),
             ids=jnp.zeros((k, spec.ids), jnp.uint32),
             label=jnp.full(k, jnp.nan),
+            said=jnp.zeros(k),
             no_change=jnp.full(k, jnp.nan),
             slot=jnp.zeros(k, jnp.int32),
             turn=jnp.full(k, -1, jnp.int32),
@@ -133,4 +136,6 @@ def init(parts: Parts) -> State:
         interval=jnp.zeros(2),
         metrics=parts.metrics.init(),
         detectors=tuple(fold.init() for fold in parts.detectors),
+        alarmed=jnp.bool_(False),
+        shift=shift.init(spec.numeric + 1),
     )

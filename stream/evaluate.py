@@ -15,7 +15,7 @@ from typing import Any
 from stream import files
 from stream.compare import Comparison, Rival, compare
 from stream.errors import UsageError
-from stream.events import DeadLetter, DriftAlarm, Records, pointer
+from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records, pointer
 from stream.kinds import Image, Number, Text
 from stream.normalize import Normalizer
 from stream.plot import Curve, Point, measure
@@ -24,6 +24,7 @@ from stream.trace import Trace, tracing
 from stream.trainer import Pending, Trainer
 
 BATCH = 4096
+PROOF = ("rival", "events", "gain", "low", "high", "exchanged", "statistic")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Evaluation:
     metrics: dict[str, Any]
     baselines: dict[str, Any]
     drifts: list[dict[str, Any]]
+    ladder: list[dict[str, Any]]
     codes: dict[str, int]
     comparison: Comparison | None
 
@@ -53,6 +55,7 @@ class Evaluation:
             "metrics": self.metrics,
             "baselines": self.baselines,
             "drifts": self.drifts,
+            "ladder": self.ladder,
             "reject_codes": self.codes,
             "comparison": asdict(self.comparison) if self.comparison else None,
         }
@@ -125,7 +128,7 @@ class _Run:
         self._other_rows = _Rows(other, path, limit) if other else None
         self._working: tuple[list[int], list[DeadLetter], Pending | None] | None = None
         self._codes: dict[str, int] = {}
-        self._drifts: list[DriftAlarm] = []
+        self._drift: list[DriftRecord] = []
         self.events = 0
         self._started = time.perf_counter()
 
@@ -171,7 +174,15 @@ class _Run:
             drifts=[
                 {"at": alarm.offset, "detector": alarm.detector}
                 | {"before": alarm.before, "after": alarm.after}
-                for alarm in self._drifts
+                | {"moved": [each.column for each in alarm.moved]}
+                for alarm in self._drift
+                if isinstance(alarm, DriftAlarm)
+            ],
+            ladder=[
+                {"at": step.offset, "action": step.action}
+                | {name: value for name in PROOF if (value := getattr(step, name)) is not None}
+                for step in self._drift
+                if isinstance(step, LadderStep)
             ],
             codes=self._codes,
             comparison=compare(self._task, self._other, report, self._rival)
@@ -185,7 +196,7 @@ class _Run:
         (offsets, letters, pending), self._working = self._working, None
         learned = self.trainer.collect(pending) if pending else None
         if learned:
-            self._drifts += learned.alarms
+            self._drift += learned.drift
             if self._rival:
                 self._rival.other(learned)
         if self._book:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 import numpy as np
 
+from model.spec import Rival, Step
 from stream.errors import TaskError
 from stream.kinds import Category, Image, Number, Text
 from stream.task import Task
@@ -86,11 +87,19 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     interval: list[float] | None = None
 
 
-class DriftAlarm(msgspec.Struct, frozen=True):
+class Moved(msgspec.Struct, frozen=True):
+    """Say that a column of the newest rows is unlike the first ones since the last alarm."""
+
+    column: str  # of numbers, a part of the calendar, or "prediction"
+    psi: float  # population stability index
+    ks: float  # Kolmogorov-Smirnov statistic
+
+
+class DriftAlarm(msgspec.Struct, frozen=True, tag_field="kind", tag="alarm"):
     """Hold an alarm: `<task>.drift`.
 
     `before` and `after` are means of the error; the `statistic`, of the error at the last `window`
-    labelled events, reached the `threshold`.
+    labelled events, reached the `threshold`. `moved` names the inputs that moved most, if any did.
     """
 
     detector: str
@@ -104,7 +113,34 @@ class DriftAlarm(msgspec.Struct, frozen=True):
     statistic: float
     threshold: float
     window: float
+    moved: list[Moved] = []
 
+
+class LadderStep(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="step"):
+    """Hold what was done about drift: `<task>.drift`.
+
+    What was decided by comparing says how: `gain` is the mean of the champion's error less the
+    rival's over `events` labels, and lies between `low` and `high` with 95 % confidence, however
+    often that is looked at. `exchanged` are two classes that have changed places, and `statistic`
+    the logarithm of how much likelier that made the last labels.
+    """
+
+    action: Step
+    id: str | int
+    step: int
+    time_ms: int
+    partition: int
+    offset: int
+    rival: Rival | None = None
+    events: int | None = None
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    exchanged: list[str] | None = None
+    statistic: float | None = None
+
+
+DriftRecord = DriftAlarm | LadderStep
 
 Fields = tuple[Any, ...]
 

@@ -46,7 +46,7 @@ def explain(task: Task) -> Iterator[str]:
     network = task.spec.network + ("" if task.spec.network in ("linear", "textbag") else layers)
     learner = make_learner(task.spec)
     shapes = jax.eval_shape(learner.init)
-    weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.champion.params))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     pace = "each event" if model.chunk == 1 else f"every {model.chunk} events"
     rates = ", ".join(f"{rate:g}" for rate in task.spec.rates)

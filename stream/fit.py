@@ -1,4 +1,4 @@
-"""Which networks and losses go with which tasks."""
+"""Which networks and losses go with which tasks, and which rungs with each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from model.spec import CLASS_LOSSES, NUMBER_LOSSES, WINDOWED, Spec
 
 
 def misfit(spec: Spec) -> str | None:
-    """Say which setting of the model does not go with the rest of a task, and what was expected."""
+    """Say which setting of a model does not go with the rest of a task, and what was expected."""
     kind, losses = ("classify", CLASS_LOSSES) if spec.classes else ("regress", NUMBER_LOSSES)
     if spec.objective not in losses:
         return (
@@ -23,5 +23,8 @@ def misfit(spec: Spec) -> str | None:
         needs.append((spec.hidden, "with as many units as model.hidden begins with, not []"))
     if spec.network == "cnn2d":
         needs.append((spec.pixels, "an image: expected one among features"))
+    above = [rung for rung in spec.ladder if rung in ("restore", "rollback")]
+    if above and "challenger" not in spec.ladder:
+        return f"drift.ladder: {above[0]} is a step above challenger: expected both"
     missing = [need for met, need in needs if not met]
     return f"model.network = {spec.network!r}: it reads {missing[0]}" if missing else None

@@ -16,7 +16,7 @@ import msgspec
 from stream import fingerprint, recovery
 from stream.collector import look_rarely
 from stream.errors import FencedError
-from stream.events import DeadLetter
+from stream.events import DeadLetter, DriftAlarm
 from stream.failpoint import failpoint
 from stream.intake import FromEvents, FromFeatures, Intake, Place, Taken
 from stream.ledger import Consumed, Ledger, Opening
@@ -233,7 +233,7 @@ class Service:
         learned = self._trainer.collect(work.pending) if work.pending else None
         lines = self._trainer.predictions(learned) if learned else []
         predictions = list(map(self._encode, lines))
-        alarms = learned.alarms if learned else []
+        drift = learned.drift if learned else []
         used: dict[int, int] = {}
         for partition in rows.partition:
             used[partition] = used.get(partition, 0) + 1
@@ -242,7 +242,7 @@ class Service:
             [
                 *self._metrics(),
                 Output("predictions", predictions, rows.key, rows.partition),
-                Output("drift", list(map(self._encode, alarms))),
+                Output("drift", list(map(self._encode, drift))),
                 Output(
                     "dead-letter",
                     letters,
@@ -257,7 +257,7 @@ class Service:
             duplicates=taken.duplicates,
             healed=taken.healed,
             letters=len(letters),
-            alarms=len(alarms),
+            alarms=sum(isinstance(each, DriftAlarm) for each in drift),
             outcome=learned.outcome() if learned else "",
             predictions=sha256(b"".join(predictions)).hexdigest() if predictions else "",
             reading=taken.reading,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model.confidence import CONFIDENCE
+from model.ladder import STEPS
 from stream.compare import Lead, Rival
 from stream.errors import UsageError
 from stream.task import Task
@@ -129,7 +130,7 @@ def draw(
         points: at least one.
         path: its suffix says what is drawn: PNG, SVG, or HTML that needs nothing else.
         names: of the task and its rival.
-        alarms: detector and event of each; None where they are not known.
+        alarms: detector, or what the ladder did, and event of each; None where they are not known.
 
     Raises:
         UsageError: it cannot be written.
@@ -138,7 +139,8 @@ def draw(
     from matplotlib.figure import Figure
 
     rivalry = points[-1].lead is not None
-    watching = dict.fromkeys(task.drift.detectors)
+    done = {name for name, _ in alarms or ()}
+    watching = dict.fromkeys([*task.drift.detectors, *(step for step in STEPS if step in done)])
     detectors = list(watching) if alarms is not None and not rivalry else []
     members = len(points[-1].report["members"]) > 1
     panels: list[tuple[float, Any]] = [(3.2, lambda axes: _scores(axes, task, points, names))]
@@ -232,7 +234,7 @@ def _lead(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]
 
 
 def _alarms(axes: Any, detectors: Sequence[str], alarms: Sequence[tuple[str, int]]) -> None:
-    """Draw a line of ticks for each detector."""
+    """Draw a line of ticks for each detector, and for each step of the ladder."""
     at = {name: [event for who, event in alarms if who == name] for name in detectors}
     colours = [_COLOURS[place % len(_COLOURS)] for place in range(len(detectors))]
     axes.eventplot(list(at.values()), colors=colours, linelengths=0.7, linewidths=1.4)
@@ -243,7 +245,7 @@ def _alarms(axes: Any, detectors: Sequence[str], alarms: Sequence[tuple[str, int
     axes.set_ylim(len(detectors) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set_title("drift alarms")
+    axes.set_title("drift alarms, and what was done")
 
 
 def _members(axes: Any, points: Sequence[Point]) -> None:

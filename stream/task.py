@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from model.spec import Activation, Detector, Loss, NetworkName, OptimizerName, Spec
+from model.spec import (
+    RUNGS,
+    Activation,
+    Detector,
+    Loss,
+    NetworkName,
+    OptimizerName,
+    Rung,
+    Spec,
+)
 from model.spec import Schedule as RateSchedule
 from stream.errors import TaskError
 from stream.fit import misfit
@@ -173,6 +182,7 @@ class Drift(Part):
     )
     adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
     page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's alarm level.")
+    ladder: tuple[Rung, ...] = Field(RUNGS, description="What is done about drift.")
 
 
 class Topics(Part):
@@ -224,6 +234,12 @@ class Task(Part):
         return self
 
     @property
+    def columns(self) -> list[str]:
+        """Name the numeric columns of a row, in their order."""
+        cycles = [f"{part}, {wave}" for part in self.calendar for wave in ("sine", "cosine")]
+        return [*self.of_kind(Number), *cycles]
+
+    @property
     def image(self) -> tuple[int, int, int]:
         """Give height, width and channels of the image; zeros where there is none."""
         return next((image.shape for image in self.of_kind(Image).values()), (0, 0, 0))
@@ -231,7 +247,7 @@ class Task(Part):
     @property
     def spec(self) -> Spec:
         """Say what the learner has to be."""
-        numeric = len(self.of_kind(Number)) + 2 * len(self.calendar)
+        numeric = len(self.columns)
         pixels = math.prod(self.image)
         network = self.model.network or ("cnn2d" if pixels else "mlp")
         texts = [text.max_tokens for text in self.of_kind(Text).values()]

@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model import pool
+from model import ladder, pool
 from model.batch import EVIDENCE, Outcome, empty_batch
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
-from stream.events import DeadLetter, DriftAlarm, Prediction
+from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Moved, Prediction
 from stream.jars import user_dir
 from stream.normalize import Rows
 from stream.task import Task
@@ -44,7 +44,7 @@ class Learned:
     rows: Rows
     published: NDArray[np.float32]  # [n, P]
     step: NDArray[np.int32]  # [n]
-    alarms: list[DriftAlarm]
+    drift: list[DriftRecord]
 
     def outcome(self, first: int = 0, last: int | None = None) -> str:
         """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
@@ -110,6 +110,7 @@ class Trainer:
         self._learner = make_learner(task.spec)
         self._state = warm_up(self._learner, capacity)
         jax.block_until_ready(_copied(self._state))  # type: ignore[no-untyped-call]
+        self._columns = [*task.columns, "prediction"]
         self._recent = RecentIds(task.input.recent_ids)
         self.learned = 0
 
@@ -157,20 +158,21 @@ class Trainer:
         count = len(rows.id)
         published = np.asarray(outcome.published)[:count]
         step = np.asarray(outcome.step)[:count]
-        raised = np.asarray(outcome.alarms)[:count]
-        alarms = [
-            DriftAlarm(
-                detector=self._learner.spec.detectors[which],
-                id=rows.id[at],
-                step=int(step[at]),
-                time_ms=int(rows.time_ms[at]),
-                partition=rows.partition[at],
-                offset=rows.offset[at],
+        raised, rungs = np.asarray(outcome.alarms)[:count], np.asarray(outcome.rungs)[:count]
+        moved = np.asarray(outcome.moved)[:count].tolist()
+        drift: dict[int, list[DriftRecord]] = {}
+        for at, which in np.argwhere(raised[:, :, 0] > 0).tolist():
+            alarm = DriftAlarm(
+                self._learner.spec.detectors[which],
+                *_where(rows, step, at),
                 **dict(zip(EVIDENCE[1:], raised[at, which, 1:].tolist(), strict=True)),
+                moved=[Moved(self._columns[int(nth) - 1], *by) for nth, *by in moved[at] if nth],
             )
-            for at, which in np.argwhere(raised[:, :, 0] > 0)
-        ]
-        return Learned(rows, published, step, alarms)
+            drift.setdefault(at, []).append(alarm)
+        for at in np.flatnonzero(rungs.any(1)).tolist():
+            drift.setdefault(at, []).extend(_steps(self._task, rungs[at], _where(rows, step, at)))
+        records = [record for at in sorted(drift) for record in drift[at]]
+        return Learned(rows, published, step, records)
 
     def predictions(self, learned: Learned) -> list[Prediction]:
         """Put predictions into the words of the task: class names, or a value with an interval."""
@@ -207,7 +209,7 @@ class Trainer:
     def report(self) -> dict[str, Any]:
         """Give the metrics, their baselines and the members' weights as of the last row."""
         report = classification_report if self._task.target.classes else regression_report
-        weights = np.asarray(self._state.weights).astype(float).round(4).tolist()
+        weights = np.asarray(self._state.champion.weights).astype(float).round(4).tolist()
         members = dict(zip(pool.names(self._learner.spec), weights, strict=True))
         refused = int(np.asarray(self._state.refused).sum())
         found = report(self._state.metrics) | {"members": members, "refused_updates": refused}
@@ -219,6 +221,31 @@ class Trainer:
                     scope: dict(zip(classes, lines, strict=True)) for scope, lines in named.items()
                 }
         return found
+
+
+Where = tuple[str | int, int, int, int, int]
+
+
+def _where(rows: Rows, step: NDArray[np.int32], at: int) -> Where:
+    """Say at which row it was, as a drift record does."""
+    return rows.id[at], int(step[at]), int(rows.time_ms[at]), rows.partition[at], rows.offset[at]
+
+
+def _steps(task: Task, told: NDArray[np.float32], where: Where) -> list[DriftRecord]:
+    """Read what the ladder tells of a row: the actions, and the proof of those that have one."""
+    at_once, one, other, statistic, later, rival, events, *gains = told.tolist()
+    steps: list[DriftRecord] = []
+    for place, action in enumerate(ladder.STEPS):
+        if not int(at_once + later) >> place & 1:
+            continue
+        if action in ladder.PROVED:
+            steps.append(LadderStep(action, *where, ladder.RIVALS[int(rival)], int(events), *gains))
+        elif action == "relabel":
+            classes = [task.target.classes[int(at)] for at in (one, other)]
+            steps.append(LadderStep(action, *where, exchanged=classes, statistic=statistic))
+        else:
+            steps.append(LadderStep(action, *where))
+    return steps
 
 
 def keep_programs() -> None:

@@ -77,6 +77,7 @@ def test_evaluate_scores_learns_and_finds_the_drift(turning: Path) -> None:
     alarms = [drift["at"] for drift in found["drifts"] if drift["at"] >= 4000]
     assert alarms
     assert min(alarms) < 4200
+    assert {"boost", "challenge"} <= {step["action"] for step in found["ladder"]}
     assert found["peak_rss_mb"] > 50
 
 
@@ -126,6 +127,20 @@ def test_a_file_without_a_column_of_the_task_is_refused(turning: Path, tmp_path:
 SMALL = {"hidden": [8], "learning_rate": 0.01, "neighbours": 0}
 
 
+def test_an_alarm_names_the_input_that_moved(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5000))
+    label = np.where(np.arange(5000) < 4000, a > 0, b > 0)
+    a[4000:] += 4.0
+    path = tmp_path / "moved.csv"
+    lines = [f"{x:.4f},{y:.4f},{int(z)}" for x, y, z in zip(a, b, label, strict=True)]
+    path.write_text("\n".join(["a,b,y", *lines]))
+    found = evaluate(small(infer_file(path, "y")), path).drifts
+    first = next(alarm for alarm in found if alarm["at"] >= 4000)
+    assert first["moved"][0] == "a"
+    assert "b" not in first["moved"]
+
+
 def small(task: Task, **changes: Any) -> Task:
     """Give a task with a small model, and some of its tables changed."""
     table = task.model_dump(mode="json", exclude_unset=True) | {"model": SMALL}
@@ -171,7 +186,7 @@ def test_two_tasks_are_compared_row_by_row(turning: Path, tmp_path: Path) -> Non
 
 def test_a_curve_changes_nothing_and_ends_where_the_run_does(turning: Path) -> None:
     task = small(infer_file(turning, "y", drop=["note", "color"]))
-    other = small(task, drift={"detectors": []})
+    other = small(task, topics={"partitions": 2})
     curve = Curve()
     found = evaluate(task, turning, other=other, curve=curve)
     whole = evaluate(task, turning)

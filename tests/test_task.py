@@ -83,6 +83,7 @@ def test_a_task_with_an_image_has_the_network_that_sees_it() -> None:
         ('network = "textbag"', ('= "text"', '= "category"'), r"'textbag': .*a text"),
         ('network = "textcnn"\nhidden = []', ("", ""), r"'textcnn': .*model\.hidden"),
         ('network = "gru"\nhidden = []\n[lags]\nrows = 2', ("", ""), r"'gru': .*model\.hidden"),
+        ('[drift]\nladder = ["restore"]', ("", ""), r"drift\.ladder: restore .*expected both"),
     ],
 )
 def test_a_model_that_does_not_fit_its_task_is_explained(

@@ -1,4 +1,4 @@
-"""Detectors of drift: folds that watch one number, or the inputs, and say what moved."""
+"""Detectors of drift: folds that watch one number; `shift` says which inputs moved."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from model.drift.eddm import make_eddm
 from model.drift.hddm import make_hddm_a, make_hddm_w
 from model.drift.kswin import make_kswin
 from model.drift.page_hinkley import make_page_hinkley
-from model.drift.shift import Row, Shift, make_shift
 
 __all__ = [
     "Alarm",
     "Observed",
-    "Row",
-    "Shift",
     "make_adwin",
     "make_ddm",
     "make_eddm",
@@ -23,5 +20,4 @@ __all__ = [
     "make_hddm_w",
     "make_kswin",
     "make_page_hinkley",
-    "make_shift",
 ]

@@ -1,20 +1,22 @@
-"""Shift of the inputs: how far the newest rows are, column by column, from the first ones."""
+"""Shift of the inputs: how far the newest rows are, column by column, from the first ones.
+
+Rows are noted one by one, which costs next to nothing; what they say is asked for when it matters.
+"""
 
 from __future__ import annotations
 
 from math import log
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from model.drift.alarm import demand
-from model.fold import Fold
-
-Row: TypeAlias = tuple[jax.Array, jax.Array]
-"""(values: f32[N], known: bool[]): a row of N columns, passed over if it is unknown."""
+FIRST = 512  # rows that others are compared with
+NEWEST = 128  # rows that are compared: few, for an alarm comes soon
+PSI_THRESHOLD = 0.25  # up to 0.1 is called no shift, above 0.25 a major one
+ALPHA = 0.001  # chance that chance alone exceeds a Kolmogorov-Smirnov threshold
 
 _BINS = 10
 _LEAST_SHARE = 1e-4  # of an empty bin: its logarithm is finite
@@ -22,109 +24,81 @@ _KEY_OF_NAN = 0x7FC00000
 
 
 class Rows(NamedTuple):
-    """Hold the reference and the newest rows; what is not finite is kept as NaN."""
+    """Hold the first and the newest rows of N columns; what is not finite is kept as NaN."""
 
-    rows: jax.Array  # f32[2 W, N]: the first W, then a ring of the newest W; zeros before
-    n: jax.Array  # i32[]: rows met; when they are many, as many less as leave all else the same
+    rows: jax.Array  # f32[FIRST + NEWEST, N]: the first ones, then a ring of the newest
+    n: jax.Array  # i32[]: rows met
+    anew: jax.Array  # bool[]: whether the next row is the first one
 
 
 class Shift(NamedTuple):
-    """Say which columns moved; all are zeros at an event that does not compare."""
+    """Say which columns moved; all are zeros while there are no two windows to compare."""
 
-    compared: jax.Array  # bool[]
     moved: jax.Array  # bool[N]: `psi` and `ks` are both above their thresholds
     psi: jax.Array  # f32[N]: population stability index, 0 for the same shares
     ks: jax.Array  # f32[N]: Kolmogorov-Smirnov statistic, 0 to 1
     ks_threshold: jax.Array  # f32[N]: infinite where a window has no value of the column
-    order: jax.Array  # i32[N]: the columns, the one with the highest `psi` first
 
 
-def make_shift(
-    columns: int,
-    *,
-    window: int = 512,
-    every: int = 256,
-    psi_threshold: float = 0.25,
-    alpha: float = 0.001,
-) -> Fold[Rows, Row, Shift]:
-    """Make the fold that compares the newest rows with the first ones, column by column.
+def init(columns: int) -> Rows:
+    """Start with no rows of N columns, at least 0."""
+    return Rows(jnp.zeros((FIRST + NEWEST, columns)), jnp.int32(0), jnp.bool_(False))
 
-    The first `window` rows are the reference for good: start anew for another. From the row on
-    that completes as many others, the newest `window` rows are compared with them at each
-    `every`-th row; the rest only write a row. What is NaN or infinite is not seen: a column is
-    compared by the values it has, and all is 0 where a window has none of it.
+
+def note(state: Rows, row: jax.Array) -> Rows:
+    """Write a row f32[N] down; what is NaN or infinite counts as not seen.
+
+    The first FIRST rows are the reference until there are others.
+    """
+    before = jnp.where(state.anew, 0, state.n)
+    place = jnp.where(before < FIRST, before, FIRST + before % NEWEST)
+    n = before + 1
+    return Rows(
+        rows=state.rows.at[place].set(jnp.where(jnp.isfinite(row), row, jnp.nan)),
+        n=jnp.where(n == FIRST + 2 * NEWEST, FIRST + NEWEST, n),
+        anew=jnp.bool_(False),
+    )
+
+
+def restart(state: Rows, now: jax.Array) -> Rows:
+    """Let the next rows be the first ones, if `now`."""
+    return state._replace(anew=state.anew | now)
+
+
+def compare(state: Rows) -> Shift:
+    """Compare the newest rows that are not among the first ones with these, column by column.
+
+    A column is compared by the values it has, and all is 0 where a window has none of it.
 
     The population stability index is the sum of (q - p) ln(q / p) over 10 bins with the shares p
     of the reference and q of the newest, both at least 0.0001. The bins end at those values of the
     reference that reach its deciles (numpy's `inverted_cdf`), each with its end; of ends that are
     equal all but one bin are empty. The Kolmogorov-Smirnov statistic is how far the two empirical
     distribution functions are apart at most, and its threshold sqrt(-ln(a / 2) (1/n + 1/m) / 2) for
-    n and m values, a being `alpha` over the columns (Bonferroni). Values that differ in the last
-    bit only count as equal. A column has moved if the second says that it is more than chance, for
-    rows that do not depend on one another, and the first that it is much.
-
-    Args:
-        columns: N, at least 1.
-        window: W, rows in the reference and in what is compared with it, at least 10; the state
-            holds 8 W N bytes.
-        every: rows from one comparison to the next, at least 1.
-        psi_threshold: at least 0; up to 0.1 is called no shift, above 0.25 a major one. Without a
-            shift it is 18 / W on average.
-        alpha: chance that chance alone exceeds a Kolmogorov-Smirnov threshold, above 0 and below 1.
-
-    Raises:
-        ValueError: an argument is out of its range.
+    n and m values, a being ALPHA over the columns (Bonferroni). Values that differ in the last bit
+    only count as equal. A column has moved if the second says that it is more than chance, for rows
+    that do not depend on one another, and the first that it is much: without a shift the index is
+    9 / n + 9 / m on average.
 
     References:
         Siddiqi 2006, Credit risk scorecards (index, its rule of thumb). Yurdakul 2018, Statistical
         properties of population stability index (its mean). Smirnov 1948, Table for estimating the
         goodness of fit of empirical distributions, Annals of Mathematical Statistics 19.
     """
-    demand(
-        "Shift",
-        ("columns", columns, columns >= 1, "at least 1"),
-        ("window", window, window >= _BINS, f"at least {_BINS}"),
-        ("every", every, every >= 1, "at least 1"),
-        ("psi_threshold", psi_threshold, psi_threshold >= 0, "a number of at least 0"),
-        ("alpha", alpha, 0 < alpha < 1, "a number between 0 and 1"),
-    )
-    full = 2 * window
-    scale = -0.5 * log(alpha / columns / 2.0)
-
-    def compare(rows: jax.Array) -> Shift:
-        n, m, psi, ks = distances(rows[:window], rows[window:])
-        ks_threshold = jnp.sqrt(scale * (1.0 / n + 1.0 / m))
-        return Shift(
-            compared=jnp.bool_(True),
-            moved=(psi > psi_threshold) & (ks > ks_threshold),
-            psi=psi,
-            ks=ks,
-            ks_threshold=ks_threshold,
-            order=jnp.argsort(-psi).astype(jnp.int32),
-        )
-
-    def nothing(rows: jax.Array) -> Shift:
-        shapes = jax.eval_shape(compare, rows)
-        return Shift(*(jnp.zeros(leaf.shape, leaf.dtype) for leaf in shapes))
-
-    def update(state: Rows, row: Row) -> tuple[Rows, Shift]:
-        values, known = row
-        place = jnp.where(state.n < window, state.n, window + state.n % window)
-        values = jnp.where(jnp.isfinite(values), values, jnp.nan)
-        values = jnp.where(known, values, state.rows[place])
-        rows = lax.dynamic_update_slice(state.rows, values[None], (place, jnp.int32(0)))
-        n = state.n + known
-        compares = known & (n >= full) & ((n - full) % every == 0)
-        shift = lax.cond(compares, compare, nothing, rows)
-        return Rows(rows, jnp.where(n == full + window * every, full, n)), shift
-
-    return Fold(lambda: Rows(jnp.zeros((full, columns), jnp.float32), jnp.int32(0)), update)
+    columns = state.rows.shape[1]
+    there = (jnp.arange(NEWEST) < state.n - FIRST)[:, None]
+    newest = jnp.where(there, state.rows[FIRST:], jnp.nan)
+    n, m, psi, ks = distances(state.rows[:FIRST], newest)
+    scale = -0.5 * log(ALPHA / max(columns, 1) / 2.0)
+    ks_threshold = jnp.sqrt(scale * (1.0 / n + 1.0 / m))
+    moved = (psi > PSI_THRESHOLD) & (ks > ks_threshold)
+    return Shift(moved, psi, ks, ks_threshold)
 
 
 def distances(
     reference: jax.Array, newest: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Compare two f32[W, N] column by column.
+    """Compare f32[W, N] and f32[R, N] column by column.
 
     Returns:
         How many values of the reference and of the newest are not NaN, their population stability

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -174,6 +175,7 @@ def evaluate(
     names = _labels(loaded.name, task, compare)
     if plot and curve:
         alarms = [(drift["detector"], drift["at"]) for drift in found.drifts]
+        alarms += [(step["action"], step["at"]) for step in found.ladder]
         draw(loaded, curve.points, plot, names=names, alarms=alarms)
     if as_json:
         say(found.as_json())
@@ -213,12 +215,20 @@ def _labels(name: str, task: Path | None, other: Path | None) -> tuple[str, str]
     return first, second if first != second else f"{second}, again"
 
 
+def _done(steps: list[dict[str, Any]]) -> str:
+    """Count what was done about drift."""
+    counts = Counter(step["action"] for step in steps)
+    told = ", ".join(f"{n} {action}{'s' if n > 1 else ''}" for action, n in counts.items())
+    return f" ({told})" if told else ""
+
+
 def _tell(found: dict[str, Any]) -> None:
     """Print for a person what became of the rows, and what it took."""
     codes = ", ".join(f"{code} {n}" for code, n in found["reject_codes"].items())
     say(
         f"{found['events']:,} events, {found['learned']:,} learned, {found['rejected']:,} rejected"
-        f"{f' ({codes})' if codes else ''}, {len(found['drifts'])} drift alarms; "
+        f"{f' ({codes})' if codes else ''}, {len(found['drifts'])} drift alarms"
+        f"{_done(found['ladder'])}; "
         f"{found['seconds']:.1f} s, {found['events_per_second']:,.0f} events/s, "
         f"{found['peak_rss_mb']:.0f} MB"
     )

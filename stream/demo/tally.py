@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.events import Codec, DeadLetter, DriftAlarm, Prediction, Records, Reject
+from stream.events import Codec, DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
 from stream.kinds import Text
 from stream.normalize import class_index
 from stream.task import Task
@@ -138,7 +138,7 @@ class Tally:
         self._pace: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._prediction = msgspec.json.Decoder(Prediction).decode
         self._letter = msgspec.json.Decoder(DeadLetter).decode
-        self._alarm = msgspec.json.Decoder(DriftAlarm).decode
+        self._drift = msgspec.json.Decoder(DriftRecord).decode
 
     @property
     def metric(self) -> str:
@@ -191,12 +191,12 @@ class Tally:
                 self._history.append(self.value)
 
     def alarmed(self, records: Records, now_ms: float) -> None:
-        """Take drift alarms."""
-        self.drifts += len(records.values)
-        self.last_drift, self.last_drift_s = (
-            self._alarm(records.values[-1] or b""),
-            time.monotonic(),
-        )
+        """Take drift alarms, and pass over what was done about them."""
+        for value in records.values:
+            record = self._drift(value or b"")
+            if isinstance(record, DriftAlarm):
+                self.drifts += 1
+                self.last_drift, self.last_drift_s = record, time.monotonic()
 
     def standing(self) -> Standing:
         """Say where the task stands now."""

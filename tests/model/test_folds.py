@@ -19,7 +19,6 @@ from model.drift import (
     make_hddm_w,
     make_kswin,
     make_page_hinkley,
-    make_shift,
 )
 from model.fold import Fold
 from model.metrics import (
@@ -48,14 +47,6 @@ def _detector(fold: Fold) -> Case:
     unknown = (events[0], jnp.zeros(N, bool))
     broken = _observed(rng.choice([np.nan, np.inf, -np.inf], N))
     return Case(fold, events, jax.tree.map(lambda *x: jnp.concatenate(x), unknown, broken))
-
-
-def _shift() -> Case:
-    rng = np.random.default_rng(4)
-    values = rng.normal(size=(N, 3)) + np.where(np.arange(N) < N // 2, 0.0, 3.0)[:, None]
-    events = jnp.asarray(values, jnp.float32), jnp.ones(N, bool)
-    fold = make_shift(3, window=64, every=50)
-    return Case(fold, events, (events[0], jnp.zeros(N, bool)))
 
 
 def _classification(n_classes: int, k: int) -> Case:
@@ -91,7 +82,6 @@ CASES = {
     "hddm_a": _detector(make_hddm_a(two_sided=True)),
     "hddm_w": _detector(make_hddm_w(two_sided=True)),
     "kswin": _detector(make_kswin()),
-    "shift": _shift(),
     "classification of 2": _classification(2, 1),
     "classification of 2 in blocks": _classification(2, 8),
     "classification of 32 in blocks": _classification(32, 8),

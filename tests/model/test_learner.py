@@ -24,7 +24,14 @@ SPECS = {
         numeric=4, horizon=1, numeric_lags=2, entities=8, categories=1, neighbours=64
     ),
     "two ahead in chunks": Spec(
-        numeric=4, horizon=2, label_lags=3, entities=8, chunk=7, traces=(8,), neighbours=30
+        numeric=4,
+        horizon=2,
+        label_lags=3,
+        entities=8,
+        chunk=7,
+        traces=(8,),
+        neighbours=30,
+        detectors=(),
     ),
     "images": Spec(
         numeric=2,
@@ -132,14 +139,16 @@ def test_micro_batches_never_change_state_or_predictions(name: str) -> None:
 
 
 def test_one_program_serves_every_count() -> None:
-    spec = Spec(numeric=4, classes=2, seed=75)  # no other test's: equal specs share a learner
+    spec = Spec(
+        numeric=4, classes=2, seed=75, detectors=()
+    )  # no other test's: equal specs share a learner
     learner = make_learner(spec)
     feed(learner, stream(spec), [1, 2, 60, 100, 101, 160, 200, 260, 300, 360], 64)
     assert learner.run._cache_size() == 1  # type: ignore[attr-defined]
 
 
 def test_each_row_is_predicted_before_its_label_is_learned() -> None:
-    spec = Spec(numeric=4, classes=2)
+    spec = Spec(numeric=4, classes=2, detectors=())
     learner, columns = make_learner(spec), stream(spec, 100)
     columns[3][:] = np.nan_to_num(columns[3])
     _, said = feed(learner, columns, [], 100)
@@ -150,7 +159,7 @@ def test_each_row_is_predicted_before_its_label_is_learned() -> None:
 
 
 def test_an_hour_ahead_learns_from_the_next_label_of_the_same_entity() -> None:
-    spec = Spec(numeric=1, horizon=1, entities=4, label_lags=1, rates=(3e-3,))
+    spec = Spec(numeric=1, horizon=1, entities=4, label_lags=1, rates=(3e-3,), detectors=())
     rng = np.random.default_rng(0)
     n = 3000
     numeric = rng.normal(size=(n, 1)).astype(np.float32)
@@ -167,7 +176,9 @@ def test_an_hour_ahead_learns_from_the_next_label_of_the_same_entity() -> None:
 
 def test_every_detector_that_is_named_tells_of_swapped_labels_and_why() -> None:
     names = get_args(Detector)
-    spec = Spec(numeric=2, classes=2, hidden=(8,), detectors=names, page_hinkley_threshold=10.0)
+    spec = Spec(
+        numeric=2, classes=2, hidden=(8,), detectors=names, page_hinkley_threshold=10.0, ladder=()
+    )
     rng = np.random.default_rng(0)
     n = 4000
     numeric = rng.normal(size=(n, 2)).astype(np.float32)
@@ -188,14 +199,12 @@ def test_every_detector_that_is_named_tells_of_swapped_labels_and_why() -> None:
 
 
 def test_events_without_label_are_predicted_and_teach_nothing() -> None:
-    spec = Spec(numeric=4, classes=2, tokens=2)
+    spec = Spec(numeric=4, classes=2, tokens=2, detectors=())
     learner, columns = make_learner(spec), stream(spec, 50)
     columns[3][:] = np.nan
     fresh = jax.device_get(learner.init())
     state, said = feed(learner, columns, [], 50)
-    assert digest((state.params, state.optimizer, state.table)) == digest(
-        (fresh.params, fresh.optimizer, fresh.table)
-    )
+    assert digest((state.champion, state.table)) == digest((fresh.champion, fresh.table))
     assert state.step == 0
     assert np.allclose(said.sum(1), 1)
 
@@ -208,14 +217,23 @@ def softmax(values: NDArray[Any]) -> NDArray[Any]:
 def test_the_loop_equals_a_plain_numpy_pool() -> None:
     """Inputs, networks, votes, mixture and Adam: written again in float64, row by row."""
     rates, memory, window = (0.01, 0.003), 5.0, 20
-    spec = Spec(numeric=3, classes=2, hidden=(), rates=rates, traces=(memory,), neighbours=window)
+    spec = Spec(
+        numeric=3,
+        classes=2,
+        hidden=(),
+        rates=rates,
+        traces=(memory,),
+        neighbours=window,
+        detectors=(),
+    )
     rng = np.random.default_rng(3)
     n = 300
     numeric = rng.normal(5, 3, (n, 3)).astype(np.float32)
     label = (numeric[:, 0] > numeric[:, 1]).astype(np.float32)
     columns = (numeric, np.zeros((n, 0), np.uint32), np.zeros((n, 2), np.uint32), label)
     learner = make_learner(spec)
-    networks = np.asarray(jax.device_get(learner.init().params)["head"]["last"]["kernel"], float)
+    params = jax.device_get(learner.init().champion.params)
+    networks = np.asarray(params["head"]["last"]["kernel"], float)
     assert networks.shape == (4, 6 + 3 + 2 + 1, 2)  # values, flags; distances, lag; always 1
     _, said = feed(learner, columns, [], n)
 
@@ -259,7 +277,7 @@ def votes(past: list[tuple[NDArray[Any], NDArray[Any]]], z: NDArray[Any]) -> lis
 
 
 def test_a_full_memory_forgets_the_entity_met_longest_ago() -> None:
-    spec = Spec(numeric=1, entities=4, label_lags=1)
+    spec = Spec(numeric=1, entities=4, label_lags=1, detectors=())
     learner = make_learner(spec)
     n = 5
     entity = np.array([[0, e] for e in (1, 2, 3, 4, 5)], np.uint32)

@@ -72,7 +72,7 @@ def test_classes_are_learned_one_against_the_rest() -> None:
 def test_quantiles_hold_what_they_should_where_the_noise_depends_on_the_row() -> None:
     rng = np.random.default_rng(0)
     n = 4 * N
-    spec = Spec(numeric=1, loss="pinball", coverage=0.8, hidden=(16,), label_lags=0)
+    spec = Spec(numeric=1, loss="pinball", coverage=0.8, hidden=(16,), label_lags=0, detectors=())
     numeric = rng.uniform(0, 1, (n, 1)).astype(np.float32)
     wide = 0.2 + 3 * (numeric[:, 0] > 0.5)
     label = (20 + 5 * numeric[:, 0] + wide * rng.exponential(size=n)).astype(np.float32)

@@ -123,20 +123,21 @@ def test_the_vectors_of_a_bag_are_learned() -> None:
     rows, label = columns[1][-500:], columns[3][-500:]
     present = (rows > 0)[..., None]
     bag = (vectors[rows] * present).sum(1) / np.sqrt(present.sum(1))
-    said = bag @ state.params["head"]["last"]["kernel"][0, :-1]
-    said = said + state.params["head"]["last"]["kernel"][0, -1]
+    said = bag @ state.champion.params["head"]["last"]["kernel"][0, :-1]
+    said = said + state.champion.params["head"]["last"]["kernel"][0, -1]
     assert (said.argmax(1) == label).mean() > 0.85
 
 
 def published(spec: Spec, columns: Columns, params: Any, n: int) -> Floats:
     """Predict n rows that teach nothing, by given parameters of the one network."""
     learner = make_learner(spec)
-    state = learner.init()._replace(params=jax.tree.map(lambda leaf: leaf[None], params))
+    fresh = learner.init()
+    own = fresh.champion._replace(params=jax.tree.map(lambda leaf: leaf[None], params))
     batch = empty_batch(spec, N)
     for into, column in zip(batch, columns, strict=False):
         into[:n] = column[:n]
     batch.label[:] = np.nan
-    _, outcome = learner.run(state, batch, np.int32(n))
+    _, outcome = learner.run(fresh._replace(champion=own), batch, np.int32(n))
     return np.asarray(outcome.published)[:n]
 
 
@@ -251,7 +252,7 @@ def seen(rows: Floats, ids: Floats | None = None) -> Seen:
 
 
 def test_linear_is_linear_and_sees_no_vectors() -> None:
-    spec = Spec(numeric=3, classes=2, categories=1, label_lags=0, network="linear")
+    spec = Spec(numeric=3, classes=2, categories=1, label_lags=0, network="linear", detectors=())
     params = drawn(spec, 4)
     rng = np.random.default_rng(0)
     rows, ids = rng.normal(size=(20, 6)), rng.normal(size=(20, 8))
@@ -271,7 +272,9 @@ def test_linear_is_linear_and_sees_no_vectors() -> None:
     ],
 )
 def test_hidden_layers_bend_as_they_are_told(activation: Any, bend: Any) -> None:
-    spec = Spec(numeric=3, classes=2, label_lags=0, hidden=(5,), activation=activation)
+    spec = Spec(
+        numeric=3, classes=2, label_lags=0, hidden=(5,), activation=activation, detectors=()
+    )
     params = drawn(spec, 3)
     rows = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     said = make_network(spec).apply(params, seen(rows))

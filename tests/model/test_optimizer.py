@@ -142,7 +142,9 @@ def test_schedules_warm_up_and_fall_to_what_is_left() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_stream_that_explodes_leaves_predictions_finite(optimizer: OptimizerName) -> None:
-    spec = Spec(numeric=2, loss="mse", optimizer=optimizer, rates=(1.0,), traces=(4.0,))
+    spec = Spec(
+        numeric=2, loss="mse", optimizer=optimizer, rates=(1.0,), traces=(4.0,), detectors=()
+    )
     learner, n = make_learner(spec), 400
     rng = np.random.default_rng(0)
     batch = empty_batch(spec, n)
@@ -150,6 +152,8 @@ def test_a_stream_that_explodes_leaves_predictions_finite(optimizer: OptimizerNa
     batch.label[:] = rng.normal(size=n) * 10.0 ** rng.integers(-10, 18, n)
     state, outcome = learner.run(warm_up(learner, n), batch, np.int32(n))
     assert np.isfinite(np.asarray(outcome.published)).all()
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))
+    assert all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.champion.params))
+    )
     if optimizer == "sgd":
         assert np.asarray(state.refused).sum() > 0

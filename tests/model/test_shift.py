@@ -1,19 +1,18 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fold_checks import run
 from scipy import stats
 
-from model.drift import Shift, make_shift
-from model.drift.shift import distances
+from model.drift import shift
+from model.drift.shift import FIRST, NEWEST, distances
 
-W, EVERY, COLUMNS = 200, 70, 5
-FOLD = make_shift(COLUMNS, window=W, every=EVERY)
+COLUMNS = 5
 N = 1500
 
 
@@ -43,55 +42,60 @@ def _rows(seed: int = 0) -> np.ndarray:
         ],
         axis=1,
     )
-    rows[N // 2 :, 0] += 0.5
-    rows[N // 2 :, 3] *= 3
+    rows[N // 2 :, 0] += 1.0
+    rows[N // 2 :, 3] *= 4
     return rows.astype(np.float32)
 
 
-def _events(rows: np.ndarray) -> Any:
-    return jnp.asarray(rows), jnp.ones(len(rows), bool)
+@jax.jit
+def _noted(state: shift.Rows, rows: jax.Array) -> shift.Rows:
+    return jax.lax.scan(lambda state, row: (shift.note(state, row), None), state, rows)[0]
 
 
-def test_statistics_are_scipys_and_numpys_at_every_comparison() -> None:
+def _compare(rows: np.ndarray, state: shift.Rows | None = None) -> Any:
+    state = _noted(shift.init(rows.shape[1]) if state is None else state, jnp.asarray(rows))
+    return jax.device_get(jax.jit(shift.compare)(state))
+
+
+@pytest.mark.parametrize("end", [FIRST + 20, FIRST + NEWEST, FIRST + NEWEST + 1, 901, 1299, N])
+def test_statistics_are_scipys_and_numpys(end: int) -> None:
     rows = _rows()
-    _, shift = run(FOLD, _events(rows))
-    at = np.flatnonzero(shift.compared)
-    assert at.tolist() == list(range(2 * W - 1, N, EVERY))
-    for i in at:
-        for column in range(COLUMNS):
-            reference, newest = _seen(rows[:W, column]), _seen(rows[i + 1 - W : i + 1, column])
-            psi, ks = float(shift.psi[i, column]), float(shift.ks[i, column])
-            assert psi == pytest.approx(_psi(reference, newest), rel=1e-4, abs=1e-5)
-            expected = stats.ks_2samp(reference, newest, method="asymp").statistic
-            assert ks == pytest.approx(expected, abs=1e-6)
-    quiet = jax.tree.map(lambda leaf: np.delete(np.asarray(leaf), at, axis=0), shift)
-    assert not any(leaf.any() for leaf in quiet)
+    found = _compare(rows[:end])
+    for column in range(COLUMNS):
+        reference = _seen(rows[:FIRST, column])
+        newest = _seen(rows[max(FIRST, end - NEWEST) : end, column])
+        assert found.psi[column] == pytest.approx(_psi(reference, newest), rel=1e-4, abs=1e-5)
+        expected = stats.ks_2samp(reference, newest, method="asymp").statistic
+        assert found.ks[column] == pytest.approx(expected, abs=1e-6)
 
 
-def test_says_which_columns_moved_most() -> None:
-    _, shift = run(FOLD, _events(_rows()))
-    last = jax.tree.map(lambda leaf: np.asarray(leaf)[np.flatnonzero(shift.compared)], shift)
-    assert last.moved[-1].tolist() == [True, False, False, True, False]
-    assert not last.moved[0].any()
-    assert last.order[-1].tolist() == np.argsort(-last.psi[-1], kind="stable").tolist()
-    assert last.order[-1][0] == 3
-    beyond = (last.psi > 0.25) & (last.ks > last.ks_threshold)
-    assert (last.moved == beyond).all()
+def test_says_which_columns_moved() -> None:
+    assert not _compare(_rows()[: N // 2]).moved.any()
+    found = _compare(_rows())
+    assert found.moved.tolist() == [True, False, False, True, False]
+    assert (found.moved == (found.psi > 0.25) & (found.ks > found.ks_threshold)).all()
 
 
 def test_threshold_is_smirnovs() -> None:
-    _, shift = run(FOLD, _events(_rows()))
-    first = 2 * W - 1
-    expected = stats.kstwobign.isf(0.001 / COLUMNS) * np.sqrt(2 / W)
-    assert float(shift.ks_threshold[first, 0]) == pytest.approx(expected, rel=1e-4)
-    assert float(shift.ks_threshold[first, 3]) > 1.2 * expected  # 4 of 10 values are missing
+    found = _compare(_rows())
+    expected = stats.kstwobign.isf(0.001 / COLUMNS) * np.sqrt(1 / FIRST + 1 / NEWEST)
+    assert found.ks_threshold[0] == pytest.approx(expected, rel=1e-4)
+    assert found.ks_threshold[3] > 1.2 * expected  # 4 of 10 values are missing
+
+
+@pytest.mark.parametrize("rows", [0, 1, FIRST])
+def test_without_two_windows_nothing_moved(rows: int) -> None:
+    found = _compare(_rows()[:rows])
+    assert not found.moved.any()
+    assert not found.psi.any()
+    assert np.isinf(found.ks_threshold).all()
 
 
 @pytest.mark.parametrize(
     ("reference", "newest", "psi", "ks"),
     [
         ([1.0] * 4, [1.0] * 4, 0.0, 0.0),
-        ([1.0] * 4, [2.0] * 4, 2 * 0.9999 * np.log(1e4), 1.0),
+        ([1.0] * 4, [2.0] * 2, 2 * 0.9999 * np.log(1e4), 1.0),
         ([-1.0, 0.0, 0.0, 1.0], [-1.0, -0.0, -0.0, 1.0], 0.0, 0.0),
         ([np.nan] * 4, [1.0] * 4, 0.0, 0.0),
         ([1.0] * 4, [np.nan] * 4, 0.0, 0.0),
@@ -110,48 +114,18 @@ def test_columns_at_the_edge(
 
 
 def test_without_a_shift_the_index_has_the_mean_that_is_said_and_nothing_moves() -> None:
-    columns = 64
-    rows = np.random.default_rng(2).normal(size=(N, columns)).astype(np.float32)
-    _, shift = run(make_shift(columns, window=W, every=W), _events(rows))
-    at = np.flatnonzero(shift.compared)
-    assert np.asarray(shift.psi)[at].mean() == pytest.approx(18 / W, rel=0.1)
-    assert not np.asarray(shift.moved).any()
+    found = _compare(np.random.default_rng(2).normal(size=(N, 300)).astype(np.float32))
+    assert found.psi.mean() == pytest.approx(9 / FIRST + 9 / NEWEST, rel=0.1)
+    assert not found.moved.any()
 
 
 def test_goes_on_as_before_when_its_count_of_rows_starts_over() -> None:
-    window, every = 10, 3
-    fold = make_shift(1, window=window, every=every)
-    rows = np.random.default_rng(3).random((200, 1)).astype(np.float32)
-    state, shift = run(fold, _events(rows))
-    assert int(state.n) <= 2 * window + window * every < 200
-    assert np.flatnonzero(shift.compared).tolist() == list(range(2 * window - 1, 200, every))
-    last = np.flatnonzero(shift.compared)[-1]
-    found = stats.ks_2samp(rows[:window, 0], rows[last + 1 - window : last + 1, 0])
-    assert float(shift.ks[last, 0]) == pytest.approx(found.statistic, abs=1e-6)
+    state = _noted(shift.init(1), jnp.asarray(_rows()[:, :1]))
+    assert int(state.n) < FIRST + 2 * NEWEST
 
 
-def test_unknown_rows_are_passed_over() -> None:
-    rows = _rows()[:900]
-    places = np.sort(np.random.default_rng(6).choice(N, len(rows), replace=False))
-    padded, known = np.full((N, COLUMNS), 9.0, np.float32), np.zeros(N, bool)
-    padded[places], known[places] = rows, True
-    _, expected = run(FOLD, _events(_rows()), stop=900)
-    _, shift = run(FOLD, (jnp.asarray(padded), jnp.asarray(known)))
-    assert shift.psi[places].tolist() == expected.psi[:900].tolist()
-    assert not np.asarray(shift.compared)[~known].any()
-
-
-def test_all_that_is_said_has_a_place_for_each_column() -> None:
-    _, shift = jax.eval_shape(FOLD.update, FOLD.init(), (jnp.zeros(COLUMNS), jnp.bool_(True)))
-    assert [leaf.shape for leaf in shift] == [(), *[(COLUMNS,)] * (len(Shift._fields) - 1)]
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"columns": 0}, {"window": 9}, {"every": 0}, {"psi_threshold": -1.0}, {"alpha": 0.0}],
-    ids=str,
-)
-def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
-    (name,) = settings
-    with pytest.raises(ValueError, match=rf"Shift's {name} is .*: expected"):
-        make_shift(**{"columns": 2, **settings})
+def test_starts_anew_with_the_next_row() -> None:
+    rows = _rows()
+    before = shift.restart(_noted(shift.init(COLUMNS), jnp.asarray(rows[:700])), jnp.bool_(True))
+    found, expected = _compare(rows[700:], before), _compare(rows[700:])
+    jax.tree.map(partial(np.testing.assert_array_equal, strict=True), found, expected)
