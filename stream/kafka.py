@@ -15,6 +15,7 @@ from stream.events import Records
 ANSWER_S = 10.0
 RETRY_S = 0.05
 GATHER_MS, GATHER_BYTES = 20, 16_384
+LINGER_MS = 5.0  # that a record may wait for others to share a request with; a flush waits for none
 TRANSACTION_S = 15.0  # a learner that stands still for longer in a transaction loses it
 _ERROR = methodcaller("error")
 _LEADERLESS = {  # for a moment, while one is elected or starts
@@ -215,13 +216,10 @@ class Sink:
     """Write records and learn of every one that did not arrive (idempotent, all replicas).
 
     Args:
-        linger_ms: how long a record may wait for others to share a request with.
         transactional_id: for `stream.transactions` alone.
     """
 
-    def __init__(
-        self, bootstrap: str, *, linger_ms: float = 5.0, transactional_id: str | None = None
-    ) -> None:
+    def __init__(self, bootstrap: str, *, transactional_id: str | None = None) -> None:
         self._failed: list[str] = []
         in_transactions = {
             "transactional.id": transactional_id,
@@ -232,7 +230,7 @@ class Sink:
             | {
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
-                "linger.ms": linger_ms,
+                "linger.ms": LINGER_MS,
                 "batch.size": 131_072,
                 "compression.type": "none",
                 "queue.buffering.max.messages": 1_000_000,

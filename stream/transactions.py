@@ -36,7 +36,7 @@ class Transactions:
 
     def __init__(self, bootstrap: str, transactional_id: str) -> None:
         self._id = transactional_id
-        self._sink = Sink(bootstrap, linger_ms=1.0, transactional_id=transactional_id)
+        self._sink = Sink(bootstrap, transactional_id=transactional_id)
         self._pool = ThreadPoolExecutor(1, "commit")
         self._ending: Future[Any] | None = None
         try:
