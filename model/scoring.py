@@ -131,10 +131,12 @@ def most_moved(rows: shift.Rows) -> Array:
     Each takes three numbers: its place counted from 1, 0 for none, its index, and its statistic.
     """
     found = shift.compare(rows)
-    order = jnp.argsort(jnp.where(found.moved, -found.psi, jnp.inf))[:MOST_MOVED]
-    each = jnp.stack([order + 1.0, found.psi[order], found.ks[order]], 1)
-    told = jnp.where(found.moved[order, None], each, 0.0).reshape(1, -1)
-    return jnp.pad(told, ((0, 0), (0, MOVED - told.shape[1])))
+    left, told = jnp.where(found.moved, found.psi, -1.0), []
+    for _ in range(MOST_MOVED):
+        at = jnp.argmax(left)
+        told.append(jnp.where(left[at] >= 0, pack(at + 1.0, found.psi[at], found.ks[at]), 0.0))
+        left = left.at[at].set(-1.0)
+    return jnp.concatenate(told)[None]
 
 
 def read_lines(spec: Spec, lines: Array) -> Outcome:
