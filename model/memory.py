@@ -34,6 +34,7 @@ class MemoryState(NamedTuple):
 
     key: Array  # u32[E]  second half of the entity's hash
     used: Array  # i32[E]  event number of the last visit, 0 = empty
+    left: Array  # i32[]  entities that had to leave
     slots: Remembered  # with a leading axis E
     published: Array  # f32[E, h, P]  what was predicted for the open rows
 
@@ -44,6 +45,7 @@ def init(spec: Spec) -> MemoryState:
     return MemoryState(
         key=jnp.zeros(size, jnp.uint32),
         used=jnp.zeros(size, jnp.int32),
+        left=jnp.int32(0),
         slots=jax.tree.map(lambda x: jnp.repeat(x[None], size, 0), _nothing(spec)),
         published=jnp.zeros((size, spec.horizon, spec.published)),
     )
@@ -71,7 +73,9 @@ def recall(
         lambda: _nothing(spec),
     )
     state = state._replace(
-        key=state.key.at[slot].set(entity[1]), used=state.used.at[slot].set(event + 1)
+        key=state.key.at[slot].set(entity[1]),
+        used=state.used.at[slot].set(event + 1),
+        left=state.left + (~known & (used.min() > 0)),
     )
     return state, slot, held
 

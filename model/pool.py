@@ -71,7 +71,10 @@ def names(spec: Spec) -> list[str]:
     """Name the members in the order of their weights."""
     whole = "row and past" if spec.past_inputs else "row"
     views = ("row", whole) if spec.views == 2 else (whole,)
-    networks = [f"{view}, rate {rate:g}" for view in views for rate in spec.rates]
+    rates = [f"{rate:g}" for rate in spec.rates]
+    if len(set(rates)) < len(rates):
+        rates = [f"{rate}, seed {at}" for at, rate in enumerate(rates)]
+    networks = [f"{view}, rate {rate}" for view in views for rate in rates]
     return [
         *networks,
         *(["words"] if spec.ids else []),

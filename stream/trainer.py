@@ -211,8 +211,11 @@ class Trainer:
         report = classification_report if self._task.target.classes else regression_report
         weights = np.asarray(self._state.champion.weights).astype(float).round(4).tolist()
         members = dict(zip(pool.names(self._learner.spec), weights, strict=True))
-        refused = int(np.asarray(self._state.refused).sum())
-        found = report(self._state.metrics) | {"members": members, "refused_updates": refused}
+        found = report(self._state.metrics) | {
+            "members": members,
+            "refused_updates": int(np.asarray(self._state.refused).sum()),
+            "entities_left": int(self._state.memory.left),
+        }
         classes = self._task.target.classes
         if classes:
             named = found.pop("per_class")

@@ -285,4 +285,5 @@ def test_a_full_memory_forgets_the_entity_met_longest_ago() -> None:
     columns = (np.zeros((n, 1), np.float32), np.zeros((n, 0), np.uint32), entity, label)
     state, _ = feed(learner, columns, [], n)
     assert sorted(state.memory.key.tolist()) == [2, 3, 4, 5]
+    assert state.memory.left == 1
     assert sorted(state.memory.slots.labels[:, 0].tolist()) == [2.0, 3.0, 4.0, 5.0]
