@@ -51,11 +51,16 @@ def explain(task: Task) -> Iterator[str]:
     pace = "each event" if model.chunk == 1 else f"every {model.chunk} events"
     rates = ", ".join(f"{rate:g}" for rate in task.spec.rates)
     yield f"learns      {task.spec.networks} networks ({network}), {weights:,} weights in all"
-    yield f"            by {task.spec.objective}, Adam, at rates of {rates}, after {pace}"
+    how = f"{task.spec.objective}, {model.optimizer}"
+    yield f"            by {how}, at rates of {rates}, after {pace}"
     yield f"mixes       {len(pool.names(task.spec))} opinions: {'; '.join(pool.names(task.spec))}"
     if task.spec.ids:
         rows = 1 << model.table_bits
         yield f"            and a table of {rows:,} hashed ids of {model.embedding} dimensions"
+    watched, rungs = (
+        ", ".join(names) or "nothing" for names in (task.drift.detectors, task.drift.ladder)
+    )
+    yield f"watches     its error by {watched}; against drift: {rungs}"
     yield f"state       {size / 1e6:.1f} MB, whatever the length of the stream"
     partitions = task.topics.partitions
     yield f"reads       {task.input.topic} or {task.output('features')}, {partitions} partitions"
