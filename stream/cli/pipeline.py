@@ -261,12 +261,12 @@ def bench_pipeline(
     say(table(found))
 
 
-@bench_app.command("reaction")
-def bench_reaction() -> None:
-    """How soon headrace and River are back after classes changed places; prints JSON."""
-    from bench.reaction import reaction
+@bench_app.command("drift")
+def bench_drift() -> None:
+    """How soon learners are back after a drift, and false alarms without one; prints JSON."""
+    from bench.drift import drift
 
-    say(reaction(on_progress=lambda note: notes.print(note)))
+    say(drift(on_progress=lambda note: notes.print(note)))
 
 
 @bench_app.command("memory")
