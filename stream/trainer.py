@@ -159,20 +159,23 @@ class Trainer:
         published = np.asarray(outcome.published)[:count]
         step = np.asarray(outcome.step)[:count]
         raised, rungs = np.asarray(outcome.alarms)[:count], np.asarray(outcome.rungs)[:count]
-        moved = np.asarray(outcome.moved)[:count].tolist()
+        moved = np.asarray(outcome.moved)
         drift: dict[int, list[DriftRecord]] = {}
         for at, which in np.argwhere(raised[:, :, 0] > 0).tolist():
             alarm = DriftAlarm(
                 self._learner.spec.detectors[which],
                 *_where(rows, step, at),
                 **dict(zip(EVIDENCE[1:], raised[at, which, 1:].tolist(), strict=True)),
-                moved=[Moved(self._columns[int(nth) - 1], *by) for nth, *by in moved[at] if nth],
+                moved=self._moved(moved[at]),
             )
             drift.setdefault(at, []).append(alarm)
         for at in np.flatnonzero(rungs.any(1)).tolist():
             drift.setdefault(at, []).extend(_steps(self._task, rungs[at], _where(rows, step, at)))
         records = [record for at in sorted(drift) for record in drift[at]]
         return Learned(rows, published, step, records)
+
+    def _moved(self, told: NDArray[np.float32]) -> list[Moved]:
+        return [Moved(self._columns[int(nth) - 1], *by) for nth, *by in told.tolist() if nth]
 
     def predictions(self, learned: Learned) -> list[Prediction]:
         """Put predictions into the words of the task: class names, or a value with an interval."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 from math import log
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 FIRST = 512  # rows that others are compared with
 NEWEST = 128  # rows that are compared: few, for an alarm comes soon
@@ -25,18 +24,18 @@ _LEAST_SHARE = 1e-4  # of an empty bin: its logarithm is finite
 class Rows(NamedTuple):
     """Hold the first and the newest rows of N columns; what is not finite is kept as NaN."""
 
-    rows: jax.Array  # f32[FIRST + NEWEST, N]: the first ones, then a ring of the newest
-    n: jax.Array  # i32[]: rows met
-    anew: jax.Array  # bool[]: whether the next row is the first one
+    rows: Array  # f32[FIRST + NEWEST, N]: the first ones, then a ring of the newest
+    n: Array  # i32[]: rows met
+    anew: Array  # bool[]: whether the next row is the first one
 
 
 class Shift(NamedTuple):
     """Say which columns moved; all are zeros while there are no two windows to compare."""
 
-    moved: jax.Array  # bool[N]: `psi` and `ks` are both above their thresholds
-    psi: jax.Array  # f32[N]: population stability index, 0 for the same shares
-    ks: jax.Array  # f32[N]: Kolmogorov-Smirnov statistic, 0 to 1
-    ks_threshold: jax.Array  # f32[N]: infinite where a window has no value of the column
+    moved: Array  # bool[N]: `psi` and `ks` are both above their thresholds
+    psi: Array  # f32[N]: population stability index, 0 for the same shares
+    ks: Array  # f32[N]: Kolmogorov-Smirnov statistic, 0 to 1
+    ks_threshold: Array  # f32[N]: infinite where a window has no value of the column
 
 
 def init(columns: int) -> Rows:
@@ -44,7 +43,7 @@ def init(columns: int) -> Rows:
     return Rows(jnp.zeros((FIRST + NEWEST, columns)), jnp.int32(0), jnp.bool_(False))
 
 
-def note(state: Rows, row: jax.Array) -> Rows:
+def note(state: Rows, row: Array) -> Rows:
     """Write a row f32[N] down; what is NaN or infinite counts as not seen.
 
     The first FIRST rows are the reference until there are others.
@@ -59,7 +58,7 @@ def note(state: Rows, row: jax.Array) -> Rows:
     )
 
 
-def restart(state: Rows, now: jax.Array) -> Rows:
+def restart(state: Rows, now: Array) -> Rows:
     """Let the next rows be the first ones, if `now`."""
     return state._replace(anew=state.anew | now)
 
@@ -93,43 +92,40 @@ def compare(state: Rows) -> Shift:
     return Shift(moved, psi, ks, ks_threshold)
 
 
-def distances(
-    reference: jax.Array, newest: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def distances(reference: Array, newest: Array) -> tuple[Array, Array, Array, Array]:
     """Compare f32[W, N] and f32[R, N] column by column.
 
-    Each value is compared with each, which is fast enough now and then, and takes XLA less time to
-    compile than to sort.
+    Each value is compared with each: XLA takes less time to compile that than to compile a sort.
 
     Returns:
         How many values of the reference and of the newest are not NaN, their population stability
         index and their Kolmogorov-Smirnov statistic, each f32[N]. The last two are 0 where either
         has no value.
     """
-    old = np.arange(len(reference) + len(newest)) < len(reference)
+    values = jnp.concatenate([reference, newest]).T
+    known, old = ~jnp.isnan(values), np.arange(values.shape[1]) < len(reference)
+    parts = jnp.stack([known & old, known & ~old]).astype(jnp.float32)
+    n, m = counts = parts.sum(2)
+    most = jnp.maximum(counts, 1.0)
 
-    def one(values: jax.Array) -> tuple[jax.Array, ...]:
-        known = ~jnp.isnan(values)
-        parts = jnp.stack([known & old, known & ~old]).astype(jnp.float32)
-        n, m = parts.sum(1)
-        below = values <= values[:, None]  # by each value: which are not above it
-        met_old, met_new = jnp.einsum("pj,ij->pi", parts, below.astype(jnp.float32))
-        p_met, p_new = met_old / jnp.maximum(n, 1.0), met_new / jnp.maximum(m, 1.0)
-        ks = jnp.max(jnp.where(known, jnp.abs(p_met - p_new), 0.0))
-        deciles = jnp.ceil(jnp.arange(1, _BINS) * n / _BINS)
-        reach = known & old & (met_old >= deciles[:, None])
-        ends = jnp.min(jnp.where(reach, values, jnp.inf), axis=1)
-        counts = jnp.einsum("pj,ej->pe", parts, (values <= ends[:, None]).astype(jnp.float32))
-        p, q = _shares(counts[0] / jnp.maximum(n, 1.0)), _shares(counts[1] / jnp.maximum(m, 1.0))
-        psi = jnp.sum((q - p) * jnp.log(q / p))
-        seen = (n > 0) & (m > 0)
-        return n, m, jnp.where(seen, psi, 0.0), jnp.where(seen, ks, 0.0)
+    def meet(at: Array, met: Array) -> Array:
+        """Count the value of each column at a place where it is not above others."""
+        value, which = (lax.dynamic_slice_in_dim(x, at, 1, -1) for x in (values, parts))
+        return met + (value <= values) * which
 
-    n, m, psi, ks = lax.map(one, jnp.concatenate([reference, newest]).T)
-    return n, m, psi, ks
+    met = lax.fori_loop(0, values.shape[1], meet, jnp.zeros(parts.shape))
+    p, q = met / most[..., None]
+    ks = jnp.max(jnp.where(known, jnp.abs(p - q), 0.0), axis=1)
 
+    def cut(decile: Array, below: Array) -> Array:
+        """Count the values up to a decile of the reference."""
+        reach = (parts[0] > 0) & (met[0] >= jnp.ceil(decile * n / _BINS)[:, None])
+        end = jnp.min(jnp.where(reach, values, jnp.inf), axis=1, keepdims=True)
+        return below.at[decile].set(((values <= end) * parts).sum(2))
 
-def _shares(below: jax.Array) -> jax.Array:
-    """Return the shares f32[10] of the bins from those below their ends f32[9]."""
-    edges = jnp.pad(below, (1, 1), constant_values=(0, 1))
-    return jnp.maximum(jnp.diff(edges), _LEAST_SHARE)
+    ends = jnp.zeros((_BINS + 1, *counts.shape)).at[-1].set(counts)
+    shares = jnp.diff(lax.fori_loop(1, _BINS, cut, ends), axis=0) / most
+    p, q = jnp.maximum(shares, _LEAST_SHARE).swapaxes(0, 1)
+    psi = jnp.sum((q - p) * jnp.log(q / p), axis=0)
+    seen = (n > 0) & (m > 0)
+    return n, m, jnp.where(seen, psi, 0.0), jnp.where(seen, ks, 0.0)
