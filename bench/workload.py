@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.events import Records
-from stream.task import Lags, Model, Task, load
+from stream.tables import Lags, Model
+from stream.task import Task, load
 
 Array = NDArray[np.float64]
 

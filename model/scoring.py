@@ -48,6 +48,9 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
         scored: Any = ScoredClass(truth, said, last, known)
         error = (jnp.argmax(said) != truth).astype(jnp.float32)
         interval = state.interval
+        if spec.unmet:
+            came = jnp.where(jnp.isnan(chunk.label[at]), -1.0, chunk.label[at]).astype(jnp.int32)
+            state = state._replace(met=jnp.maximum(state.met, came + 1))
     else:
         truth = jnp.where(known, label, 0.0)
         scored = ScoredNumber(truth, said[0], said[1], said[2], no_change, known)
@@ -157,16 +160,25 @@ def read_lines(spec: Spec, lines: Array) -> Outcome:
 def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
     """Turn one network output f32[O] into the published numbers f32[P].
 
+    A class that was not met is as unlikely as can be; before the first one, all are.
+
     Quantiles that cross are put in order, which never makes them worse (Chernozhukov,
     Fernández-Val & Galichon 2010, "Quantile and probability curves without crossing").
     """
     if spec.classes:
-        return ladder.outward(spec, state.ladder, jax.nn.softmax(output))
+        chances = _chances(state.met, output) if spec.unmet else jax.nn.softmax(output)
+        return ladder.outward(spec, state.ladder, chances)
     if spec.objective == "pinball":
         low, value, high = jnp.sort(target.value(state.target, output, last))
         return jnp.stack([value, low, high])
     value = target.value(state.target, output[0], last)
     return jnp.stack([value, value - state.interval[0], value + state.interval[0]])
+
+
+def _chances(met: Array, output: Array) -> Array:
+    """Share all chances among the classes that were met."""
+    known = jnp.arange(len(output)) < met
+    return jnp.where(known, jax.nn.softmax(jnp.where(known, output, -jnp.inf)), 0.0)
 
 
 def track(spec: Spec, interval: Array, miss: Array) -> Array:

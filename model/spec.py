@@ -63,6 +63,8 @@ class Spec:
         words: places for the words of each text in their order, for a network that reads them.
         image: height, width and channels of a row's image; zeros when there is none.
         classes: number of classes, or 0 for regression.
+        unmet: of them, the last ones, which are not predicted before one like them or a later one
+            was met.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         label_lags: last known labels of the entity that are inputs.
         traces: events that fading means of the numeric columns remember; how far a row lies from
@@ -98,6 +100,7 @@ class Spec:
     words: tuple[int, ...] = ()
     image: tuple[int, int, int] = (0, 0, 0)
     classes: int = 0
+    unmet: int = 0
     horizon: int = 0
     label_lags: int = 1
     traces: tuple[float, ...] = ()

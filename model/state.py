@@ -40,6 +40,7 @@ class State(NamedTuple):
 
     event: Array  # i32[]  rows met
     step: Array  # i32[]  optimizer steps
+    met: Array  # i32[]  classes that may be predicted: the first ones
     champion: Contender  # who predicts
     refused: Array  # i32[M]  updates of each network that were not finite
     ladder: ladder.LadderState
@@ -108,6 +109,7 @@ def init(parts: Parts) -> State:
     return State(
         event=jnp.int32(0),
         step=jnp.int32(0),
+        met=jnp.int32(spec.classes - spec.unmet),
         champion=fresh,
         refused=jnp.zeros(spec.networks, jnp.int32),
         ladder=ladder.init(spec, fresh),

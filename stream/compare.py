@@ -87,7 +87,7 @@ class Errors:
     """
 
     def __init__(self, task: Task) -> None:
-        self._classes, self._horizon = bool(task.target.classes), task.target.horizon
+        self._classes, self._horizon = bool(task.spec.classes), task.target.horizon
         self._sets = -(-task.lags.entities // WAYS)
         self._open: dict[int, dict[int, deque[tuple[int, float]]]] = {}  # by set, stalest first
 
@@ -145,7 +145,7 @@ class Rival:
     ) -> None:
         self.trainer = Trainer(other, capacity)
         self.gains, self.alone = Gains(), 0
-        self._bound = bounded if task.target.classes else asymptotic
+        self._bound = bounded if task.spec.classes else asymptotic
         self._normalizer, self._on_learned = Normalizer(other), on_learned
         self._working: list[Pending] = []
         self._sides = (Errors(task), Errors(other))

@@ -72,13 +72,17 @@ class Feature(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ids: bytes = b""
     entity: bytes = b""
     image: bytes = b""
+    new_class: str | None = None
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Hold what was said about one event: `<task>.predictions`, keyed as its event was."""
+    """Hold what was said about one event: `<task>.predictions`, keyed as its event was.
+
+    `probabilities` are in the order of the task file's classes, then of their coming.
+    """
 
     id: str | int
-    prediction: str | float
+    prediction: str | float | None  # null before there is a class
     step: int
     time_ms: int
     partition: int
@@ -156,7 +160,7 @@ class Codec:
     def __init__(self, task: Task) -> None:
         envelope = task.input.format == "cloudevents"
         within = ("data",) if envelope else ()
-        label: Any = str | int | float | bool | None if task.target.classes else float | None
+        label: Any = str | int | float | bool | None if task.spec.classes else float | None
         scalar = str | int | float | bool | None
         wanted: list[tuple[tuple[str, ...], Any]] = [
             (pointer(task.input.id), str | int),

@@ -28,7 +28,10 @@ def explain(task: Task) -> Iterator[str]:
         f"{task.input.topic}; id from {task.input.id}, "
         f"time from {task.input.time or 'the Kafka record'}"
     )
-    what = f"one of {', '.join(target.classes)}" if target.classes else "a number, with an interval"
+    what, free = "a number, with an interval", target.room - len(target.classes)
+    if task.spec.classes:
+        more = f"up to {free} more as they come"
+        what = "a class: " + ", ".join([*target.classes, *([more] if free else [])])
     when = f", {target.horizon} events of the entity ahead" if target.horizon else ""
     yield f"predicts    {target.field}: {what}{when}"
     for kind, word in ((Number, "numbers"), (Category, "categories"), (Text, "texts")):

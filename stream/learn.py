@@ -53,7 +53,7 @@ class Progress:
 
     events: int  # predicted
     rejected: int  # refused by the normaliser
-    repeated: int  # refused because their id came a short while before
+    repeated: int  # refused here: their id came a short while before, or their class finds no room
     duplicates: int  # features that came twice and were dropped
     healed: int  # events whose features never came, normalised by the learner
     lag: int

@@ -67,7 +67,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     consumed: tuple[Consumed, ...] = ()  # by partition; each range begins where its last one ended
     used: int = 0  # events predicted
     rejected: int = 0  # events refused by the normaliser
-    repeated: int = 0  # events refused because their id came a short while before
+    repeated: int = 0  # events refused by the learner: an id that came before, a class without room
     duplicates: int = 0  # rows of the features topic that came again, and were dropped
     healed: int = 0  # events whose row never came, normalised by the learner
     letters: int = 0  # records written to <task>.dead-letter, and to <task>.drift

@@ -7,12 +7,13 @@ depends on other events (lags, scaling, open predictions) belongs to the learner
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.calendar import calendar
 from stream.errors import TaskError
 from stream.events import (
     MILLISECONDS_FROM,
@@ -26,10 +27,12 @@ from stream.events import (
 )
 from stream.hashing import Hasher, hash_key
 from stream.kinds import Category, Image, Number, Text
+from stream.tables import LONGEST_CLASS
 from stream.task import Task
 
 LARGEST = 1e15
 LONGEST_ID = 256
+NEW_CLASS = -1.0
 
 
 class Rows(NamedTuple):
@@ -43,7 +46,8 @@ class Rows(NamedTuple):
     numeric: NDArray[np.float32]  # [n, N]  NaN = missing
     ids: NDArray[np.uint32]  # [n, S]  0 = absent
     entity: NDArray[np.uint32]  # [n, 2]
-    label: NDArray[np.float32]  # [n]  class index or value, NaN = unknown
+    label: NDArray[np.float32]  # [n]  class index or value, NaN = unknown, NEW_CLASS = see below
+    new_class: list[str | None]  # the name of a class that the task file does not
     image: NDArray[np.uint8]  # [n, H, W, C]
 
 
@@ -107,6 +111,7 @@ class Normalizer:
                     id=rows.id[row],
                     time_ms=int(rows.time_ms[row]),
                     label=float(rows.label[row]),
+                    new_class=rows.new_class[row],
                     numeric=rows.numeric[row].tobytes(),
                     ids=rows.ids[row].tobytes(),
                     entity=rows.entity[row].tobytes(),
@@ -134,7 +139,7 @@ class Normalizer:
                     "id", f"{str(value)[:40]!r}: expected 1 to {LONGEST_ID} characters"
                 )
         time_ms = self._times(times, bad)
-        label = self._labels(labels, bad)
+        label, new_class = self._labels(labels, bad)
         numeric = self._numeric([take() for _ in self._numbers], len(events), bad)
         categories: list[Sequence[Any]] = [take() for _ in self._categories]
         image = self._pixels([take() for _ in self._images], len(events), bad)
@@ -155,6 +160,7 @@ class Normalizer:
             ids=hashed,
             entity=entity,
             label=label,
+            new_class=new_class,
             image=image,
         )
         return rows, bad
@@ -175,18 +181,29 @@ class Normalizer:
             )
         return np.where(wrong, 0, found).astype(np.int64)
 
-    def _labels(self, labels: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.float32]:
-        if not self._classes:
+    def _labels(
+        self, labels: Sequence[Any], bad: dict[int, Reject]
+    ) -> tuple[NDArray[np.float32], list[str | None]]:
+        """Give classes by their index, and the names of those that have none yet; or numbers."""
+        new: list[str | None] = [None] * len(labels)
+        if self._task.target.kind == "regress":
             found = np.array(labels, np.float64)
             for at in np.flatnonzero(np.abs(found) > LARGEST).tolist():
                 bad[at] = Reject("number", f"label {labels[at]!r}: expected |x| <= {LARGEST:g}")
-            return found.clip(-LARGEST, LARGEST).astype(np.float32)
-        known = [self._classes.get(label, -1.0) for label in labels]
+            return found.clip(-LARGEST, LARGEST).astype(np.float32), new
+        known = [self._classes.get(label, NEW_CLASS) for label in labels]
         for at, value in enumerate(known):
-            if value < 0:
-                classes = ", ".join(self._task.target.classes[:10])
-                bad[at] = Reject("label", f"{str(labels[at])[:40]!r}: expected one of {classes}")
-        return np.array(known, np.float32)
+            if value != NEW_CLASS:
+                continue
+            name = class_name(labels[at])
+            if self._spec.unmet and 0 < len(name.encode()) <= LONGEST_CLASS:
+                new[at] = name
+                continue
+            expected = f"1 to {LONGEST_CLASS} bytes as a class's name"
+            if not self._spec.unmet:
+                expected = f"one of {', '.join(self._task.target.classes[:10])}"
+            bad[at] = Reject("label", f"{name[:40]!r}: expected {expected}")
+        return np.array(known, np.float32), new
 
     def _numeric(
         self, columns: list[Sequence[Any]], count: int, bad: dict[int, Reject]
@@ -287,6 +304,7 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
         ids=column("ids", np.uint32, spec.ids),
         entity=column("entity", np.uint32, 2),
         label=np.array([feature.label for feature, _ in kept], np.float32),
+        new_class=[feature.new_class for feature, _ in kept],
         image=column("image", np.uint8, *spec.image),
     )
 
@@ -303,7 +321,16 @@ def class_index(classes: Sequence[str]) -> dict[Any, float]:
             index.setdefault(float(name), float(place))
         except ValueError:
             continue
-    return {**index, None: math.nan} if index else {}
+    return {**index, None: math.nan}
+
+
+def class_name(label: str | float | bool) -> str:
+    """Name a class by its label, however that is written: true, 3 and 3.0 are "true" and "3"."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)
 
 
 def conversion(name: str, number: Number) -> tuple[float, float]:
@@ -325,32 +352,6 @@ def conversion(name: str, number: Number) -> tuple[float, float]:
             f"features.{name}.unit = {number.unit!r} to {number.to!r}: {error}"
         ) from error
     return float(one - zero), float(zero)
-
-
-def calendar(cycles: Iterable[str], times_ms: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Give sine and cosine of each cycle of event time, from tables one minute (or day) fine.
-
-    Tables, because a vectorised sine may differ in its last bit with the place in the vector.
-    """
-    minutes = times_ms // 60_000
-    places = {"hour": minutes % 1440, "weekday": (minutes // 1440 + 3) % 7, "year": minutes // 1440}
-    columns = [np.empty((len(times_ms), 0), np.float32)]
-    for cycle in cycles:
-        table = _CYCLES[cycle]
-        columns.append(table[places[cycle] % len(table)])
-    return np.concatenate(columns, 1)
-
-
-def _cycle(steps: int, period: float) -> NDArray[np.float32]:
-    angles = [2 * math.pi * (step % period) / period for step in range(steps)]
-    return np.array([(math.sin(a), math.cos(a)) for a in angles], np.float32)
-
-
-_CYCLES = {
-    "hour": _cycle(1440, 1440),
-    "weekday": _cycle(7, 7),
-    "year": _cycle(1461, 365.25),
-}
 
 
 def _is_id(value: str | int) -> bool:

@@ -178,7 +178,7 @@ def draw(
 
 def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]) -> None:
     """Draw the metric of the task, of its rival and of the baselines."""
-    metric = "accuracy" if task.target.classes else "mae"
+    metric = "accuracy" if task.spec.classes else "mae"
     last, x = points[-1], [point.events for point in points]
     ours = [(names[0], last.report, [p.report for p in points], _OURS)]
     if last.other:
@@ -209,7 +209,7 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
 
 def _lead(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]) -> None:
     """Draw how far the rival is ahead, with what bounds it at all times."""
-    scale = 100.0 if task.target.classes else -1.0  # a gain is an error that is lower
+    scale = 100.0 if task.spec.classes else -1.0  # a gain is an error that is lower
     leads = [(p.events, p.lead) for p in points if p.lead and p.lead.pairs]
     if not leads:
         return
@@ -227,7 +227,7 @@ def _lead(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]
     ends = ends[np.isfinite(ends)]
     margin = 0.05 * (ends.max() - ends.min()) or 1.0
     axes.set_ylim(ends.min() - margin, ends.max() + margin)
-    what = "accuracy, points" if task.target.classes else "absolute error"
+    what = "accuracy, points" if task.spec.classes else "absolute error"
     axes.set_ylabel(f"difference in {what}")
     axes.set_title(f"{names[1]} less {names[0]}: {middle[-1]:+.4g}, {leads[-1][1].verdict}")
     axes.legend(**_BESIDE)

@@ -126,6 +126,7 @@ class Rebuild:
             np.concatenate([part.published for part in parts]),
             np.concatenate([part.step for part in parts]),
             [],
+            parts[0].classes,
         )
         first = 0
         for record in group:

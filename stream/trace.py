@@ -32,7 +32,7 @@ def schema(task: Task) -> Any:
     row, which is an earlier one if the task has a horizon, and else the row itself. `time` is null
     where the task maps none. A refused row has its `offset` and in `rejected` the code, no more.
     """
-    classes = task.target.classes
+    classes = task.spec.classes
     value = pa.string() if classes else pa.float32()
     said = {"probabilities": pa.list_(pa.float32())} if classes else dict.fromkeys(_ENDS, value)
     return pa.schema(
@@ -47,7 +47,7 @@ def schema(task: Task) -> Any:
             "answers": pa.int64(),
             "rejected": pa.string(),
         },
-        {"task": task.name, "horizon": str(task.target.horizon), "classes": json.dumps(classes)},
+        {"task": task.name, "horizon": str(task.target.horizon)},
     )
 
 
@@ -70,7 +70,8 @@ class Trace:
 
     def __init__(self, task: Task, path: Path, writer: Any) -> None:
         self._path, self._writer, self._schema = path, writer, schema(task)
-        self._classes, self._timed = task.target.classes, task.input.time is not None
+        self._timed = task.input.time is not None
+        self._classes: list[str] = list(task.target.classes)
         self._errors = Errors(task)
         self._waiting: list[Any] = []
         self._rows = 0
@@ -94,6 +95,11 @@ class Trace:
         if self._rows >= _GROUP_ROWS:
             self.flush()
 
+    @property
+    def classes(self) -> list[str]:
+        """Name the classes so far."""
+        return self._classes
+
     def flush(self) -> None:
         """Write what was taken."""
         waiting, self._waiting, self._rows = self._waiting, [], 0
@@ -109,6 +115,7 @@ class Trace:
         predictions: Sequence[Prediction],
     ) -> None:
         """Put into its line what was said about each row that was learned."""
+        self._classes = [*learned.classes]
         places = [offset - first for offset in learned.rows.offset]
         labels = learned.rows.label.tolist()
         for at, said, label in zip(places, predictions, labels, strict=True):
@@ -147,6 +154,7 @@ def tracing(task: Task, path: Path | None) -> Iterator[Trace | None]:
         trace = Trace(task, path, writer)
         yield trace
         trace.flush()
+        writer.add_key_value_metadata({"classes": json.dumps(trace.classes)})
         with _one_line(path):
             writer.close()
             file.flush()

@@ -22,9 +22,10 @@ from model import ladder, pool
 from model.batch import EVIDENCE, Outcome, empty_batch
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
-from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Moved, Prediction
+from stream.classes import Classes, came_shape
+from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Moved, Prediction, Reject
 from stream.jars import user_dir
-from stream.normalize import Rows
+from stream.normalize import NEW_CLASS, Rows
 from stream.task import Task
 
 MOST_NAMED = 100  # classes of which each has scores of its own in a report
@@ -45,6 +46,7 @@ class Learned:
     published: NDArray[np.float32]  # [n, P]
     step: NDArray[np.int32]  # [n]
     drift: list[DriftRecord]
+    classes: Classes  # by their index; later ones may be among them
 
     def outcome(self, first: int = 0, last: int | None = None) -> str:
         """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
@@ -61,12 +63,17 @@ class Snapshot(NamedTuple):
 
     state: Any
     recent: list[str | int]
+    came: NDArray[np.uint8]
     learned: int
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Wait for the state, and give its arrays by name; `recent` holds the remembered ids."""
+        """Wait for the state, and give its arrays by name.
+
+        `recent` holds the remembered ids, and `came` the classes that came.
+        """
         ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
-        return {name: np.asarray(leaf) for name, leaf in _named(self.state)} | {"recent": ids}
+        arrays = {name: np.asarray(leaf) for name, leaf in _named(self.state)}
+        return arrays | {"recent": ids, "came": self.came}
 
 
 def digest(tensors: Tensors) -> str:
@@ -87,7 +94,8 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
     state = jax.eval_shape(make_learner(task.spec).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in _named(state)}
-    return found | {"recent": ("uint8", (-1,))}
+    came = came_shape(len(task.target.classes), task.target.room)
+    return found | {"recent": ("uint8", (-1,)), "came": ("uint8", came)}
 
 
 @jax.jit
@@ -112,6 +120,7 @@ class Trainer:
         jax.block_until_ready(_copied(self._state))  # type: ignore[no-untyped-call]
         self._columns = [*task.columns, "prediction"]
         self._recent = RecentIds(task.input.recent_ids)
+        self._classes = Classes(task.target)
         self.learned = 0
 
     @property
@@ -120,24 +129,45 @@ class Trainer:
         return self._capacity
 
     def admit(self, rows: Rows, topic: str) -> tuple[Rows, list[DeadLetter]]:
-        """Take out the rows whose id was seen a short while ago."""
-        repeated = self._recent.repeated(rows.id)
-        if not repeated:
+        """Take out rows whose id was seen a short while ago; give classes that came their index."""
+        seen = f"came before, within {self._recent.size} events"
+        refused = {
+            at: Reject("duplicate_id", f"id {rows.id[at]!r} {seen}")
+            for at in self._recent.repeated(rows.id)
+        }
+        rows = self._take_up(rows, refused)
+        if not refused:
             return rows, []
         letters = [
             DeadLetter(
-                code="duplicate_id",
-                detail=f"id {rows.id[at]!r} came before, within {self._recent.size} events",
+                code=refused[at].code,
+                detail=refused[at].detail,
                 topic=topic,
                 partition=rows.partition[at],
                 offset=rows.offset[at],
                 key=rows.key[at],
                 raw=None,
             )
-            for at in repeated
+            for at in sorted(refused)
         ]
-        gone = set(repeated)
-        return take(rows, [at for at in range(len(rows.id)) if at not in gone]), letters
+        return take(rows, [at for at in range(len(rows.id)) if at not in refused]), letters
+
+    def _take_up(self, rows: Rows, refused: dict[int, Reject]) -> Rows:
+        """Give each label that names a class its index; refuse it where there is no room."""
+        if not self._learner.spec.unmet or not (rows.label == NEW_CLASS).any():
+            return rows
+        label = rows.label.copy()
+        for at in np.flatnonzero(label == NEW_CLASS).tolist():
+            name = rows.new_class[at]
+            if at in refused or name is None:
+                continue
+            index = self._classes.take_up(name)
+            if index is None:
+                room = f"expected one of the {len(self._classes)} that there is room for"
+                refused[at] = Reject("label", f"{name[:40]!r}: {room}")
+            else:
+                label[at] = index
+        return rows._replace(label=label)
 
     def submit(self, rows: Rows) -> Pending:
         """Start predicting and learning up to `capacity` rows; does not wait."""
@@ -170,9 +200,10 @@ class Trainer:
             )
             drift.setdefault(at, []).append(alarm)
         for at in np.flatnonzero(rungs.any(1)).tolist():
-            drift.setdefault(at, []).extend(_steps(self._task, rungs[at], _where(rows, step, at)))
+            where = _where(rows, step, at)
+            drift.setdefault(at, []).extend(_steps(self._classes, rungs[at], where))
         records = [record for at in sorted(drift) for record in drift[at]]
-        return Learned(rows, published, step, records)
+        return Learned(rows, published, step, records, self._classes)
 
     def _moved(self, told: NDArray[np.float32]) -> list[Moved]:
         return [Moved(self._columns[int(nth) - 1], *by) for nth, *by in told.tolist() if nth]
@@ -183,9 +214,8 @@ class Trainer:
         lines = learned.published.astype(np.float64).tolist()
         steps, times = learned.step.tolist(), rows.time_ms.tolist()
         common = (rows.id, steps, times, rows.partition, rows.offset)
-        classes = self._task.target.classes
-        if classes:
-            best = [classes[at] for at in learned.published.argmax(1).tolist()]
+        if self._learner.spec.classes:
+            best = self._best(learned.published)
             return [
                 Prediction(i, name, s, t, p, o, line)
                 for name, line, i, s, t, p, o in zip(best, lines, *common, strict=True)
@@ -195,9 +225,20 @@ class Trainer:
             for line, i, s, t, p, o in zip(lines, *common, strict=True)
         ]
 
+    def _best(self, published: NDArray[np.float32]) -> list[str | None]:
+        """Name the likeliest classes; none before there is one."""
+        places = published.argmax(1).tolist()
+        if not self._learner.spec.unmet:
+            return [self._classes[at] for at in places]
+        known = published.max(1).tolist()
+        return [
+            self._classes[at] if chance else None for at, chance in zip(places, known, strict=True)
+        ]
+
     def snapshot(self) -> Snapshot:
         """Copy the state as it will be after the last submitted row; does not wait."""
-        return Snapshot(_copied(self._state), self._recent.as_list(), self.learned)
+        came = self._classes.as_array()
+        return Snapshot(_copied(self._state), self._recent.as_list(), came, self.learned)
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
@@ -207,11 +248,13 @@ class Trainer:
         self._state = jax.device_put(jax.tree.unflatten(tree, arrays))
         ids = msgspec.msgpack.decode(tensors["recent"].tobytes(), type=list[str | int])
         self._recent = RecentIds(self._task.input.recent_ids, ids)
+        self._classes.restore(tensors["came"])
         self.learned = learned
 
     def report(self) -> dict[str, Any]:
         """Give the metrics, their baselines and the members' weights as of the last row."""
-        report = classification_report if self._task.target.classes else regression_report
+        classes = self._learner.spec.classes
+        report = classification_report if classes else regression_report
         weights = np.asarray(self._state.champion.weights).astype(float).round(4).tolist()
         members = dict(zip(pool.names(self._learner.spec), weights, strict=True))
         found = report(self._state.metrics) | {
@@ -219,12 +262,12 @@ class Trainer:
             "refused_updates": int(np.asarray(self._state.refused).sum()),
             "entities_left": int(self._state.memory.left),
         }
-        classes = self._task.target.classes
         if classes:
             named = found.pop("per_class")
-            if len(classes) <= MOST_NAMED:
+            if classes <= MOST_NAMED:
                 found["per_class"] = {
-                    scope: dict(zip(classes, lines, strict=True)) for scope, lines in named.items()
+                    scope: dict(zip(self._classes, lines, strict=False))
+                    for scope, lines in named.items()
                 }
         return found
 
@@ -237,7 +280,7 @@ def _where(rows: Rows, step: NDArray[np.int32], at: int) -> Where:
     return rows.id[at], int(step[at]), int(rows.time_ms[at]), rows.partition[at], rows.offset[at]
 
 
-def _steps(task: Task, told: NDArray[np.float32], where: Where) -> list[DriftRecord]:
+def _steps(names: Classes, told: NDArray[np.float32], where: Where) -> list[DriftRecord]:
     """Read what the ladder tells of a row: the actions, and the proof of those that have one."""
     at_once, one, other, statistic, later, rival, events, *gains = told.tolist()
     steps: list[DriftRecord] = []
@@ -247,7 +290,7 @@ def _steps(task: Task, told: NDArray[np.float32], where: Where) -> list[DriftRec
         if action in ladder.PROVED:
             steps.append(LadderStep(action, *where, ladder.RIVALS[int(rival)], int(events), *gains))
         elif action == "relabel":
-            classes = [task.target.classes[int(at)] for at in (one, other)]
+            classes = [names[int(at)] for at in (one, other)]
             steps.append(LadderStep(action, *where, exchanged=classes, statistic=statistic))
         else:
             steps.append(LadderStep(action, *where))

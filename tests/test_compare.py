@@ -88,7 +88,15 @@ def test_errors_are_those_that_the_model_is_scored_by(kind: str, horizon: int) -
     for first, last in itertools.pairwise(cuts):
         part = type(rows)(*(column[first:last] for column in rows))
         found.append(
-            errors.of(Learned(part, learned.published[first:last], learned.step[first:last], []))
+            errors.of(
+                Learned(
+                    part,
+                    learned.published[first:last],
+                    learned.step[first:last],
+                    [],
+                    learned.classes,
+                )
+            )
         )
     values = np.concatenate([scored.error for scored in found])
     report = trainer.report()["all"]

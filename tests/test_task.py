@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
     ("change", "line"),
     [
         (('kind = "classify"', 'kind = "guess"'), r"target\.kind = 'guess': .*'classify' or"),
-        (('["no", "yes"]', '["no"]'), r"target.*two different names"),
+        (('["no", "yes"]', '["no"]'), r"target.*room for 1 of 1 classes"),
         (('time = "time"', 'tiem = "time"'), r"input\.tiem: no such key; known: .*time"),
         (("max_bytes = 4096", "max_bytes = 1"), r"input\.max_bytes = 1: .*64"),
         (("min = -100", "min = 1000"), r"features\.x.*min must be below max, not 1000"),

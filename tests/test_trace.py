@@ -83,7 +83,7 @@ def test_the_scores_of_classes_are_in_the_trace(tmp_path: Path) -> None:
     assert (refused, line["scored"][77]) == ({None}, False)
     assert (line["id"][3], line["label"][1], line["scored"][1]) == ("3", None, False)
     assert line["time"][3] == datetime(2024, 5, 1, 12, 0, 3, tzinfo=UTC)
-    told = pq.read_schema(path).metadata
+    told = pq.read_metadata(path).metadata
     assert json.loads(told[b"classes"]) == list(task.target.classes)
 
     at = [place for place, scored in enumerate(line["scored"]) if scored]

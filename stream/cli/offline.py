@@ -141,7 +141,7 @@ def evaluate(
         )
         if not as_json:
             notes.print(guess.describe(loaded))
-    metric = "accuracy" if loaded.target.classes else "mae"
+    metric = "accuracy" if loaded.spec.classes else "mae"
     from stream.files import total_rows
 
     total = total_rows(input)

@@ -98,7 +98,7 @@ def learn(
         lines = recovery.plan(loaded, address, checkpoints, which).words()
         say({"plan": lines} if as_json else "\n".join(lines))
         return
-    metric = "accuracy" if loaded.target.classes else "mae"
+    metric = "accuracy" if loaded.spec.classes else "mae"
 
     def on_progress(progress: Progress) -> None:
         if as_json:

@@ -13,7 +13,7 @@ import msgspec
 
 from stream.events import Codec, DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
 from stream.kinds import Text
-from stream.normalize import class_index
+from stream.normalize import class_index, class_name
 from stream.task import Task
 
 LATEST = 4
@@ -62,7 +62,7 @@ class Line(NamedTuple):
 
     id: str
     text: str
-    prediction: str | float
+    prediction: str | float | None
     probability: float | None
     truth: str | float | None
 
@@ -143,7 +143,7 @@ class Tally:
     @property
     def metric(self) -> str:
         """Name the metric that is followed."""
-        return "accuracy" if self.task.target.classes else "mae"
+        return "accuracy" if self.task.spec.classes else "mae"
 
     def sent(self, records: Records, now_ms: float) -> None:
         """Take raw events."""
@@ -262,10 +262,10 @@ class Tally:
             about.truth = self._label(fields[1])
 
     def _label(self, label: Any) -> str | float | None:
-        if not self._classes or label is None:
+        if self.task.target.kind == "regress" or label is None:
             return None if label is None else float(label)
         found = self._classes.get(label)
-        return None if found is None else self.task.target.classes[int(found)]
+        return class_name(label) if found is None else self.task.target.classes[int(found)]
 
     def _line(self, place: Place, found: Prediction) -> Line:
         glimpse = self._glimpses.get(place, Glimpse(""))

@@ -154,6 +154,21 @@ def test_a_rotten_checkpoint_is_passed_over(bootstrap: str, task: Task) -> None:
     assert verify(task, bootstrap, deep=True).findings == []
 
 
+def test_classes_that_came_are_kept(bootstrap: str, task: Task) -> None:
+    target = task.target.model_copy(update={"classes": (), "max_classes": 3})
+    task = task.model_copy(update={"target": target})
+    for start in (0, 40):
+        labels = ("no", "yes", "so", "never")[: 2 + start // 20]
+        events = [good(n, label=labels[n % len(labels)]) for n in range(start, start + 40)]
+        send(bootstrap, task.input.topic, events)
+        life(task, bootstrap)
+    assert verify(task, bootstrap, deep=True).findings == []
+    said = read(bootstrap, task.output("predictions"))
+    letters = read(bootstrap, task.output("dead-letter"))
+    assert {line["prediction"] for line in said} == {None, "no", "yes", "so"}
+    assert [letter["offset"] for letter in letters] == [*range(43, 80, 4)]
+
+
 def test_a_changed_task_is_told_and_nothing_is_touched(bootstrap: str, task: Task) -> None:
     send(bootstrap, task.input.topic, [good(n) for n in range(30)])
     life(task, bootstrap)

@@ -1,0 +1,175 @@
+"""The tables of a task file, each with its keys, their ranges and defaults, but features."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
+from stream.kinds import FieldPath, Part
+
+TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
+MOST_CLASSES = 1000
+LONGEST_CLASS = 255  # bytes of a class's name in UTF-8, where it is taken up in mid-stream
+ROOM = 16  # classes, where none is named
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class Input(Part):
+    """Where events come from and which of their fields say who, when and what."""
+
+    topic: str = Field(pattern=TOPIC, description="The topic of raw events.")
+    format: Literal["json", "cloudevents"] = Field(
+        "json", description="Plain JSON, or structured CloudEvents 1.0 with the event in data."
+    )
+    id: FieldPath = Field("id", description="The field with the event's id.")
+    entity: FieldPath | None = Field(None, description="The field with the entity.")
+    time: FieldPath | None = Field(
+        None, description="The field with the event time; default: the Kafka record's timestamp."
+    )
+    earliest: datetime = Field(
+        datetime(1900, 1, 1, tzinfo=UTC), description="An event time before this is refused."
+    )
+    latest: datetime = Field(
+        datetime(2100, 1, 1, tzinfo=UTC), description="An event time after this is refused."
+    )
+    max_bytes: int = Field(65_536, ge=64, le=16_777_216, description="Largest event taken.")
+    recent_ids: int = Field(
+        100_000, ge=0, description="Ids remembered to refuse a repeated event; 0 = not at all."
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="Entities whose events are refused.", max_length=10_000
+    )
+
+    @model_validator(mode="after")
+    def _excludable(self) -> Input:
+        if self.exclude and not self.entity:
+            raise ValueError("exclude names entities: entity must say which field holds them")
+        return self
+
+
+class Target(Part):
+    """What to predict."""
+
+    field: FieldPath = Field(description="The field with the label; null or absent = not known.")
+    kind: Literal["classify", "regress"] = Field(description="Classes or a number.")
+    classes: tuple[Annotated[str, Field(max_length=LONGEST_CLASS)], ...] = Field(
+        (), description="The classes, for classify.", max_length=MOST_CLASSES
+    )
+    max_classes: int | None = Field(
+        None,
+        ge=2,
+        le=MOST_CLASSES,
+        description="Classes that there is room for, to be taken up as they come; default: as many "
+        f"as are named in classes, {ROOM} if none is.",
+    )
+    horizon: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Predict the label of this many events of the same entity ahead; 0 = its own.",
+    )
+
+    @property
+    def room(self) -> int:
+        """Count the classes that there is room for; 0 if the target is a number."""
+        if self.kind == "regress":
+            return 0
+        return self.max_classes or len(self.classes) or ROOM
+
+    @model_validator(mode="after")
+    def _classes(self) -> Target:
+        if self.kind == "regress":
+            if self.classes or self.max_classes:
+                raise ValueError("regress takes no classes")
+        elif len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: each once")
+        elif self.room < max(2, len(self.classes)):
+            raise ValueError(
+                f"room for {self.room} of {len(self.classes)} classes: expected for all of them, "
+                "and for two at least"
+            )
+        return self
+
+
+class Lags(Part):
+    """What is remembered of each entity."""
+
+    labels: int = Field(1, ge=0, le=1000, description="Last known labels used as inputs.")
+    rows: int = Field(0, ge=0, le=1000, description="Earlier rows whose numbers are inputs.")
+    traces: tuple[Annotated[float, Field(ge=1, le=1e6)], ...] = Field(
+        (8.0, 64.0),
+        description="Events that fading means remember; a row's distances from them are inputs.",
+        max_length=16,
+    )
+    entities: int = Field(
+        1024, ge=1, le=10_000_000, description="Entities remembered; the least recent leaves."
+    )
+
+
+class Schedule(Part):
+    """How the learning rates change with the optimizer's steps."""
+
+    kind: Literal["constant", "linear", "cosine", "exponential"] = Field(
+        "constant", description="exponential halves the rate every so many steps."
+    )
+    steps: int = Field(100_000, ge=1, description="Steps to the end, or to the half.")
+    end: float = Field(0.1, gt=0, le=1, description="Share of the rate that is left for ever.")
+    warmup: int = Field(0, ge=0, description="First steps, in which the rate grows to its size.")
+
+
+class Model(Part):
+    """How it is learned."""
+
+    network: NetworkName | None = Field(
+        None, description="What the networks of the pool are; default: mlp, cnn2d with an image."
+    )
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (32, 32), description="Widths of the hidden layers."
+    )
+    activation: Activation = Field("relu", description="Of the hidden layers.")
+    chunk: int = Field(
+        1, ge=1, le=4096, description="Events per optimizer step; 1 = exact per-event learning."
+    )
+    loss: Loss | None = Field(
+        None, description="Default: cross_entropy for classify, huber for regress."
+    )
+    learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
+        (0.001, 0.005), description="Learning rate; several make a pool with a network for each."
+    )
+    optimizer: OptimizerName = Field("adam", description="Of the networks, by optax's name.")
+    neighbours: int = Field(
+        1000,
+        ge=0,
+        le=100_000,
+        description="Newest rows whose nearest vote on a row; 0 = none.",
+    )
+    beta1: float = Field(0.0, ge=0, lt=1, description="Momentum of adam and its kin.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Their memory of squared gradients.")
+    clip: float = Field(0.0, ge=0, description="Largest norm of a gradient; 0 = any.")
+    schedule: Schedule = Field(Schedule(), description="How the rate changes with time.")
+    embedding: int = Field(8, ge=1, le=256, description="Dimensions of a hashed id's vector.")
+    table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the id table.")
+    coverage: float = Field(0.9, gt=0, lt=1, description="Labels an interval should hold.")
+    seed: int = Field(0, ge=0, description="Seed of the initial weights.")
+
+
+class Drift(Part):
+    """When to say that the world has changed."""
+
+    detectors: tuple[Detector, ...] = Field(
+        ("adwin", "page_hinkley"), description="What watches the error of every labelled event."
+    )
+    adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
+    page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's alarm level.")
+    ladder: tuple[Rung, ...] = Field(RUNGS, description="What is done about drift.")
+
+
+class Topics(Part):
+    """How the task's topics are made."""
+
+    partitions: int = Field(1, ge=1, le=10_000, description="Partitions of every topic but ledger.")
+    retention_hours: int = Field(168, ge=1, description="Hours that events and outputs are kept.")
