@@ -227,13 +227,11 @@ class Trainer:
 
     def _best(self, published: NDArray[np.float32]) -> list[str | None]:
         """Name the likeliest classes; none before there is one."""
-        places = published.argmax(1).tolist()
+        names, places = [*self._classes], published.argmax(1).tolist()
         if not self._learner.spec.unmet:
-            return [self._classes[at] for at in places]
-        known = published.max(1).tolist()
-        return [
-            self._classes[at] if chance else None for at, chance in zip(places, known, strict=True)
-        ]
+            return [names[at] for at in places]
+        chances = published.max(1).tolist()
+        return [names[at] if chance else None for at, chance in zip(places, chances, strict=True)]
 
     def snapshot(self) -> Snapshot:
         """Copy the state as it will be after the last submitted row; does not wait."""
