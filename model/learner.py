@@ -162,7 +162,10 @@ def _agree(
     spec: Spec, state: State, outputs: Array, words: Array, rows: Views
 ) -> tuple[Array, Array]:
     """Give what all members say about rows, and the mixture of it."""
-    said = opinions(spec, outputs, words, state.pairs, state.neighbours, rows)
+    again = jnp.zeros((0, *outputs.shape[1:]))
+    if persistence.kept(spec):
+        again = persistence.say(spec, state.pairs, state.target, rows.last)
+    said = opinions(spec, outputs, words, again, state.neighbours, rows)
     return said, mix(state.champion.weights, said)
 
 
@@ -210,7 +213,7 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
         own = lesson.rows.inputs[:, : spec.columns]
         ids = lesson.rows.ids[:, : spec.categories]
         near = neighbours.remember(spec, near, own, ids, lesson.label, full)
-    if persistence.kept(spec):
+    if spec.classes and persistence.kept(spec):
         pairs = persistence.learn(pairs, lesson.rows.last, lesson.label, full)
     inputs = scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan))
     labels = jnp.where(full, state.chunk.label, jnp.nan)

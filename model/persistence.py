@@ -1,7 +1,8 @@
 """Which label follows which: an opinion that knows nothing but the last label.
 
-Counts of label pairs that fade, so a stream that repeats itself is never predicted worse than by
-repeating its last label for long, and one that alternates is seen through as well.
+Of classes, counts of label pairs that fade, so a stream that repeats itself is never predicted
+worse than by repeating its last label for long, and one that alternates is seen through as well. Of
+numbers, the last one again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from model import target
 from model.spec import Spec
+from model.target import TargetState
 
 NAME = "last label"
 MOST_CLASSES = 64  # the counts take the square of it
@@ -19,17 +22,21 @@ PRIOR = 0.5
 
 
 def kept(spec: Spec) -> bool:
-    """Say whether pairs are counted."""
-    return 0 < spec.classes <= MOST_CLASSES
+    """Say whether there is this opinion."""
+    return spec.classes <= MOST_CLASSES
 
 
 def init(spec: Spec) -> Array:
     """Start with no pairs, f32[C + 1, C]; the last line is for rows without a last label."""
-    return jnp.zeros((spec.classes + 1, spec.classes) if kept(spec) else (0, 0))
+    counted = spec.classes and kept(spec)
+    return jnp.zeros((spec.classes + 1, spec.classes) if counted else (0, 0))
 
 
-def say(counts: Array, last: Array) -> Array:
-    """Give logarithms of class probabilities f32[1, K, C] after the labels f32[K], NaN = none."""
+def say(spec: Spec, counts: Array, goals: TargetState, last: Array) -> Array:
+    """Give an output f32[1, K, O] after the labels f32[K], NaN = none: of classes, logarithms."""
+    if not spec.classes:
+        again = jnp.where(jnp.isnan(last), 0.0, target.goal(goals, last, last))
+        return jnp.broadcast_to(again[:, None], (1, len(last), spec.outputs))
     lines = counts[_places(counts, last)] + PRIOR
     return jnp.log(lines / lines.sum(1, keepdims=True))[None]
 

@@ -129,18 +129,18 @@ def opinions(
     spec: Spec,
     outputs: Array,
     words: Array,
-    pairs: Array,
+    again: Array,
     near: neighbours.NeighboursState,
     rows: Views,
 ) -> Array:
     """Bring what all members say into one array f32[N, K, O] of logarithms, or of goals.
 
+    `again` is what the last label says, f32[0 or 1, K, O].
+
     Members that have lost themselves do no harm: what is not finite counts as 0, and a goal lies
     within the bounds of standardised values.
     """
-    said = _opinion(spec, jnp.concatenate([outputs, words]))
-    if persistence.kept(spec):
-        said = jnp.concatenate([said, persistence.say(pairs, rows.last)])
+    said = jnp.concatenate([_opinion(spec, jnp.concatenate([outputs, words])), again])
     if spec.neighbours:
         own, ids = rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]
         said = jnp.concatenate([said, neighbours.vote(spec, near, own, ids)])

@@ -2,7 +2,8 @@
 
 The anchor of a prediction is the mean of the labels, moved towards the entity's last known label
 by as much as consecutive labels go together (the forecast of a first-order autoregression, with
-its coefficient measured on the way: Box & Jenkins 1970). The network learns the standardised rest.
+its coefficient measured on the way: Box & Jenkins 1970). The network learns the rest, in
+its standard deviations.
 On a stream without memory the coefficient stays near 0, and the anchor is the running mean.
 """
 
@@ -38,7 +39,7 @@ def anchor(state: TargetState, last: Array) -> Array:
 
 def goal(state: TargetState, label: Array, last: Array) -> Array:
     """Give what the network should put out for labels f32[K]; 0 while nothing is known."""
-    return scale.transform(state.rest, (label - anchor(state, last))[:, None])[:, 0]
+    return scale.transform(state.rest, (label - anchor(state, last))[:, None], jnp.zeros(1))[:, 0]
 
 
 def value(state: TargetState, output: Array, last: Array) -> Array:
