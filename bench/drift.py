@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from model.spec import Detector
 from stream.errors import UsageError
 
-BEFORE, AFTER, WINDOW, SEEDS = 20_000, 5_000, 200, (1, 2, 3, 4)
+BEFORE, AFTER, WINDOW, SEEDS = 20_000, 5_000, 200, (1, 2)
 RATES, WATCHED, WATCHED_BY_RIVER = (0.05, 0.2, 0.4), 1_000_000, 100_000
 Stream = tuple[NDArray[np.float32], NDArray[np.int64], int]  # rows, labels, classes
 
