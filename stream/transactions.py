@@ -14,6 +14,7 @@ from stream.failpoint import failpoint
 from stream.kafka import TRANSACTION_S, Sink
 
 COMMIT_S = 20.0
+FENCE_S = 90.0  # a new broker on a busy machine takes its time to make its log of transactions
 AGAIN_S = 0.2
 
 
@@ -54,7 +55,7 @@ class Transactions:
         A broker that has just made or moved its transaction log says that it is not, or not yet,
         the coordinator: then it is asked again.
         """
-        give_up_s = time.monotonic() + COMMIT_S
+        give_up_s = time.monotonic() + FENCE_S
         while True:
             try:
                 self._sink.producer.init_transactions(COMMIT_S)

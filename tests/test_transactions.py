@@ -47,6 +47,6 @@ def test_any_other_refusal_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_coordinator_that_never_comes_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "COMMIT_S", 0.3)
+    monkeypatch.setattr(transactions, "FENCE_S", 0.3)
     with pytest.raises(BrokerError, match="does not open transactions"):
         opened(monkeypatch, *[KafkaError.NOT_COORDINATOR] * 9)
