@@ -176,6 +176,7 @@ def serve() -> dict[str, Any] | None:
     os.set_blocking(wake, False)
     os.set_blocking(alarm, False)
     signal.set_wakeup_fd(wake)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # here, so that none comes too early
     signal.signal(signal.SIGCHLD, lambda *_: None)
     children: dict[int, int] = {}
     orders = b""
@@ -200,7 +201,6 @@ def serve() -> dict[str, Any] | None:
             job: dict[str, Any] = json.loads(line)
             pid = os.fork()
             if not pid:
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 os.close(alarm)
