@@ -1,24 +1,60 @@
-"""The classes of a task: those of its file, and those that came in mid-stream, in their order."""
+"""The classes of a task: how labels name them, and which index each has."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.tables import LONGEST_CLASS, Target
+from stream.tables import LONGEST_CLASS
+from stream.task import Task
+
+NEW_CLASS = -1.0  # the index of a class that the task file does not name, before it is taken up
 
 
-class Classes(Sequence[str]):
-    """Name each class by its index; new ones take the next while there is room."""
+def class_index(classes: Sequence[str]) -> dict[Any, float]:
+    """Map every way of writing a class (text, number, boolean, null) to its index, null to NaN."""
+    index: dict[Any, float] = {}
+    for place, name in enumerate(classes):
+        index[name] = float(place)
+        if name in ("true", "false"):
+            index[name == "true"] = float(place)
+    for place, name in enumerate(classes):
+        try:
+            index.setdefault(float(name), float(place))
+        except ValueError:
+            continue
+    return {**index, None: math.nan}
 
-    def __init__(self, target: Target) -> None:
-        self._declared, self._room = target.classes, target.room
-        self._names = list(target.classes)
+
+def class_name(label: str | float | bool) -> str:
+    """Name a class by its label, however that is written: true, 3 and 3.0 are "true" and "3"."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)
+
+
+class Classes:
+    """Name each class by its index: those of the file, then those that came, in their order.
+
+    Args:
+        came: `as_array` of earlier ones.
+    """
+
+    def __init__(self, task: Task, came: NDArray[np.uint8] | None = None) -> None:
+        self._task = task
+        self._names = list(task.target.classes)
+        for length, *text in [] if came is None else came.tolist():
+            if length:
+                self._names.append(bytes(text[:length]).decode())
         self._index = {name: at for at, name in enumerate(self._names)}
 
-    def __getitem__(self, at: int) -> str:  # type: ignore[override]
+    def __getitem__(self, at: int) -> str:
         return self._names[at]
 
     def __len__(self) -> int:
@@ -30,28 +66,21 @@ class Classes(Sequence[str]):
     def take_up(self, name: str) -> int | None:
         """Give the index of a class, a new one perhaps; None if there is no room for another."""
         at = self._index.get(name)
-        if at is None and len(self) < self._room:
+        if at is None and len(self) < self._task.target.room:
             at = self._index[name] = len(self)
             self._names.append(name)
         return at
 
     def as_array(self) -> NDArray[np.uint8]:
-        """Give the names that the task file does not, u8[R, 256]: a length, then UTF-8."""
-        found = np.zeros(came_shape(len(self._declared), self._room), np.uint8)
-        for row, name in zip(found, self._names[len(self._declared) :], strict=False):
+        """Give the names of those that came, in the shape of `came_shape`."""
+        found = np.zeros(came_shape(self._task), np.uint8)
+        came = self._names[len(self._task.target.classes) :]
+        for row, name in zip(found, came, strict=False):
             text = name.encode()
             row[: len(text) + 1] = np.frombuffer(bytes([len(text)]) + text, np.uint8)
         return found
 
-    def restore(self, came: NDArray[np.uint8]) -> None:
-        """Take names over from `as_array`."""
-        self._names = list(self._declared)
-        self._index = {name: at for at, name in enumerate(self._names)}
-        for length, *text in came.tolist():
-            if length:
-                self.take_up(bytes(text[:length]).decode())
 
-
-def came_shape(declared: int, room: int) -> tuple[int, int]:
-    """Give the shape of the names that came."""
-    return room - declared, LONGEST_CLASS + 1
+def came_shape(task: Task) -> tuple[int, int]:
+    """Give the shape of the names that came: one line for each, its length and then UTF-8."""
+    return task.spec.unmet, LONGEST_CLASS + 1

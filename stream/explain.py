@@ -28,7 +28,7 @@ def explain(task: Task) -> Iterator[str]:
         f"{task.input.topic}; id from {task.input.id}, "
         f"time from {task.input.time or 'the Kafka record'}"
     )
-    what, free = "a number, with an interval", target.room - len(target.classes)
+    what, free = "a number, with an interval", task.spec.unmet
     if task.spec.classes:
         more = f"up to {free} more as they come"
         what = "a class: " + ", ".join([*target.classes, *([more] if free else [])])

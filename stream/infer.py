@@ -12,6 +12,7 @@ from typing import Any, Literal
 import tomli_w
 
 from stream import files
+from stream.classes import class_name
 from stream.errors import UsageError
 from stream.events import pointer, time_ms
 from stream.kafka import Source
@@ -213,19 +214,13 @@ def _is_class(labels: Sequence[Any]) -> bool:
 
 
 def _class_names(target: str, labels: Sequence[Any]) -> list[str]:
-    names = list(dict.fromkeys(map(_class_name, labels)))
+    names = list(dict.fromkeys(map(class_name, labels)))
     if not 2 <= len(names) <= MOST_CLASSES:
         found = f"{names[0]!r} alone" if len(names) == 1 else f"{len(names)} different labels"
         raise UsageError(
             f"{target}: {found}, expected 2 to {MOST_CLASSES} classes; is it --kind regress?"
         )
     return sorted(names)
-
-
-def _class_name(label: Any) -> str:
-    if isinstance(label, bool):
-        return str(label).lower()
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _feature(values: Sequence[Any]) -> str | None:

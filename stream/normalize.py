@@ -6,7 +6,6 @@ depends on other events (lags, scaling, open predictions) belongs to the learner
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.calendar import calendar
+from stream.classes import NEW_CLASS, class_index, class_name
 from stream.errors import TaskError
 from stream.events import (
     MILLISECONDS_FROM,
@@ -32,7 +32,6 @@ from stream.task import Task
 
 LARGEST = 1e15
 LONGEST_ID = 256
-NEW_CLASS = -1.0
 
 
 class Rows(NamedTuple):
@@ -46,7 +45,7 @@ class Rows(NamedTuple):
     numeric: NDArray[np.float32]  # [n, N]  NaN = missing
     ids: NDArray[np.uint32]  # [n, S]  0 = absent
     entity: NDArray[np.uint32]  # [n, 2]
-    label: NDArray[np.float32]  # [n]  class index or value, NaN = unknown, NEW_CLASS = see below
+    label: NDArray[np.float32]  # [n]  class index or value, NaN = unknown, NEW_CLASS = the next
     new_class: list[str | None]  # the name of a class that the task file does not
     image: NDArray[np.uint8]  # [n, H, W, C]
 
@@ -307,30 +306,6 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
         new_class=[feature.new_class for feature, _ in kept],
         image=column("image", np.uint8, *spec.image),
     )
-
-
-def class_index(classes: Sequence[str]) -> dict[Any, float]:
-    """Map every way of writing a class (text, number, boolean, null) to its index, null to NaN."""
-    index: dict[Any, float] = {}
-    for place, name in enumerate(classes):
-        index[name] = float(place)
-        if name in ("true", "false"):
-            index[name == "true"] = float(place)
-    for place, name in enumerate(classes):
-        try:
-            index.setdefault(float(name), float(place))
-        except ValueError:
-            continue
-    return {**index, None: math.nan}
-
-
-def class_name(label: str | float | bool) -> str:
-    """Name a class by its label, however that is written: true, 3 and 3.0 are "true" and "3"."""
-    if isinstance(label, bool):
-        return str(label).lower()
-    if isinstance(label, float) and label.is_integer():
-        return str(int(label))
-    return str(label)
 
 
 def conversion(name: str, number: Number) -> tuple[float, float]:

@@ -71,7 +71,7 @@ class Trace:
     def __init__(self, task: Task, path: Path, writer: Any) -> None:
         self._path, self._writer, self._schema = path, writer, schema(task)
         self._timed = task.input.time is not None
-        self._classes: list[str] = list(task.target.classes)
+        self.classes: Iterable[str] = task.target.classes  # known so far, in their order
         self._errors = Errors(task)
         self._waiting: list[Any] = []
         self._rows = 0
@@ -95,11 +95,6 @@ class Trace:
         if self._rows >= _GROUP_ROWS:
             self.flush()
 
-    @property
-    def classes(self) -> list[str]:
-        """Name the classes so far."""
-        return self._classes
-
     def flush(self) -> None:
         """Write what was taken."""
         waiting, self._waiting, self._rows = self._waiting, [], 0
@@ -115,7 +110,7 @@ class Trace:
         predictions: Sequence[Prediction],
     ) -> None:
         """Put into its line what was said about each row that was learned."""
-        self._classes = [*learned.classes]
+        self.classes = learned.classes
         places = [offset - first for offset in learned.rows.offset]
         labels = learned.rows.label.tolist()
         for at, said, label in zip(places, predictions, labels, strict=True):
@@ -127,7 +122,7 @@ class Trace:
             else:
                 columns["low"][at], columns["high"][at] = said.interval
             if label == label:
-                columns["label"][at] = self._classes[int(label)] if self._classes else label
+                columns["label"][at] = learned.classes[int(label)] if learned.classes else label
         scored = self._errors.of(learned)
         for line, answered in zip(scored.line.tolist(), scored.answered.tolist(), strict=True):
             at = places[line]
@@ -154,7 +149,7 @@ def tracing(task: Task, path: Path | None) -> Iterator[Trace | None]:
         trace = Trace(task, path, writer)
         yield trace
         trace.flush()
-        writer.add_key_value_metadata({"classes": json.dumps(trace.classes)})
+        writer.add_key_value_metadata({"classes": json.dumps([*trace.classes])})
         with _one_line(path):
             writer.close()
             file.flush()

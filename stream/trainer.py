@@ -6,8 +6,7 @@ The service and the offline evaluation share this class, so both learn the same 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -22,10 +21,11 @@ from model import ladder, pool
 from model.batch import EVIDENCE, Outcome, empty_batch
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
-from stream.classes import Classes, came_shape
+from stream.classes import NEW_CLASS, Classes, came_shape
 from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Moved, Prediction, Reject
 from stream.jars import user_dir
-from stream.normalize import NEW_CLASS, Rows
+from stream.normalize import Rows
+from stream.recent import RecentIds
 from stream.task import Task
 
 MOST_NAMED = 100  # classes of which each has scores of its own in a report
@@ -94,8 +94,7 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
     state = jax.eval_shape(make_learner(task.spec).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in _named(state)}
-    came = came_shape(len(task.target.classes), task.target.room)
-    return found | {"recent": ("uint8", (-1,)), "came": ("uint8", came)}
+    return found | {"recent": ("uint8", (-1,)), "came": ("uint8", came_shape(task))}
 
 
 @jax.jit
@@ -120,7 +119,7 @@ class Trainer:
         jax.block_until_ready(_copied(self._state))  # type: ignore[no-untyped-call]
         self._columns = [*task.columns, "prediction"]
         self._recent = RecentIds(task.input.recent_ids)
-        self._classes = Classes(task.target)
+        self._classes = Classes(task)
         self.learned = 0
 
     @property
@@ -246,7 +245,7 @@ class Trainer:
         self._state = jax.device_put(jax.tree.unflatten(tree, arrays))
         ids = msgspec.msgpack.decode(tensors["recent"].tobytes(), type=list[str | int])
         self._recent = RecentIds(self._task.input.recent_ids, ids)
-        self._classes.restore(tensors["came"])
+        self._classes = Classes(self._task, tensors["came"])
         self.learned = learned
 
     def report(self) -> dict[str, Any]:
@@ -309,42 +308,6 @@ def keep_programs() -> None:
         config: Any = jax.config
         config.update("jax_compilation_cache_dir", str(place))
         config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-class RecentIds:
-    """Remember the last `size` distinct ids; an answer never depends on how they are batched."""
-
-    def __init__(self, size: int, ids: Iterable[str | int] = ()) -> None:
-        self.size = size
-        self._order = deque(ids)
-        self._known = set(self._order)
-
-    def repeated(self, ids: list[str | int]) -> list[int]:
-        """Give the places of ids that are remembered, and remember the others."""
-        if not self.size:
-            return []
-        known, order = self._known, self._order
-        fresh = set(ids)
-        places: list[int] = []
-        if len(fresh) == len(ids) and known.isdisjoint(fresh):
-            known |= fresh
-            order.extend(ids)
-            over = max(len(order) - self.size, 0)
-            known.difference_update([order.popleft() for _ in range(over)])
-            return places
-        for place, value in enumerate(ids):
-            if value in known:
-                places.append(place)
-                continue
-            known.add(value)
-            order.append(value)
-            if len(order) > self.size:
-                known.remove(order.popleft())
-        return places
-
-    def as_list(self) -> list[str | int]:
-        """Give the ids, oldest first."""
-        return list(self._order)
 
 
 def take(rows: Rows, places: list[int]) -> Rows:

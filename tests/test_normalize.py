@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from poison import IMAGE_TASK, TASK, good, picture
 
+from stream.classes import class_index
 from stream.errors import TaskError
 from stream.events import Records, time_ms
 from stream.hashing import Hasher, clean
-from stream.normalize import Normalizer, calendar, class_index, rows_of
+from stream.normalize import Normalizer, calendar, rows_of
 from stream.tail import decode
 from stream.task import parse
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream.classes import class_index, class_name
 from stream.events import Codec, DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
 from stream.kinds import Text
-from stream.normalize import class_index, class_name
 from stream.task import Task
 
 LATEST = 4
