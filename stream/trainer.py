@@ -157,10 +157,10 @@ class Trainer:
             return rows
         label = rows.label.copy()
         for at in np.flatnonzero(label == NEW_CLASS).tolist():
-            name = rows.new_class[at]
-            if at in refused or name is None:
+            if at in refused:
                 continue
-            index = self._classes.take_up(name)
+            name = rows.new_class[at] or ""
+            index = self._classes.take_up(name) if name else None
             if index is None:
                 room = f"expected one of the {len(self._classes)} that there is room for"
                 refused[at] = Reject("label", f"{name[:40]!r}: {room}")

@@ -123,6 +123,15 @@ def test_one_class_however_it_is_written() -> None:
     assert trainer.admit(rows, "t")[0].label.tolist() == [0, 0, 0, 1, 1, 1, 0, 2, 3, 3]
 
 
+def test_a_row_without_the_name_that_it_needs_is_refused() -> None:
+    made = task()
+    rows, _ = Normalizer(made).normalize(records(["a", "b"]))
+    forged = rows._replace(new_class=[None, "b"])  # only features that are not ours have this
+    kept, letters = Trainer(made, 8).admit(forged, "t")
+    assert [(dead.code, dead.offset) for dead in letters] == [("label", 0)]
+    assert kept.label.tolist() == [0]
+
+
 @pytest.mark.parametrize("label", ["", "x" * 256, "é" * 128])
 def test_a_name_that_is_none_is_refused(label: str) -> None:
     rows, dead = Normalizer(task()).normalize(records([label, "good"]))
