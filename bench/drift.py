@@ -51,10 +51,20 @@ def headrace(stream: Stream) -> NDArray[np.bool_]:
     """Say which answers were right; a task's defaults."""
     from model.batch import empty_batch
     from model.learner import make_learner, warm_up
-    from model.spec import Spec
+    from stream.task import validate
 
     rows, labels, classes = stream
-    spec = Spec(rows.shape[1], classes=classes, traces=(8.0, 64.0), neighbours=1000)
+    task = {
+        "name": "bench-drift",
+        "input": {"topic": "bench"},
+        "target": {
+            "field": "target",
+            "kind": "classify",
+            "classes": [str(at) for at in range(classes)],
+        },
+        "features": {f"x{at}": {"kind": "number"} for at in range(rows.shape[1])},
+    }
+    spec = validate(task, "bench").spec
     learner, batch = make_learner(spec), empty_batch(spec, len(labels))
     batch.numeric[:], batch.label[:] = rows, labels
     _, outcome = learner.run(warm_up(learner, len(labels)), batch, np.int32(len(labels)))
