@@ -20,6 +20,7 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
     kept, slot, held = memory.recall(spec, state.memory, batch.entity[row], state.event)
     labels = jnp.where(jnp.isnan(label), held.labels, memory.push(held.labels, label))
     known = labels if spec.horizon else held.labels
+    past = known[: spec.past_labels]
     inward = partial(ladder.inward, spec, state.ladder)
     inputs = jnp.concatenate(
         [
@@ -35,7 +36,7 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
         inputs=state.chunk.inputs.at[at].set(inputs),
         ids=state.chunk.ids.at[at].set(ids),
         label=state.chunk.label.at[at].set(label),
-        no_change=state.chunk.no_change.at[at].set(known[0]),
+        past=state.chunk.past.at[at].set(past),
         slot=state.chunk.slot.at[at].set(slot),
     )
     held = held._replace(labels=labels, numeric=memory.push(held.numeric, numeric))
@@ -49,13 +50,13 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
             turn=chunk.turn.at[at].set(jnp.where(held.seen >= spec.horizon, ring, -1 - ring)),
             due_inputs=chunk.due_inputs.at[at].set(held.inputs[ring]),
             due_ids=chunk.due_ids.at[at].set(held.ids[ring]),
-            due_no_change=chunk.due_no_change.at[at].set(held.no_change[ring]),
+            due_past=chunk.due_past.at[at].set(held.past[ring]),
         )
         held = held._replace(
             seen=held.seen + 1,
             inputs=held.inputs.at[ring].set(inputs),
             ids=held.ids.at[ring].set(ids),
-            no_change=held.no_change.at[ring].set(known[0]),
+            past=held.past.at[ring].set(past),
         )
     return state._replace(event=state.event + 1, memory=memory.keep(kept, slot, held), chunk=chunk)
 

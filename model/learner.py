@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import embed, ladder, neighbours, persistence, pool, scale, target
+from model import autoregression, embed, ladder, neighbours, persistence, pool, scale, target
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit, light
 from model.losses import mixed_slope, slope
@@ -121,9 +121,9 @@ def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
     """
     spec, chunk = parts.spec, state.chunk
     inward = partial(ladder.inward, spec, state.ladder)
-    now = due = Views(chunk.inputs, chunk.ids, inward(chunk.no_change))
+    now = due = Views(chunk.inputs, chunk.ids, inward(chunk.past))
     if spec.horizon:
-        due = Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_no_change))
+        due = Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_past))
     every = jnp.concatenate([due.ids, now.ids], 1) if spec.horizon else now.ids
     found = embed.look_up(spec, state.table, every)
     labels = inward(chunk.label)
@@ -165,6 +165,9 @@ def _agree(
     again = jnp.zeros((0, *outputs.shape[1:]))
     if persistence.kept(spec):
         again = persistence.say(spec, state.pairs, state.target, rows.last)
+    if not spec.classes:
+        on = autoregression.say(spec, state.steps, state.target, rows.past)
+        again = jnp.concatenate([again, on])
     said = opinions(spec, outputs, words, again, state.neighbours, rows)
     return said, mix(state.champion.weights, said)
 
@@ -217,8 +220,9 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
         pairs = persistence.learn(pairs, lesson.rows.last, lesson.label, full)
     inputs = scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan))
     labels = jnp.where(full, state.chunk.label, jnp.nan)
-    goals = state.target
+    goals, steps = state.target, state.steps
     if not spec.classes:
+        steps = autoregression.learn(steps, goals, lesson.rows.past, lesson.label, full)
         goals = target.update(state.target, labels, lesson.rows.last)
     state = state._replace(
         step=state.step + apply,
@@ -226,6 +230,7 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
         refused=state.refused + refused,
         ladder=rungs,
         pairs=pairs,
+        steps=steps,
         neighbours=near,
         table=table,
         inputs=inputs,

@@ -26,7 +26,7 @@ class Remembered(NamedTuple):
     fading: Array  # f32[T, N]  fading means of the columns, NaN = none yet
     inputs: Array  # f32[h, I]  rows whose label is still to come
     ids: Array  # u32[h, S]
-    no_change: Array  # f32[h]  the last label when they were predicted
+    past: Array  # f32[h, P]  the labels known when they were predicted
 
 
 class MemoryState(NamedTuple):
@@ -111,10 +111,10 @@ def push(history: Array, newest: Array) -> Array:
 def _nothing(spec: Spec) -> Remembered:
     return Remembered(
         seen=jnp.int32(0),
-        labels=jnp.full(max(spec.label_lags, 1), jnp.nan),
+        labels=jnp.full(max(spec.label_lags, spec.past_labels), jnp.nan),
         numeric=jnp.full((spec.numeric_lags, spec.numeric), jnp.nan),
         fading=jnp.full((len(spec.traces), spec.numeric), jnp.nan),
         inputs=jnp.zeros((spec.horizon, spec.inputs)),
         ids=jnp.zeros((spec.horizon, spec.ids), jnp.uint32),
-        no_change=jnp.full(spec.horizon, jnp.nan),
+        past=jnp.full((spec.horizon, spec.past_labels), jnp.nan),
     )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model import embed, losses, neighbours, persistence, scale
+from model import autoregression, embed, losses, neighbours, persistence, scale
 from model.networks import Network, Params, Seen
 from model.optimizer import Optimizer
 from model.spec import Spec
@@ -39,7 +39,12 @@ class Views(NamedTuple):
 
     inputs: Array  # f32[K, I]
     ids: Array  # u32[K, S]
-    last: Array  # f32[K]  the label known last, NaN = none
+    past: Array  # f32[K, P]  the entity's last known labels, newest first, NaN = none
+
+    @property
+    def last(self) -> Array:
+        """Give the label known last, f32[K]."""
+        return self.past[:, 0]
 
 
 class Lesson(NamedTuple):
@@ -79,6 +84,7 @@ def names(spec: Spec) -> list[str]:
         *networks,
         *(["words"] if spec.ids else []),
         *([persistence.NAME] if persistence.kept(spec) else []),
+        *([] if spec.classes else [autoregression.NAME]),
         *(neighbours.VOTES if spec.neighbours else []),
     ]
 
@@ -135,7 +141,7 @@ def opinions(
 ) -> Array:
     """Bring what all members say into one array f32[N, K, O] of logarithms, or of goals.
 
-    `again` is what the last label says, f32[0 or 1, K, O].
+    `again` is what the last labels say, f32[0 to 2, K, O].
 
     Members that have lost themselves do no harm: what is not finite counts as 0, and a goal lies
     within the bounds of standardised values.
@@ -184,7 +190,11 @@ def nothing_heard(spec: Spec) -> Heard:
     """Give what has the shape of something heard."""
     k, others = spec.chunk, len(names(spec)) - spec.networks
     return Heard(
-        rows=Views(jnp.zeros((k, spec.inputs)), jnp.zeros((k, spec.ids), jnp.uint32), jnp.zeros(k)),
+        rows=Views(
+            jnp.zeros((k, spec.inputs)),
+            jnp.zeros((k, spec.ids), jnp.uint32),
+            jnp.zeros((k, spec.past_labels)),
+        ),
         found=jnp.zeros((k, spec.ids, spec.embedding + spec.outputs)),
         label=jnp.full(k, jnp.nan),
         share=jnp.zeros((k, 1)),

@@ -29,7 +29,7 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
     """
     spec, chunk = parts.spec, state.chunk
     label, slot, turn = chunk.label[at], chunk.slot[at], chunk.turn[at]
-    no_change, known = chunk.no_change[at], ~jnp.isnan(label)
+    no_change, known = chunk.past[at, 0], ~jnp.isnan(label)
     published = said = publish(spec, state, output, no_change)
     if spec.horizon:
         kept = state.memory
@@ -38,7 +38,7 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
         said = lax.cond(
             known, lambda: kept.published[slot, ring], lambda: jnp.zeros(spec.published)
         )
-        no_change = chunk.due_no_change[at]
+        no_change = chunk.due_past[at, 0]
         after = memory.after(said, slot)
         kept = kept._replace(published=kept.published.at[after, ring].set(published))
         state = state._replace(memory=kept)

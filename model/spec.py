@@ -10,6 +10,7 @@ Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "
 Rung = Literal["relabel", "boost", "challenger", "restore", "rollback"]
 Step = Literal["boost", "challenge", "promotion", "rollback", "dismissal", "relabel"]
 Rival = Literal["fresh", "earlier"]
+ORDER = 6  # steps between past labels that an autoregression goes by
 RUNGS: tuple[Rung, ...] = ("relabel", "boost")  # by default: trials take XLA seconds to compile
 NetworkName = Literal["mlp", "linear", "cnn1d", "cnn2d", "gru", "textbag", "textcnn"]
 WINDOWED: tuple[NetworkName, ...] = ("cnn1d", "gru")
@@ -168,6 +169,11 @@ class Spec:
     def label_inputs(self) -> int:
         """Count inputs per lagged label: one-hot class, or standardised value and a known flag."""
         return self.classes or 2
+
+    @property
+    def past_labels(self) -> int:
+        """Count the last known labels that members other than networks go by."""
+        return 1 if self.classes else ORDER + 1
 
     @property
     def inputs(self) -> int:

@@ -7,7 +7,18 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from model import drift, embed, ladder, memory, neighbours, persistence, pool, scale, target
+from model import (
+    autoregression,
+    drift,
+    embed,
+    ladder,
+    memory,
+    neighbours,
+    persistence,
+    pool,
+    scale,
+    target,
+)
 from model.drift import Alarm, Observed, shift
 from model.fold import Fold
 from model.metrics import make_classification_metrics, make_regression_metrics
@@ -27,12 +38,12 @@ class Chunk(NamedTuple):
     ids: Array  # u32[k, S]
     label: Array  # f32[k]  what came with the row, NaN = none
     said: Array  # f32[k]  the class or the value that was published
-    no_change: Array  # f32[k]  the entity's last label before it
+    past: Array  # f32[k, P]  the entity's last known labels, newest first
     slot: Array  # i32[k]  of the entity
     turn: Array  # i32[k]  place r in the entity's ring of open predictions; -1 - r if it was free
     due_inputs: Array  # f32[k if h else 0, I]  rows whose label the new row brought
     due_ids: Array  # u32[k if h else 0, S]
-    due_no_change: Array  # f32[k if h else 0]
+    due_past: Array  # f32[k if h else 0, P]
 
 
 class State(NamedTuple):
@@ -45,6 +56,7 @@ class State(NamedTuple):
     refused: Array  # i32[M]  updates of each network that were not finite
     ladder: ladder.LadderState
     pairs: Array  # f32[C + 1, C]  labels that followed each label
+    steps: autoregression.AutoregressionState
     neighbours: neighbours.NeighboursState
     table: embed.TableState
     inputs: scale.ScaleState
@@ -114,6 +126,7 @@ def init(parts: Parts) -> State:
         refused=jnp.zeros(spec.networks, jnp.int32),
         ladder=ladder.init(spec, fresh),
         pairs=persistence.init(spec),
+        steps=autoregression.init(spec),
         neighbours=neighbours.init(spec),
         table=embed.init(spec),
         inputs=scale.init(spec.numeric),
@@ -128,12 +141,12 @@ def init(parts: Parts) -> State:
             ids=jnp.zeros((k, spec.ids), jnp.uint32),
             label=jnp.full(k, jnp.nan),
             said=jnp.zeros(k),
-            no_change=jnp.full(k, jnp.nan),
+            past=jnp.full((k, spec.past_labels), jnp.nan),
             slot=jnp.zeros(k, jnp.int32),
             turn=jnp.full(k, -1, jnp.int32),
             due_inputs=jnp.zeros((due, spec.inputs)),
             due_ids=jnp.zeros((due, spec.ids), jnp.uint32),
-            due_no_change=jnp.full(due, jnp.nan),
+            due_past=jnp.full((due, spec.past_labels), jnp.nan),
         ),
         interval=jnp.zeros(2),
         metrics=parts.metrics.init(),

@@ -4,7 +4,8 @@ The anchor of a prediction is the mean of the labels, moved towards the entity's
 by as much as consecutive labels go together (the forecast of a first-order autoregression, with
 its coefficient measured on the way: Box & Jenkins 1970). The network learns the rest, in
 its standard deviations.
-On a stream without memory the coefficient stays near 0, and the anchor is the running mean.
+Before labels say otherwise the last one counts whole; on a stream without memory the coefficient
+soon is near 0, and the anchor is the running mean.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from model import scale
+
+BELIEF = 1.0  # labels that seem to have followed their last ones, before there are any
 
 
 class TargetState(NamedTuple):
@@ -32,8 +35,11 @@ def init() -> TargetState:
 
 def anchor(state: TargetState, last: Array) -> Array:
     """Give the anchor f32[...] of rows whose entity's last known label was `last`, NaN = none."""
-    persistence = jnp.clip(state.together[0] / jnp.maximum(state.together[1], 1e-30), 0.0, 1.0)
-    mean = state.level.mean[0]
+    level = state.level
+    doubt = BELIEF * level.variance[0] / jnp.maximum(level.seen[0], 1.0)
+    persistence = (state.together[0] + doubt) / jnp.maximum(state.together[1] + doubt, 1e-30)
+    persistence = jnp.where(level.seen[0] > 1.0, jnp.clip(persistence, 0.0, 1.0), 1.0)
+    mean = level.mean[0]
     return mean + jnp.where(jnp.isnan(last), 0.0, persistence * (last - mean))
 
 
@@ -42,14 +48,23 @@ def goal(state: TargetState, label: Array, last: Array) -> Array:
     return scale.transform(state.rest, (label - anchor(state, last))[:, None], jnp.zeros(1))[:, 0]
 
 
+def again(state: TargetState, last: Array) -> Array:
+    """Give the goals f32[K] of seeing the last labels again; 0 where there is none."""
+    return jnp.where(jnp.isnan(last), 0.0, goal(state, last, last))
+
+
 def value(state: TargetState, output: Array, last: Array) -> Array:
     """Turn an output of the network into a label."""
     return anchor(state, last) + scale.deviation(state.rest)[0] * output
 
 
 def update(state: TargetState, labels: Array, last: Array) -> TargetState:
-    """Take in labels f32[K] and what was the last label before each; NaN counts as not seen."""
-    rest = scale.update(state.rest, (labels - anchor(state, last))[:, None])
+    """Take in labels f32[K] and what was the last label before each; NaN counts as not seen.
+
+    The first labels have no rest: nothing was expected of them.
+    """
+    anchors = jnp.where(state.level.seen[0] > 0.0, anchor(state, last), jnp.nan)
+    rest = scale.update(state.rest, (labels - anchors)[:, None])
     level = scale.update(state.level, labels[:, None])
     both = ~(jnp.isnan(labels) | jnp.isnan(last))
     mean = level.mean[0]

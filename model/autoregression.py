@@ -1,0 +1,78 @@
+"""How numbers go on: an opinion that knows nothing but the entity's last steps.
+
+The next step is a weighted sum of the last ones: an autoregression of differences (ARI(p, 1): Box &
+Jenkins 1970) whose weights are found by recursive least squares with forgetting (Haykin 2002,
+"Adaptive filter theory", ch. 9), so they are right after tens of labels where a gradient takes
+thousands. Spikes teach little: a label that is missed by far weighs less (Huber 1964), and no step
+is longer than three standard deviations.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from model import scale, target
+from model.spec import Spec
+from model.target import TargetState
+
+NAME = "autoregression"
+KEPT = 0.9995  # of what was learned, after each label
+PRIOR = 0.1  # variance of a weight that nothing is known of
+NEAR = 0.5  # a miss, in deviations of the rest, that still weighs as much as a smaller one
+LONGEST = 3.0  # of a step, in the same
+
+
+class AutoregressionState(NamedTuple):
+    """Hold the weights of P steps; P is 0 for classes."""
+
+    weights: Array  # f32[P]  newest step first
+    spread: Array  # f32[P, P]  what is not known of them yet
+
+
+def init(spec: Spec) -> AutoregressionState:
+    """Start with the opinion that there will be no step."""
+    steps = spec.past_labels - 1
+    return AutoregressionState(jnp.zeros(steps), PRIOR * jnp.eye(steps))
+
+
+def say(spec: Spec, state: AutoregressionState, goals: TargetState, past: Array) -> Array:
+    """Give the outputs f32[1, K, O] after the labels f32[K, P + 1], newest first, NaN = none."""
+    on = target.again(goals, past[:, 0]) + _steps(goals, past) @ state.weights
+    bounded = jnp.clip(on, -scale.CLIP, scale.CLIP)
+    return jnp.broadcast_to(bounded[:, None], (1, len(past), spec.outputs))
+
+
+def learn(
+    state: AutoregressionState, goals: TargetState, past: Array, labels: Array, apply: Array
+) -> AutoregressionState:
+    """Take in goals f32[K] that followed the labels f32[K, P + 1]; NaN teaches nothing."""
+    steps, moved = _steps(goals, past), labels - target.again(goals, past[:, 0])
+    known = ~jnp.isnan(labels) & ~jnp.isnan(past[:, 0])
+
+    def one(row: Array, state: AutoregressionState) -> AutoregressionState:
+        step, (weights, spread) = steps[row], state
+        miss, reach = moved[row] - step @ weights, spread @ step
+        weight = jnp.minimum(1.0, NEAR / jnp.maximum(jnp.abs(miss), 1e-30))
+        gain = weight * reach / (KEPT + weight * (step @ reach))
+        spread = (spread - gain[:, None] * reach) / KEPT
+        shrunk = jnp.sqrt(jnp.minimum(1.0, PRIOR / jnp.maximum(jnp.diagonal(spread), 1e-30)))
+        learned = AutoregressionState(weights + gain * miss, spread * shrunk[:, None] * shrunk)
+        keep = known[row] & apply
+        return AutoregressionState(
+            *(jnp.where(keep, new, old) for new, old in zip(learned, state, strict=True))
+        )
+
+    if len(labels) == 1:
+        return one(jnp.int32(0), state)
+    learned: AutoregressionState = lax.fori_loop(0, jnp.where(apply, len(labels), 0), one, state)
+    return learned
+
+
+def _steps(goals: TargetState, past: Array) -> Array:
+    """Give the steps f32[K, P] between labels, in deviations of the rest; an unknown one is 0."""
+    apart = past[:, :-1] - past[:, 1:]
+    steps = scale.transform(goals.rest, apart[..., None], jnp.zeros(1))[..., 0]
+    return jnp.clip(steps, -LONGEST, LONGEST)
