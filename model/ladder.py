@@ -210,7 +210,7 @@ def _exchange(
     known = ~jnp.isnan(lesson.label)
     label = jnp.where(known, lesson.label, 0.0).astype(jnp.int32)
     hot = (label[:, None] == jnp.arange(spec.classes)) & known[:, None]
-    likely = jnp.log(jnp.maximum(jax.nn.softmax(lesson.mixed), LEAST))
+    likely = jnp.log(jnp.maximum(jax.nn.softmax(lesson.mixed.whole), LEAST))
     ahead = jnp.where(known[:, None], likely - (likely * hot).sum(1, keepdims=True), 0.0)
     gained = jnp.einsum("ka,kb->ab", hot.astype(jnp.float32), ahead)
     sums = jnp.maximum(state.exchanges + jnp.where(apply, gained + gained.T, 0.0), 0.0)

@@ -17,12 +17,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import autoregression, embed, ladder, neighbours, persistence, pool, scale, target
+from model import (
+    autoregression,
+    embed,
+    ladder,
+    mixture,
+    neighbours,
+    persistence,
+    pool,
+    scale,
+    target,
+)
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit, light
-from model.losses import mixed_slope, slope
+from model.losses import slope
+from model.mixture import Mixed
 from model.optimizer import scheduled
-from model.pool import Contender, Lesson, Views, mix, opinions, speak, weigh
+from model.pool import Contender, Lesson, Views, opinions, speak
 from model.scoring import (
     line_width,
     name_moved,
@@ -148,19 +159,18 @@ def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
         at=embed.slots(spec, due.ids),
         said=said,
         mixed=mixed,
-        slopes=mixed_slope(spec, mixed, goal) * share,
     )
     if spec.horizon:
         outputs, words = speak(
             spec, parts.network, state.champion.params, found[:, spec.ids :], now
         )
         _, mixed = _agree(spec, state, outputs, words, now)
-    return mixed, lesson
+    return mixed.whole, lesson
 
 
 def _agree(
     spec: Spec, state: State, outputs: Array, words: Array, rows: Views
-) -> tuple[Array, Array]:
+) -> tuple[Array, Mixed]:
     """Give what all members say about rows, and the mixture of it."""
     again = jnp.zeros((0, *outputs.shape[1:]))
     if persistence.kept(spec):
@@ -169,7 +179,7 @@ def _agree(
         on = autoregression.say(spec, state.steps, state.target, rows.past)
         again = jnp.concatenate([again, on])
     said = opinions(spec, outputs, words, again, state.neighbours, rows)
-    return said, mix(state.champion.weights, said)
+    return said, mixture.mix(spec, state.champion.mixture, said)
 
 
 def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, Array]:
@@ -207,8 +217,11 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
     params, inner, refused = parts.optimizer.step(
         champion.params, champion.optimizer, dense, boost * rates, apply
     )
-    weights = weigh(spec, champion.weights, lesson.said, lesson.slopes, boost)
-    champion = Contender(params, inner, jnp.where(apply, weights, champion.weights))
+    weighed = mixture.learn(
+        spec, champion.mixture, lesson.said, lesson.mixed.each, lesson.label, boost
+    )
+    weighed = jax.tree.map(lambda new, old: jnp.where(apply, new, old), weighed, champion.mixture)
+    champion = Contender(params, inner, weighed)
     rungs, told = ladder.follow(spec, state.ladder, lesson, apply)
     table = embed.descend(state.table, lesson.at, sparse, apply) if spec.ids else state.table
     near, pairs = state.neighbours, state.pairs

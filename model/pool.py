@@ -1,10 +1,8 @@
 """The pool: learners of several kinds on the same rows, and how their opinions become one.
 
 Networks that differ in their rate and in what they see, hashed logistic (or linear) regression,
-and the votes of a row's neighbours each say what they think. The opinions are added up with
-weights that are learned too: for classes that is a geometric mixture of their distributions
-(Mattern 2013, "Linear and geometric mixtures - analysis"; Mahoney 2005, "Adaptive weighing of
-context models"). It can be better than its best member, and leaves one that has become wrong.
+what the last labels say by themselves, and the votes of a row's neighbours: each says what it
+thinks, and `mixture` makes one opinion of all.
 """
 
 from __future__ import annotations
@@ -16,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model import autoregression, embed, losses, neighbours, persistence, scale
+from model import autoregression, embed, losses, mixture, neighbours, persistence, scale
+from model.mixture import Mixed, Mixture
 from model.networks import Network, Params, Seen
 from model.optimizer import Optimizer
 from model.spec import Spec
 
-RATE = 0.005
-GOAL_RATE = 0.02
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
 
 
@@ -31,7 +28,7 @@ class Contender(NamedTuple):
 
     params: Params  # of the networks, stacked
     optimizer: Any  # what each network's optimizer remembers
-    weights: Array  # f32[N]  of the members' opinions
+    mixture: Mixture  # of the members' opinions
 
 
 class Views(NamedTuple):
@@ -57,8 +54,7 @@ class Lesson(NamedTuple):
     gradient: Any  # of the networks' parameters, and of the table's rows
     at: Array  # i32[K, S]  the table's rows
     said: Array  # f32[N, K, O]  what each member said about the rows
-    mixed: Array  # f32[K, O]
-    slopes: Array  # f32[K, O]  of the mixture's loss
+    mixed: Mixed
 
 
 class Heard(NamedTuple):
@@ -93,8 +89,7 @@ def contender(spec: Spec, network: Network, optimizer: Optimizer) -> Contender:
     """Draw each network's parameters, and give the mean of all opinions equal weights."""
     each = [network.init(spec.seed + at) for at in range(spec.networks)]
     params: Params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    count = len(names(spec))
-    return Contender(params, optimizer.init(params), jnp.full(count, 1.0 / count))
+    return Contender(params, optimizer.init(params), mixture.init(len(names(spec))))
 
 
 def sight(spec: Spec) -> np.ndarray[Any, Any]:
@@ -160,30 +155,10 @@ def _opinion(spec: Spec, outputs: Array) -> Array:
     return jnp.clip(outputs, -scale.CLIP, scale.CLIP)
 
 
-def mix(weights: Array, said: Array) -> Array:
-    """Add opinions f32[N, K, O] up to outputs f32[K, O]; of a pool of one it is its own."""
-    if len(said) == 1:
-        return said[0]
-    mixed: Array = jnp.einsum("n,nko->ko", weights, said)
-    return mixed
-
-
-def weigh(spec: Spec, weights: Array, said: Array, slopes: Array, boost: Array | float) -> Array:
-    """Move the weights against the slopes f32[K, O] of the mixture's loss; 0 for rows to skip.
-
-    Goals have no scale that is known beforehand: there the step is that of normalised least mean
-    squares (Nagumo & Noda 1967).
-    """
-    pull = np.sqrt(spec.chunk) * (said * slopes).sum((1, 2))
-    rate = RATE if spec.classes else GOAL_RATE / (jnp.square(said).sum(0).mean() + 0.1)
-    moved: Array = weights - boost * rate * pull
-    return moved
-
-
 def tell(spec: Spec, lesson: Lesson) -> Heard:
     """Give what others need to learn from a lesson."""
     said = lesson.said[spec.networks :]
-    return Heard(lesson.rows, lesson.found, lesson.label, lesson.share, said, lesson.mixed)
+    return Heard(lesson.rows, lesson.found, lesson.label, lesson.share, said, lesson.mixed.whole)
 
 
 def nothing_heard(spec: Spec) -> Heard:
@@ -221,9 +196,9 @@ def learn_beside(
 
     outputs, pull_back = jax.vjp(say, own.params)
     said = jnp.concatenate([_opinion(spec, outputs), heard.said])
-    mixed = mix(own.weights, said)
+    mixed = mixture.mix(spec, own.mixture, said)
     (gradient,) = pull_back(losses.slope(spec, outputs, goal) * heard.share)
     params, inner, _ = optimizer.step(own.params, own.optimizer, gradient, rates, some)
-    slopes = losses.mixed_slope(spec, mixed, goal) * heard.share
-    weights = jnp.where(some, weigh(spec, own.weights, said, slopes, 1.0), own.weights)
-    return Contender(params, inner, weights), mixed
+    weighed = mixture.learn(spec, own.mixture, said, mixed.each, heard.label, 1.0)
+    weighed = jax.tree.map(lambda new, old: jnp.where(some, new, old), weighed, own.mixture)
+    return Contender(params, inner, weighed), mixed.whole

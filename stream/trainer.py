@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model import ladder, pool
+from model import ladder, mixture, pool
 from model.batch import EVIDENCE, Outcome, empty_batch
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
@@ -252,8 +252,8 @@ class Trainer:
         """Give the metrics, their baselines and the members' weights as of the last row."""
         classes = self._learner.spec.classes
         report = classification_report if classes else regression_report
-        weights = np.asarray(self._state.champion.weights).astype(float).round(4).tolist()
-        members = dict(zip(pool.names(self._learner.spec), weights, strict=True))
+        weights = mixture.total(self._state.champion.mixture).astype(float).round(4)
+        members = dict(zip(pool.names(self._learner.spec), weights.tolist(), strict=True))
         found = report(self._state.metrics) | {
             "members": members,
             "refused_updates": int(np.asarray(self._state.refused).sum()),

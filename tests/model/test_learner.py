@@ -237,7 +237,8 @@ def test_the_loop_equals_a_plain_numpy_pool() -> None:
     assert networks.shape == (4, 6 + 3 + 2 + 1, 2)  # values, flags; distances, lag; always 1
     _, said = feed(learner, columns, [], n)
 
-    second, weights = np.zeros_like(networks), np.full(8, 1 / 8)
+    second, weights = np.zeros_like(networks), np.full((2, 8), 1 / 8)
+    trust = np.full(2, 0.5)
     lag, pairs, past, fading = np.zeros(2), np.zeros((3, 2)), [], numeric[0].astype(float)
     for t in range(n):
         seen, x = numeric[:t].astype(float), numeric[t].astype(float)
@@ -252,10 +253,13 @@ def test_the_loop_equals_a_plain_numpy_pool() -> None:
         opinions.append((pairs[last] + 0.5) / (pairs[last] + 0.5).sum())
         opinions += votes(past[-window:], z)
         logs = np.maximum(np.log(opinions), -7.0)
-        p = softmax(weights @ logs)
+        each = [softmax(w @ logs) for w in weights]
+        p = trust @ each
         assert np.allclose(p, said[t], atol=1e-3), t
         one_hot = np.eye(2)[int(label[t])]
-        weights = weights - 0.005 * logs @ (p - one_hot)
+        trust = 0.9999 * (right := trust * (each @ one_hot)) / right.sum() + 0.00005
+        for pace, said_at in zip((0, 1), each, strict=True):
+            weights[pace] -= (0.001, 0.005)[pace] * logs @ (said_at - one_hot)
         for at, (seen, rate) in enumerate(zip(sights, rates * 2, strict=True)):
             gradient = np.outer(seen, opinions[at] - one_hot)
             second[at] += 0.001 * (gradient**2 - second[at])

@@ -1,0 +1,91 @@
+"""How many opinions become one: added up by weights that are learned, at two paces.
+
+For classes the sum is a geometric mixture of distributions (Mattern 2013, "Linear and geometric
+mixtures - analysis"; Mahoney 2005, "Adaptive weighing of context models"). It can be better than
+its best member, and leaves one that has become wrong. Weights that move slowly are nearer to the
+best ones while the world stands still, fast ones when it moves; so there are both, and their
+mixtures are averaged by how likely each has made the labels, a little trust always being shared out
+(fixed share: Herbster & Warmuth 1998, "Tracking the best expert").
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from model.losses import mixed_slope
+from model.spec import Spec
+
+RATES = np.array([0.001, 0.005], np.float32)
+GOAL_RATES = np.array([0.01, 0.05], np.float32)
+SHARED = 1e-4  # of the trust, at each step
+LEAST = 1e-6  # of a label's probability, where trust is concerned
+
+
+class Mixture(NamedTuple):
+    """Hold what is thought of N members."""
+
+    weights: Array  # f32[2, N]  of their opinions, at each pace
+    trust: Array  # f32[2]  in either pace; both add up to one
+
+
+class Mixed(NamedTuple):
+    """Hold what came of opinions about K rows."""
+
+    whole: Array  # f32[K, O]
+    each: Array  # f32[2, K, O]  at either pace
+
+
+def init(members: int) -> Mixture:
+    """Start with the mean of all opinions."""
+    return Mixture(jnp.full((len(RATES), members), 1.0 / members), jnp.full(len(RATES), 0.5))
+
+
+def mix(spec: Spec, state: Mixture, said: Array) -> Mixed:
+    """Add opinions f32[N, K, O] up; a member that is alone is heard as it is."""
+    if len(said) == 1:
+        return Mixed(said[0], jnp.broadcast_to(said, (len(RATES), *said.shape[1:])))
+    each = jnp.einsum("pn,nko->pko", state.weights, said)
+    if not spec.classes:
+        return Mixed(jnp.einsum("p,pko->ko", state.trust, each), each)
+    chances = jnp.einsum("p,pko->ko", state.trust, jax.nn.softmax(each))
+    return Mixed(jnp.log(jnp.maximum(chances, 1e-30)), each)
+
+
+def learn(
+    spec: Spec, state: Mixture, said: Array, each: Array, label: Array, boost: Array | float
+) -> Mixture:
+    """Move the weights against the slopes of their mixtures' losses, and trust towards the better.
+
+    `each` is what was mixed at either pace, f32[2, K, O], of class indices or goals f32[K], NaN =
+    teaches nothing.
+
+    Goals have no scale that is known beforehand: there the step is that of normalised least mean
+    squares (Nagumo & Noda 1967).
+    """
+    known = ~jnp.isnan(label)
+    goal = jnp.where(known, label, 0.0)
+    share = jnp.where(known, np.sqrt(spec.chunk) / jnp.maximum(known.sum(), 1), 0.0)[:, None]
+    pull = jnp.einsum("nko,pko->pn", said, mixed_slope(spec, each, goal) * share)
+    if spec.classes:
+        right = (goal[:, None] == jnp.arange(spec.classes)) * jax.nn.softmax(each)
+        rates: Array | NDArray[Any] = RATES
+        losses = -jnp.log(jnp.maximum(right.sum(2), LEAST))
+    else:
+        rates = GOAL_RATES / (jnp.square(said).sum(0).mean() + 0.1)
+        losses = jnp.abs(each[..., spec.outputs // 2] - goal)
+    lost = jnp.where(known, losses, 0.0).sum(1)
+    trust = state.trust * jnp.exp(lost.min() - lost)
+    trust = (1.0 - SHARED) * trust / trust.sum() + SHARED / len(RATES)
+    return Mixture(state.weights - boost * rates[:, None] * pull, trust)
+
+
+def total(state: Mixture) -> NDArray[Any]:
+    """Wait for a mixture, and give the weight of each member, f32[N]."""
+    weights: NDArray[Any] = np.asarray(state.trust) @ np.asarray(state.weights)
+    return weights
