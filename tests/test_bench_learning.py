@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from bench.learning import ours, run, streams, table, write
 from bench.learning.cache import Results
-from bench.learning.contestants import BASELINES, CONTESTANTS, choose
+from bench.learning.contestants import BASELINES, CONTESTANTS, OURS_IMAGES, choose
 from bench.learning.prepare import StreamMissingError, prepare
 from bench.learning.ranks import duels, ranking
 from bench.learning.streams import STREAMS, Stream
@@ -197,3 +198,14 @@ def test_the_section_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
     assert "old" not in text
     assert "new \\1\n\n## Other\n\nkept\n" in text
     assert text.endswith("--held-out`\n\nheld\n")
+
+
+def test_columns_become_an_image(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"p0": 0, "p1": 255, "target": "a"}\n{"p0": 16, "p1": 1, "target": "b"}\n')
+    made = ours.with_images(rows, ["p1", "p0"], tmp_path / "images.jsonl").read_text()
+    assert [json.loads(line)["target"] for line in made.splitlines()] == ["a", "b"]
+    images = [b64decode(json.loads(line)["image"]) for line in made.splitlines()]
+    assert images == [b"\xff\x00", b"\x01\x10"]
+    columns, digits = STREAMS["electricity"], STREAMS["digits-1"]
+    assert [CONTESTANTS[OURS_IMAGES].takes(each) for each in (columns, digits)] == [False, True]

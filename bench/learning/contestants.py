@@ -9,6 +9,7 @@ from bench.learning.streams import Group, Stream
 
 SEED = 42
 OURS = "headrace"
+OURS_IMAGES = "headrace-cnn2d"
 _TABLES: tuple[Group, ...] = ("classes", "numbers")
 _ALL: tuple[Group, ...] = ("classes", "text", "numbers")
 
@@ -23,6 +24,7 @@ class Contestant:
     groups: tuple[Group, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     series: bool = False  # only for streams that are one series
+    image: bool = False  # only for streams of images, and given them as such
     slow: int = 0  # those with more go last
 
     @property
@@ -32,7 +34,8 @@ class Contestant:
 
     def takes(self, stream: Stream) -> bool:
         """Say if it can learn such a stream."""
-        return stream.group in self.groups and (stream.series or not self.series)
+        fits = stream.series or not self.series, stream.image or not self.image
+        return stream.group in self.groups and all(fits)
 
 
 def _river(
@@ -235,7 +238,8 @@ BASELINES = ("no-change", "majority")
 CONTESTANTS = {
     each.name: each
     for each in (
-        Contestant(OURS, "headrace", "", _ALL),
+        Contestant(OURS, OURS, "", _ALL),
+        Contestant(OURS_IMAGES, OURS, "", ("classes",), image=True),
         *(Contestant(name, "headrace-peers", "baselines", _ALL) for name in BASELINES),
         *_RIVER,
         *_CAPYMOA,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64encode
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.learning import environment
@@ -26,13 +28,16 @@ def code() -> str:
     return f"{version('headrace')}+{total[:12]}"
 
 
-def run(prepared: Prepared, rows: int, *, limit_s: float | None = None) -> dict[str, Any]:
-    """Evaluate a stream in a new process.
+def run(
+    prepared: Prepared, rows: int, *, image: bool = False, limit_s: float | None = None
+) -> dict[str, Any]:
+    """Evaluate a stream in a new process, with its columns as one `image` if wished.
 
     Raises:
         PeerError: it failed.
     """
-    request = {"task": prepared.task(), "path": str(prepared.path), "rows": rows}
+    request: dict[str, Any] = {"task": prepared.task(image=image), "rows": rows}
+    request |= {"path": str(prepared.path), "pixels": list(prepared.about["features"]) * image}
     request["f1"] = prepared.stream.metric == "f1"
     command = [sys.executable, "-m", "bench.learning.ours", json.dumps(request)]
     said = environment.output(command, "headrace", limit_s=limit_s)
@@ -49,8 +54,11 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     from stream.evaluate import evaluate
     from stream.task import validate
 
-    task = validate(request["task"], "bench")
-    found = evaluate(task, Path(request["path"]), limit=request["rows"])
+    task, path = validate(request["task"], "bench"), Path(request["path"])
+    with TemporaryDirectory() as place:
+        if request["pixels"]:
+            path = with_images(path, request["pixels"], Path(place) / path.name)
+        found = evaluate(task, path, limit=request["rows"])
     if found.rejected:
         raise ValueError(f"{found.rejected} rows refused: {found.codes}")
     whole = found.metrics["all"]
@@ -60,6 +68,15 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         scores = whole["accuracy"], whole["macro_f1"]
         metrics["f1"] = f1_of_last(int(whole["events"]), positives, *scores)
     return {"metrics": metrics, "events": found.events, "seconds": found.seconds}
+
+
+def with_images(rows: Path, columns: list[str], to: Path) -> Path:
+    """Write rows whose columns have become one image, a byte for each pixel; give where."""
+    with rows.open("rb") as lines, to.open("w", encoding="utf-8") as file:
+        for row in map(json.loads, lines):
+            image = b64encode(bytes(row[name] for name in columns)).decode()
+            file.write(json.dumps({"image": image, "target": row["target"]}) + "\n")
+    return to
 
 
 def f1_of_last(events: int, positives: int, accuracy: float, macro_f1: float) -> float:

@@ -37,9 +37,19 @@ class Prepared:
         """Count its rows."""
         return int(self.about["rows"])
 
-    def task(self) -> dict[str, Any]:
-        """Give the table of headrace's task: what it is about, and no setting of any model."""
+    def task(self, *, image: bool = False) -> dict[str, Any]:
+        """Give the table of headrace's task: what it is about, and no setting of any model.
+
+        Args:
+            image: its columns are one image.
+        """
         about = self.about
+        features: dict[str, Any] = {
+            name: {"kind": kind} for name, kind in about["features"].items()
+        }
+        if image and self.stream.image:
+            height, width = self.stream.image
+            features = {"image": {"kind": "image", "height": height, "width": width}}
         return {
             "name": f"bench-{self.stream.name}",
             "calendar": about["calendar"],
@@ -50,7 +60,7 @@ class Prepared:
                 "classes": about["classes"],
                 "horizon": about["horizon"],
             },
-            "features": {name: {"kind": kind} for name, kind in about["features"].items()},
+            "features": features,
         }
 
 

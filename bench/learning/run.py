@@ -129,8 +129,8 @@ def _measured(
     Raises:
         PeerError: it could not be installed, failed, or took too long.
     """
-    if contestant.name == OURS:
-        return ours.run(prepared, rows, limit_s=options.limit_s)
+    if contestant.package == OURS:
+        return ours.run(prepared, rows, image=contestant.image, limit_s=options.limit_s)
     request = {
         "module": contestant.module,
         "peer": contestant.name,
@@ -146,7 +146,7 @@ def _measured(
 
 
 def _version(contestant: Contestant) -> str:
-    if contestant.name == OURS:
+    if contestant.package == OURS:
         return ours.code()
     if contestant.name in BASELINES:
         return "1"

@@ -42,6 +42,7 @@ class Stream:
     rows: int | None = None  # the first so many only
     held_out: bool = False
     series: bool = False  # the next value of one series: for forecasters
+    image: tuple[int, int] | None = None  # height and width of what the columns are pixels of
     note: str = ""
 
 
@@ -202,7 +203,7 @@ def _drawn() -> Iterator[Stream]:
     for seed in (1, 2, 3):
         note = f"10 shuffled passes, the labels renamed at row 8,985, seed {seed}"
         drawn = Drawn("digits", "digits", seed)
-        yield Stream(f"digits-{seed}", drawn, held_out=seed == 3, note=note)
+        yield Stream(f"digits-{seed}", drawn, held_out=seed == 3, image=(8, 8), note=note)
 
 
 STREAMS = {stream.name: stream for stream in (*_SHARED, *_bundled(), *_drawn())}
