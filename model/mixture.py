@@ -3,9 +3,10 @@
 For classes the sum is a geometric mixture of distributions (Mattern 2013, "Linear and geometric
 mixtures - analysis"; Mahoney 2005, "Adaptive weighing of context models"). It can be better than
 its best member, and leaves one that has become wrong. Weights that move slowly are nearer to the
-best ones while the world stands still, fast ones when it moves; so there are both, and their
-mixtures are averaged by how likely each has made the labels, a little trust always being shared out
-(fixed share: Herbster & Warmuth 1998, "Tracking the best expert").
+best ones while the world stands still, fast ones when it moves; and while labels are few, one
+member may be better than any mixture. So the mixtures of both paces and all members are averaged by
+how likely each has made the labels, a little trust always being shared out (fixed share: Herbster &
+Warmuth 1998, "Tracking the best expert").
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from model.spec import Spec
 
 RATES = np.array([0.001, 0.005], np.float32)
 GOAL_RATES = np.array([0.01, 0.05], np.float32)
-SHARED = 1e-4  # of the trust, at each step
+SHARED = 1e-3  # of the trust, at each step
+ALONE = 0.1  # of what is shared, for members by themselves
 LEAST = 1e-6  # of a label's probability, where trust is concerned
 
 
@@ -31,7 +33,7 @@ class Mixture(NamedTuple):
     """Hold what is thought of N members."""
 
     weights: Array  # f32[2, N]  of their opinions, at each pace
-    trust: Array  # f32[2]  in either pace; both add up to one
+    trust: Array  # f32[2 + N]  in the mixture at either pace, and in each member; adds up to one
 
 
 class Mixed(NamedTuple):
@@ -43,7 +45,7 @@ class Mixed(NamedTuple):
 
 def init(members: int) -> Mixture:
     """Start with the mean of all opinions."""
-    return Mixture(jnp.full((len(RATES), members), 1.0 / members), jnp.full(len(RATES), 0.5))
+    return Mixture(jnp.full((len(RATES), members), 1.0 / members), _shares(members))
 
 
 def mix(spec: Spec, state: Mixture, said: Array) -> Mixed:
@@ -51,9 +53,10 @@ def mix(spec: Spec, state: Mixture, said: Array) -> Mixed:
     if len(said) == 1:
         return Mixed(said[0], jnp.broadcast_to(said, (len(RATES), *said.shape[1:])))
     each = jnp.einsum("pn,nko->pko", state.weights, said)
+    heard = jnp.concatenate([each, said])
     if not spec.classes:
-        return Mixed(jnp.einsum("p,pko->ko", state.trust, each), each)
-    chances = jnp.einsum("p,pko->ko", state.trust, jax.nn.softmax(each))
+        return Mixed(jnp.einsum("p,pko->ko", state.trust, heard), each)
+    chances = jnp.einsum("p,pko->ko", state.trust, jax.nn.softmax(heard))
     return Mixed(jnp.log(jnp.maximum(chances, 1e-30)), each)
 
 
@@ -72,20 +75,28 @@ def learn(
     goal = jnp.where(known, label, 0.0)
     share = jnp.where(known, np.sqrt(spec.chunk) / jnp.maximum(known.sum(), 1), 0.0)[:, None]
     pull = jnp.einsum("nko,pko->pn", said, mixed_slope(spec, each, goal) * share)
+    heard = jnp.concatenate([each, said])
     if spec.classes:
-        right = (goal[:, None] == jnp.arange(spec.classes)) * jax.nn.softmax(each)
+        right = (goal[:, None] == jnp.arange(spec.classes)) * jax.nn.softmax(heard)
         rates: Array | NDArray[Any] = RATES
         losses = -jnp.log(jnp.maximum(right.sum(2), LEAST))
     else:
         rates = GOAL_RATES / (jnp.square(said).sum(0).mean() + 0.1)
-        losses = jnp.abs(each[..., spec.outputs // 2] - goal)
+        losses = jnp.abs(heard[..., spec.outputs // 2] - goal)
     lost = jnp.where(known, losses, 0.0).sum(1)
     trust = state.trust * jnp.exp(lost.min() - lost)
-    trust = (1.0 - SHARED) * trust / trust.sum() + SHARED / len(RATES)
+    trust = (1.0 - SHARED) * trust / trust.sum() + SHARED * _shares(len(said))
     return Mixture(state.weights - boost * rates[:, None] * pull, trust)
 
 
 def total(state: Mixture) -> NDArray[Any]:
     """Wait for a mixture, and give the weight of each member, f32[N]."""
-    weights: NDArray[Any] = np.asarray(state.trust) @ np.asarray(state.weights)
+    paces, alone = np.split(np.asarray(state.trust), [len(RATES)])
+    weights: NDArray[Any] = paces @ np.asarray(state.weights) + alone
     return weights
+
+
+def _shares(members: int) -> Array:
+    """Share trust out among the paces and the members."""
+    paces = jnp.full(len(RATES), (1.0 - ALONE) / len(RATES))
+    return jnp.append(paces, jnp.full(members, ALONE / members))

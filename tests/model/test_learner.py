@@ -238,7 +238,8 @@ def test_the_loop_equals_a_plain_numpy_pool() -> None:
     _, said = feed(learner, columns, [], n)
 
     second, weights = np.zeros_like(networks), np.full((2, 8), 1 / 8)
-    trust = np.full(2, 0.5)
+    shares = np.array([0.45] * 2 + [0.1 / 8] * 8)
+    trust = shares
     lag, pairs, past, fading = np.zeros(2), np.zeros((3, 2)), [], numeric[0].astype(float)
     for t in range(n):
         seen, x = numeric[:t].astype(float), numeric[t].astype(float)
@@ -254,10 +255,11 @@ def test_the_loop_equals_a_plain_numpy_pool() -> None:
         opinions += votes(past[-window:], z)
         logs = np.maximum(np.log(opinions), -7.0)
         each = [softmax(w @ logs) for w in weights]
-        p = trust @ each
+        heard = np.array([*each, *(softmax(said) for said in logs)])
+        p = trust @ heard
         assert np.allclose(p, said[t], atol=1e-3), t
         one_hot = np.eye(2)[int(label[t])]
-        trust = 0.9999 * (right := trust * (each @ one_hot)) / right.sum() + 0.00005
+        trust = 0.999 * (right := trust * (heard @ one_hot)) / right.sum() + 0.001 * shares
         for pace, said_at in zip((0, 1), each, strict=True):
             weights[pace] -= (0.001, 0.005)[pace] * logs @ (said_at - one_hot)
         for at, (seen, rate) in enumerate(zip(sights, rates * 2, strict=True)):
