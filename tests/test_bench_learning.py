@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,3 +210,21 @@ def test_columns_become_an_image(tmp_path: Path) -> None:
     assert images == [b"\xff\x00", b"\x01\x10"]
     columns, digits = STREAMS["electricity"], STREAMS["digits-1"]
     assert [CONTESTANTS[OURS_IMAGES].takes(each) for each in (columns, digits)] == [False, True]
+
+
+def test_peers_scores_come_with_the_repository(tiny: Path) -> None:
+    record = tiny / "measured.jsonl"
+    first = _run(tiny, write=True, record=record)
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    names = {(line["stream"], line["peer"], line["rows"]) for line in lines}
+    assert names == {(s, p, n) for s, n in (("tiny", 6), ("values", 4)) for p in BASELINES}
+    shutil.rmtree(tiny / "results")
+    again = _run(tiny, cached=True, record=record)
+    for stream, found in first["streams"].items():
+        for peer, result in found["results"].items():
+            shown = again["streams"][stream]["results"][peer]
+            assert shown == {name: result[name] for name in ("metrics", "events")}
+    assert "| majority | 2.00 | - |" in table.table(again)
+    (tiny / "tiny.txt").write_text("up up")
+    _run(tiny, write=True, record=record)
+    assert len(record.read_text().splitlines()) == len(lines) + 2  # of two rows now

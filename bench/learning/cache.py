@@ -1,4 +1,8 @@
-"""The user's cache: prepared streams, the peers' environments, and results by content."""
+"""The user's cache: prepared streams, the peers' environments, and results by content.
+
+Peers take hours, and their scores are the same everywhere: those behind bench/RESULTS.md are kept
+in the repository too, without their speeds.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from stream.jars import user_dir
+
+RECORD = Path(__file__).parents[1] / "measured.jsonl"
 
 
 def folder(name: str) -> Path:
@@ -28,17 +34,38 @@ def digest(content: Any) -> str:
 class Results:
     """Keep what was measured under what it was measured of; a fresh one forgets what it finds."""
 
-    def __init__(self, *, fresh: bool = False, place: Path | None = None) -> None:
+    def __init__(
+        self, *, fresh: bool = False, place: Path | None = None, record: Path = RECORD
+    ) -> None:
         self._fresh = fresh
         self._place = place or folder("results")
+        self._record = record
+        lines = record.read_text("utf-8").splitlines() if record.is_file() else []
+        self._recorded = {line["key"]: line for line in map(json.loads, lines)}
 
     def get(self, key: dict[str, Any]) -> dict[str, Any] | None:
-        """Give the result of exactly this, if there is one."""
+        """Give the result of exactly this, if there is one; one of the record has no seconds."""
         path = self._path(key)
-        if self._fresh or not path.is_file():
+        if self._fresh:
             return None
-        found: dict[str, Any] = json.loads(path.read_bytes())["result"]
-        return found
+        if path.is_file():
+            found: dict[str, Any] = json.loads(path.read_bytes())["result"]
+            return found
+        line = self._recorded.get(path.stem)
+        return {"metrics": line["metrics"], "events": line["events"]} if line else None
+
+    def record(self, stream: str, key: dict[str, Any], result: dict[str, Any]) -> None:
+        """Put a result into the record, in place of an older one of the same name."""
+        name = {"stream": stream, "peer": key["peer"], "rows": key["rows"]}
+        others = {k: v for k, v in self._recorded.items() if {n: v[n] for n in name} != name}
+        at = self._path(key).stem
+        line = name | {"events": result["events"], "metrics": result["metrics"], "key": at}
+        self._recorded = others | {at: line}
+
+    def write_record(self) -> None:
+        """Write the record, a line for each result, in order."""
+        lines = sorted(json.dumps(line) for line in self._recorded.values())
+        self._record.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
     def put(self, key: dict[str, Any], result: dict[str, Any]) -> None:
         """Keep a result; a reader sees it whole or not at all."""

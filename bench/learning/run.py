@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.learning import environment, ours
-from bench.learning.cache import Results
+from bench.learning.cache import RECORD, Results
 from bench.learning.contestants import BASELINES, CONTESTANTS, OURS, Contestant
 from bench.learning.environment import PeerError
 from bench.learning.prepare import Prepared, StreamMissingError, prepare
@@ -27,6 +27,8 @@ class Options:
     cached: bool = False  # only show what was measured before
     limit_s: float | None = None  # of one peer on one stream
     cache: Path | None = None  # default: the user's
+    write: bool = False  # put peers' scores into the record
+    record: Path = RECORD
 
 
 def run(
@@ -40,7 +42,8 @@ def run(
     Returns what `--json` prints: for each stream what it is and the results by contestant, each
     with its score and events/s or an error; and for each stream that is missing, why.
     """
-    results = Results(fresh=options.fresh, place=options.cache and _made(options.cache / "results"))
+    place = options.cache and _made(options.cache / "results")
+    results = Results(fresh=options.fresh, place=place, record=options.record)
     ready, missing = _prepare(streams, options, on_progress)
     found: dict[str, dict[str, Any]] = {each.stream.name: {} for each in ready}
     for name in sorted(contestants, key=lambda name: CONTESTANTS[name].slow):
@@ -50,6 +53,8 @@ def run(
                 result = _result(contestant, prepared, results, options)
                 found[prepared.stream.name][name] = result
                 on_progress(f"{prepared.stream.name}: {name} {_told(prepared.stream, result)}")
+    if options.write:
+        results.write_record()
     return {
         "streams": {
             each.stream.name: _described(each, options)
@@ -118,6 +123,10 @@ def _result(
             results.put(key, result)
     except PeerError as error:
         return {"error": str(error)}
+    if options.write and contestant.package != OURS:
+        results.record(prepared.stream.name, key, result)
+    if "seconds" not in result:
+        return result
     return result | {"events_per_second": result["events"] / max(result["seconds"], 1e-9)}
 
 
@@ -169,7 +178,6 @@ def _described(prepared: Prepared, options: Options) -> dict[str, Any]:
 def _told(stream: Stream, result: dict[str, Any]) -> str:
     if "error" in result:
         return f"FAILED {result['error']}"
-    return (
-        f"{stream.metric} {result['metrics'][stream.metric]:.4f}, "
-        f"{result['events_per_second']:,.0f} events/s"
-    )
+    speed = result.get("events_per_second")
+    told = f", {speed:,.0f} events/s" if speed else ""
+    return f"{stream.metric} {result['metrics'][stream.metric]:.4f}{told}"

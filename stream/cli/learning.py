@@ -43,15 +43,17 @@ def learning(
         float | None, typer.Option(help="Stop a peer after so long on one stream.", min=0.01)
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Write the section into bench/RESULTS.md.")
+        bool, typer.Option("--write", help="Write bench/RESULTS.md and the peers' scores.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Learn real and drawn streams with headrace's defaults and with the peers, on the same rows.
 
     Test-then-train in file order. Each result is kept in your cache by its content (rows, peer,
-    settings, version), so a second run measures only what is new. Peers are installed by uv from
-    bench/peers, each library in an environment of its own; the first run fetches them (3 GB).
+    settings, version), so a second run measures only what is new; the peers' scores behind
+    bench/RESULTS.md come with the repository, without speeds (`--fresh` measures all again). Peers
+    are installed by uv from bench/peers, each library in an environment of its own; the first run
+    of each fetches it (3 GB in all).
 
         headrace bench learning --streams electricity,nab --peers headrace,river,vw --rows 20000
     """
@@ -68,6 +70,7 @@ def learning(
         rows=rows,
         fresh=fresh,
         cached=cached,
+        write=write,
         limit_s=None if minutes is None else 60 * minutes,
     )
     contestants = choose(peers, CONTESTANTS, "peers") or [*CONTESTANTS]
