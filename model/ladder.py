@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from model import confidence, pool
+from model import confidence, mixture, pool
 from model.confidence import Gains
 from model.drift import Alarm
 from model.networks import Network
@@ -206,11 +206,14 @@ def climb(
 def _exchange(
     spec: Spec, state: LadderState, lesson: Lesson, apply: Array
 ) -> tuple[LadderState, Array]:
-    """Exchange the two classes, if any, that have changed places."""
+    """Exchange the two classes, if any, that have changed places.
+
+    The witness is the mixture at the fast pace: trust leaves those that are wrong at once.
+    """
     known = ~jnp.isnan(lesson.label)
     label = jnp.where(known, lesson.label, 0.0).astype(jnp.int32)
     hot = (label[:, None] == jnp.arange(spec.classes)) & known[:, None]
-    likely = jnp.log(jnp.maximum(jax.nn.softmax(lesson.mixed.whole), LEAST))
+    likely = jnp.log(jnp.maximum(jax.nn.softmax(lesson.mixed.each[-1]), LEAST))
     ahead = jnp.where(known[:, None], likely - (likely * hot).sum(1, keepdims=True), 0.0)
     gained = jnp.einsum("ka,kb->ab", hot.astype(jnp.float32), ahead)
     sums = jnp.maximum(state.exchanges + jnp.where(apply, gained + gained.T, 0.0), 0.0)
@@ -306,10 +309,14 @@ def _judge(
 
 
 def _challenge(champion: Contender, state: LadderState) -> tuple[LadderState, Array]:
-    """Begin a trial at an alarm, and keep the champion as it is now for later ones."""
+    """Begin a trial at an alarm, and keep the champion as it is now for later ones.
+
+    Whom it trusts now is not kept: it was found while the world moved away.
+    """
     begins = state.called & (state.phase != TRIAL)
     fresh = jax.tree.map(lambda leaf: leaf[SEED], state.rivals)
-    begun = _put(_put(state.rivals, BESIDE, fresh), 1 + state.shelved % SHELF, champion)
+    kept = champion._replace(mixture=mixture.unbiased(champion.mixture))
+    begun = _put(_put(state.rivals, BESIDE, fresh), 1 + state.shelved % SHELF, kept)
     state = state._replace(
         rivals=jax.tree.map(lambda yes, no: jnp.where(begins, yes, no), begun, state.rivals),
         phase=jnp.where(begins, TRIAL, state.phase),

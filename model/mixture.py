@@ -89,6 +89,11 @@ def learn(
     return Mixture(state.weights - boost * rates[:, None] * pull, trust)
 
 
+def unbiased(state: Mixture) -> Mixture:
+    """Share the trust out anew."""
+    return state._replace(trust=_shares(state.weights.shape[1]))
+
+
 def total(state: Mixture) -> NDArray[Any]:
     """Wait for a mixture, and give the weight of each member, f32[N]."""
     paces, alone = np.split(np.asarray(state.trust), [len(RATES)])

@@ -103,6 +103,7 @@ def test_the_tip_is_the_last_word_only_when_all_is_decided(bootstrap: str, task:
     writer = Transactions(bootstrap, f"{task.name}.somebody")
     writer.begin()
     writer.send(topic, [ledger.encode(late)])
+    writer._sink.flush(10)
     with ThreadPoolExecutor(1) as pool:
         tip = pool.submit(ledger.tip, bootstrap, topic, decided=True)
         with pytest.raises(TimeoutError):

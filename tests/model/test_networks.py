@@ -150,7 +150,9 @@ def drawn(spec: Spec, seed: int, spread: float = 0.5) -> Any:
 
 def mixture(spec: Spec, output: Floats) -> Floats:
     """Mix what the one network says with members that know nothing: all weigh the same."""
-    return softmax(np.maximum(np.log(softmax(output)), -7) / len(pool.names(spec)))
+    members, alone = len(pool.names(spec)), softmax(np.maximum(np.log(softmax(output)), -7))
+    mixed = softmax(np.log(alone) / members)
+    return 0.9 * mixed + 0.1 * (alone + (members - 1) / spec.classes) / members
 
 
 def head(spec: Spec, params: Any, rows: Floats) -> Floats:
