@@ -40,7 +40,7 @@ LEARNING = 200  # labels that a fresh challenger learns from before it is compar
 PATIENCE = 1000  # labels until a trial or a probation is over
 LOOK = 32  # labels from one look at the gains to the next
 MOST_CLASSES = 64  # that are watched for exchanges: the sums take the square of it
-EXCHANGED = 12.0  # logarithm of a likelihood ratio: 160,000 events between false alarms at least
+EXCHANGED = 16.0  # logarithm of a likelihood ratio: 8,000,000 events between false alarms
 LEAST = 0.02  # of a probability in it
 
 CALM, TRIAL, PROBATION = 0, 1, 2  # phases
