@@ -208,12 +208,12 @@ def _exchange(
 ) -> tuple[LadderState, Array]:
     """Exchange the two classes, if any, that have changed places.
 
-    The witness is the mixture at the fast pace: trust leaves those that are wrong at once.
+    The witness is the mixture at the slow pace: trust and fast weights leave the wrong at once.
     """
     known = ~jnp.isnan(lesson.label)
     label = jnp.where(known, lesson.label, 0.0).astype(jnp.int32)
     hot = (label[:, None] == jnp.arange(spec.classes)) & known[:, None]
-    likely = jnp.log(jnp.maximum(jax.nn.softmax(lesson.mixed.each[-1]), LEAST))
+    likely = jnp.log(jnp.maximum(jax.nn.softmax(lesson.mixed.each[0]), LEAST))
     ahead = jnp.where(known[:, None], likely - (likely * hot).sum(1, keepdims=True), 0.0)
     gained = jnp.einsum("ka,kb->ab", hot.astype(jnp.float32), ahead)
     sums = jnp.maximum(state.exchanges + jnp.where(apply, gained + gained.T, 0.0), 0.0)
