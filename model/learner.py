@@ -218,9 +218,8 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
         champion.params, champion.optimizer, dense, boost * rates, apply
     )
     weighed = mixture.learn(
-        spec, champion.mixture, lesson.said, lesson.mixed.each, lesson.label, boost
+        spec, champion.mixture, lesson.said, lesson.mixed.each, lesson.label, boost, apply
     )
-    weighed = jax.tree.map(lambda new, old: jnp.where(apply, new, old), weighed, champion.mixture)
     champion = Contender(params, inner, weighed)
     rungs, told = ladder.follow(spec, state.ladder, lesson, apply)
     table = embed.descend(state.table, lesson.at, sparse, apply) if spec.ids else state.table

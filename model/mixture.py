@@ -61,12 +61,18 @@ def mix(spec: Spec, state: Mixture, said: Array) -> Mixed:
 
 
 def learn(
-    spec: Spec, state: Mixture, said: Array, each: Array, label: Array, boost: Array | float
+    spec: Spec,
+    state: Mixture,
+    said: Array,
+    each: Array,
+    label: Array,
+    boost: Array | float,
+    apply: Array,
 ) -> Mixture:
     """Move the weights against the slopes of their mixtures' losses, and trust towards the better.
 
     `each` is what was mixed at either pace, f32[2, K, O], of class indices or goals f32[K], NaN =
-    teaches nothing.
+    teaches nothing. Unless `apply`, nothing moves.
 
     Goals have no scale that is known beforehand: there the step is that of normalised least mean
     squares (Nagumo & Noda 1967).
@@ -86,7 +92,9 @@ def learn(
     lost = jnp.where(known, losses, 0.0).sum(1)
     trust = state.trust * jnp.exp(lost.min() - lost)
     trust = (1.0 - SHARED) * trust / trust.sum() + SHARED * _shares(len(said))
-    return Mixture(state.weights - boost * rates[:, None] * pull, trust)
+    learned = Mixture(state.weights - boost * rates[:, None] * pull, trust)
+    kept: Mixture = jax.tree.map(lambda new, old: jnp.where(apply, new, old), learned, state)
+    return kept
 
 
 def unbiased(state: Mixture) -> Mixture:

@@ -1,4 +1,4 @@
-"""The pool: learners of several kinds on the same rows, and how their opinions become one.
+"""The pool: learners of several kinds on the same rows.
 
 Networks that differ in their rate and in what they see, hashed logistic (or linear) regression,
 what the last labels say by themselves, and the votes of a row's neighbours: each says what it
@@ -199,6 +199,5 @@ def learn_beside(
     mixed = mixture.mix(spec, own.mixture, said)
     (gradient,) = pull_back(losses.slope(spec, outputs, goal) * heard.share)
     params, inner, _ = optimizer.step(own.params, own.optimizer, gradient, rates, some)
-    weighed = mixture.learn(spec, own.mixture, said, mixed.each, heard.label, 1.0)
-    weighed = jax.tree.map(lambda new, old: jnp.where(some, new, old), weighed, own.mixture)
+    weighed = mixture.learn(spec, own.mixture, said, mixed.each, heard.label, 1.0, some)
     return Contender(params, inner, weighed), mixed.whole

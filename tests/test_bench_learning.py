@@ -12,7 +12,7 @@ import pytest
 
 from bench.learning import ours, run, streams, table, write
 from bench.learning.cache import Results
-from bench.learning.contestants import BASELINES, CONTESTANTS, OURS_IMAGES, choose
+from bench.learning.contestants import BASELINES, CONTESTANTS, choose
 from bench.learning.prepare import StreamMissingError, prepare
 from bench.learning.ranks import duels, ranking
 from bench.learning.streams import STREAMS, Stream
@@ -208,8 +208,8 @@ def test_columns_become_an_image(tmp_path: Path) -> None:
     assert [json.loads(line)["target"] for line in made.splitlines()] == ["a", "b"]
     images = [b64decode(json.loads(line)["image"]) for line in made.splitlines()]
     assert images == [b"\xff\x00", b"\x01\x10"]
-    columns, digits = STREAMS["electricity"], STREAMS["digits-1"]
-    assert [CONTESTANTS[OURS_IMAGES].takes(each) for each in (columns, digits)] == [False, True]
+    learner, chosen = CONTESTANTS["headrace-cnn2d"], (STREAMS["electricity"], STREAMS["digits-1"])
+    assert [learner.takes(stream) for stream in chosen] == [False, True]
 
 
 def test_peers_scores_come_with_the_repository(tiny: Path) -> None:

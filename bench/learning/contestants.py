@@ -9,7 +9,6 @@ from bench.learning.streams import Group, Stream
 
 SEED = 42
 OURS = "headrace"
-OURS_IMAGES = "headrace-cnn2d"
 _TABLES: tuple[Group, ...] = ("classes", "numbers")
 _ALL: tuple[Group, ...] = ("classes", "text", "numbers")
 
@@ -239,7 +238,7 @@ CONTESTANTS = {
     each.name: each
     for each in (
         Contestant(OURS, OURS, "", _ALL),
-        Contestant(OURS_IMAGES, OURS, "", ("classes",), image=True),
+        Contestant("headrace-cnn2d", OURS, "", ("classes",), image=True),
         *(Contestant(name, "headrace-peers", "baselines", _ALL) for name in BASELINES),
         *_RIVER,
         *_CAPYMOA,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench.learning.contestants import OURS, OURS_IMAGES, SEED
+from bench.learning.contestants import CONTESTANTS, OURS, SEED
 from bench.learning.ranks import Ranking, duels, ranking
 
 GROUPS = {"classes": "Classes from columns", "text": "Text", "numbers": "Numbers"}
@@ -175,7 +175,7 @@ def _failures(streams: Mapping[str, Any]) -> str:
 
 def _settings(found: dict[str, Any]) -> str:
     named = {
-        n: f"headrace {v}" if n in (OURS, OURS_IMAGES) else v
+        n: f"headrace {v}" if CONTESTANTS[n].package == OURS else v
         for n, v in found["contestants"].items()
     }
     versions = sorted({version for version in named.values() if version != "1"})
