@@ -21,6 +21,7 @@ from model import (
     autoregression,
     embed,
     ladder,
+    memory,
     mixture,
     neighbours,
     persistence,
@@ -227,6 +228,8 @@ def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
     if spec.neighbours:
         own = lesson.rows.inputs[:, : spec.columns]
         ids = lesson.rows.ids[:, : spec.categories]
+        asked = memory.after(state.chunk.said, memory.after(lesson.mixed.whole, near.next))
+        near = near._replace(next=asked)
         near = neighbours.remember(spec, near, own, ids, lesson.label, full)
     if spec.classes and persistence.kept(spec):
         pairs = persistence.learn(pairs, lesson.rows.last, lesson.label, full)

@@ -276,7 +276,8 @@ def votes(past: list[tuple[NDArray[Any], NDArray[Any]]], z: NDArray[Any]) -> lis
     if not past:
         return [np.full(2, 0.5)] * 3
     apart = np.array([np.square(z - row).mean() for row, _ in past])
-    kernels = [np.exp((apart.min() - apart) / width) for width in (0.03, 0.01)]
+    wide = np.maximum(1 - (apart - apart.min()) / 0.03 / 64, 0) ** 64
+    kernels = [wide, wide**3]
     kernels.append(((apart.min() + 1e-7) / (apart + 1e-7)) ** 4)
     voices = [weights @ np.array([label for _, label in past]) + 0.005 for weights in kernels]
     return [voice / voice.sum() for voice in voices]
