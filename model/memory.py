@@ -72,10 +72,11 @@ def recall(
         lambda: jax.tree.map(lambda values: values[slot], state.slots),
         lambda: _nothing(spec),
     )
+    left = state.left + (~known & (used.min() > 0))
     state = state._replace(
         key=state.key.at[slot].set(entity[1]),
-        used=state.used.at[slot].set(event + 1),
-        left=state.left + (~known & (used.min() > 0)),
+        used=state.used.at[after(left, slot)].set(event + 1),
+        left=left,
     )
     return state, slot, held
 
@@ -91,7 +92,7 @@ def after(value: Array, index: Array) -> Array:
 
     Without that order XLA copies the whole array for each event.
     """
-    first = value.reshape(-1)[0]
+    first = value.reshape(-1)[0].astype(jnp.float32)
     never = (first != first) & (first == first)
     return index + never.astype(index.dtype)
 

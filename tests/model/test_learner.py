@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, get_args
 
 import jax
@@ -145,6 +146,28 @@ def test_one_program_serves_every_count() -> None:
     learner = make_learner(spec)
     feed(learner, stream(spec), [1, 2, 60, 100, 101, 160, 200, 260, 300, 360], 64)
     assert learner.run._cache_size() == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("horizon", [0, 1])
+def test_what_is_remembered_is_not_copied_for_an_event(horizon: int) -> None:
+    """Window, entities and table of words are moved on in place, however large they are."""
+    spec = Spec(
+        numeric=3,
+        classes=2,
+        horizon=horizon,
+        categories=1,
+        neighbours=333,
+        entities=444,
+        table_bits=9,
+    )
+    learner = make_learner(spec)
+    run = jax.jit(learner.run, donate_argnums=0)
+    program = run.lower(learner.init(), empty_batch(spec, 4), np.int32(0)).compile().as_text()
+    assert program
+    copies = re.findall(r"(\[[\d,]*\])\S* copy\(", program)
+    assert copies
+    sizes = [set(re.findall(r"\d+", shape)) for shape in copies]
+    assert not [size for size in sizes if size & {"333", "444", "512"} and "0" not in size]
 
 
 def test_each_row_is_predicted_before_its_label_is_learned() -> None:
