@@ -112,7 +112,7 @@ class Spec:
     activation: Activation = "relu"
     chunk: int = 1
     loss: Loss | None = None
-    rates: tuple[float, ...] = (3e-4, 1e-3, 5e-3)
+    rates: tuple[float, ...] = (1e-3, 5e-3)
     optimizer: OptimizerName = "adam"
     beta1: float = 0.0
     beta2: float = 0.999

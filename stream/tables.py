@@ -138,8 +138,7 @@ class Model(Part):
         None, description="Default: cross_entropy for classify, huber for regress."
     )
     learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
-        (0.0003, 0.001, 0.005),
-        description="Learning rate; several make a pool with a network for each.",
+        (0.001, 0.005), description="Learning rate; several make a pool with a network for each."
     )
     optimizer: OptimizerName = Field("adam", description="Of the networks, by optax's name.")
     neighbours: int = Field(

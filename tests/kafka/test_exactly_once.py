@@ -182,7 +182,7 @@ def test_a_changed_task_is_told_and_nothing_is_touched(bootstrap: str, task: Tas
         with pytest.raises(RecoveryError) as error:
             life(changed, bootstrap, state=state)
         assert "model.chunk: 1 -> 4" in str(error.value)
-        assert "model.learning_rate: [0.0003, 0.001, 0.005] -> 0.01" in str(error.value)
+        assert "model.learning_rate: [0.001, 0.005] -> 0.01" in str(error.value)
         assert "--from-scratch" in str(error.value)
     assert life(changed, bootstrap, from_scratch=True).events == 30
     topics = task.topics.model_copy(update={"retention_hours": 24})
