@@ -57,7 +57,7 @@ def adam_without_momentum(spec: Spec) -> Optimizer:
     """Give Adam (Kingma & Ba 2015) with beta1 = 0, which is RMSProp with bias correction.
 
     Momentum hurts when the world drifts, and takes half the time. EPSILON is added to the squares,
-    so that one inverse root is all that a step takes: it is four times as fast as optax here.
+    so that one inverse root is all that a step takes: it is twice as fast as optax here.
     """
 
     def init(params: Params) -> AdamState:
