@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from model import scale, target
 from model.spec import Spec
@@ -46,33 +46,25 @@ def say(spec: Spec, state: AutoregressionState, goals: TargetState, past: Array)
 
 
 def learn(
-    state: AutoregressionState, goals: TargetState, past: Array, labels: Array, apply: Array
+    state: AutoregressionState, goals: TargetState, past: Array, goal: Array
 ) -> AutoregressionState:
-    """Take in goals f32[K] that followed the labels f32[K, P + 1]; NaN teaches nothing."""
-    steps, moved = _steps(goals, past), labels - target.again(goals, past[:, 0])
-    known = ~jnp.isnan(labels) & ~jnp.isnan(past[:, 0])
-
-    def one(row: Array, state: AutoregressionState) -> AutoregressionState:
-        step, (weights, spread) = steps[row], state
-        miss, reach = moved[row] - step @ weights, spread @ step
-        weight = jnp.minimum(1.0, NEAR / jnp.maximum(jnp.abs(miss), 1e-30))
-        gain = weight * reach / (KEPT + weight * (step @ reach))
-        spread = (spread - gain[:, None] * reach) / KEPT
-        shrunk = jnp.sqrt(jnp.minimum(1.0, PRIOR / jnp.maximum(jnp.diagonal(spread), 1e-30)))
-        learned = AutoregressionState(weights + gain * miss, spread * shrunk[:, None] * shrunk)
-        keep = known[row] & apply
-        return AutoregressionState(
-            *(jnp.where(keep, new, old) for new, old in zip(learned, state, strict=True))
-        )
-
-    if len(labels) == 1:
-        return one(jnp.int32(0), state)
-    learned: AutoregressionState = lax.fori_loop(0, jnp.where(apply, len(labels), 0), one, state)
-    return learned
+    """Take in a goal f32[] that followed the labels f32[P + 1]; NaN teaches nothing."""
+    (weights, spread), step = state, _steps(goals, past)
+    miss = goal - target.again(goals, past[:1])[0] - step @ weights
+    reach = spread @ step
+    weight = jnp.minimum(1.0, NEAR / jnp.maximum(jnp.abs(miss), 1e-30))
+    gain = weight * reach / (KEPT + weight * (step @ reach))
+    spread = (spread - gain[:, None] * reach) / KEPT
+    shrunk = jnp.sqrt(jnp.minimum(1.0, PRIOR / jnp.maximum(jnp.diagonal(spread), 1e-30)))
+    learned = AutoregressionState(weights + gain * miss, spread * shrunk[:, None] * shrunk)
+    known = ~jnp.isnan(goal) & ~jnp.isnan(past[0])
+    return AutoregressionState(
+        *(jnp.where(known, new, old) for new, old in zip(learned, state, strict=True))
+    )
 
 
 def _steps(goals: TargetState, past: Array) -> Array:
-    """Give the steps f32[K, P] between labels, in deviations of the rest; an unknown one is 0."""
-    apart = past[:, :-1] - past[:, 1:]
+    """Give the steps f32[..., P] between labels, in deviations of the rest; an unknown one is 0."""
+    apart = past[..., :-1] - past[..., 1:]
     steps = scale.transform(goals.rest, apart[..., None], jnp.zeros(1))[..., 0]
     return jnp.clip(steps, -LONGEST, LONGEST)

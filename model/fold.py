@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+from jax import lax
 
 S = TypeVar("S")
 X = TypeVar("X")
@@ -15,3 +18,14 @@ class Fold(NamedTuple, Generic[S, X, Y]):
 
     init: Callable[[], S]
     update: Callable[[S, X], tuple[S, Y]]
+
+
+def walk(step: Callable[[S, X], tuple[S, Y]], state: S, rows: X) -> tuple[S, Any]:
+    """Go through rows, whose leaves have a leading axis, and stack what came of each.
+
+    A single row needs no loop, which would be a program of its own for the compiler.
+    """
+    if len(jax.tree.leaves(rows)[0]) > 1:
+        return lax.scan(step, state, rows)
+    state, told = step(state, jax.tree.map(lambda leaf: leaf[0], rows))
+    return state, jax.tree.map(lambda leaf: leaf[None], told)

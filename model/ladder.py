@@ -25,12 +25,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from model import confidence, mixture, pool
+from model import confidence, lesson, mixture
 from model.confidence import Gains
 from model.drift import Alarm
+from model.lesson import Heard
 from model.networks import Network
-from model.optimizer import Optimizer
-from model.pool import Contender, Heard, Lesson
+from model.pool import Contender
 from model.spec import Rival, Spec, Step
 from model.sums import pack
 
@@ -83,7 +83,7 @@ def init(spec: Spec, fresh: Contender) -> LadderState:
     """Start calm."""
     challenged = challenges(spec)
     watched = spec.classes if relabels(spec) else 0
-    held = pool.nothing_heard(spec)
+    held = lesson.nothing_heard(spec)
     return LadderState(
         order=jnp.arange(watched),
         exchanges=jnp.zeros((watched, watched)),
@@ -145,16 +145,18 @@ def boost(state: LadderState) -> Array:
 
 
 def follow(
-    spec: Spec, state: LadderState, lesson: Lesson, apply: Array
+    spec: Spec, state: LadderState, heard: Heard, slow: Array, apply: Array
 ) -> tuple[LadderState, Array]:
     """Do what has to be done at once about a chunk that may `apply`; keep it for the rivals.
+
+    `slow` is what the mixture's slow pace said about its rows, f32[K, O].
 
     Returns:
         the ladder, and what happened, f32[AT_ONCE], zeros if nothing did.
     """
     exchange, steps = jnp.zeros(3), jnp.float32(0.0)
     if relabels(spec):
-        state, exchange = _exchange(spec, state, lesson, apply)
+        state, exchange = _exchange(spec, state, heard.label, slow, apply)
         steps = 1.0 * (exchange[2] > 0)
     if "boost" in spec.ladder and spec.detectors:
         starts = apply & (state.raised >= WARNED)
@@ -163,10 +165,9 @@ def follow(
         state = state._replace(boosted=jnp.where(starts, BOOST_STEPS, left))
     if challenges(spec):
         hears = apply & (state.phase != CALM)
-        told = pool.tell(spec, lesson)
 
         def keep(_: Any, chunks: Heard) -> Heard:
-            kept: Heard = _put(chunks, state.heard, told)
+            kept: Heard = _put(chunks, state.heard, heard)
             return kept
 
         calls = apply & (state.raised == ALARMED) & (state.phase != TRIAL)
@@ -187,7 +188,6 @@ def waits(spec: Spec, state: LadderState) -> Array:
 def climb(
     spec: Spec,
     network: Network,
-    optimizer: Optimizer,
     champion: Contender,
     state: LadderState,
     rates: Array,
@@ -197,23 +197,23 @@ def climb(
     Returns:
         the champion from now on, the ladder, and what happened, f32[LATER], zeros if nothing did.
     """
-    state = _compare(spec, network, optimizer, state, rates)
+    state = _compare(spec, network, state, rates)
     champion, state, told = _judge(spec, champion, state)
     state, begins = _challenge(champion, state)
     return champion, state, told.at[0].add(4.0 * begins)
 
 
 def _exchange(
-    spec: Spec, state: LadderState, lesson: Lesson, apply: Array
+    spec: Spec, state: LadderState, labels: Array, slow: Array, apply: Array
 ) -> tuple[LadderState, Array]:
     """Exchange the two classes, if any, that have changed places.
 
     The witness is the mixture at the slow pace: trust and fast weights leave the wrong at once.
     """
-    known = ~jnp.isnan(lesson.label)
-    label = jnp.where(known, lesson.label, 0.0).astype(jnp.int32)
+    known = ~jnp.isnan(labels)
+    label = jnp.where(known, labels, 0.0).astype(jnp.int32)
     hot = (label[:, None] == jnp.arange(spec.classes)) & known[:, None]
-    likely = jnp.log(jnp.maximum(jax.nn.softmax(lesson.mixed.each[0]), LEAST))
+    likely = jnp.log(jnp.maximum(jax.nn.softmax(slow), LEAST))
     ahead = jnp.where(known[:, None], likely - (likely * hot).sum(1, keepdims=True), 0.0)
     gained = jnp.einsum("ka,kb->ab", hot.astype(jnp.float32), ahead)
     sums = jnp.maximum(state.exchanges + jnp.where(apply, gained + gained.T, 0.0), 0.0)
@@ -235,9 +235,7 @@ def _exchange(
     return state, jnp.where(found, told, 0.0)
 
 
-def _compare(
-    spec: Spec, network: Network, optimizer: Optimizer, state: LadderState, rates: Array
-) -> LadderState:
+def _compare(spec: Spec, network: Network, state: LadderState, rates: Array) -> LadderState:
     """Let the rivals say what they think of the rows heard; let the one that learns learn."""
     trial = state.phase == TRIAL
 
@@ -248,15 +246,17 @@ def _compare(
         def one(at: Array, carry: tuple[Contender, Array, Array]) -> tuple[Contender, Array, Array]:
             rival, sums, age = carry
             heard = jax.tree.map(lambda leaf: leaf[at], state.chunks)
-            rival, mixed = pool.learn_beside(spec, network, optimizer, rival, heard, rates, learns)
+            learned = lesson.attend(
+                spec, network, rival, heard.question, heard.label, rates, learns=learns
+            )
             learnable = ~jnp.isnan(heard.label)
             goal = jnp.where(learnable, heard.label, 0.0)
             counts = learnable & (~learns | ~trial | (age >= LEARNING))
-            ahead = errors(spec, heard.mixed, goal) - errors(spec, mixed, goal)
+            ahead = errors(spec, heard.said, goal) - errors(spec, learned.said, goal)
             ahead = jnp.where(counts, ahead, 0.0)
             terms = (counts, ahead, ahead**2, jnp.abs(ahead) ** 3)
             sums = sums + pack(*(jnp.sum(each, dtype=jnp.float32) for each in terms))
-            return rival, sums, age + learnable.sum()
+            return learned.after, sums, age + learnable.sum()
 
         rival = jax.tree.map(lambda leaf: leaf[which], rivals)
         before = jnp.stack([values[which] for values in gains])

@@ -1,7 +1,8 @@
 """The learner: one compiled loop that predicts each row, scores it, and learns from it.
 
-Rows are grouped into chunks of `spec.chunk` consecutive events. All rows of a chunk are predicted
-with the parameters from before it; when it is full, one optimizer step learns from its labels.
+Rows are grouped into chunks of `spec.chunk` consecutive events. The networks' lower layers and the
+table of hashed ids are those from before a chunk for all of its rows, and learn when it is full;
+all else learns from each row before the next one is predicted.
 Chunk boundaries belong to the count of events, never to micro-batches: an open chunk is carried
 in the state, so state and predictions are the same bits however a stream is cut into batches.
 """
@@ -22,7 +23,6 @@ from model import (
     embed,
     ladder,
     memory,
-    mixture,
     neighbours,
     persistence,
     pool,
@@ -30,11 +30,11 @@ from model import (
     target,
 )
 from model.batch import Batch, Outcome, empty_batch
+from model.fold import walk
 from model.inputs import admit, light
-from model.losses import slope
-from model.mixture import Mixed
+from model.lesson import Heard, Learned, Question, attend
 from model.optimizer import scheduled
-from model.pool import Contender, Lesson, Views, opinions, speak
+from model.pool import Views
 from model.scoring import (
     line_width,
     name_moved,
@@ -125,62 +125,86 @@ def warm_up(learner: Learner, capacity: int) -> State:
     return learner.init()
 
 
+class Lesson(NamedTuple):
+    """Hold what the open chunk teaches, had it its last row."""
+
+    heard: Heard
+    learned: Learned
+    pairs: Array  # f32[C + 1, C]
+    steps: autoregression.AutoregressionState
+    near: neighbours.NeighboursState
+
+
 def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
-    """Predict the open chunk, f32[K, O], and give its lesson, from one pass where one will do.
+    """Predict the open chunk, f32[K, O], and give its lesson.
 
     It runs whole for an unfilled chunk too, so that a row's prediction is the same bits
     whether its chunk was filled by one micro-batch or by several.
     """
     spec, chunk = parts.spec, state.chunk
     inward = partial(ladder.inward, spec, state.ladder)
-    now = due = Views(chunk.inputs, chunk.ids, inward(chunk.past))
+    views = [Views(chunk.inputs, chunk.ids, inward(chunk.past))]
+    learnable = ~jnp.isnan(chunk.label) & (jnp.arange(spec.chunk) < chunk.filled)
     if spec.horizon:
-        due = Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_past))
-    every = jnp.concatenate([due.ids, now.ids], 1) if spec.horizon else now.ids
-    found = embed.look_up(spec, state.table, every)
-    labels = inward(chunk.label)
-    learnable = ~jnp.isnan(labels) & (jnp.arange(spec.chunk) < chunk.filled)
-    if spec.horizon:
+        views.insert(0, Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_past)))
         learnable = learnable & (chunk.turn >= 0)
-    (outputs, words), pull_back = jax.vjp(
-        lambda params, rows: speak(spec, parts.network, params, rows, due),
-        state.champion.params,
-        found[:, : spec.ids],
-    )
-    label = jnp.where(learnable, labels, 0.0)
+    due, label = views[0], inward(chunk.label)
     goal = label if spec.classes else target.goal(state.target, label, due.last)
-    share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
-    said, mixed = _agree(spec, state, outputs, words, due)
-    lesson = Lesson(
-        rows=due,
-        found=found[:, : spec.ids],
-        label=jnp.where(learnable, goal, jnp.nan),
-        share=share,
-        gradient=pull_back((slope(spec, outputs, goal) * share, slope(spec, words, goal) * share)),
-        at=embed.slots(spec, due.ids),
-        said=said,
-        mixed=mixed,
+    goal = jnp.where(learnable, goal, jnp.nan)
+    (pairs, steps), again = _go_on(spec, state, views, goal)
+    near, before = state.neighbours, None
+    if spec.neighbours and spec.chunk > 1:
+        near = neighbours.remember(spec, near, *_own(spec, due), goal)
+        before = jnp.cumsum(learnable) - learnable
+    found = embed.look_up(spec, state.table, jnp.concatenate([rows.ids for rows in views], 1))
+    questions = []
+    for rows, vectors, said in zip(views, jnp.split(found, len(views), 1), again, strict=True):
+        others = [pool.words(spec, vectors, rows.ids), said]
+        if spec.neighbours:
+            window = near._replace(next=state.neighbours.next)
+            others.append(neighbours.vote(spec, window, *_own(spec, rows), before))
+        said = jnp.concatenate(others)
+        said = jnp.maximum(said, pool.FLOOR) if spec.classes else said
+        questions.append(Question(rows, vectors, said))
+    learned = attend(
+        spec,
+        parts.network,
+        state.champion,
+        questions[0],
+        goal,
+        scheduled(spec.schedule, state.step) * pool.rates(spec),
+        ladder.boost(state.ladder),
+        asked=questions[1] if spec.horizon else None,
     )
-    if spec.horizon:
-        outputs, words = speak(
-            spec, parts.network, state.champion.params, found[:, spec.ids :], now
-        )
-        _, mixed = _agree(spec, state, outputs, words, now)
-    return mixed.whole, lesson
+    heard = Heard(questions[0], goal, learned.said)
+    return learned.answers, Lesson(heard, learned, pairs, steps, near)
 
 
-def _agree(
-    spec: Spec, state: State, outputs: Array, words: Array, rows: Views
-) -> tuple[Array, Mixed]:
-    """Give what all members say about rows, and the mixture of it."""
-    again = jnp.zeros((0, *outputs.shape[1:]))
-    if persistence.kept(spec):
-        again = persistence.say(spec, state.pairs, state.target, rows.last)
-    if not spec.classes:
-        on = autoregression.say(spec, state.steps, state.target, rows.past)
-        again = jnp.concatenate([again, on])
-    said = opinions(spec, outputs, words, again, state.neighbours, rows)
-    return said, mixture.mix(spec, state.champion.mixture, said)
+def _go_on(
+    spec: Spec, state: State, views: list[Views], label: Array
+) -> tuple[tuple[Array, autoregression.AutoregressionState], list[Array]]:
+    """Say of each view what the last labels say by themselves, f32[0 to 2, K, O], row by row."""
+
+    def one(carry: Any, row: tuple[Array, Array]) -> Any:
+        (pairs, steps), (past, label) = carry, row
+        said = [jnp.zeros((0, len(views), spec.outputs))]
+        if persistence.kept(spec):
+            said.append(persistence.say(spec, pairs, state.target, past[:, 0]))
+        if not spec.classes:
+            said.append(autoregression.say(spec, steps, state.target, past))
+            steps = autoregression.learn(steps, state.target, past[0], label)
+        elif persistence.kept(spec):
+            pairs = persistence.learn(pairs, past[0, 0], label)
+        return (pairs, steps), jnp.concatenate(said)
+
+    pasts = jnp.stack([rows.past for rows in views], 1)
+    after, said = walk(one, (state.pairs, state.steps), (pasts, label))
+    return after, list(said.transpose(2, 1, 0, 3))
+
+
+def _own(spec: Spec, rows: Views) -> tuple[Array, Array]:
+    """Give what neighbours go by: columns f32[K, D] and categories u32[K, C]."""
+    return rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]
 
 
 def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, Array]:
@@ -192,9 +216,7 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
     waits = ladder.waits(spec, state.ladder)
     champion, rungs, told = lax.cond(
         waits,
-        lambda champion, rungs: ladder.climb(
-            spec, parts.network, parts.optimizer, champion, rungs, rates
-        ),
+        lambda champion, rungs: ladder.climb(spec, parts.network, champion, rungs, rates),
         lambda champion, rungs: (champion, rungs, jnp.zeros(ladder.LATER)),
         state.champion,
         state.ladder,
@@ -204,53 +226,40 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
 
 
 def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
-    """Close a full chunk: one step of all members and of their weights, then of the scalers.
+    """Close a full chunk: take over what was learned of it, then measure its rows and labels.
 
     Returns:
         the state, and what the ladder tells of it.
     """
-    spec = parts.spec
+    spec, (heard, learned, pairs, steps, near) = parts.spec, lesson
     full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
-    apply = full & ~jnp.isnan(lesson.label).all()
-    dense, sparse = lesson.gradient
-    boost, champion = ladder.boost(state.ladder), state.champion
-    rates = scheduled(spec.schedule, state.step) * pool.rates(spec)
-    params, inner, refused = parts.optimizer.step(
-        champion.params, champion.optimizer, dense, boost * rates, apply
-    )
-    weighed = mixture.learn(
-        spec, champion.mixture, lesson.said, lesson.mixed.each, lesson.label, boost, apply
-    )
-    champion = Contender(params, inner, weighed)
-    rungs, told = ladder.follow(spec, state.ladder, lesson, apply)
-    table = embed.descend(state.table, lesson.at, sparse, apply) if spec.ids else state.table
-    near, pairs = state.neighbours, state.pairs
-    if spec.neighbours:
-        own = lesson.rows.inputs[:, : spec.columns]
-        ids = lesson.rows.ids[:, : spec.categories]
-        asked = memory.after(state.chunk.said, memory.after(lesson.mixed.whole, near.next))
+    apply = full & ~jnp.isnan(heard.label).all()
+    rungs, told = ladder.follow(spec, state.ladder, heard, learned.slow, apply)
+    rows, table = heard.question.rows, state.table
+    if spec.ids:
+        table = embed.descend(table, embed.slots(spec, rows.ids), learned.gradient, apply)
+    if spec.neighbours and spec.chunk == 1:
+        asked = memory.after(state.chunk.said, memory.after(learned.said, near.next))
         near = near._replace(next=asked)
-        near = neighbours.remember(spec, near, own, ids, lesson.label, full)
-    if spec.classes and persistence.kept(spec):
-        pairs = persistence.learn(pairs, lesson.rows.last, lesson.label, full)
-    inputs = scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan))
+        near = neighbours.remember(spec, near, *_own(spec, rows), heard.label)
     labels = jnp.where(full, state.chunk.label, jnp.nan)
-    goals, steps = state.target, state.steps
-    if not spec.classes:
-        steps = autoregression.learn(steps, goals, lesson.rows.past, lesson.label, full)
-        goals = target.update(state.target, labels, lesson.rows.last)
+    taken = learned.after, state.refused + learned.refused, pairs, steps, near.next
+    left = state.champion, state.refused, state.pairs, state.steps, state.neighbours.next
+    if spec.chunk > 1:
+        taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
+    champion, refused, pairs, steps, place = taken
     state = state._replace(
         step=state.step + apply,
         champion=champion,
-        refused=state.refused + refused,
+        refused=refused,
         ladder=rungs,
         pairs=pairs,
         steps=steps,
-        neighbours=near,
+        neighbours=near._replace(next=place),
         table=table,
-        inputs=inputs,
+        inputs=scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan)),
         pixels=light(spec, state, full),
-        target=goals,
+        target=state.target if spec.classes else target.update(state.target, labels, rows.last),
         chunk=state.chunk._replace(filled=jnp.where(full, 0, state.chunk.filled)),
     )
     return state, told

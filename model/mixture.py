@@ -67,20 +67,20 @@ def learn(
     each: Array,
     label: Array,
     boost: Array | float,
-    apply: Array,
+    apply: Array | bool,
 ) -> Mixture:
     """Move the weights against the slopes of their mixtures' losses, and trust towards the better.
 
-    `each` is what was mixed at either pace, f32[2, K, O], of class indices or goals f32[K], NaN =
-    teaches nothing. Unless `apply`, nothing moves.
+    Of one row: opinions f32[N, 1, O], `each` what was mixed of them at either pace, f32[2, 1, O],
+    and the class index or goal f32[1], NaN = teaches nothing. Unless `apply`, nothing moves.
 
     Goals have no scale that is known beforehand: there the step is that of normalised least mean
     squares (Nagumo & Noda 1967).
     """
     known = ~jnp.isnan(label)
     goal = jnp.where(known, label, 0.0)
-    share = jnp.where(known, np.sqrt(spec.chunk) / jnp.maximum(known.sum(), 1), 0.0)[:, None]
-    pull = jnp.einsum("nko,pko->pn", said, mixed_slope(spec, each, goal) * share)
+    slope = jnp.where(known[:, None], mixed_slope(spec, each, goal), 0.0)
+    pull = jnp.einsum("nko,pko->pn", said, slope)
     heard = jnp.concatenate([each, said])
     if spec.classes:
         right = (goal[:, None] == jnp.arange(spec.classes)) * jax.nn.softmax(heard)
@@ -89,10 +89,11 @@ def learn(
     else:
         rates = GOAL_RATES / (jnp.square(said).sum(0).mean() + 0.1)
         losses = jnp.abs(heard[..., spec.outputs // 2] - goal)
-    lost = jnp.where(known, losses, 0.0).sum(1)
+    lost = jnp.where(known, losses, 0.0)[:, 0]
     trust = state.trust * jnp.exp(lost.min() - lost)
     trust = (1.0 - SHARED) * trust / trust.sum() + SHARED * _shares(len(said))
     learned = Mixture(state.weights - boost * rates[:, None] * pull, trust)
+    apply = apply & known[0]
     kept: Mixture = jax.tree.map(lambda new, old: jnp.where(apply, new, old), learned, state)
     return kept
 

@@ -19,11 +19,12 @@ from model.spec import Spec
 VOTES = ("neighbours wide", "neighbours narrow", "neighbours nearest")
 WIDTH = 0.03  # of the wide kernel: mean squared difference of a column, in variances
 FAR = 1e9
+NEVER = 1e15  # so far that nobody hears it, were there only empty places
 DOUBT = 0.01  # a vote for every class, so that none is ever ruled out
 
 
 class NeighboursState(NamedTuple):
-    """Hold the newest W rows; D columns, C categories, V voices of each."""
+    """Hold the newest W rows and the open chunk's; D columns, C categories, V voices of each."""
 
     columns: Array  # f32[D, W]  pixels, and values as standardised when they were met
     squares: Array  # f32[W]  sums of their squares, FAR where there is no row yet
@@ -34,7 +35,7 @@ class NeighboursState(NamedTuple):
 
 def init(spec: Spec) -> NeighboursState:
     """Start with an empty window."""
-    size = spec.neighbours or 1
+    size = (spec.neighbours or 1) + (spec.chunk if spec.chunk > 1 else 0)
     return NeighboursState(
         columns=jnp.zeros((spec.columns, size)),
         squares=jnp.full(size, FAR),
@@ -44,22 +45,34 @@ def init(spec: Spec) -> NeighboursState:
     )
 
 
-def vote(spec: Spec, state: NeighboursState, rows: Array, ids: Array) -> Array:
+def vote(
+    spec: Spec, state: NeighboursState, rows: Array, ids: Array, before: Array | None = None
+) -> Array:
     """Give the opinions f32[VOTES, K, O] about rows f32[K, D] with categories u32[K, C].
 
+    Of the K places from `state.next` on, each row hears only as many as i32[K] say, those of the
+    rows `before` it in an open chunk; of a chunk of one, all are older.
     Row by row: what a row needs stays in the cache, and products with one vector are fast.
 
     Returns:
         logarithms of class probabilities, or goals; zeros while the window is empty.
     """
-    if len(rows) == 1:
-        return _vote(spec, state, rows[0], ids[0])[:, None]
-    opinions: Array = lax.map(lambda row: _vote(spec, state, *row), (rows, ids))
+    if before is None:
+        return _vote(spec, state, rows[0], ids[0], state.squares)[:, None]
+    size = len(state.squares)
+    place = (jnp.arange(size) - state.next) % size
+    place = jnp.where(place < len(rows), place, -1)
+
+    def one(row: tuple[Array, Array, Array]) -> Array:
+        squares = jnp.where(place < row[2], state.squares, NEVER)
+        return _vote(spec, state, row[0], row[1], squares)
+
+    opinions: Array = lax.map(one, (rows, ids, before))
     return opinions.swapaxes(0, 1)
 
 
-def _vote(spec: Spec, state: NeighboursState, row: Array, ids: Array) -> Array:
-    apart = state.squares + jnp.square(row).sum() - 2.0 * row @ state.columns
+def _vote(spec: Spec, state: NeighboursState, row: Array, ids: Array, squares: Array) -> Array:
+    apart = squares + jnp.square(row).sum() - 2.0 * row @ state.columns
     for column in range(spec.categories):
         apart = apart + 2.0 * (ids[column] != state.ids[column])
     apart = jnp.where(apart > 0.0, apart, 0.0) / (spec.columns + spec.categories)
@@ -92,9 +105,9 @@ def _fall(apart: Array) -> Array:
 
 
 def remember(
-    spec: Spec, state: NeighboursState, rows: Array, ids: Array, labels: Array, apply: Array
+    spec: Spec, state: NeighboursState, rows: Array, ids: Array, labels: Array
 ) -> NeighboursState:
-    """Put rows f32[K, D] with labels f32[K], NaN = none, in place of the oldest, if `apply`.
+    """Put rows f32[K, D] with labels f32[K], NaN = none, in place of the oldest.
 
     A row without a label leaves a place without a voice, which is written next.
     """
@@ -120,5 +133,5 @@ def remember(
 
     if len(rows) == 1:
         return put(0, state)
-    after: NeighboursState = lax.fori_loop(0, jnp.where(apply, len(rows), 0), put, state)
+    after: NeighboursState = lax.fori_loop(0, len(rows), put, state)
     return after

@@ -7,7 +7,6 @@ numbers, the last one again.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -41,12 +40,11 @@ def say(spec: Spec, counts: Array, goals: TargetState, last: Array) -> Array:
     return jnp.log(lines / lines.sum(1, keepdims=True))[None]
 
 
-def learn(counts: Array, last: Array, labels: Array, apply: Array) -> Array:
-    """Count pairs of last labels f32[K] and labels f32[K]; those whose label is NaN are not."""
-    known = apply & ~jnp.isnan(labels)
-    rows = jax.nn.one_hot(_places(counts, last), counts.shape[0]) * known[:, None]
-    labels = jax.nn.one_hot(jnp.where(known, labels, 0.0).astype(jnp.int32), counts.shape[1])
-    return counts * jnp.power(KEPT, rows.sum(0))[:, None] + rows.T @ labels
+def learn(counts: Array, last: Array, label: Array) -> Array:
+    """Count the pair of a last label f32[] and a label f32[], unless that is NaN."""
+    line = jnp.arange(counts.shape[0]) == _places(counts, last)
+    line = (line & ~jnp.isnan(label))[:, None]
+    return jnp.where(line, KEPT * counts + (jnp.arange(counts.shape[1]) == label), counts)
 
 
 def _places(counts: Array, last: Array) -> Array:

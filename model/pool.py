@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 
 from model import autoregression, embed, losses, mixture, neighbours, persistence, scale
-from model.mixture import Mixed, Mixture
-from model.networks import Network, Params, Seen
-from model.optimizer import Optimizer
+from model.mixture import Mixture
+from model.networks import Network, Params
+from model.optimizer import make_optimizer
 from model.spec import Spec
 
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
@@ -44,30 +44,6 @@ class Views(NamedTuple):
         return self.past[:, 0]
 
 
-class Lesson(NamedTuple):
-    """Hold what the open chunk would teach, had it its last row."""
-
-    rows: Views
-    found: Array  # f32[K, S, E+O]  the table's rows of the ids
-    label: Array  # f32[K]  class index or goal, NaN = teaches nothing
-    share: Array  # f32[K, 1]  of each row in the step
-    gradient: Any  # of the networks' parameters, and of the table's rows
-    at: Array  # i32[K, S]  the table's rows
-    said: Array  # f32[N, K, O]  what each member said about the rows
-    mixed: Mixed
-
-
-class Heard(NamedTuple):
-    """Hold what of a lesson others learn from."""
-
-    rows: Views
-    found: Array  # f32[K, S, E+O]
-    label: Array  # f32[K]
-    share: Array  # f32[K, 1]
-    said: Array  # f32[N - M, K, O]  by those members that are not networks
-    mixed: Array  # f32[K, O]
-
-
 def names(spec: Spec) -> list[str]:
     """Name the members in the order of their weights."""
     whole = "row and past" if spec.past_inputs else "row"
@@ -85,11 +61,16 @@ def names(spec: Spec) -> list[str]:
     ]
 
 
-def contender(spec: Spec, network: Network, optimizer: Optimizer) -> Contender:
+def contender(spec: Spec, network: Network) -> Contender:
     """Draw each network's parameters, and give the mean of all opinions equal weights."""
     each = [network.init(spec.seed + at) for at in range(spec.networks)]
     params: Params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    return Contender(params, optimizer.init(params), mixture.init(len(names(spec))))
+    remember = make_optimizer(spec).init
+    remembered = remember(params)
+    if spec.chunk > 1:
+        below = remember(params.below) if params.below else {}
+        remembered = Params(below, remember(params.last))
+    return Contender(params, remembered, mixture.init(len(names(spec))))
 
 
 def sight(spec: Spec) -> np.ndarray[Any, Any]:
@@ -107,97 +88,26 @@ def rates(spec: Spec) -> np.ndarray[Any, Any]:
     return np.tile(np.asarray(spec.rates, np.float32), spec.views)
 
 
-def speak(
-    spec: Spec, network: Network, params: Params, found: Array, rows: Views
-) -> tuple[Array, Array]:
-    """Give the outputs f32[M, K, O] of the networks and f32[0 or 1, K, O] of the hashed words.
-
-    `found` are the table's rows f32[K, S, E+O] of the ids. What the words say alone is a part of
-    what each network says, but is taught alone.
-    """
-    embedded, direct = embed.features(spec, found, rows.ids)
-    outputs = jax.vmap(lambda one, inputs: network.apply(one, Seen(inputs, embedded)))(
-        params, rows.inputs * sight(spec)[:, None]
-    )
-    if spec.objective == "pinball":
-        outputs, direct = outputs + losses.normal(spec), direct + losses.normal(spec)
+def words(spec: Spec, found: Array, ids: Array) -> Array:
+    """Say by words and categories alone, f32[0 or 1, K, O]; `found` are the table's rows."""
     if not spec.ids:
-        return outputs, jnp.zeros((0, *outputs.shape[1:]))
-    return outputs + jax.lax.stop_gradient(direct), direct[None]
+        return jnp.zeros((0, len(ids), spec.outputs))
+    _, direct = embed.features(spec, found, ids)
+    return opinion(spec, around(spec, direct))[None]
 
 
-def opinions(
-    spec: Spec,
-    outputs: Array,
-    words: Array,
-    again: Array,
-    near: neighbours.NeighboursState,
-    rows: Views,
-) -> Array:
-    """Bring what all members say into one array f32[N, K, O] of logarithms, or of goals.
+def around(spec: Spec, outputs: Array) -> Array:
+    """Let outputs begin where learning them starts: at the quantiles of a standard normal."""
+    return outputs + losses.normal(spec) if spec.objective == "pinball" else outputs
 
-    `again` is what the last labels say, f32[0 to 2, K, O].
+
+def opinion(spec: Spec, outputs: Array) -> Array:
+    """Turn outputs f32[..., O] into logarithms of probabilities, or goals.
 
     Members that have lost themselves do no harm: what is not finite counts as 0, and a goal lies
     within the bounds of standardised values.
     """
-    said = jnp.concatenate([_opinion(spec, jnp.concatenate([outputs, words])), again])
-    if spec.neighbours:
-        own, ids = rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]
-        said = jnp.concatenate([said, neighbours.vote(spec, near, own, ids)])
-    return jnp.maximum(said, FLOOR) if spec.classes else said
-
-
-def _opinion(spec: Spec, outputs: Array) -> Array:
     outputs = jnp.where(jnp.isfinite(outputs), outputs, 0.0)
     if spec.classes:
         return jnp.maximum(losses.log_probabilities(spec, outputs), FLOOR)
     return jnp.clip(outputs, -scale.CLIP, scale.CLIP)
-
-
-def tell(spec: Spec, lesson: Lesson) -> Heard:
-    """Give what others need to learn from a lesson."""
-    said = lesson.said[spec.networks :]
-    return Heard(lesson.rows, lesson.found, lesson.label, lesson.share, said, lesson.mixed.whole)
-
-
-def nothing_heard(spec: Spec) -> Heard:
-    """Give what has the shape of something heard."""
-    k, others = spec.chunk, len(names(spec)) - spec.networks
-    return Heard(
-        rows=Views(
-            jnp.zeros((k, spec.inputs)),
-            jnp.zeros((k, spec.ids), jnp.uint32),
-            jnp.zeros((k, spec.past_labels)),
-        ),
-        found=jnp.zeros((k, spec.ids, spec.embedding + spec.outputs)),
-        label=jnp.full(k, jnp.nan),
-        share=jnp.zeros((k, 1)),
-        said=jnp.zeros((others, k, spec.outputs)),
-        mixed=jnp.zeros((k, spec.outputs)),
-    )
-
-
-def learn_beside(
-    spec: Spec,
-    network: Network,
-    optimizer: Optimizer,
-    own: Contender,
-    heard: Heard,
-    rates: Array,
-    learns: Array,
-) -> tuple[Contender, Array]:
-    """Let a contender say f32[K, O] about rows that it heard of; from them it `learns`, or not."""
-    learnable = ~jnp.isnan(heard.label)
-    goal, some = jnp.where(learnable, heard.label, 0.0), learnable.any() & learns
-
-    def say(params: Params) -> Array:
-        return speak(spec, network, params, heard.found, heard.rows)[0]
-
-    outputs, pull_back = jax.vjp(say, own.params)
-    said = jnp.concatenate([_opinion(spec, outputs), heard.said])
-    mixed = mixture.mix(spec, own.mixture, said)
-    (gradient,) = pull_back(losses.slope(spec, outputs, goal) * heard.share)
-    params, inner, _ = optimizer.step(own.params, own.optimizer, gradient, rates, some)
-    weighed = mixture.learn(spec, own.mixture, said, mixed.each, heard.label, 1.0, some)
-    return Contender(params, inner, weighed), mixed.whole

@@ -75,7 +75,8 @@ class Spec:
         network: what the networks of the pool are, by name.
         hidden: widths of the hidden layers.
         activation: of the hidden layers.
-        chunk: rows per optimizer step; 1 is exact per-event learning.
+        chunk: rows per step of the layers below the last, and of the table; 1 is exact per-event
+            learning.
         loss: what networks and words are taught by; None is the first of the target's kind.
         rates: learning rates of the networks in the pool, one for each and view.
         optimizer: of the networks, by the name that optax gives it.

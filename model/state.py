@@ -23,7 +23,6 @@ from model.drift import Alarm, Observed, shift
 from model.fold import Fold
 from model.metrics import make_classification_metrics, make_regression_metrics
 from model.networks import Network, make_network
-from model.optimizer import Optimizer, make_optimizer
 from model.pool import Contender
 from model.spec import Detector, Spec
 
@@ -76,7 +75,6 @@ class Parts(NamedTuple):
 
     spec: Spec
     network: Network
-    optimizer: Optimizer
     metrics: Fold[Any, Any, None]
     detectors: tuple[Fold[Any, Observed, Alarm], ...]
 
@@ -86,7 +84,6 @@ def make_parts(spec: Spec) -> Parts:
     return Parts(
         spec=spec,
         network=make_network(spec),
-        optimizer=make_optimizer(spec),
         metrics=make_classification_metrics(spec.classes, spec.window)
         if spec.classes
         else make_regression_metrics(spec.window),
@@ -116,7 +113,7 @@ def make_detector(spec: Spec, name: Detector) -> Fold[Any, Observed, Alarm]:
 def init(parts: Parts) -> State:
     """Make the state of a learner that has met nothing."""
     spec, k = parts.spec, parts.spec.chunk
-    fresh = pool.contender(spec, parts.network, parts.optimizer)
+    fresh = pool.contender(spec, parts.network)
     due = k if spec.horizon else 0
     return State(
         event=jnp.int32(0),

@@ -51,7 +51,7 @@ def explain(task: Task) -> Iterator[str]:
     shapes = jax.eval_shape(learner.init)
     weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.champion.params))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    pace = "each event" if model.chunk == 1 else f"every {model.chunk} events"
+    pace = "each event" + (f", hidden layers after {model.chunk}" if model.chunk > 1 else "")
     rates = ", ".join(f"{rate:g}" for rate in task.spec.rates)
     yield f"learns      {task.spec.networks} networks ({network}), {weights:,} weights in all"
     how = f"{task.spec.objective}, {model.optimizer}"

@@ -132,7 +132,11 @@ class Model(Part):
     )
     activation: Activation = Field("relu", description="Of the hidden layers.")
     chunk: int = Field(
-        1, ge=1, le=4096, description="Events per optimizer step; 1 = exact per-event learning."
+        1,
+        ge=1,
+        le=4096,
+        description="Events per step of the hidden layers and the hashed ids; 1 = exact per-event "
+        "learning. All else learns from each event.",
     )
     loss: Loss | None = Field(
         None, description="Default: cross_entropy for classify, huber for regress."

@@ -1,9 +1,10 @@
-"""The networks by name: modules of Flax NNX that map what is seen of rows to outputs.
+"""The networks by name: modules of Flax NNX that map what is seen of rows to features.
 
-A network is a module made of a spec and random keys that maps `Seen` to f32[K, O]; a new one is a
-file here, an entry in NETWORKS and a name in the spec. `make_network` splits the module once and
-hands out plain dicts and a pure function, so that the compiled loop never walks an NNX object
-graph.
+All of them end in one linear map of features to outputs, which is not theirs: it can learn from
+each row at once while they wait for the end of a chunk. A network is a module made of a spec and
+random keys that maps `Seen` to f32[K, F] and ends in its `head`; a new one is a file here, an entry
+in NETWORKS and a name in the spec. `make_network` splits the module once and hands out plain dicts
+and pure functions, so that the compiled loop never walks an NNX object graph.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ from model.networks.cnn1d import Cnn1d
 from model.networks.cnn2d import Cnn2d
 from model.networks.gru import Gru
 from model.networks.linear import Linear
-from model.networks.perceptron import Mlp
+from model.networks.perceptron import Mlp, dense, times
 from model.networks.seen import Seen
 from model.networks.textbag import TextBag
 from model.networks.textcnn import TextCnn
 from model.spec import NetworkName, Spec
 
-__all__ = ["NETWORKS", "Network", "Params", "Seen", "make_network"]
-
-Params = dict[str, Any]
+__all__ = ["NETWORKS", "Network", "Params", "Seen", "answer", "make_network"]
 
 NETWORKS: dict[NetworkName, Callable[[Spec, nnx.Rngs], Any]] = {
     "mlp": Mlp,
@@ -40,25 +39,40 @@ NETWORKS: dict[NetworkName, Callable[[Spec, nnx.Rngs], Any]] = {
 }
 
 
+class Params(NamedTuple):
+    """Hold what a network knows."""
+
+    below: dict[str, Any]  # of its module; empty where features are inputs
+    last: Array  # f32[F, O]
+
+
 class Network(NamedTuple):
-    """Hold `init(seed) -> params` and `apply(params, seen) -> f32[K, O]`."""
+    """Hold `init(seed) -> params` and `features(params.below, seen) -> f32[K, F]`."""
 
     init: Callable[[int], Params]
-    apply: Callable[[Params, Seen], Array]
+    features: Callable[[dict[str, Any], Seen], Array]
+
+
+def answer(last: Array, features: Array) -> Array:
+    """Map features f32[K, F] to outputs f32[K, O]."""
+    return jnp.asarray(times(features, last))
 
 
 def make_network(spec: Spec) -> Network:
     """Make the pure network that a spec names."""
 
-    def build(seed: int) -> Any:
-        return NETWORKS[spec.network](spec, nnx.Rngs(seed))
+    def build(rngs: nnx.Rngs) -> Any:
+        return NETWORKS[spec.network](spec, rngs)
 
-    graph = nnx.split(nnx.eval_shape(lambda: build(0)))[0]
+    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
 
     def init(seed: int) -> Params:
-        return dict(nnx.to_pure_dict(nnx.split(build(seed))[1]))
+        rngs = nnx.Rngs(seed)
+        module = build(rngs)
+        last = dense(module.head.features - 1, spec.outputs, 0.01, rngs).kernel[...]
+        return Params(dict(nnx.to_pure_dict(nnx.split(module)[1])), last)
 
-    def apply(params: Params, seen: Seen) -> Array:
-        return jnp.asarray(nnx.merge(graph, params)(seen))
+    def features(below: dict[str, Any], seen: Seen) -> Array:
+        return jnp.asarray(nnx.merge(graph, below)(seen))
 
-    return Network(init, apply)
+    return Network(init, features)

@@ -33,7 +33,7 @@ class Cnn2d(nnx.Module):
         self.head = Perceptron(spec, inputs, spec.hidden, rngs)
 
     def __call__(self, seen: Seen) -> Array:
-        """Give the outputs f32[K, O] for rows."""
+        """Give the features f32[K, F] of rows."""
         rows, spec = flat(seen), self.spec
         image = rows[:, : spec.pixels].reshape(-1, *spec.image)
         for kernel in self.kernels:

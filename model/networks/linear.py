@@ -21,5 +21,5 @@ class Linear(nnx.Module):
         self.head = Perceptron(spec, spec.inputs, (), rngs)
 
     def __call__(self, seen: Seen) -> Array:
-        """Give the outputs f32[K, O] for rows."""
+        """Give the features f32[K, F] of rows."""
         return self.head(seen.dense)

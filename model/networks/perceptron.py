@@ -23,29 +23,26 @@ ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
 
 
 class Perceptron(nnx.Module):
-    """Map rows to outputs: hidden layers, and a linear path past them.
+    """Map rows to features: what hidden layers make of them, and beside it the rows themselves.
 
-    The linear path lets persistence and other straight-line answers be learned within a few
-    events (Cheng et al. 2016, "Wide & deep learning for recommender systems"). A layer's bias is
-    the weight of an input that is always 1, and the linear path is a part of the last layer's
-    weights: the loop spends its time on the number of arrays, not on their sizes.
+    The linear path past the hidden layers lets persistence and other straight-line answers be
+    learned within a few events (Cheng et al. 2016, "Wide & deep learning for recommender
+    systems"). A layer's bias is the weight of an input that is always 1.
     """
 
     def __init__(self, spec: Spec, inputs: int, hidden: tuple[int, ...], rngs: nnx.Rngs) -> None:
         widths = (inputs, *hidden)
         self.spec = spec
         self.layers = nnx.List(dense(a, b, gain(spec), rngs) for a, b in pairwise(widths))
-        last = (widths[-1] if hidden else 0) + inputs
-        self.last = dense(last, spec.outputs, 0.01, rngs)
+        self.features = (widths[-1] if hidden else 0) + inputs + 1
 
     def __call__(self, rows: Array) -> Array:
-        """Map f32[K, inputs] to f32[K, O]."""
+        """Map f32[K, inputs] to f32[K, features]."""
         direct = with_one(rows)
         deep = direct
         for layer in self.layers:
             deep = with_one(activate(self.spec, layer(deep)))
-        last = jnp.concatenate([deep[:, :-1], direct], 1) if self.layers else direct
-        return jnp.asarray(self.last(last))
+        return jnp.concatenate([deep[:, :-1], direct], 1) if self.layers else direct
 
 
 class Mlp(nnx.Module):
@@ -55,7 +52,7 @@ class Mlp(nnx.Module):
         self.head = Perceptron(spec, flat_width(spec), spec.hidden, rngs)
 
     def __call__(self, seen: Seen) -> Array:
-        """Give the outputs f32[K, O] for rows."""
+        """Give the features f32[K, F] of rows."""
         return self.head(flat(seen))
 
 
@@ -67,11 +64,11 @@ def dense(width: int, out: int, scale: float, rngs: nnx.Rngs) -> nnx.Linear:
 
 def _dot(rows: Array, weights: Array, *_dimensions: Any, **_precision: Any) -> Array:
     """Stand in a layer for `lax.dot_general`."""
-    return jnp.asarray(_times(rows, weights))
+    return jnp.asarray(times(rows, weights))
 
 
 @jax.custom_vjp
-def _times(rows: Array, weights: Array) -> Array:
+def times(rows: Array, weights: Array) -> Array:
     """Multiply rows f32[..., I] by weights f32[I, O]."""
     return rows @ weights
 
@@ -89,7 +86,7 @@ def _back(known: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
     return slope @ turned, flat_rows.T @ flat_slope
 
 
-_times.defvjp(lambda rows, weights: (rows @ weights, (rows, weights)), _back)
+times.defvjp(lambda rows, weights: (rows @ weights, (rows, weights)), _back)
 
 
 def gain(spec: Spec) -> float:

@@ -21,5 +21,5 @@ class TextBag(nnx.Module):
         self.head = Perceptron(spec, flat_width(spec), (), rngs)
 
     def __call__(self, seen: Seen) -> Array:
-        """Give the outputs f32[K, O] for rows."""
+        """Give the features f32[K, F] of rows."""
         return self.head(flat(seen))

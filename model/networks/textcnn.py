@@ -35,7 +35,7 @@ class TextCnn(nnx.Module):
         self.head = Perceptron(spec, len(WIDTHS) * filters + beside, tuple(hidden), rngs)
 
     def __call__(self, seen: Seen) -> Array:
-        """Give the outputs f32[K, O] for rows."""
+        """Give the features f32[K, F] of rows."""
         found = [
             self.strongest(layer, width, seen)
             for layer, width in zip(self.filters, WIDTHS, strict=True)

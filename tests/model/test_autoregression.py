@@ -50,7 +50,7 @@ def test_weights_are_those_of_recursive_least_squares() -> None:
         moved = (labels[at] - before[0]) / deviation
         goal = target.goal(goals, jnp.asarray(labels[at : at + 1]), jnp.asarray(before[:1]))
         goal = jnp.where(np.isnan(labels[at]), jnp.nan, goal)
-        state = learn(state, goals, jnp.asarray(before[None], jnp.float32), goal, True)
+        state = learn(state, goals, jnp.asarray(before, jnp.float32), goal[0])
         if np.isnan(moved):
             continue
         miss = moved - step @ weights

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.batch import empty_batch
 from model.embed import Embedded
 from model.learner import make_learner, warm_up
-from model.networks import Seen, make_network
+from model.networks import Seen, answer, make_network
 from model.networks.window import window
 from model.spec import Spec
 
@@ -44,14 +44,14 @@ def test_it_equals_plain_loops(shape: tuple[int, int, int]) -> None:
     dense, vectors = rng.normal(size=(3, spec.inputs)), rng.normal(size=(3, spec.embedding))
     no_words = jnp.zeros((3, 0)), jnp.zeros((3, 0, spec.embedding)), jnp.zeros((3, 0), bool)
     seen = Seen(jnp.asarray(dense), Embedded(jnp.asarray(vectors), *no_words))
-    said = jax.jit(network.apply)(params, seen)
+    said = answer(params.last, jax.jit(network.features)(params.below, seen))
 
     params = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
-    hidden, last = params["head"]["layers"][0]["kernel"], params["head"]["last"]["kernel"]
+    hidden, last = params.below["head"]["layers"][0]["kernel"], params.last
     for row in range(3):
         image = dense[row, : spec.pixels].reshape(shape)
         for layer in range(2):
-            image = convolved(image, params["kernels"][layer]["kernel"])
+            image = convolved(image, params.below["kernels"][layer]["kernel"])
         inputs = np.concatenate([image.ravel(), dense[row, spec.pixels :], vectors[row], [1.0]])
         wanted = np.concatenate([np.maximum(inputs @ hidden, 0), inputs]) @ last
         assert np.allclose(said[row], wanted, rtol=1e-4, atol=1e-4)

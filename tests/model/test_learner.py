@@ -237,8 +237,12 @@ def softmax(values: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(powers / powers.sum())
 
 
-def test_the_loop_equals_a_plain_numpy_pool() -> None:
-    """Inputs, networks, votes, mixture and Adam: written again in float64, row by row."""
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
+    """Inputs, networks, votes, mixture and Adam: written again in float64, row by row.
+
+    Only how inputs are scaled waits for the end of a chunk: these networks have no hidden layers.
+    """
     rates, memory, window = (0.01, 0.003), 5.0, 20
     spec = Spec(
         numeric=3,
@@ -248,6 +252,7 @@ def test_the_loop_equals_a_plain_numpy_pool() -> None:
         traces=(memory,),
         neighbours=window,
         detectors=(),
+        chunk=chunk,
     )
     rng = np.random.default_rng(3)
     n = 300
@@ -256,7 +261,7 @@ def test_the_loop_equals_a_plain_numpy_pool() -> None:
     columns = (numeric, np.zeros((n, 0), np.uint32), np.zeros((n, 2), np.uint32), label)
     learner = make_learner(spec)
     params = jax.device_get(learner.init().champion.params)
-    networks = np.asarray(params["head"]["last"]["kernel"], float)
+    networks = np.asarray(params.last, float)
     assert networks.shape == (4, 6 + 3 + 2 + 1, 2)  # values, flags; distances, lag; always 1
     _, said = feed(learner, columns, [], n)
 
@@ -265,17 +270,18 @@ def test_the_loop_equals_a_plain_numpy_pool() -> None:
     trust = shares
     lag, pairs, past, fading = np.zeros(2), np.zeros((3, 2)), [], numeric[0].astype(float)
     for t in range(n):
-        seen, x = numeric[:t].astype(float), numeric[t].astype(float)
-        spread = seen.std(0) if t > 1 else np.ones(3)
-        z = np.clip((x - seen.mean(0)) / spread, -8, 8) if t > 1 else np.zeros(3)
-        far = np.clip((x - fading) / spread, -8, 8) if t > 1 else np.zeros(3)
+        opened = t - t % chunk
+        seen, x = numeric[:opened].astype(float), numeric[t].astype(float)
+        spread = seen.std(0) if opened > 1 else np.ones(3)
+        z = np.clip((x - seen.mean(0)) / spread, -8, 8) if opened > 1 else np.zeros(3)
+        far = np.clip((x - fading) / spread, -8, 8) if opened > 1 else np.zeros(3)
         row, before = np.concatenate([z, np.zeros(3)]), np.concatenate([far, lag])
         inputs = [np.concatenate([row, seen, [1.0]]) for seen in (0 * before, before)]
         sights = np.repeat(inputs, 2, axis=0)
         opinions = [softmax(x @ w) for x, w in zip(sights, networks, strict=True)]
         last = int(label[t - 1]) if t else 2
         opinions.append((pairs[last] + 0.5) / (pairs[last] + 0.5).sum())
-        opinions += votes(past[-window:], z)
+        opinions += votes(past[-(window + t - opened) :], z)
         logs = np.maximum(np.log(opinions), -7.0)
         each = [softmax(w @ logs) for w in weights]
         heard = np.array([*each, *(softmax(said) for said in logs)])

@@ -17,7 +17,7 @@ from model import pool
 from model.batch import empty_batch
 from model.embed import Embedded
 from model.learner import make_learner
-from model.networks import Seen, make_network
+from model.networks import Network, Params, Seen, answer, make_network
 from model.spec import NetworkName, Spec
 
 N = 4000
@@ -123,8 +123,8 @@ def test_the_vectors_of_a_bag_are_learned() -> None:
     rows, label = columns[1][-500:], columns[3][-500:]
     present = (rows > 0)[..., None]
     bag = (vectors[rows] * present).sum(1) / np.sqrt(present.sum(1))
-    said = bag @ state.champion.params["head"]["last"]["kernel"][0, :-1]
-    said = said + state.champion.params["head"]["last"]["kernel"][0, -1]
+    last = state.champion.params.last[0]
+    said = bag @ last[:-1] + last[-1]
     assert (said.argmax(1) == label).mean() > 0.85
 
 
@@ -155,15 +155,20 @@ def mixture(spec: Spec, output: Floats) -> Floats:
     return 0.9 * mixed + 0.1 * (alone + (members - 1) / spec.classes) / members
 
 
-def head(spec: Spec, params: Any, rows: Floats) -> Floats:
+def asked(network: Network, params: Params, seen: Seen) -> Any:
+    """Ask a network."""
+    return answer(params.last, network.features(params.below, seen))
+
+
+def head(params: Params, rows: Floats) -> Floats:
     """Give the outputs of dense layers with a linear path past them."""
     ones = np.ones((len(rows), 1))
     direct = deep = np.concatenate([rows, ones], 1)
-    layers = params.get("layers", {})
+    layers = params.below.get("head", {}).get("layers", {})
     for at in range(len(layers)):
         deep = np.concatenate([np.maximum(deep @ layers[at]["kernel"], 0), ones], 1)
     last = np.concatenate([deep[:, :-1], direct], 1) if layers else direct
-    return np.asarray(last @ params["last"]["kernel"])
+    return np.asarray(last @ params.last)
 
 
 def convolution(kernel: Floats, width: int, padding: Any) -> Callable[[Any], Any]:
@@ -208,11 +213,11 @@ def test_the_window_is_read_as_it_happened(network: NetworkName) -> None:
             scaled = np.nan_to_num(np.clip((row - mean) / spread, -8, 8)) if t > 1 else np.zeros(2)
             rows[t, 3 - back] = np.concatenate([scaled, np.isnan(row)])
     if network == "cnn1d":
-        answers = convolution(params["filters"]["kernel"], 3, "VALID")(jnp.asarray(rows))
+        answers = convolution(params.below["filters"]["kernel"], 3, "VALID")(jnp.asarray(rows))
         first = np.maximum(np.asarray(answers), 0).reshape(n, -1)
     else:
-        first = np.asarray(recurrence(params, 12, 4)(jnp.asarray(rows)))
-    outputs = head(spec, params["head"], np.concatenate([first, rows[:, -1]], 1))
+        first = np.asarray(recurrence(params.below, 12, 4)(jnp.asarray(rows)))
+    outputs = head(params, np.concatenate([first, rows[:, -1]], 1))
     said = published(spec, columns, params, n)
     wanted = [mixture(spec, row) for row in outputs]
     assert np.ptp(said[:, 0]) > 0.3
@@ -229,7 +234,7 @@ def test_phrases_are_found_as_kim_does() -> None:
     for t in range(n):
         words = columns[1][t, 10:]
         for at, width in enumerate((2, 3, 4)):
-            kernel = params["filters"][at]["kernel"]
+            kernel = params.below["filters"][at]["kernel"]
             layer = convolution(kernel, width, [(0, width - 1)])
             answers = [
                 np.asarray(layer(jnp.asarray(table[text[text > 0]][None])))[0]
@@ -238,7 +243,7 @@ def test_phrases_are_found_as_kim_does() -> None:
             ]
             every = np.maximum(np.concatenate(answers), 0) if answers else np.full((1, 12), -1.0)
             found[t, at] = every.max(0)
-    outputs = head(spec, params["head"], found.reshape(n, -1))
+    outputs = head(params, found.reshape(n, -1))
     said = published(spec, columns, params, n)
     wanted = [mixture(spec, row) for row in outputs]
     assert np.ptp(said[:, 0]) > 0.1
@@ -258,8 +263,8 @@ def test_linear_is_linear_and_sees_no_vectors() -> None:
     params = drawn(spec, 4)
     rng = np.random.default_rng(0)
     rows, ids = rng.normal(size=(20, 6)), rng.normal(size=(20, 8))
-    said = make_network(spec).apply(params, seen(rows, ids))
-    kernel = params["head"]["last"]["kernel"]
+    said = asked(make_network(spec), params, seen(rows, ids))
+    kernel = params.last
     assert kernel.shape == (7, 2)
     assert np.allclose(said, rows @ kernel[:-1] + kernel[-1], atol=1e-5)
 
@@ -279,8 +284,8 @@ def test_hidden_layers_bend_as_they_are_told(activation: Any, bend: Any) -> None
     )
     params = drawn(spec, 3)
     rows = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
-    said = make_network(spec).apply(params, seen(rows))
-    first, last = params["head"]["layers"][0]["kernel"], params["head"]["last"]["kernel"]
+    said = asked(make_network(spec), params, seen(rows))
+    first, last = params.below["head"]["layers"][0]["kernel"], params.last
     with_one = np.concatenate([rows, np.ones((20, 1))], 1)
     wanted = np.concatenate([bend(with_one @ first), with_one], 1) @ last
     assert np.allclose(said, wanted, atol=1e-4)

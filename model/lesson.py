@@ -1,0 +1,171 @@
+"""The lesson: how a pool answers and learns the rows of a chunk.
+
+The champion and its rivals go through the same lesson. What feeds it, the votes of neighbours and
+what the last labels say, is known of each row as if all rows before it had been learned.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from model import embed, losses, mixture, pool
+from model.fold import walk
+from model.mixture import Mixed, Mixture
+from model.networks import Network, Params, Seen, answer
+from model.optimizer import Stepped, make_optimizer
+from model.pool import Contender, Views
+from model.spec import Spec
+
+
+class Question(NamedTuple):
+    """Hold rows, and what those who are no networks say about them."""
+
+    rows: Views
+    found: Array  # f32[K, S, E+O]  the table's rows of the ids
+    others: Array  # f32[N - M, K, O]
+
+
+class Heard(NamedTuple):
+    """Hold a chunk that taught the champion, for others to learn from."""
+
+    question: Question
+    label: Array  # f32[K]  class index or goal, NaN = teaches nothing
+    said: Array  # f32[K, O]  by the champion
+
+
+class Learned(NamedTuple):
+    """Hold what came of a lesson."""
+
+    after: Contender
+    refused: Array  # i32[M]  updates of each network that were not finite
+    said: Array  # f32[K, O]  about its rows
+    slow: Array  # f32[K, O]  the same, by the slow pace of the mixture alone
+    answers: Array  # f32[K, O]  to what was asked beside
+    gradient: Array  # f32[K, S, E+O]  of the table's rows
+
+
+class Pupil(NamedTuple):
+    """Hold what of a contender moves with each row of a chunk of several."""
+
+    last: Array  # f32[M, F, O]
+    optimizer: Any
+    refused: Array  # i32[M]
+    mixture: Mixture
+
+
+def nothing_heard(spec: Spec) -> Heard:
+    """Give what has the shape of something heard."""
+    k, others = spec.chunk, len(pool.names(spec)) - spec.networks
+    rows = Views(
+        jnp.zeros((k, spec.inputs)),
+        jnp.zeros((k, spec.ids), jnp.uint32),
+        jnp.zeros((k, spec.past_labels)),
+    )
+    found = jnp.zeros((k, spec.ids, spec.embedding + spec.outputs))
+    question = Question(rows, found, jnp.zeros((others, k, spec.outputs)))
+    return Heard(question, jnp.full(k, jnp.nan), jnp.zeros((k, spec.outputs)))
+
+
+def attend(
+    spec: Spec,
+    network: Network,
+    own: Contender,
+    heard: Question,
+    label: Array,
+    rates: Array,
+    boost: Array | float = 1.0,
+    learns: Array | bool = True,
+    asked: Question | None = None,
+) -> Learned:
+    """Let a contender answer the K rows of a chunk, and learn their labels f32[K], NaN = none.
+
+    Its networks' last layers and its mixture learn from each row before they answer the next. The
+    layers below, which make the features of all rows in one pass, learn from the mean of the rows
+    when the chunk is over. Beside each row that is heard one may be `asked`: it is answered before
+    the other's label is learned. Unless it `learns`, a contender stays as it is.
+    """
+    by_row, learnable, optimizer = spec.chunk > 1, ~jnp.isnan(label), make_optimizer(spec)
+    goals, rates = jnp.where(learnable, label, 0.0), boost * rates
+    (features, direct), pull_down = jax.vjp(
+        lambda below, found: _features(spec, network, below, heard._replace(found=found)),
+        own.params.below,
+        heard.found,
+    )
+    beside = _features(spec, network, own.params.below, asked) if asked else None
+
+    def speak(last: Array, features: Array, direct: Array) -> Array:
+        said = jax.vmap(answer)(last, features)
+        return pool.around(spec, said + jax.lax.stop_gradient(direct))
+
+    def mix(pupil: Pupil, outputs: Array, others: Array) -> tuple[Array, Mixed]:
+        said = jnp.concatenate([pool.opinion(spec, outputs), others])
+        return said, mixture.mix(spec, pupil.mixture, said)
+
+    def one(pupil: Pupil, row: Array) -> tuple[Pupil, Any]:
+        at = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1)
+        seen, goal, known = at(features, axis=1), at(goals), at(learnable)
+        outputs = speak(pupil.last, seen, at(direct))
+        said, mixed = mix(pupil, outputs, at(heard.others, axis=1))
+        answers = mixed.whole
+        if asked and beside:
+            more = speak(pupil.last, at(beside[0], axis=1), at(beside[1]))
+            answers = mix(pupil, more, at(asked.others, axis=1))[1].whole
+        slopes = jnp.where(known, losses.slope(spec, outputs, goal), 0.0)
+        named = jnp.where(known, goal, jnp.nan)
+        weights = mixture.learn(spec, pupil.mixture, said, mixed.each, named, boost, learns)
+        pupil = pupil._replace(mixture=weights)
+        if by_row:
+            last, inner, refused = optimizer.step(
+                pupil.last, pupil.optimizer, seen.swapaxes(1, 2) * slopes, rates, known[0] & learns
+            )
+            pupil = Pupil(last, inner, pupil.refused + refused, weights)
+        return pupil, (mixed.whole[0], mixed.each[0, 0], answers[0], slopes[:, 0])
+
+    first = Pupil(
+        own.params.last,
+        own.optimizer.last if by_row else (),
+        jnp.zeros(spec.networks, jnp.int32),
+        own.mixture,
+    )
+    pupil, (said, slow, answers, slopes) = walk(one, first, jnp.arange(spec.chunk))
+    share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
+    _, pull_back = jax.vjp(jax.vmap(answer), own.params.last, features)
+    last, down = pull_back(slopes.swapaxes(0, 1) * share)
+    words = losses.slope(spec, pool.around(spec, direct), goals) * share
+    below, of_table = pull_down((down, words if spec.ids else direct))
+    some = learnable.any() & learns
+    if by_row:
+        moved = _move_below(spec, own, below, rates, some)
+        params, inner = Params(moved.params, pupil.last), Params(moved.state, pupil.optimizer)
+    else:
+        moved = optimizer.step(own.params, own.optimizer, Params(below, last), rates, some)
+        params, inner = moved.params, moved.state
+    after = Contender(params, inner, pupil.mixture)
+    return Learned(after, pupil.refused + moved.refused, said, slow, answers, of_table)
+
+
+def _features(
+    spec: Spec, network: Network, below: dict[str, Any], question: Question
+) -> tuple[Array, Array]:
+    """Give what networks make of rows, f32[M, K, F], and what is said of their words, f32[K, O]."""
+    rows = question.rows
+    embedded, direct = embed.features(spec, question.found, rows.ids)
+    features = jax.vmap(lambda one, inputs: network.features(one, Seen(inputs, embedded)))(
+        below, rows.inputs * pool.sight(spec)[:, None]
+    )
+    return features, direct
+
+
+def _move_below(
+    spec: Spec, own: Contender, gradient: dict[str, Any], rates: Array, some: Array
+) -> Stepped:
+    """Move the layers below the last, if there are any."""
+    params, state = own.params.below, own.optimizer.below
+    if not gradient:
+        return Stepped(params, state, jnp.zeros(spec.networks, bool))
+    return make_optimizer(spec, spec.chunk).step(params, state, gradient, rates, some)

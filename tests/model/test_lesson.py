@@ -1,0 +1,121 @@
+"""How a chunk is learned: what learns from each row, and what from all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model import embed, pool
+from model.lesson import Learned, Question, attend
+from model.networks import Params, make_network
+from model.pool import Contender, Views
+from model.spec import Spec
+
+K = 4
+SPEC = Spec(numeric=2, classes=2, label_lags=0, hidden=(5,), rates=(0.01,), chunk=K, detectors=())
+Floats = NDArray[np.float64]
+
+
+def question(spec: Spec, rows: Any, others: Any = None) -> Question:
+    """Ask about rows, of which others say nothing unless it is given."""
+    views = Views(jnp.asarray(rows), jnp.zeros((K, spec.ids), jnp.uint32), jnp.full((K, 1), np.nan))
+    silent = np.full((len(pool.names(spec)) - spec.networks, K, spec.outputs), -np.log(2))
+    found = embed.look_up(spec, embed.init(spec), views.ids)
+    return Question(views, found, jnp.asarray(silent if others is None else others, jnp.float32))
+
+
+def learn(chunks: int, labels: Floats, rows: Floats) -> tuple[Contender, Learned]:
+    """Go through chunks, and give the contender before them and what came of the last one."""
+    network = make_network(SPEC)
+    first = own = pool.contender(SPEC, network)
+    for at in range(chunks):
+        part = slice(at * K, at * K + K)
+        heard, label = question(SPEC, rows[part]), jnp.asarray(labels[part], jnp.float32)
+        learned = attend(SPEC, network, own, heard, label, jnp.array([0.01]))
+        own = learned.after
+    return first, learned
+
+
+def drawn(chunks: int) -> tuple[Floats, Floats]:
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(chunks * K, 2)), np.zeros((chunks * K, 2))], 1)
+    return rows, (rows[:, 0] > rows[:, 1]).astype(float)
+
+
+def test_the_last_layer_learns_each_row_and_the_layers_below_the_mean_of_a_chunk() -> None:
+    """Written again in float64, by Adam as its authors give it."""
+    chunks = 30
+    rows, labels = drawn(chunks)
+    labels[::7] = np.nan
+    labels[2 * K : 3 * K] = np.nan
+    first, learned = learn(chunks, labels, rows)
+    (hidden,) = (np.asarray(leaf[0], float) for leaf in jax.tree.leaves(first.params.below))
+    last = np.asarray(first.params.last[0], float)
+    squares = [np.zeros_like(hidden), np.zeros_like(last)]
+    steps = [0, 0]
+
+    def adam(which: int, gradient: Floats, rate: float, beta: float) -> Floats:
+        steps[which] += 1
+        squares[which] = beta * squares[which] + (1 - beta) * gradient**2
+        hat = squares[which] / (1 - beta ** steps[which])
+        return rate * gradient / np.sqrt(hat + 1e-8)
+
+    for chunk in range(chunks):
+        before, down = last.copy(), []
+        for at in range(chunk * K, chunk * K + K):
+            row = np.append(rows[at], 1.0)
+            bent = np.maximum(row @ hidden, 0)
+            features = np.concatenate([bent, row])
+            said = np.exp(features @ last)
+            if np.isnan(labels[at]):
+                continue
+            slope = said / said.sum() - np.eye(2)[int(labels[at])]
+            down.append(np.outer(row, (slope @ before[:5].T) * (bent > 0)))
+            last = last - adam(1, np.outer(features, slope), 0.01, 0.999)
+        if down:
+            hidden = hidden - adam(0, np.mean(down, 0), 0.01 * K ** (1 / 3), 0.999**K)
+    after: Params = learned.after.params
+    np.testing.assert_allclose(after.last[0], last, atol=2e-4)
+    np.testing.assert_allclose(jax.tree.leaves(after.below)[0][0], hidden, atol=2e-4)
+
+
+def test_what_is_not_finite_hurts_no_layer_but_is_counted() -> None:
+    rows, labels = drawn(1)
+    whole, _ = learn(1, labels, rows)
+    rows[1] = np.nan
+    _, learned = learn(1, labels, rows)
+    assert learned.refused.tolist() == [2]  # of the row, and of the layers below
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learned.after))
+    same = jax.tree.map(np.array_equal, learned.after.params.below, whole.params.below)
+    assert all(jax.tree.leaves(same))
+    assert not np.array_equal(learned.after.params.last, whole.params.last)
+
+
+def test_who_does_not_learn_stays_as_it_is_and_still_answers() -> None:
+    rows, labels = drawn(1)
+    network = make_network(SPEC)
+    own = pool.contender(SPEC, network)
+    heard, label = question(SPEC, rows), jnp.asarray(labels, jnp.float32)
+    learned = attend(SPEC, network, own, heard, label, jnp.array([0.01]), learns=False)
+    same = jax.tree.map(np.array_equal, learned.after, own)
+    assert all(jax.tree.leaves(same))
+    unlabelled = attend(SPEC, network, own, heard, jnp.full(K, jnp.nan), jnp.array([0.01]))
+    assert np.array_equal(learned.said, unlabelled.said)
+
+
+@pytest.mark.parametrize("row", range(K))
+def test_what_is_asked_beside_is_answered_before_the_label_is_learned(row: int) -> None:
+    rows, labels = drawn(2)
+    network = make_network(SPEC)
+    own, heard = pool.contender(SPEC, network), question(SPEC, rows[:K])
+    asked, rates = question(SPEC, rows[K:]), jnp.array([0.5])
+    label = jnp.asarray(labels[:K], jnp.float32)
+    learned = attend(SPEC, network, own, heard, label, rates, asked=asked)
+    later = attend(SPEC, network, own, heard, label.at[row].add(1) % 2, rates, asked=asked)
+    same = [np.array_equal(*pair) for pair in zip(learned.answers, later.answers, strict=True)]
+    assert same == [at <= row for at in range(K)]
