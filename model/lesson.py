@@ -56,6 +56,7 @@ class Pupil(NamedTuple):
     optimizer: Any
     refused: Array  # i32[M]
     mixture: Mixture
+    back: Array  # f32[M, K, F]  slopes by the features of the rows, zeros of those to come
 
 
 def nothing_heard(spec: Spec) -> Heard:
@@ -116,34 +117,39 @@ def attend(
             more = speak(pupil.last, at(beside[0], axis=1), at(beside[1]))
             answers = mix(pupil, more, at(asked.others, axis=1))[1].whole
         slopes = jnp.where(known, losses.slope(spec, outputs, goal), 0.0)
+        _, pull_back = jax.vjp(jax.vmap(answer), pupil.last, seen)
+        gradient, back = pull_back(slopes)
         named = jnp.where(known, goal, jnp.nan)
-        weights = mixture.learn(spec, pupil.mixture, said, mixed.each, named, boost, learns)
-        pupil = pupil._replace(mixture=weights)
-        if by_row:
-            last, inner, refused = optimizer.step(
-                pupil.last, pupil.optimizer, seen.swapaxes(1, 2) * slopes, rates, known[0] & learns
-            )
-            pupil = Pupil(last, inner, pupil.refused + refused, weights)
-        return pupil, (mixed.whole[0], mixed.each[0, 0], answers[0], slopes[:, 0])
+        pupil = pupil._replace(
+            mixture=mixture.learn(spec, pupil.mixture, said, mixed.each, named, boost, learns),
+            back=lax.dynamic_update_slice_in_dim(pupil.back, back, row, 1) if by_row else back,
+        )
+        told = mixed.whole[0], mixed.each[0, 0], answers[0]
+        if not by_row:
+            return pupil, (*told, gradient)
+        last, inner, refused = optimizer.step(
+            pupil.last, pupil.optimizer, gradient, rates, known[0] & learns
+        )
+        pupil = pupil._replace(last=last, optimizer=inner, refused=pupil.refused + refused)
+        return pupil, (*told, ())
 
     first = Pupil(
         own.params.last,
         own.optimizer.last if by_row else (),
         jnp.zeros(spec.networks, jnp.int32),
         own.mixture,
+        jnp.zeros_like(features),
     )
-    pupil, (said, slow, answers, slopes) = walk(one, first, jnp.arange(spec.chunk))
+    pupil, (said, slow, answers, last) = walk(one, first, jnp.arange(spec.chunk))
     share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
-    _, pull_back = jax.vjp(jax.vmap(answer), own.params.last, features)
-    last, down = pull_back(slopes.swapaxes(0, 1) * share)
     words = losses.slope(spec, pool.around(spec, direct), goals) * share
-    below, of_table = pull_down((down, words if spec.ids else direct))
+    below, of_table = pull_down((pupil.back * share, words if spec.ids else direct))
     some = learnable.any() & learns
     if by_row:
         moved = _move_below(spec, own, below, rates, some)
         params, inner = Params(moved.params, pupil.last), Params(moved.state, pupil.optimizer)
     else:
-        moved = optimizer.step(own.params, own.optimizer, Params(below, last), rates, some)
+        moved = optimizer.step(own.params, own.optimizer, Params(below, last[0]), rates, some)
         params, inner = moved.params, moved.state
     after = Contender(params, inner, pupil.mixture)
     return Learned(after, pupil.refused + moved.refused, said, slow, answers, of_table)

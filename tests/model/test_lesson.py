@@ -66,7 +66,7 @@ def test_the_last_layer_learns_each_row_and_the_layers_below_the_mean_of_a_chunk
         return rate * gradient / np.sqrt(hat + 1e-8)
 
     for chunk in range(chunks):
-        before, down = last.copy(), []
+        down = []
         for at in range(chunk * K, chunk * K + K):
             row = np.append(rows[at], 1.0)
             bent = np.maximum(row @ hidden, 0)
@@ -75,7 +75,7 @@ def test_the_last_layer_learns_each_row_and_the_layers_below_the_mean_of_a_chunk
             if np.isnan(labels[at]):
                 continue
             slope = said / said.sum() - np.eye(2)[int(labels[at])]
-            down.append(np.outer(row, (slope @ before[:5].T) * (bent > 0)))
+            down.append(np.outer(row, (slope @ last[:5].T) * (bent > 0)))
             last = last - adam(1, np.outer(features, slope), 0.01, 0.999)
         if down:
             hidden = hidden - adam(0, np.mean(down, 0), 0.01 * K ** (1 / 3), 0.999**K)
