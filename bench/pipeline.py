@@ -149,7 +149,7 @@ def table(found: dict[str, Any]) -> str:
 
 NAMES = {
     "headrace_1024": "the same, micro-batch 1,024",
-    "headrace_chunk_32": "the same, micro-batch 8,192, a step for each 32 events",
+    "headrace_chunk_32": "the same, micro-batch 8,192, chunks of 32 events",
     "headrace_pool": "the same, the default pool of learners",
     "at_least_once": "the same loop without transactions, micro-batch 4,096",
     "at_least_once_1024": "the same loop without transactions, micro-batch 1,024",
