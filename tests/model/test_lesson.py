@@ -119,3 +119,17 @@ def test_what_is_asked_beside_is_answered_before_the_label_is_learned(row: int) 
     later = attend(SPEC, network, own, heard, label.at[row].add(1) % 2, rates, asked=asked)
     same = [np.array_equal(*pair) for pair in zip(learned.answers, later.answers, strict=True)]
     assert same == [at <= row for at in range(K)]
+
+
+def test_quantiles_of_texts_begin_where_those_of_numbers_do() -> None:
+    for tokens in (0, 2):
+        spec = Spec(numeric=2, tokens=tokens, loss="pinball", label_lags=0, rates=(0.01,), chunk=K)
+        network = make_network(spec)
+        members = len(pool.names(spec))
+        silent = np.zeros((members - 1, K, 3))
+        heard = question(spec, np.zeros((K, spec.inputs)), silent)
+        own = pool.contender(spec, network)
+        unknown, rates = jnp.full(K, jnp.nan), jnp.array([0.01])
+        said = attend(spec, network, own, heard, unknown, rates).said
+        np.testing.assert_allclose(members * said[:, 0], -1.645, atol=0.1)
+        np.testing.assert_allclose(members * said[:, 2], 1.645, atol=0.1)
