@@ -143,7 +143,7 @@ def attend(
     pupil, (said, slow, answers, last) = walk(one, first, jnp.arange(spec.chunk))
     share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
     words = losses.slope(spec, pool.around(spec, direct), goals) * share
-    below, of_table = pull_down((pupil.back * share, words if spec.ids else direct))
+    below, of_table = pull_down((pupil.back * share, words))
     some = learnable.any() & learns
     if by_row:
         moved = _move_below(spec, own, below, rates, some)
