@@ -80,7 +80,7 @@ def make_learner(spec: Spec) -> Learner:
             new = 1 if k == 1 else jnp.minimum(k - opened, count - row)
             state = repeat(new, lambda j, s: admit(spec, s, batch, row + j, opened + j), state)
             state = state._replace(chunk=state.chunk._replace(filled=jnp.int32(opened + new)))
-            outputs, lesson = study(parts, state)
+            outputs, studied = study(parts, state)
 
             def tell(j: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
                 state, lines = carry
@@ -88,7 +88,7 @@ def make_learner(spec: Spec) -> Learner:
                 return state, lines.at[row + j].set(line, mode="promise_in_bounds")
 
             state, lines = repeat(new, tell, (state, lines))
-            state, told = learn(parts, state, lesson)
+            state, told = learn(parts, state, studied)
             return state, tell_at_once(spec, lines, row + new - 1, told), row, row + new
 
         def stretch(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
@@ -125,7 +125,7 @@ def warm_up(learner: Learner, capacity: int) -> State:
     return learner.init()
 
 
-class Lesson(NamedTuple):
+class Studied(NamedTuple):
     """Hold what the open chunk teaches, had it its last row."""
 
     heard: Heard
@@ -135,8 +135,8 @@ class Lesson(NamedTuple):
     near: neighbours.NeighboursState
 
 
-def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
-    """Predict the open chunk, f32[K, O], and give its lesson.
+def study(parts: Parts, state: State) -> tuple[Array, Studied]:
+    """Predict the open chunk, f32[K, O], and give what it teaches.
 
     It runs whole for an unfilled chunk too, so that a row's prediction is the same bits
     whether its chunk was filled by one micro-batch or by several.
@@ -177,7 +177,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Lesson]:
         asked=questions[1] if spec.horizon else None,
     )
     heard = Heard(questions[0], goal, learned.said)
-    return learned.answers, Lesson(heard, learned, pairs, steps, near)
+    return learned.answers, Studied(heard, learned, pairs, steps, near)
 
 
 def _go_on(
@@ -225,13 +225,13 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
     return state._replace(champion=champion, ladder=rungs), lines
 
 
-def learn(parts: Parts, state: State, lesson: Lesson) -> tuple[State, Array]:
+def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     """Close a full chunk: take over what was learned of it, then measure its rows and labels.
 
     Returns:
         the state, and what the ladder tells of it.
     """
-    spec, (heard, learned, pairs, steps, near) = parts.spec, lesson
+    spec, (heard, learned, pairs, steps, near) = parts.spec, studied
     full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
     apply = full & ~jnp.isnan(heard.label).all()
     rungs, told = ladder.follow(spec, state.ladder, heard, learned.slow, apply)
