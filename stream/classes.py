@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.scalars import Scalar, number_text, scalar_text
 from stream.tables import LONGEST_CLASS
 from stream.task import Task
 
 NEW_CLASS = -1.0  # the index of a class that the task file does not name, before it is taken up
 
 
-def class_index(classes: Sequence[str]) -> dict[Any, float]:
-    """Map every way of writing a class (text, number, boolean, null) to its index, null to NaN."""
-    index: dict[Any, float] = {}
-    for place, name in enumerate(classes):
-        index[name] = float(place)
-        if name in ("true", "false"):
-            index[name == "true"] = float(place)
-    for place, name in enumerate(classes):
-        try:
-            index.setdefault(float(name), float(place))
-        except ValueError:
-            continue
-    return {**index, None: math.nan}
+class ClassIndex:
+    """Find the index of a class by its label, however that is written: `true`, 3 and 3.0, "3"."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._by_name = {name: float(place) for place, name in enumerate(classes)}
+        numbers = {_number_name(name): place for name, place in self._by_name.items()}
+        self._by_label = numbers | self._by_name  # a name that is the number's own text wins
+
+    def find_all(self, labels: Sequence[Scalar | None]) -> list[float]:
+        """Give each label's index; NaN for none, NEW_CLASS for what is no class of these."""
+        return [
+            math.nan
+            if label is None
+            else self._by_name.get(label, NEW_CLASS)
+            if type(label) is str
+            else self._by_label.get(scalar_text(label), NEW_CLASS)
+            for label in labels
+        ]
 
 
-def class_name(label: str | float | bool) -> str:
-    """Name a class by its label, however that is written: true, 3 and 3.0 are "true" and "3"."""
-    if isinstance(label, bool):
-        return str(label).lower()
-    if isinstance(label, float) and label.is_integer():
-        return str(int(label))
-    return str(label)
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+
+
+def _number_name(name: str) -> str:
+    """Give the text of the number that a name spells; the name itself if it spells none."""
+    match = _JSON_NUMBER.fullmatch(name)
+    if match is None:
+        return name
+    value = float(name) if match[1] or match[2] else int(name)
+    return number_text(value) if math.isfinite(value) else name
 
 
 class Classes:

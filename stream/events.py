@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from itertools import chain
-from operator import attrgetter, methodcaller
+from functools import reduce
+from hashlib import sha256
+from itertools import chain, compress
+from operator import attrgetter, methodcaller, or_
 from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,6 +24,9 @@ from stream.task import Task
 
 MAX_DEPTH = 8
 MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds
+LETTER_DETAIL = 500  # characters
+LETTER_KEY_BYTES, LETTER_RAW_BYTES = 4_096, 65_536  # in base64 a third more
+LETTER_BYTES = 102_400  # a letter and its key in Kafka
 
 
 class Records(NamedTuple):
@@ -41,8 +47,12 @@ class Reject(NamedTuple):
     detail: str
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
-    """Hold a refused event: `<task>.dead-letter`, one for each refused event."""
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Hold a refused event: `<task>.dead-letter`, one for each refused event.
+
+    Made by `dead_letter`, which bounds it: of a longer key or value it holds the first bytes, the
+    size and the sha256. The whole event stands in the raw topic, where the coordinates say.
+    """
 
     code: str
     detail: str
@@ -50,7 +60,31 @@ class DeadLetter(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     key: bytes | None
-    raw: bytes | None
+    raw: bytes | None  # also None where a learner refuses what a normaliser had taken
+    key_bytes: int | None = None  # the size of one that was cut
+    key_sha256: str | None = None
+    raw_bytes: int | None = None
+    raw_sha256: str | None = None
+
+
+def dead_letter(
+    reject: Reject, topic: str, partition: int, offset: int, key: bytes | None, raw: bytes | None
+) -> DeadLetter:
+    """Put a refused event into a letter of LETTER_BYTES at most, whatever its size."""
+    cut: dict[str, Any] = {}
+    for name, data, most in (("key", key, LETTER_KEY_BYTES), ("raw", raw, LETTER_RAW_BYTES)):
+        if data is not None and len(data) > most:
+            cut |= {f"{name}_bytes": len(data), f"{name}_sha256": sha256(data).hexdigest()}
+    return DeadLetter(
+        reject.code,
+        reject.detail[:LETTER_DETAIL],
+        topic,
+        partition,
+        offset,
+        key and key[:LETTER_KEY_BYTES],
+        raw and raw[:LETTER_RAW_BYTES],
+        **cut,
+    )
 
 
 class Feature(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -147,6 +181,9 @@ class LadderStep(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kin
 DriftRecord = DriftAlarm | LadderStep
 
 Fields = tuple[Any, ...]
+Forms = frozenset[type[Any] | None]
+"""Types that a field may have: `float` is any number, and with `int` a whole one stays exact."""
+_SCALAR: Forms = frozenset({str, int, float, bool})
 
 
 class Codec:
@@ -160,26 +197,32 @@ class Codec:
     def __init__(self, task: Task) -> None:
         envelope = task.input.format == "cloudevents"
         within = ("data",) if envelope else ()
-        label: Any = str | int | float | bool | None if task.spec.classes else float | None
-        scalar = str | int | float | bool | None
-        wanted: list[tuple[tuple[str, ...], Any]] = [
-            (pointer(task.input.id), str | int),
+        label = _SCALAR | {None} if task.spec.classes else frozenset({float, None})
+        wanted: list[tuple[tuple[str, ...], Forms]] = [
+            (pointer(task.input.id), _SCALAR - {bool}),
             ((*within, *pointer(task.target.field)), label),
         ]
         if task.input.entity:
-            wanted.append(((*within, *pointer(task.input.entity)), str | int))
+            wanted.append(((*within, *pointer(task.input.entity)), _SCALAR))
         if task.input.time:
-            wanted.append((pointer(task.input.time), str | float))
-        kinds = ((Number, float | None), (Category, scalar), (Image, bytes), (Text, str | None))
-        for kind, form in kinds:
+            wanted.append((pointer(task.input.time), frozenset({str, float})))
+        kinds: tuple[tuple[type[Any], Forms], ...] = (
+            (Number, frozenset({float, None})),
+            (Category, _SCALAR | {None}),
+            (Image, frozenset({bytes})),
+            (Text, frozenset({str, None})),
+        )
+        for kind, forms in kinds:
             for name, feature in task.of_kind(kind).items():
-                wanted.append(((*within, *pointer(feature.field or name)), form))
+                wanted.append(((*within, *pointer(feature.field or name)), forms))
         tree = _Level({"specversion": Literal["1.0"]} if envelope else {})
-        for path, form in wanted:
-            tree.add(path, form)
+        for path, forms in wanted:
+            tree.add(path, forms)
         self._max_bytes = task.input.max_bytes
-        self._decode = msgspec.json.Decoder(tree.struct()).decode
-        self._fields: Callable[[Any], Fields] = attrgetter(*(tree.place(p) for p, _ in wanted))
+        self._decode = tree.decoder()
+        places = [tree.place(path) for path, _ in wanted]
+        self._fields: Callable[[Any], Fields] = attrgetter(*places)
+        self._first = [places.index(place) == at for at, place in enumerate(places)]
         self._key_quotes = 2 * (tree.keys() + envelope)
 
     def decode(self, raw: bytes | None) -> Fields | Reject:
@@ -203,7 +246,7 @@ class Codec:
         if not kept:
             return [], refused
         quotes = np.fromiter(map(_COUNT_QUOTES, map(values.__getitem__, kept)), np.int64)
-        for column in zip(*parsed, strict=True):
+        for column in compress(zip(*parsed, strict=True), self._first):
             kinds = set(map(type, column))
             if kinds in ({str}, {bytes}):
                 quotes -= 2
@@ -263,20 +306,23 @@ class _Level:
     def __init__(self, fields: dict[str, Any] | None = None) -> None:
         self._fields: dict[str, Any] = fields or {}
 
-    def add(self, path: Sequence[str], form: Any) -> None:
+    def add(self, path: Sequence[str], forms: Forms) -> None:
+        """Map a field; one that is mapped twice has to fit both."""
         key, *rest = path
         known = self._fields.get(key)
         if rest:
             level = known if isinstance(known, _Level) else self._fields.setdefault(key, _Level())
             if not isinstance(level, _Level):
                 raise TaskError(f"/{'/'.join(path)}: {key} is mapped as a value and as an object")
-            level.add(rest, form)
+            level.add(rest, forms)
         elif isinstance(known, _Level):
             raise TaskError(f"{key} is mapped as a value and as an object")
-        elif known is not None and bytes in (form, known):
+        elif known is not None and bytes in forms | known:
             raise TaskError(f"{key} is mapped as an image and as something else")
         else:
-            self._fields[key] = form if known is None else form | known
+            self._fields[key] = both = forms if known is None else _both(forms, known)
+            if not both - {None}:
+                raise TaskError(f"{key} is mapped twice, as kinds that no value is both of")
 
     def place(self, path: Sequence[str]) -> str:
         key, *rest = path
@@ -288,18 +334,55 @@ class _Level:
             level.keys() for level in self._fields.values() if isinstance(level, _Level)
         )
 
-    def struct(self) -> type[Any]:
+    def decoder(self) -> Callable[[str], Any]:
+        """Give a function that decodes the mapped fields of an event, as attributes."""
+        if not self._is_odd():
+            return msgspec.json.Decoder(self.struct()).decode
+        form, decode = self.struct(plain=True), msgspec.json.Decoder(dict[str, Any]).decode
+        return lambda text: msgspec.convert(self._renamed(decode(text)), form)
+
+    def _is_odd(self) -> bool:
+        """Say whether a key needs escapes in JSON, which the fast decoder does not know."""
+        return any(
+            _ODD.search(key) or (isinstance(inner, _Level) and inner._is_odd())
+            for key, inner in self._fields.items()
+        )
+
+    def _renamed(self, value: Any) -> Any:
+        """Give what is mapped of a decoded object under the names of the struct's fields."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            f"f{number}": inner._renamed(value[key]) if isinstance(inner, _Level) else value[key]
+            for number, (key, inner) in enumerate(self._fields.items())
+            if key in value
+        }
+
+    def struct(self, *, plain: bool = False) -> type[Any]:
+        """Make the struct of this level; its fields have other names in JSON, unless `plain`."""
         fields: list[Any] = []
         for number, form in enumerate(self._fields.values()):
             name = f"f{number}"
             if isinstance(form, _Level):
-                inner = form.struct()
+                inner = form.struct(plain=plain)
                 required = any(f.required for f in msgspec.structs.fields(inner))
                 fields.append((name, inner) if required else (name, inner, inner()))
+            elif isinstance(form, frozenset):
+                kinds: Any = reduce(or_, form)
+                fields.append((name, kinds, None) if None in form else (name, kinds))
             else:
-                fields.append((name, form, None) if type(None) in get_args(form) else (name, form))
-        names = {f"f{number}": key for number, key in enumerate(self._fields)}
+                fields.append((name, form))
+        names = {f"f{n}": f"f{n}" if plain else key for n, key in enumerate(self._fields)}
         return msgspec.defstruct("Event", fields, rename=names, kw_only=True, frozen=True, gc=False)
+
+
+_ODD = re.compile(r'["\\\x00-\x1f]')
+
+
+def _both(forms: Forms, others: Forms) -> Forms:
+    """Give the types that fit both."""
+    exact = {int} & (forms | others) if float in forms & others else set()
+    return forms & others | exact
 
 
 class _DuplicateKey(ValueError):

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
 
+from stream.scalars import Scalar, scalar_text
 from stream.task import Task
 
 CACHED = 65_536
@@ -47,12 +47,12 @@ class Hasher:
             data = f"{kind}\0{value}".encode()
             return int.from_bytes(blake2b(data, key=key, digest_size=size).digest(), "little")
 
-        def category(column: str, value: Any) -> int:
-            text = clean(value).strip() if isinstance(value, str) else str(value)
-            return digest(f"category\0{column}", text, 4) or 1
+        def category(kind: str, column: str, text: str) -> int:
+            text = clean(text).strip() if kind == "category" else text
+            return digest(f"{kind}\0{column}", text, 4) or 1
 
-        def entity(value: Any) -> tuple[int, int]:
-            both = digest("entity", str(value), 8)
+        def entity(kind: str, text: str) -> tuple[int, int]:
+            both = digest(kind, text, 8)
             return both & 0xFFFFFFFF, both >> 32
 
         def word(value: str, shortest: int, longest: int) -> tuple[int, ...]:
@@ -66,9 +66,17 @@ class Hasher:
                 [digest("word", value, 4) or 1] + [digest("gram", g, 4) or 1 for g in grams]
             )
 
-        self.category: Callable[[str, Any], int] = lru_cache(CACHED)(category)
-        self.entity: Callable[[Any], tuple[int, int]] = lru_cache(CACHED)(entity)
+        self._category: Callable[[str, str, str], int] = lru_cache(CACHED)(category)
+        self._entity: Callable[[str, str], tuple[int, int]] = lru_cache(CACHED)(entity)
         self._word: Callable[[str, int, int], tuple[int, ...]] = lru_cache(CACHED)(word)
+
+    def category(self, column: str, value: Scalar) -> int:
+        """Hash a value of a column; numbers, booleans and strings never meet. Never 0."""
+        return self._category(_kind(value, "category"), column, scalar_text(value))
+
+    def entity(self, value: Scalar) -> tuple[int, int]:
+        """Hash an entity to two unsigned 32-bit numbers."""
+        return self._entity(_kind(value, "entity"), scalar_text(value))
 
     def words(self, text: str, ngrams: tuple[int, int], most: int) -> list[int]:
         """Hash the first `most` words of a text in their order, each as `tokens` does."""
@@ -84,3 +92,10 @@ class Hasher:
         hashed = [self._word(word, *ngrams) for word in dict.fromkeys(words)]
         grams = (gram for word in hashed for gram in word[1:])
         return list(dict.fromkeys([*(word[0] for word in hashed), *grams]))[:most]
+
+
+def _kind(value: Scalar, strings: str) -> str:
+    """Name the kind of a scalar, as a part of what is hashed; strings have the bare word."""
+    if isinstance(value, str):
+        return strings
+    return f"{strings}: {'boolean' if isinstance(value, bool) else 'number'}"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 WHERE = "Where it stands; default: the feature's name."
+LONGEST_NAME = 200  # characters of a feature's name
 MOST_BYTES = 16_384  # of an image: thousands of them wait in a micro-batch
 
 FieldPath = Annotated[

@@ -6,6 +6,7 @@ depends on other events (lags, scaling, open predictions) belongs to the learner
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.calendar import calendar
-from stream.classes import NEW_CLASS, class_index, class_name
+from stream.classes import NEW_CLASS, ClassIndex
 from stream.errors import TaskError
 from stream.events import (
     MILLISECONDS_FROM,
@@ -23,15 +24,16 @@ from stream.events import (
     Fields,
     Records,
     Reject,
+    dead_letter,
     time_ms,
 )
 from stream.hashing import Hasher, hash_key
 from stream.kinds import Category, Image, Number, Text
-from stream.tables import LONGEST_CLASS
+from stream.scalars import scalar_text
+from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
 from stream.task import Task
 
 LARGEST = 1e15
-LONGEST_ID = 256
 
 
 class Rows(NamedTuple):
@@ -64,7 +66,7 @@ class Normalizer:
         self._categories = list(task.of_kind(Category))
         self._images: dict[str, Image] = task.of_kind(Image)
         self._texts: list[Text] = list(task.of_kind(Text).values())
-        self._classes = class_index(task.target.classes)
+        self._classes = ClassIndex(task.target.classes)
         self._window_ms = [t.timestamp() * 1000 for t in (task.input.earliest, task.input.latest)]
         self._units = [conversion(name, number) for name, number in self._numbers.items()]
         try:
@@ -82,13 +84,11 @@ class Normalizer:
     def normalize(self, records: Records) -> tuple[Rows, list[DeadLetter]]:
         """Give a row for each good event and a dead letter for each other, both in order."""
         events, refused = self._codec.decode_all(records.values)
-        while True:
-            places = [place for place in range(len(records.values)) if place not in refused]
-            rows, bad = self._columns(events, places, records)
-            if not bad:
-                break
-            refused.update({places[at]: reject for at, reject in bad.items()})
-            events = [event for at, event in enumerate(events) if at not in bad]
+        places = [place for place in range(len(records.values)) if place not in refused]
+        rows, bad = self._columns(events, places, records)
+        if bad:
+            refused |= {places[at]: reject for at, reject in bad.items()}
+            rows = take(rows, [at for at in range(len(places)) if at not in bad])
         return rows, [self._dead(records, place, refused[place]) for place in sorted(refused)]
 
     def features(self, records: Records) -> tuple[list[Feature], list[DeadLetter]]:
@@ -123,35 +123,39 @@ class Normalizer:
     def _columns(
         self, events: list[Fields], places: list[int], records: Records
     ) -> tuple[Rows, dict[int, Reject]]:
-        """Build the columns of decoded events; what is wrong is told by place in `events`."""
+        """Build the columns of decoded events, those that are wrong too: told by place in them."""
         columns = list(zip(*events, strict=True)) if events else []
-        take = iter(columns).__next__ if columns else tuple
-        ids, labels = list(take()), take()
-        entities = take() if self._entities else ()
+        take_next = iter(columns).__next__ if columns else tuple
+        ids, labels = _whole(take_next()), take_next()
+        entities = take_next() if self._entities else ()
         times: Sequence[Any] = (
-            take() if self._timed else [records.timestamps_ms[p] / 1000 for p in places]
+            take_next() if self._timed else [records.timestamps_ms[p] / 1000 for p in places]
         )
+        keys = [records.keys[place] for place in places]
         bad: dict[int, Reject] = {}
+        for at, key in enumerate(keys):
+            if key is not None and len(key) > LONGEST_KEY:
+                detail = f"a key of {len(key)} bytes, expected at most {LONGEST_KEY}"
+                bad[at] = Reject("too_large", detail)
         for at, value in enumerate(ids):
             if not _is_id(value):
-                bad[at] = Reject(
-                    "id", f"{str(value)[:40]!r}: expected 1 to {LONGEST_ID} characters"
-                )
+                expected = f"1 to {LONGEST_ID} characters, or a whole number of 64 bits"
+                bad[at] = Reject("id", f"{str(value)[:40]!r}: expected {expected}")
         time_ms = self._times(times, bad)
         label, new_class = self._labels(labels, bad)
-        numeric = self._numeric([take() for _ in self._numbers], len(events), bad)
-        categories: list[Sequence[Any]] = [take() for _ in self._categories]
-        image = self._pixels([take() for _ in self._images], len(events), bad)
-        hashed = self._hashed(categories, [take() for _ in self._texts], len(events))
+        numeric = self._numeric([take_next() for _ in self._numbers], len(events), bad)
+        categories: list[Sequence[Any]] = [take_next() for _ in self._categories]
+        image = self._pixels([take_next() for _ in self._images], len(events), bad)
+        hashed = self._hashed(categories, [take_next() for _ in self._texts], len(events))
         for at, value in enumerate(entities if self._excluded else ()):
-            if str(value) in self._excluded:
-                bad[at] = Reject("excluded", f"{str(value)[:40]!r} is among input.exclude")
+            if (text := scalar_text(value)) in self._excluded:
+                bad[at] = Reject("excluded", f"{text[:40]!r} is among input.exclude")
         entity = np.zeros((len(events), 2), np.uint32)
         if entities:
             entity[:] = list(map(self._hasher.entity, entities))
         rows = Rows(
             id=ids,
-            key=[records.keys[place] for place in places],
+            key=keys,
             partition=[records.partitions[place] for place in places],
             offset=[records.offsets[place] for place in places],
             time_ms=time_ms,
@@ -186,15 +190,15 @@ class Normalizer:
         """Give classes by their index, and the names of those that have none yet; or numbers."""
         new: list[str | None] = [None] * len(labels)
         if self._task.target.kind == "regress":
-            found = np.array(labels, np.float64)
+            found = _float64(labels)
             for at in np.flatnonzero(np.abs(found) > LARGEST).tolist():
-                bad[at] = Reject("number", f"label {labels[at]!r}: expected |x| <= {LARGEST:g}")
-            return found.clip(-LARGEST, LARGEST).astype(np.float32), new
-        known = [self._classes.get(label, NEW_CLASS) for label in labels]
+                bad[at] = Reject("number", f"label {found[at]:g}: expected |x| <= {LARGEST:g}")
+            return found.clip(-LARGEST, LARGEST).astype(np.float32) + np.float32(0), new
+        known = self._classes.find_all(labels)
         for at, value in enumerate(known):
             if value != NEW_CLASS:
                 continue
-            name = class_name(labels[at])
+            name = scalar_text(labels[at])
             if self._spec.unmet and 0 < len(name.encode()) <= LONGEST_CLASS:
                 new[at] = name
                 continue
@@ -210,7 +214,7 @@ class Normalizer:
         """Convert units; missing and impossible readings become NaN, absurd numbers a reject."""
         values = np.empty((len(columns), count), np.float64)
         for row, column in zip(values, columns, strict=True):
-            row[:] = column
+            row[:] = _float64(column)
         for (name, number), row, (factor, offset) in zip(
             self._numbers.items(), values, self._units, strict=True
         ):
@@ -226,7 +230,7 @@ class Normalizer:
                 row[row < number.min] = np.nan
             if number.max is not None:
                 row[row > number.max] = np.nan
-        return values.T.astype(np.float32)
+        return values.T.astype(np.float32) + np.float32(0)  # -0 is 0
 
     def _pixels(
         self, columns: list[Sequence[bytes]], count: int, bad: dict[int, Reject]
@@ -267,15 +271,17 @@ class Normalizer:
         return hashed
 
     def _dead(self, records: Records, place: int, reject: Reject) -> DeadLetter:
-        return DeadLetter(
-            code=reject.code,
-            detail=reject.detail,
-            topic=records.topic,
-            partition=records.partitions[place],
-            offset=records.offsets[place],
-            key=records.keys[place],
-            raw=records.values[place],
-        )
+        where = (records.topic, records.partitions[place], records.offsets[place])
+        return dead_letter(reject, *where, records.keys[place], records.values[place])
+
+
+def take(rows: Rows, places: list[int]) -> Rows:
+    """Give the rows at some places."""
+    columns: list[Any] = [
+        column[places] if isinstance(column, np.ndarray) else [column[at] for at in places]
+        for column in rows
+    ]
+    return Rows(*columns)
 
 
 def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None]) -> Rows:
@@ -329,7 +335,29 @@ def conversion(name: str, number: Number) -> tuple[float, float]:
     return float(one - zero), float(zero)
 
 
-def _is_id(value: str | int) -> bool:
+def _whole(ids: Sequence[Any]) -> list[Any]:
+    """Give ids with whole numbers as integers, however they were written."""
+    if float not in set(map(type, ids)):
+        return list(ids)
+    return [int(i) if isinstance(i, float) and i.is_integer() else i for i in ids]
+
+
+def _is_id(value: str | float) -> bool:
     if isinstance(value, str):
         return 0 < len(value) <= LONGEST_ID
-    return -(2**63) <= value < 2**63
+    return isinstance(value, int) and -(2**63) <= value < 2**63
+
+
+def _float64(numbers: Sequence[Any]) -> NDArray[np.float64]:
+    """Give numbers as float64, None as NaN, and whole ones beyond its range as infinite."""
+    try:
+        return np.array(numbers, np.float64)
+    except OverflowError:  # of a field that is also a category or an id, whose digits all count
+        return np.array([_float(number) for number in numbers], np.float64)
+
+
+def _float(number: float | None) -> float:
+    try:
+        return math.nan if number is None else float(number)
+    except OverflowError:
+        return math.inf

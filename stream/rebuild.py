@@ -10,9 +10,9 @@ import numpy as np
 from stream.errors import AuditError
 from stream.history import History
 from stream.ledger import Record
-from stream.normalize import Normalizer, Rows
+from stream.normalize import Normalizer, Rows, take
 from stream.task import Task
-from stream.trainer import Learned, Pending, Trainer, digest, take
+from stream.trainer import Learned, Pending, Trainer, digest
 
 
 @dataclass

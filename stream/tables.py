@@ -13,6 +13,10 @@ from stream.kinds import FieldPath, Part
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
 MOST_CLASSES = 1000
 LONGEST_CLASS = 255  # bytes of a class's name in UTF-8, where it is taken up in mid-stream
+MOST_EVENT_BYTES = 16_777_216
+LONGEST_ID = 256  # characters
+LONGEST_KEY = 65_536  # bytes of an event's key in Kafka, which its prediction has too
+MOST_NAMED = 100  # classes of which each has scores of its own in a report
 ROOM = 16  # classes, where none is named
 
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -36,7 +40,7 @@ class Input(Part):
     latest: datetime = Field(
         datetime(2100, 1, 1, tzinfo=UTC), description="An event time after this is refused."
     )
-    max_bytes: int = Field(65_536, ge=64, le=16_777_216, description="Largest event taken.")
+    max_bytes: int = Field(65_536, ge=64, le=MOST_EVENT_BYTES, description="Largest event taken.")
     recent_ids: int = Field(
         100_000, ge=0, description="Ids remembered to refuse a repeated event; 0 = not at all."
     )
@@ -175,5 +179,10 @@ class Drift(Part):
 class Topics(Part):
     """How the task's topics are made."""
 
-    partitions: int = Field(1, ge=1, le=10_000, description="Partitions of every topic but ledger.")
+    partitions: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Partitions of the raw topic, if it is made; outputs have as many.",
+    )
     retention_hours: int = Field(168, ge=1, description="Hours that events and outputs are kept.")

@@ -22,13 +22,21 @@ from model.batch import EVIDENCE, Outcome, empty_batch
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
 from stream.classes import NEW_CLASS, Classes, came_shape
-from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Moved, Prediction, Reject
+from stream.events import (
+    DeadLetter,
+    DriftAlarm,
+    DriftRecord,
+    LadderStep,
+    Moved,
+    Prediction,
+    Reject,
+    dead_letter,
+)
 from stream.jars import user_dir
-from stream.normalize import Rows
+from stream.normalize import Rows, take
 from stream.recent import RecentIds
+from stream.tables import MOST_NAMED
 from stream.task import Task
-
-MOST_NAMED = 100  # classes of which each has scores of its own in a report
 
 
 class Pending(NamedTuple):
@@ -138,15 +146,7 @@ class Trainer:
         if not refused:
             return rows, []
         letters = [
-            DeadLetter(
-                code=refused[at].code,
-                detail=refused[at].detail,
-                topic=topic,
-                partition=rows.partition[at],
-                offset=rows.offset[at],
-                key=rows.key[at],
-                raw=None,
-            )
+            dead_letter(refused[at], topic, rows.partition[at], rows.offset[at], rows.key[at], None)
             for at in sorted(refused)
         ]
         return take(rows, [at for at in range(len(rows.id)) if at not in refused]), letters
@@ -308,12 +308,3 @@ def keep_programs() -> None:
         config: Any = jax.config
         config.update("jax_compilation_cache_dir", str(place))
         config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def take(rows: Rows, places: list[int]) -> Rows:
-    """Give the rows at some places."""
-    columns: list[Any] = [
-        column[places] if isinstance(column, np.ndarray) else [column[at] for at in places]
-        for column in rows
-    ]
-    return Rows(*columns)

@@ -120,7 +120,7 @@ def test_one_class_however_it_is_written() -> None:
     rows, dead = Normalizer(made).normalize(events)
     assert not dead
     trainer = Trainer(made, 16)
-    assert trainer.admit(rows, "t")[0].label.tolist() == [0, 0, 0, 1, 1, 1, 0, 2, 3, 3]
+    assert trainer.admit(rows, "t")[0].label.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_row_without_the_name_that_it_needs_is_refused() -> None:

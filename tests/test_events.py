@@ -146,3 +146,56 @@ def test_an_image_is_decoded_to_the_bytes_that_were_coded() -> None:
     assert not dead
     assert rows.image.shape == pixels.shape
     assert (rows.image == pixels).all()
+
+
+ODD = 'size "in"', "back\\slash", "tab\there", "nul\x00"
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_field_may_have_any_name(name: str, nested: bool) -> None:
+    """Names that JSON writes with escapes: a spreadsheet's `size "in"` for one."""
+    text = json.dumps(name if not nested else f"/in/{name}")
+    codec = Codec(parse(TASK.replace("x = { kind", f"x = {{ field = {text}, kind"), "t"))
+    event = json.loads(good(1))
+    del event["x"]
+    changed = event | ({"in": {name: 7}} if nested else {name: 7})
+    events, refused = codec.decode_all([json.dumps(changed).encode(), json.dumps(event).encode()])
+    assert refused == {}
+    number = 2 + 2  # id, label, entity, time
+    assert [found[number] for found in events] == [7.0, None]
+    wrong = json.dumps(event | ({"in": {name: "x"}} if nested else {name: "x"})).encode()
+    twice = json.dumps(changed).encode()[:-1] + b"," + json.dumps({name: 1}).encode()[1:]
+    twice = twice if not nested else twice[:-1] + b"," + json.dumps({name: 1}).encode()[1:]
+    _, refused = codec.decode_all([wrong, twice, b"[]", b'{"in":'])
+    assert [refused[at].code for at in range(4)] == ["schema", "duplicate_key", "schema", "json"]
+
+
+def test_a_field_of_two_kinds_has_to_be_both() -> None:
+    """A text where a number was mapped as well used to end the process."""
+    text = TASK.replace("color = { kind", 'color = { field = "x", kind')
+    codec = Codec(parse(text.replace('entity = "entity"', 'entity = "y"'), "t"))
+    values: list[bytes | None] = [
+        good(0, x=3),
+        good(1, x="three"),
+        good(2, x=2**70),
+        good(3, y="a"),
+    ]
+    events, refused = codec.decode_all(values)
+    assert {at: reject.code for at, reject in refused.items()} == {1: "schema", 3: "schema"}
+    assert [event[6] for event in events] == [3, 2**70]
+    rows, letters = Normalizer(parse(text, "t")).normalize(
+        records([good(0, x=10**400), good(1, x=3)])
+    )
+    assert [(letter.code, letter.offset) for letter in letters] == [("number", 0)]
+    assert rows.numeric[0, 0] == 3
+    with pytest.raises(TaskError, match="text is mapped twice, as kinds that no value is both of"):
+        Codec(parse(TASK.replace("x = { kind", 'x = { field = "text", kind'), "t"))
+
+
+def test_what_is_mapped_twice_hides_no_other_key() -> None:
+    """The count of quotes that spares most events a second look once forgot shared fields."""
+    codec = Codec(parse(TASK.replace('time = "time"', 'time = "entity"'), "t"))
+    raw = good(0, entity="2024-05-01T12:00:00Z")[:-1] + b',"y":1}'
+    _, refused = codec.decode_all([raw])
+    assert refused[0].code == "duplicate_key"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from poison import IMAGE_TASK, TASK, good, picture
 
-from stream.classes import class_index
+from stream.classes import ClassIndex
 from stream.errors import TaskError
 from stream.events import Records, time_ms
 from stream.hashing import Hasher, clean
@@ -84,9 +84,11 @@ def test_labels_are_class_indices_and_null_is_unknown() -> None:
 
 
 def test_classes_are_known_however_they_are_written() -> None:
-    index = class_index(["false", "true", "2"])
-    assert (index[False], index["true"], index[2], index[2.0], index["2"]) == (0, 1, 2, 2, 2)
-    assert class_index(["0", "1"])[1] == 1.0
+    index = ClassIndex(["false", "true", "2"])
+    assert index.find_all([False, "true", 2, 2.0, "2"]) == [0, 1, 2, 2, 2]
+    assert ClassIndex(["0", "1"]).find_all([1, 0.0, -0.0, True, "1.0"]) == [1, 0, 0, -1, -1]
+    assert ClassIndex(["1", "true"]).find_all([1, True, 1.0, "true"]) == [0, 1, 0, 1]
+    assert ClassIndex(["1.0", "2.50"]).find_all([1, 2.5, "1.0", "1"]) == [0, 1, 0, -1]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.classes import class_index, class_name
+from stream.classes import ClassIndex
 from stream.events import Codec, DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
 from stream.kinds import Text
+from stream.scalars import scalar_text
 from stream.task import Task
 
 LATEST = 4
@@ -128,7 +129,7 @@ class Tally:
 
     def __post_init__(self) -> None:
         self._codec = Codec(self.task)
-        self._classes = class_index(self.task.target.classes)
+        self._classes = ClassIndex(self.task.target.classes)
         self._sent_ms: dict[Place, int] = {}  # events without an answer
         self._early: dict[Place, float | None] = {}  # answers read before their event
         self._glimpses: dict[Place, Glimpse] = {}
@@ -264,8 +265,8 @@ class Tally:
     def _label(self, label: Any) -> str | float | None:
         if self.task.target.kind == "regress" or label is None:
             return None if label is None else float(label)
-        found = self._classes.get(label)
-        return class_name(label) if found is None else self.task.target.classes[int(found)]
+        (found,) = self._classes.find_all([label])
+        return scalar_text(label) if found < 0 else self.task.target.classes[int(found)]
 
     def _line(self, place: Place, found: Prediction) -> Line:
         glimpse = self._glimpses.get(place, Glimpse(""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from stream.kafka import Sink
 from stream.learn import Progress, Safety, learn
 from stream.normalize import Normalizer
 from stream.task import Task, parse
+from stream.topic_specs import topic_specs
 from stream.topics import ensure
 from stream.transactions import Transactions
 from stream.verify import verify
@@ -43,7 +45,7 @@ y = { kind = "number" }
 def task(bootstrap: str) -> Task:
     name = f"once-{uuid.uuid4().hex[:8]}"
     made = parse(NUMBERS % (name, f"{name}.events"), "t")
-    ensure(bootstrap, made.topic_specs())
+    ensure(bootstrap, topic_specs(made))
     return made
 
 
@@ -83,6 +85,23 @@ def test_three_lives_are_one(bootstrap: str, task: Task, tmp_path: Path) -> None
     assert audit.findings == []
     assert (audit.counts.events, audit.predictions, audit.recomputed) == (600, 600, 300)
     assert (audit.runs, audit.epochs) == (2, 4)
+
+
+def test_a_life_that_met_other_scalars_first_comes_to_the_same_rows(
+    bootstrap: str, tmp_path: Path
+) -> None:
+    """`true`, 1 and 1.0 are equal to Python: whichever came first used to stand for all."""
+    name = f"scalars-{uuid.uuid4().hex[:8]}"
+    made = parse(TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name), "t")
+    ensure(bootstrap, topic_specs(made))
+    state, old = Path(os.environ["HEADRACE_STATE"]), tmp_path / "old"
+    send(bootstrap, name, [good(n, color=True) for n in range(200)])
+    life(made, bootstrap)
+    shutil.copytree(state, old)
+    send(bootstrap, name, [good(n, color=(1, 1.0, True, 0, -0.0)[n % 5]) for n in range(200, 300)])
+    life(made, bootstrap)
+    assert life(made, bootstrap, state=str(old)).events == 300  # it meets 1 before true
+    assert verify(made, bootstrap, deep=True).findings == []
 
 
 def test_a_client_that_gives_up_without_a_word_is_told_as_a_failure() -> None:
@@ -371,7 +390,7 @@ def test_excluded_entities_are_refused(bootstrap: str) -> None:
     made = parse(
         text.replace('entity = "entity"', 'entity = "entity"\nexclude = ["station-1"]'), ""
     )
-    ensure(bootstrap, made.topic_specs())
+    ensure(bootstrap, topic_specs(made))
     send(bootstrap, made.input.topic, [good(n) for n in range(9)])
     assert life(made, bootstrap).rejected == 3
     letters = read(bootstrap, made.output("dead-letter"))
