@@ -18,7 +18,8 @@ from bench.workload import PEERS, task_path, write_task
 from stream.broker import bootstrap_servers, embedded
 from stream.errors import HeadraceError
 from stream.jars import KAFKA_VERSION
-from stream.task import Task, TopicSpec
+from stream.task import Task
+from stream.topic_specs import TopicSpec, topic_specs
 from stream.topics import ensure, list_topics
 
 PACKAGES = ("jax", "msgspec", "confluent-kafka", "kafka-python", "faust-streaming", "river")
@@ -37,7 +38,7 @@ class Arena:
     def task(self) -> tuple[Path, Task]:
         """Make a new task and its topics, empty; names are of this run alone."""
         task = write_task(self.folder, f"bench-{uuid.uuid4().hex[:8]}")
-        ensure(self.bootstrap, [*task.topic_specs(), TopicSpec(task.output(PEERS))])
+        ensure(self.bootstrap, [*topic_specs(task), TopicSpec(task.output(PEERS))])
         return task_path(self.folder, task.name), task
 
     def run(self, name: str, path: Path, events: int, *, output: str = "") -> Score:

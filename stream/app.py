@@ -29,6 +29,7 @@ from stream.errors import HeadraceError
 from stream.events import Records
 from stream.kafka import Sink
 from stream.normalize import Normalizer
+from stream.tables import LONGEST_KEY
 from stream.task import Task, load
 from stream.topics import describe
 
@@ -75,7 +76,7 @@ class Stage:
             self._output.send(
                 task.output("features"),
                 list(map(self._pack, features)),
-                keys=records.keys,
+                keys=[key if len(key or b"") <= LONGEST_KEY else None for key in records.keys],
                 partitions=records.partitions,
             )
             if letters:

@@ -2,7 +2,8 @@
 
 HeadraceError                exit 1   anything below; the command line prints it without a traceback
 ├── UsageError               exit 2   the command, an option or an input file is wrong
-│   └── TaskError            exit 2   the task file is wrong: names key, value, expectation
+│   ├── TaskError            exit 2   the task file is wrong: names key, value, expectation
+│   └── TopicError           exit 2   a topic is missing, or cannot do what it is for
 ├── BrokerError              exit 3   no Kafka: ours does not start, or yours does not answer
 ├── DeliveryError            exit 4   records were sent and not acknowledged
 ├── DoubtError               exit 5   not certain that a batch was committed: start again
@@ -29,6 +30,10 @@ class UsageError(HeadraceError):
 
 class TaskError(UsageError):
     """Report a task file that cannot be used: key, value, what was expected."""
+
+
+class TopicError(UsageError):
+    """Report a topic that is not there, or that cannot do what it is for."""
 
 
 class BrokerError(HeadraceError):

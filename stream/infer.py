@@ -12,10 +12,12 @@ from typing import Any, Literal
 import tomli_w
 
 from stream import files
-from stream.classes import class_name
 from stream.errors import UsageError
 from stream.events import pointer, time_ms
 from stream.kafka import Source
+from stream.kinds import LONGEST_NAME
+from stream.scalars import scalar_text
+from stream.tables import MOST_EVENT_BYTES
 from stream.task import Task, validate
 
 SAMPLED = 1000
@@ -71,11 +73,13 @@ def infer_topic(
         records = source.poll(SAMPLED, FIRST_EVENT_S)
     finally:
         source.close()
-    rows = list(decoded(filter(None, records.values if records else ())))
+    raws = list(filter(None, records.values if records else ()))
+    rows = list(decoded(raws))
     if not rows:
         raise UsageError(f"{topic}: no JSON event within {FIRST_EVENT_S:g} s")
     name = task_name(topic.removeprefix("events."))
-    return infer(rows, name, target, kind=kind, drop=drop, time=time, entity=entity, topic=topic)
+    task = infer(rows, name, target, kind=kind, drop=drop, time=time, entity=entity, topic=topic)
+    return _as_seen(task, len(source.partitions), max(map(len, raws)))
 
 
 def infer(
@@ -128,6 +132,17 @@ def infer(
     if not table["features"]:
         raise UsageError(f"no column is left to predict {target} from")
     return validate(table, f"the inferred task {name}")
+
+
+def _as_seen(task: Task, partitions: int, largest_bytes: int) -> Task:
+    """Note what the topic has: its partitions, and events larger than the default takes."""
+    changes: dict[str, Any] = {}
+    if partitions != task.topics.partitions:
+        changes["topics"] = task.topics.model_copy(update={"partitions": partitions})
+    if largest_bytes > task.input.max_bytes:
+        room = min(1 << (2 * largest_bytes).bit_length(), MOST_EVENT_BYTES)
+        changes["input"] = task.input.model_copy(update={"max_bytes": room})
+    return task.model_copy(update=changes)
 
 
 def describe(task: Task) -> str:
@@ -193,28 +208,28 @@ def decoded(raws: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 def _labels(events: Iterable[bytes], target: str) -> list[Any]:
     """Collect the distinct labels of a file, in the order of their first appearance."""
     path = pointer(target)
-    seen: dict[Any, None] = {}
+    seen: dict[str, Any] = {}
     for event in decoded(islice(events, CLASSES_FROM)):
         value: Any = event
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None and not isinstance(value, dict | list):
-            seen[value] = None
+            seen.setdefault(scalar_text(value), value)
             if len(seen) > 10 * MOST_CLASSES:
                 break
-    return list(seen)
+    return list(seen.values())
 
 
 def _is_class(labels: Sequence[Any]) -> bool:
     """Take text for classes, and numbers when they are few whole ones."""
-    distinct = set(labels)
-    if any(isinstance(label, str | bool) for label in distinct):
+    if any(isinstance(label, str | bool) for label in labels):
         return True
+    distinct = set(labels)
     return len(distinct) <= 20 and all(float(label).is_integer() for label in distinct)
 
 
 def _class_names(target: str, labels: Sequence[Any]) -> list[str]:
-    names = list(dict.fromkeys(map(class_name, labels)))
+    names = list(dict.fromkeys(map(scalar_text, labels)))
     if not 2 <= len(names) <= MOST_CLASSES:
         found = f"{names[0]!r} alone" if len(names) == 1 else f"{len(names)} different labels"
         raise UsageError(
@@ -252,5 +267,8 @@ def task_name(text: str) -> str:
 
 
 def _feature_name(column: str, taken: Mapping[str, Any]) -> str:
-    name = column if not column.startswith("/") else ".".join(pointer(column))
-    return name if name not in taken else column
+    plain = column if not column.startswith("/") else ".".join(pointer(column))
+    for name in (plain, column):
+        if name not in taken and len(name) <= LONGEST_NAME:
+            return name
+    return f"{plain[: LONGEST_NAME - 10]} {len(taken) + 1}"

@@ -11,11 +11,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from stream.errors import BrokerError, DeliveryError
 from stream.events import Records
+from stream.topic_specs import BATCH_BYTES
 
 ANSWER_S = 10.0
 RETRY_S = 0.05
 GATHER_MS, GATHER_BYTES = 20, 16_384
 LINGER_MS = 5.0  # that a record may wait for others to share a request with; a flush waits for none
+LARGEST_BYTES = 64 << 20  # of a record that the client sends
 TRANSACTION_S = 15.0  # a learner that stands still for longer in a transaction loses it
 _ERROR = methodcaller("error")
 _LEADERLESS = {  # for a moment, while one is elected or starts
@@ -231,7 +233,8 @@ class Sink:
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
                 "linger.ms": LINGER_MS,
-                "batch.size": 131_072,
+                "batch.size": BATCH_BYTES,
+                "message.max.bytes": LARGEST_BYTES,  # what is larger, the topic refuses
                 "compression.type": "none",
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": 131_072,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from stream.errors import UsageError
 from stream.kafka import Sink
-from stream.task import Task, TopicSpec
+from stream.task import Task
+from stream.topic_specs import TopicSpec, topic_specs
 from stream.topics import describe, ensure
 from stream.trainer import Learned, Trainer
 
@@ -86,7 +87,7 @@ def check_name(task: Task, topic: str) -> None:
         UsageError: it is one.
     """
     stage = topic.rpartition(".")[2]
-    if topic in {spec.name for spec in task.topic_specs()} or stage in OUTPUTS:
+    if topic in {spec.name for spec in topic_specs(task)} or stage in OUTPUTS:
         raise UsageError(
             f"--to-topic {topic}: a topic of a live task; a replay writes to one of its own, such "
             f"as {task.name}.replayed"

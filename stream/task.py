@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -15,34 +14,13 @@ from model.spec import Schedule as RateSchedule
 from model.spec import Spec
 from stream.errors import TaskError
 from stream.fit import misfit
-from stream.kinds import Category, Feature, Image, Number, Part, Text
+from stream.kinds import LONGEST_NAME, Category, Feature, Image, Number, Part, Text
 from stream.tables import Drift, Input, Lags, Model, Target, Topics
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 WORDS = 64  # of a text that are read in their order
+MOST_ROW_BYTES = 1 << 20  # thousands of them wait in a micro-batch
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
-
-
-@dataclass(frozen=True)
-class TopicSpec:
-    """Say what a topic must be; `None` leaves a setting to the broker and unchecked.
-
-    `retention_ms` of -1 keeps records for ever.
-    """
-
-    name: str
-    partitions: int = 1
-    retention_ms: int | None = None
-    max_message_bytes: int | None = None
-
-    @property
-    def settings(self) -> dict[str, int]:
-        """Return the settings that are wanted, by Kafka's names."""
-        wanted = {
-            "retention.ms": self.retention_ms,
-            "max.message.bytes": self.max_message_bytes,
-        }
-        return {key: value for key, value in wanted.items() if value is not None}
 
 
 class Task(Part):
@@ -51,7 +29,9 @@ class Task(Part):
     name: str = Field(pattern=NAME, description="Prefix of the output topics.")
     input: Input
     target: Target
-    features: dict[str, Feature] = Field(min_length=1, max_length=10_000)
+    features: dict[Annotated[str, Field(max_length=LONGEST_NAME)], Feature] = Field(
+        min_length=1, max_length=10_000
+    )
     calendar: tuple[Literal["hour", "weekday", "year"], ...] = Field(
         (), description="Cycles of the event time that become inputs: sine and cosine of each."
     )
@@ -73,6 +53,15 @@ class Task(Part):
             raise ValueError(
                 f"{images[0]} takes {coded} bytes in base64, "
                 f"input.max_bytes = {self.input.max_bytes}: expected room for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _small_rows(self) -> Task:
+        if self.row_bytes > MOST_ROW_BYTES:
+            raise ValueError(
+                f"features: a row takes {self.row_bytes} bytes, expected {MOST_ROW_BYTES} at most: "
+                "name fewer texts, or give them fewer max_tokens"
             )
         return self
 
@@ -127,6 +116,12 @@ class Task(Part):
             neighbours=self._neighbours(pixels + numeric + categories),
         )
 
+    @property
+    def row_bytes(self) -> int:
+        """Count the bytes of a row's arrays."""
+        spec = self.spec
+        return 4 * spec.numeric + 4 * spec.ids + 8 + spec.pixels
+
     def _neighbours(self, columns: int) -> int:
         """Bound the window: wide rows are remembered fewer, so that each costs about the same.
 
@@ -139,18 +134,6 @@ class Task(Part):
     def output(self, stage: str) -> str:
         """Name an output topic, such as `<task>.predictions`."""
         return f"{self.name}.{stage}"
-
-    def topic_specs(self) -> list[TopicSpec]:
-        """List the topics that this task reads and writes."""
-        hours = 3_600_000 * self.topics.retention_hours
-        batch = max(4 * self.input.max_bytes, 262_144)
-        shared = (self.input.topic, *map(self.output, ("features", "predictions", "dead-letter")))
-        single = map(self.output, ("metrics", "drift"))
-        return [
-            *(TopicSpec(name, self.topics.partitions, hours, batch) for name in shared),
-            *(TopicSpec(name, 1, hours, batch) for name in single),
-            TopicSpec(self.output("ledger"), 1, -1),
-        ]
 
 
 def load(path: Path) -> Task:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError
 from kafka.net.compat import KafkaNetClient
 
-from stream.errors import BrokerError, HeadraceError
-from stream.task import TopicSpec
+from stream.errors import BrokerError, TopicError
+from stream.topic_specs import BATCH_BYTES, TopicSpec
 
 _BOOTSTRAP_MS = 5_000
 _REQUEST_MS = 8_000
@@ -25,9 +25,12 @@ class Topic:
     """Report a topic as it is; `begin` and `end` are offsets by partition, `end` exclusive."""
 
     name: str
+    id: str  # Kafka gives each topic another, also when a name is used again
     begin: tuple[int, ...]
     end: tuple[int, ...]
+    cleanup_policy: str
     retention_ms: int
+    retention_bytes: int
     max_message_bytes: int
 
     @property
@@ -37,34 +40,38 @@ class Topic:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Tell what `ensure` did to one topic."""
+    """Tell what `ensure` did to one topic, and how many partitions it has now."""
 
     name: str
     action: Literal["created", "grown", "unchanged"]
+    partitions: int = 1
 
 
 def ensure(bootstrap: str, specs: Sequence[TopicSpec], *, grow: bool = False) -> list[Outcome]:
-    """Create the topics that are missing, and make sure that the others are as wanted.
+    """Create the topics that are missing, and make sure that the others can do what they are for.
 
-    All are checked before any is touched, and all have leaders when this returns. `grow` adds
-    partitions where there are too few: keys then move to other partitions, so the order of an
-    entity's events is broken once, at that moment.
+    What is there is taken as it is, but an output gets as many partitions as its input has. All
+    are checked before any is touched, and all have leaders when this returns.
+
+    Args:
+        grow: add partitions to an input that has fewer than its spec. Keys then move to other
+            partitions, so the order of an entity's events is broken once, at that moment.
 
     Returns:
         One outcome for each spec, in order.
 
     Raises:
-        HeadraceError: a topic is not as wanted; one line for all of them, found against wanted.
+        TopicError: a topic cannot be used, or not be made; one line for all of them.
         BrokerError: the broker does not answer.
     """
     with _admin(bootstrap) as admin:
         outcomes = _plan_all(admin, specs, grow=grow)
         for spec, outcome in zip(specs, outcomes, strict=True):
             if outcome.action == "created":
-                _create(admin, spec)
+                _create(admin, spec, outcome.partitions)
             elif outcome.action == "grown":
-                admin.create_partitions({spec.name: spec.partitions})
-        _await_leaders(admin, specs)
+                _grow(admin, outcome)
+        _await_leaders(admin, outcomes)
         _plan_all(admin, specs, grow=False)  # somebody else may have created one, differently
     return outcomes
 
@@ -83,14 +90,14 @@ def describe(bootstrap: str, names: Iterable[str] | None = None) -> list[Topic]:
     """Report topics as they are, by name; all but Kafka's own when `names` is None.
 
     Raises:
-        HeadraceError: a topic does not exist.
+        TopicError: a topic does not exist.
         BrokerError: the broker does not answer.
     """
     with _admin(bootstrap) as admin:
         existing = _names(admin)
         wanted = existing if names is None else sorted(set(names))
         if missing := [name for name in wanted if name not in existing]:
-            raise HeadraceError(
+            raise TopicError(
                 f"no topic {', '.join(missing)} at {bootstrap}: there is "
                 f"{', '.join(existing) or 'none yet'}; create it (headrace topics create)"
             )
@@ -138,76 +145,113 @@ def _describe(admin: KafkaAdminClient, names: Sequence[str]) -> list[Topic]:
     """Report the topics among `names` that exist."""
     if not names:
         return []
-    counts = {
-        topic["name"]: len(topic["partitions"])
+    found = {
+        topic["name"]: topic
         for topic in admin.describe_topics(list(names))
         if topic["error_code"] == 0
     }
-    if not counts:
+    if not found:
         return []
+    counts = {name: len(topic["partitions"]) for name, topic in found.items()}
     parts = [TopicPartition(name, part) for name, count in counts.items() for part in range(count)]
     begin = admin.list_partition_offsets({part: OffsetSpec.EARLIEST for part in parts})
     end = admin.list_partition_offsets({part: OffsetSpec.LATEST for part in parts})
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in counts]
-    settings = admin.describe_configs(resources, config_filter="all")["topic"]
+    configs = admin.describe_configs(resources, config_filter="all")["topic"]
+
+    def setting(name: str, key: str) -> str:
+        return str(configs[name][key]["value"])
+
     return [
         Topic(
             name=name,
+            id=str(found[name]["topic_id"]),
             begin=tuple(begin[TopicPartition(name, part)].offset for part in range(count)),
             end=tuple(end[TopicPartition(name, part)].offset for part in range(count)),
-            retention_ms=int(settings[name]["retention.ms"]["value"]),
-            max_message_bytes=int(settings[name]["max.message.bytes"]["value"]),
+            cleanup_policy=setting(name, "cleanup.policy"),
+            retention_ms=int(setting(name, "retention.ms")),
+            retention_bytes=int(setting(name, "retention.bytes")),
+            max_message_bytes=int(setting(name, "max.message.bytes")),
         )
         for name, count in sorted(counts.items())
     ]
 
 
 def _plan_all(admin: KafkaAdminClient, specs: Sequence[TopicSpec], *, grow: bool) -> list[Outcome]:
-    existing = {topic.name: topic for topic in _describe(admin, [spec.name for spec in specs])}
-    plans = [_plan(spec, existing.get(spec.name), grow=grow) for spec in specs]
+    names = {name for spec in specs for name in (spec.name, spec.beside) if name}
+    existing = {topic.name: topic for topic in _describe(admin, sorted(names))}
+    plans = []
+    for spec in specs:
+        if beside := existing.get(spec.beside or ""):
+            wanted = max(beside.partitions, spec.partitions if grow else 0)
+            spec = replace(spec, partitions=wanted)
+        plans.append(_plan(spec, existing.get(spec.name), grow=grow))
     if wrong := [plan for plan in plans if isinstance(plan, str)]:
-        raise HeadraceError("; ".join(wrong))
+        raise TopicError("; ".join(wrong))
     return [plan for plan in plans if isinstance(plan, Outcome)]
 
 
 def _plan(spec: TopicSpec, found: Topic | None, *, grow: bool) -> Outcome | str:
-    """Decide what to do for one topic, or say in words why it cannot be as wanted."""
+    """Decide what to do for one topic, or say in words why it cannot be used."""
     if found is None:
-        return Outcome(spec.name, "created")
-    title = f"topic {spec.name} has"
-    if found.partitions > spec.partitions:
-        return (
-            f"{title} {found.partitions} partitions, wanted {spec.partitions}: partitions cannot "
-            f"be taken away; want {found.partitions}, or use another topic"
-        )
-    if found.partitions < spec.partitions and not grow:
-        return (
-            f"{title} {found.partitions} partitions, wanted {spec.partitions}: with more, a key's "
-            f"later events go to another partition than its earlier ones; want "
-            f"{found.partitions}, use another topic, or ask to grow it"
-        )
-    actual = {"retention.ms": found.retention_ms, "max.message.bytes": found.max_message_bytes}
-    for key, wanted in spec.settings.items():
-        if actual[key] != wanted:
-            return (
-                f"{title} {key}={actual[key]}, wanted {wanted}: it was made otherwise; change it "
-                "on the broker, or want what it has"
-            )
-    return Outcome(spec.name, "grown" if found.partitions < spec.partitions else "unchanged")
+        return Outcome(spec.name, "created", spec.partitions)
+    if problem := unfit(spec, found):
+        return f"topic {spec.name} {problem}"
+    if found.partitions < spec.partitions and (grow or spec.role == "output"):
+        return Outcome(spec.name, "grown", spec.partitions)
+    return Outcome(spec.name, "unchanged", found.partitions)
 
 
-def _create(admin: KafkaAdminClient, spec: TopicSpec) -> None:
-    configs = {key: str(value) for key, value in spec.settings.items()}
-    wanted = {spec.name: {"num_partitions": spec.partitions, "configs": configs}}
+def unfit(spec: TopicSpec, found: Topic) -> str | None:
+    """Say why a topic cannot do what it is for, whoever made it; None if it can."""
+    if "compact" in found.cleanup_policy:
+        return (
+            f"is compacted (cleanup.policy={found.cleanup_policy}): what was learned from a record "
+            "that compaction removes cannot be learned again; use one with cleanup.policy=delete"
+        )
+    if spec.role == "input":
+        return None
+    needed = max(spec.record_bytes, BATCH_BYTES)
+    if found.max_message_bytes < needed:
+        return (
+            f"has max.message.bytes={found.max_message_bytes}, and this task's records, or batches "
+            f"of them, may have {needed}: raise it to that"
+        )
+    if spec.role != "ledger":
+        return None
+    if found.partitions != 1:
+        return f"has {found.partitions} partitions, expected 1: a ledger is one sequence"
+    if (found.retention_ms, found.retention_bytes) != (-1, -1):
+        return (
+            f"has retention.ms={found.retention_ms} and retention.bytes={found.retention_bytes}: "
+            "a ledger is read from its beginning, so both have to be -1"
+        )
+    return None
+
+
+def _create(admin: KafkaAdminClient, spec: TopicSpec, partitions: int) -> None:
+    configs = {"max.message.bytes": str(spec.max_message_bytes), "cleanup.policy": "delete"}
+    if spec.retention_ms is not None:
+        configs["retention.ms"] = str(spec.retention_ms)
+    if spec.role == "ledger":
+        configs["retention.bytes"] = "-1"
+    wanted = {spec.name: {"num_partitions": partitions, "configs": configs}}
     [answer] = admin.create_topics(wanted, raise_errors=False)["topics"]
     if answer["error_code"] not in (0, TopicAlreadyExistsError.errno):
-        raise HeadraceError(f"cannot create topic {spec.name}: {answer['error_message']}")
+        raise TopicError(f"cannot create topic {spec.name}: {answer['error_message']}")
 
 
-def _await_leaders(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+def _grow(admin: KafkaAdminClient, outcome: Outcome) -> None:
+    try:
+        admin.create_partitions({outcome.name: outcome.partitions})
+    except InvalidPartitionsError:  # somebody else was first
+        return
+
+
+def _await_leaders(admin: KafkaAdminClient, outcomes: Sequence[Outcome]) -> None:
     """Wait until every partition that is wanted can be written: creation is asynchronous."""
     give_up = time.monotonic() + _REQUEST_MS / 1000
-    while waiting := [spec.name for spec in specs if _led(admin, spec) < spec.partitions]:
+    while waiting := [each.name for each in outcomes if _led(admin, each.name) < each.partitions]:
         if time.monotonic() >= give_up:
             raise BrokerError(
                 f"topic {waiting[0]} has no leader after {_REQUEST_MS / 1000:.0f} s: "
@@ -216,6 +260,6 @@ def _await_leaders(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
         time.sleep(0.05)
 
 
-def _led(admin: KafkaAdminClient, spec: TopicSpec) -> int:
-    [topic] = admin.describe_topics([spec.name])
+def _led(admin: KafkaAdminClient, name: str) -> int:
+    [topic] = admin.describe_topics([name])
     return sum(p["error_code"] == 0 and p["leader_id"] >= 0 for p in topic["partitions"])

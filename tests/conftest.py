@@ -74,7 +74,7 @@ def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]
     """
     from kafka import KafkaAdminClient
 
-    from stream.task import TopicSpec
+    from stream.topic_specs import TopicSpec
     from stream.topics import ensure
 
     test = re.sub(r"[^\w.-]", "-", request.node.name, flags=re.ASCII)[:80]

@@ -11,6 +11,7 @@ from poison import IMAGE_TASK, TASK
 from model.spec import NetworkName
 from stream.errors import TaskError
 from stream.task import Task, load, parse
+from stream.topic_specs import topic_specs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -116,7 +117,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
 def test_examples_are_tasks_with_topics_of_their_own(path: Path) -> None:
     task = load(path)
-    names = [spec.name for spec in task.topic_specs()]
+    names = [spec.name for spec in topic_specs(task)]
     assert names[0] == task.input.topic
     assert f"{task.name}.predictions" in names
     assert len(set(names)) == len(names) == 7

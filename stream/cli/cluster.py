@@ -21,6 +21,7 @@ from stream.cli.console import (
     notes,
     say,
 )
+from stream.topic_specs import topic_specs
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
 
@@ -66,7 +67,7 @@ def create(
     """Create the topics of tasks; what is there already is checked, and never changed silently."""
     from stream.topics import ensure
 
-    specs = [spec for path in task for spec in tasks.load(path).topic_specs()]
+    specs = [spec for path in task for spec in topic_specs(tasks.load(path))]
     for outcome in ensure(bootstrap_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
         say(
             {"topic": outcome.name, "action": outcome.action}

@@ -22,6 +22,7 @@ from stream.demo.view import show, summarize
 from stream.errors import HeadraceError, UsageError
 from stream.infer import to_toml
 from stream.task import Task
+from stream.topic_specs import topic_specs
 from stream.topics import ensure
 
 STREAMS = {"pm25": "sensor", "hackernews": "social", "spam": "text"}
@@ -117,7 +118,7 @@ def _conduct(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
         if bootstrap:
             stack.callback(_delete_topics, bootstrap, loaded)
         with cast.stage("topics"):
-            specs = [spec for task in loaded for spec in task.topic_specs()]
+            specs = [spec for task in loaded for spec in topic_specs(task)]
             ensure(demo.bootstrap, list(dict.fromkeys(specs)))
         patience = CALM
         try:
@@ -326,7 +327,7 @@ def _broker(demo: Demo) -> Iterator[Any]:
 def _delete_topics(bootstrap: str, loaded: Sequence[Task]) -> None:
     from kafka import KafkaAdminClient
 
-    names = [spec.name for task in loaded for spec in task.topic_specs()]
+    names = [spec.name for task in loaded for spec in topic_specs(task)]
     with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
         admin.delete_topics(names)
 

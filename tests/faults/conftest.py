@@ -15,6 +15,7 @@ from forge import Forge
 from poison import TASK
 
 from stream.task import parse
+from stream.topic_specs import topic_specs
 
 SMALL = """
 [model]
@@ -78,7 +79,7 @@ def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
         path = home / "task.toml"
         path.write_text(f"{text}{SMALL}[topics]\npartitions = {partitions}\n")
         task = parse(path.read_text(), str(path))
-        ensure(bootstrap, task.topic_specs())
+        ensure(bootstrap, topic_specs(task))
         return Case(task, path, bootstrap, home, forge)
 
     yield make

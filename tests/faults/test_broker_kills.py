@@ -14,6 +14,8 @@ from oracle import Oracle, read
 from supervisor import Supervisor
 from traffic import Feeder, Witness
 
+from stream.topic_specs import topic_specs
+
 ENDS = {3, 5, 6}  # no broker, a commit in doubt, a transaction that Kafka gave up
 
 
@@ -118,7 +120,7 @@ def wait_in_sync(nodes: list[Node], case: Case, timeout_s: float = 120.0) -> Non
     from kafka import KafkaAdminClient
 
     give_up_s = time.monotonic() + timeout_s
-    topics = [spec.name for spec in case.task.topic_specs()]
+    topics = [spec.name for spec in topic_specs(case.task)]
     while True:
         with KafkaAdminClient(bootstrap_servers=case.bootstrap) as admin:
             found = admin.describe_topics(topics)

@@ -21,7 +21,7 @@ from stream import jars as jars_module
 from stream.broker import bootstrap_servers, embedded
 from stream.errors import BrokerError
 from stream.jars import ensure_jars, jar_dir, pinned_jars
-from stream.task import TopicSpec
+from stream.topic_specs import TopicSpec
 from stream.topics import ensure
 
 

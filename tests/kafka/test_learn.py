@@ -19,6 +19,7 @@ from stream.events import Records
 from stream.learn import Progress, Safety, learn
 from stream.normalize import Normalizer
 from stream.task import Task, parse
+from stream.topic_specs import topic_specs
 from stream.topics import describe, ensure
 from stream.trainer import Trainer
 
@@ -35,7 +36,7 @@ def task(bootstrap: str, tmp_path: Path, request: pytest.FixtureRequest) -> tupl
     path = tmp_path / "task.toml"
     path.write_text(text)
     made = parse(text, str(path))
-    ensure(bootstrap, made.topic_specs())
+    ensure(bootstrap, topic_specs(made))
     return made, path
 
 
@@ -195,7 +196,7 @@ def test_every_partition_is_read_in_order(bootstrap: str, tmp_path: Path) -> Non
     name = f"wide-{uuid.uuid4().hex[:8]}"
     text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
     made = parse(text + "\n[topics]\npartitions = 3\n", "t")
-    ensure(bootstrap, made.topic_specs())
+    ensure(bootstrap, topic_specs(made))
     producer = KafkaProducer(bootstrap_servers=bootstrap)
     for number in range(300):
         producer.send(made.input.topic, good(number), partition=number % 3)

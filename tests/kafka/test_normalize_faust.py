@@ -22,6 +22,7 @@ from stream.events import DeadLetter, Feature, Records
 from stream.kafka import Sink
 from stream.normalize import Normalizer
 from stream.task import Task, load
+from stream.topic_specs import topic_specs
 
 MakeTopic = Callable[..., str]
 
@@ -73,7 +74,7 @@ def make_task(bootstrap: str, topic: MakeTopic, tmp_path: Path) -> Iterator[Call
         path = tmp_path / f"{name}.toml"
         name = f"{name}-{source.rsplit('.', 1)[1]}"
         path.write_text(TASK.format(name=name, topic=source, partitions=partitions, kind=kind))
-        outputs = [spec for spec in load(path).topic_specs() if spec.name != source]
+        outputs = [spec for spec in topic_specs(load(path)) if spec.name != source]
         ensure(bootstrap, outputs)
         made.extend(spec.name for spec in outputs)
         return path

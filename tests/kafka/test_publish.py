@@ -150,7 +150,7 @@ def leaky_sockets() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_dies_leaves_a_true_account() -> None:
     from stream.broker import embedded
-    from stream.task import TopicSpec
+    from stream.topic_specs import TopicSpec
     from stream.topics import ensure
 
     seen: list[Progress] = []
@@ -181,7 +181,7 @@ def test_a_broker_that_dies_leaves_a_true_account() -> None:
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_pauses_loses_nothing() -> None:
     from stream.broker import embedded
-    from stream.task import TopicSpec
+    from stream.topic_specs import TopicSpec
     from stream.topics import ensure
 
     paused: list[float] = []

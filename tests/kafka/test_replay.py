@@ -31,6 +31,7 @@ from stream.normalize import Normalizer
 from stream.recovery import open_checkpoints
 from stream.replay import Replayed, replay, state
 from stream.task import Task, parse
+from stream.topic_specs import topic_specs
 from stream.topics import describe, ensure
 from stream.trainer import Learned, Trainer, digest, shapes_of
 
@@ -44,7 +45,7 @@ def make_task(bootstrap: str, place: Path) -> tuple[Task, Path]:
     path = place / f"{name}.toml"
     path.write_text(f"{text}\n[topics]\npartitions = {PARTITIONS}\n")
     task = parse(path.read_text(), str(path))
-    ensure(bootstrap, task.topic_specs())
+    ensure(bootstrap, topic_specs(task))
     return task, path
 
 
@@ -325,7 +326,7 @@ def test_predictions_published_again_are_those_of_the_past(lived: Lived) -> None
 
 
 def test_topics_of_a_learner_are_not_written_to(lived: Lived) -> None:
-    own = [spec.name for spec in lived.task.topic_specs()]
+    own = [spec.name for spec in topic_specs(lived.task)]
     before = describe(lived.bootstrap, own)
     for topic in (*own, "another.predictions", "another.ledger", "another.dead-letter"):
         with pytest.raises(UsageError, match="a topic of a live task"):

@@ -10,6 +10,7 @@ from poison import TASK, good
 
 from stream.learn import Safety, learn
 from stream.task import parse
+from stream.topic_specs import topic_specs
 from stream.topics import ensure
 
 
@@ -49,4 +50,4 @@ def test_topics_and_dead_letters_can_be_read_and_sent_again(bootstrap: str, tmp_
     assert len(only) == 2
     raw = headrace("tail", task.input.topic, "-n", "2", "-b", bootstrap, "--json")
     assert [json.loads(line)["offset"] for line in raw] == [5, 6]
-    ensure(bootstrap, task.topic_specs())
+    ensure(bootstrap, topic_specs(task))

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
+from poison import TASK
 
-from stream.errors import BrokerError, HeadraceError
-from stream.task import TopicSpec
+from stream.errors import BrokerError, HeadraceError, TopicError
+from stream.task import parse
+from stream.topic_specs import TopicSpec, topic_specs
 from stream.topics import Outcome, describe, ensure, list_topics
 
 
@@ -29,11 +33,11 @@ def partitions_and_retention(bootstrap: str, name: str) -> tuple[int, str]:
 
 
 def test_ensure_creates_what_is_missing_and_nothing_twice(bootstrap: str, name: str) -> None:
-    specs = [TopicSpec(f"{name}.a", 3, 60_000, 5_000), TopicSpec(f"{name}.b", retention_ms=-1)]
-    assert ensure(bootstrap, specs[:1]) == [Outcome(f"{name}.a", "created")]
+    specs = [TopicSpec(f"{name}.a", 3, 60_000), TopicSpec(f"{name}.b", retention_ms=-1)]
+    assert ensure(bootstrap, specs[:1]) == [Outcome(f"{name}.a", "created", 3)]
     assert ensure(bootstrap, specs) == [
-        Outcome(f"{name}.a", "unchanged"),
-        Outcome(f"{name}.b", "created"),
+        Outcome(f"{name}.a", "unchanged", 3),
+        Outcome(f"{name}.b", "created", 1),
     ]
     assert partitions_and_retention(bootstrap, f"{name}.a") == (3, "60000")
     assert partitions_and_retention(bootstrap, f"{name}.b") == (1, "-1")
@@ -49,14 +53,15 @@ def test_a_topic_can_be_written_as_soon_as_ensure_returns(bootstrap: str, name: 
 
 
 def test_describe_reports_settings_and_offsets_by_partition(bootstrap: str, name: str) -> None:
-    ensure(bootstrap, [TopicSpec(name, 2, 60_000, 5_000)])
+    ensure(bootstrap, [TopicSpec(name, 2, 60_000, 2_000_000)])
     with KafkaProducer(bootstrap_servers=bootstrap) as producer:
         for _ in range(3):
             producer.send(name, b"x", partition=1)
     [topic] = describe(bootstrap, [name])
     assert (topic.name, topic.partitions) == (name, 2)
     assert (topic.begin, topic.end) == ((0, 0), (0, 3))
-    assert (topic.retention_ms, topic.max_message_bytes) == (60_000, 5_000)
+    assert (topic.retention_ms, topic.max_message_bytes) == (60_000, 2_000_000)
+    assert (topic.cleanup_policy, topic.retention_bytes) == ("delete", -1)
     assert name in [each.name for each in describe(bootstrap)]
 
 
@@ -65,32 +70,92 @@ def test_describe_names_a_topic_that_does_not_exist(bootstrap: str, name: str) -
         describe(bootstrap, [name])
 
 
+def make(bootstrap: str, name: str, partitions: int = 1, **configs: object) -> None:
+    """Make a topic as its user would, with Kafka's own defaults but for `configs`."""
+    settings = {key.replace("_", "."): str(value) for key, value in configs.items()}
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.create_topics({name: {"num_partitions": partitions, "configs": settings}})
+
+
+@pytest.mark.parametrize("configs", [{}, {"retention_ms": 3_600_000, "max_message_bytes": 900}])
+def test_a_topic_of_its_user_is_taken_as_it_is(
+    bootstrap: str, name: str, configs: dict[str, int]
+) -> None:
+    make(bootstrap, name, 3, **configs)
+    before = describe(bootstrap, [name])
+    specs = [
+        TopicSpec(name, 1, 60_000, 5_000_000),
+        TopicSpec(f"{name}.out", 1, record_bytes=100, role="output", beside=name),
+    ]
+    assert ensure(bootstrap, specs) == [
+        Outcome(name, "unchanged", 3),
+        Outcome(f"{name}.out", "created", 3),
+    ]
+    assert describe(bootstrap, [name]) == before
+
+
+def test_outputs_grow_with_their_input_and_the_input_only_when_asked(
+    bootstrap: str, name: str
+) -> None:
+    specs = [TopicSpec(name, 2), TopicSpec(f"{name}.out", 2, role="output", beside=name)]
+    assert [each.action for each in ensure(bootstrap, specs)] == ["created", "created"]
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.create_partitions({name: 3})
+    assert ensure(bootstrap, specs) == [
+        Outcome(name, "unchanged", 3),
+        Outcome(f"{name}.out", "grown", 3),
+    ]
+    more = [replace(spec, partitions=4) for spec in specs]
+    assert [each.partitions for each in ensure(bootstrap, more)] == [3, 3]
+    assert [each.partitions for each in ensure(bootstrap, more, grow=True)] == [4, 4]
+    assert [each.partitions for each in ensure(bootstrap, specs, grow=True)] == [4, 4]
+
+
+LEDGER = {"retention_ms": -1, "cleanup_policy": "delete"}
+
+
 @pytest.mark.parametrize(
-    ("wanted", "line"),
+    ("spec", "partitions", "configs", "line"),
     [
-        (lambda name: TopicSpec(name, 1), r"has 2 partitions, wanted 1: .* cannot be taken away"),
-        (lambda name: TopicSpec(name, 4), r"has 2 partitions, wanted 4: .* another partition"),
-        (lambda name: TopicSpec(name, 2, 5), r"has retention.ms=60000, wanted 5"),
-        (lambda name: TopicSpec(name, 2, None, 9), r"has max.message.bytes=5000, wanted 9"),
+        ({}, 1, {"cleanup_policy": "compact"}, "is compacted .*cleanup.policy=delete$"),
+        ({}, 1, {"cleanup_policy": "compact,delete"}, "is compacted .*cleanup.policy=delete$"),
+        (
+            {"role": "output", "record_bytes": 700_000},
+            1,
+            {"max_message_bytes": 600_000},
+            "has max.message.bytes=600000, and .* 700000: raise it to that$",
+        ),
+        ({"role": "ledger"}, 2, LEDGER, "has 2 partitions, expected 1"),
+        ({"role": "ledger"}, 1, LEDGER | {"retention_ms": 5}, "has retention.ms=5 .* -1$"),
+        ({"role": "ledger"}, 1, LEDGER | {"retention_bytes": 9}, ".* retention.bytes=9: .* -1$"),
     ],
 )
-def test_a_mismatch_is_explained_and_nothing_is_changed(
-    bootstrap: str, name: str, wanted: Callable[[str], TopicSpec], line: str
+def test_what_cannot_work_is_explained_and_nothing_is_changed(
+    bootstrap: str, name: str, spec: dict[str, Any], partitions: int, configs: Any, line: str
 ) -> None:
-    ensure(bootstrap, [TopicSpec(name, 2, 60_000, 5_000)])
-    with pytest.raises(HeadraceError, match=f"^topic {name} {line}") as caught:
-        ensure(bootstrap, [TopicSpec(f"{name}.new"), wanted(name)])
+    make(bootstrap, name, partitions, **configs)
+    before = describe(bootstrap, [name])
+    with pytest.raises(TopicError, match=f"^topic {name} {line}") as caught:
+        ensure(bootstrap, [TopicSpec(f"{name}.new"), TopicSpec(name, **spec)])
     assert "\n" not in str(caught.value)
-    assert partitions_and_retention(bootstrap, name) == (2, "60000")
-    assert f"{name}.new" not in list_topics(bootstrap), "one mismatch, and none is touched"
+    assert describe(bootstrap, [name]) == before
+    assert f"{name}.new" not in list_topics(bootstrap), "one cannot work, and none is touched"
 
 
-def test_growing_must_be_asked_for(bootstrap: str, name: str) -> None:
-    ensure(bootstrap, [TopicSpec(name, 2)])
-    assert ensure(bootstrap, [TopicSpec(name, 3)], grow=True) == [Outcome(name, "grown")]
-    assert partitions_and_retention(bootstrap, name)[0] == 3
-    with pytest.raises(HeadraceError, match="has 3 partitions, wanted 2"):
-        ensure(bootstrap, [TopicSpec(name, 2)], grow=True)
+@pytest.mark.parametrize("max_bytes", [1_000, 65_536, 16_777_216])
+def test_topics_take_what_default_clients_send(bootstrap: str, name: str, max_bytes: int) -> None:
+    """librdkafka puts records into batches of up to a million bytes."""
+    text = TASK.replace("events.poisoned", name).replace("4096", str(max_bytes))
+    task = parse(text.replace('"poisoned"', f'"{name.replace(".", "-")}"'), "t")
+    ensure(bootstrap, topic_specs(task))
+    refused: list[Any] = []
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 100})
+    for number in range(50_000):
+        producer.produce(name, b"%050d" % number, on_delivery=lambda e, m: e and refused.append(e))
+        producer.poll(0)
+    assert producer.flush(60) == 0
+    assert refused == []
+    assert describe(bootstrap, [name])[0].max_message_bytes >= max(max_bytes, 1_048_588)
 
 
 @pytest.mark.parametrize(

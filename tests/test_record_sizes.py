@@ -1,0 +1,150 @@
+"""Every record that a task can make fits the topics that are made for it."""
+
+from __future__ import annotations
+
+import base64
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.errors import TaskError
+from stream.events import (
+    LETTER_BYTES,
+    DriftAlarm,
+    LadderStep,
+    Moved,
+    Records,
+    Reject,
+    dead_letter,
+)
+from stream.kinds import LONGEST_NAME
+from stream.normalize import Normalizer
+from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+from stream.task import Task, validate
+from stream.topic_specs import topic_specs
+from stream.trainer import Trainer
+
+WORST = "\x01"  # six bytes in JSON, one in UTF-8
+sized = st.integers(0, 1 << 24).map(lambda size: b"\xff" * size) | st.binary(max_size=100)
+
+
+@settings(max_examples=60, deadline=None)
+@given(raw=st.none() | sized, key=st.none() | sized, detail=st.text(max_size=2000))
+def test_a_letter_is_bounded_and_says_what_it_left_out(
+    raw: bytes | None, key: bytes | None, detail: str
+) -> None:
+    letter = dead_letter(Reject("json", detail), "t" * 249, 2**31, 2**63, key, raw)
+    text = msgspec.json.encode(letter)
+    assert len(text) + len(letter.key or b"") <= LETTER_BYTES
+    found = msgspec.json.decode(text)
+    for name, data in (("key", key), ("raw", raw)):
+        held = None if found[name] is None else base64.b64decode(found[name])
+        if held == data:
+            assert f"{name}_bytes" not in found
+        else:
+            assert data is not None
+            assert held == data[: len(held or b"")]
+            assert len(held or b"") >= 4_096
+            said = (found[f"{name}_bytes"], found[f"{name}_sha256"])
+            assert said == (len(data), sha256(data).hexdigest())
+
+
+def task(classes: int) -> Task:
+    """Make a task with names as long as they may be."""
+    features: dict[str, Any] = {
+        f"{at}".ljust(LONGEST_NAME, WORST): {"kind": "number"} for at in range(40)
+    }
+    features |= {f"{at}".ljust(LONGEST_NAME, "w"): {"kind": "text"} for at in range(4)}
+    names = [f"{at}".ljust(LONGEST_CLASS, WORST) for at in range(classes)]
+    target = {"field": "y", "kind": "classify", "classes": names}
+    return validate(
+        {
+            "name": "n" * 100,
+            "input": {"topic": "t" * 249, "entity": "e", "max_bytes": 1 << 20},
+            "target": target if classes else {"field": "y", "kind": "regress"},
+            "features": features,
+            "model": {"hidden": [4], "neighbours": 0, "embedding": 2, "table_bits": 4},
+        },
+        "t",
+    )
+
+
+@pytest.mark.parametrize("classes", [0, 2, 100, 1000])
+def test_the_longest_records_fit(classes: int) -> None:
+    made = task(classes)
+    limits = {
+        spec.name.removeprefix(f"{made.name}."): spec.record_bytes for spec in topic_specs(made)
+    }
+    label = made.target.classes[-1] if classes else 1e15
+    event = {"id": WORST * LONGEST_ID, "e": "x", "y": label}
+    event |= {name: "one two " * 900 for name in made.features if name.endswith("w")}
+    event |= {name: -1.2345678901234e-14 for name in made.features if name.endswith(WORST)}
+    raw, key = msgspec.json.encode(event), b"k" * LONGEST_KEY
+    records = Records(
+        made.input.topic, [raw, raw], [key, key + b"k"], [9, 9], [2**40, 2**40 + 1], [0, 0]
+    )
+    normalizer = Normalizer(made)
+    rows, letters = normalizer.normalize(records)
+    assert [letter.code for letter in letters] == ["too_large"]
+    assert "a key of 65537 bytes, expected at most 65536" in letters[0].detail
+    features, _ = normalizer.features(records)
+    assert len(msgspec.msgpack.encode(features[0])) + len(key) <= limits["features"]
+
+    trainer = Trainer(made, 1)
+    learned = trainer.collect(trainer.submit(rows))
+    (prediction,) = trainer.predictions(learned)
+    wide = msgspec.structs.replace(
+        prediction,
+        prediction=label,
+        probabilities=[1.2345678901234567e-300] * classes or None,
+        interval=None if classes else [-1.2345678901234567e-300] * 2,
+    )
+    assert len(msgspec.json.encode(wide)) + len(key) <= limits["predictions"]
+    assert len(msgspec.json.encode(trainer.report())) + 2_000 <= limits["metrics"]
+
+    where = (event["id"], 2**31, 2**50, 2**31, 2**62)
+    numbers = [1.2345678901234567e-300] * 5
+    moved = [Moved(WORST * LONGEST_NAME, *numbers[:2])] * 3
+    alarm = DriftAlarm("page_hinkley", *where, *numbers, moved)
+    names = [WORST * LONGEST_CLASS] * 2
+    step = LadderStep("relabel", *where, exchanged=names, statistic=numbers[0])
+    assert max(len(msgspec.json.encode(each)) for each in (alarm, step)) <= limits["drift"]
+
+
+def test_rows_that_would_fill_the_memory_are_refused() -> None:
+    table = {"name": "wide", "input": {"topic": "t"}, "target": {"field": "y", "kind": "regress"}}
+    texts = {f"t{at}": {"kind": "text", "max_tokens": 4096} for at in range(65)}
+    with pytest.raises(TaskError, match=r"a row takes 1064968 bytes, expected 1048576 at most"):
+        validate(table | {"features": texts}, "t")
+
+
+def test_a_name_too_long_for_records_is_refused() -> None:
+    table = {"name": "wide", "input": {"topic": "t"}, "target": {"field": "y", "kind": "regress"}}
+    with pytest.raises(TaskError, match="at most 200 characters"):
+        validate(table | {"features": {"x" * 201: {"kind": "number"}}}, "t")
+
+
+def test_no_event_is_normalised_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad label, time or number used to have the whole micro-batch normalised again."""
+    made, normalizer = task(2), Normalizer(task(2))
+    taken: list[int] = []
+    tokens = normalizer._hasher.tokens
+    monkeypatch.setattr(
+        normalizer._hasher, "tokens", lambda *args: taken.append(1) or tokens(*args)
+    )
+    texts = {name: "one" for name in made.features if name.endswith("w")}
+    labels = [made.target.classes[0], "unknown", made.target.classes[1], "none"]
+    raws: list[bytes | None] = [
+        msgspec.json.encode({"id": at, "e": 1, "y": label} | texts)
+        for at, label in enumerate(labels)
+    ]
+    records = Records("t", raws, [None] * 4, [0] * 4, [*range(4)], [0] * 4)
+    rows, letters = normalizer.normalize(records)
+    assert (rows.offset, [letter.offset for letter in letters]) == ([0, 2], [1, 3])
+    assert np.isfinite(rows.label).all()
+    assert len(taken) == 4 * len(texts)
