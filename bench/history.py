@@ -16,8 +16,9 @@ from bench.pause import pause
 from stream import ledger
 from stream.child import Child
 from stream.errors import HeadraceError
-from stream.kafka import Sink, Source
+from stream.kafka import Source
 from stream.ledger import Entry
+from stream.sink import Sink
 from stream.task import Task
 
 LOOK_S = 0.02

@@ -14,7 +14,8 @@ from bench.contestant import Run, Score
 from stream.child import Child
 from stream.errors import HeadraceError
 from stream.events import Prediction
-from stream.kafka import Sink, Source
+from stream.kafka import Source
+from stream.sink import Sink
 from stream.task import load
 
 RATE = 1_000

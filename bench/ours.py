@@ -15,7 +15,8 @@ from bench.plain import without_transactions
 from bench.workload import MICRO_BATCH, in_memory, with_model, with_pool
 from stream.errors import AuditError, DeliveryError
 from stream.events import Prediction
-from stream.kafka import Sink, Source
+from stream.kafka import Source
+from stream.sink import Sink
 from stream.task import Task, load
 
 DISTINCT = 400_000  # more than the ids that a learner remembers, so none counts as repeated
@@ -69,7 +70,8 @@ def at_least_once_1024(bootstrap: str, task: Path, events: int) -> Score:
 
 def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
     """Time the service from its readiness, compiled and with its ledger open, to its end."""
-    from stream.learn import Progress, Safety, learn
+    from stream.learn import learn
+    from stream.service import Progress, Safety
 
     started_s = ended_s = 0.0
 

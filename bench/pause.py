@@ -13,7 +13,7 @@ from stream.checkpoint import Checkpoints
 from stream.errors import HeadraceError
 from stream.ledger import Entry, Record
 from stream.normalize import Normalizer
-from stream.rebuild import Counts
+from stream.position import Position
 from stream.saver import Saver
 from stream.task import Task, parse
 from stream.trainer import Trainer
@@ -46,7 +46,7 @@ def pause(folder: Path) -> Pause:
     task = _task(folder)
     trainer, troubles = Trainer(task, ROWS), list[str]()
     checkpoints = Checkpoints(str(folder / "state"), run="0")
-    saver = Saver(checkpoints, fingerprint.of_task(task), 0, troubles.append)
+    saver = Saver(checkpoints, fingerprint.of_task(task), {}, None, troubles.append)
     normalizer = Normalizer(task)
     records = next(workload.in_memory(task, workload.events(ROWS)))
     rows, _ = normalizer.normalize(records)
@@ -58,7 +58,7 @@ def pause(folder: Path) -> Pause:
         began_s = time.perf_counter()
         following = trainer.submit(rows)
         if turn % EVERY == 0:
-            saver.take(turn, trainer.snapshot(), {}, {}, Counts(events=turn))
+            saver.take(turn, trainer.snapshot(), Position({0: turn}))
         trainer.collect(pending)
         record = Record(seq=turn, run="0", epoch=0, time_ms=0)
         saver.confirmed(Entry(turn, record))

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from stream.kafka import Sink
 from stream.ledger import Entry, Ledger, Record
+from stream.sink import Sink
 
 
 class Plain:
@@ -21,7 +21,7 @@ class Plain:
         self.send = self._sink.send
         self.begin = self._sink.check
 
-    def commit(self, proof: Callable[[], Any]) -> None:
+    def commit(self, *, check: Callable[[], Any], proof: Callable[[], Any]) -> None:
         """Ask for nothing."""
         self._proof = proof()
 
@@ -44,7 +44,7 @@ def unproven(ledger: Ledger, record: Record) -> Entry:
 def without_transactions() -> Iterator[None]:
     """Let learners of this process write at least once."""
     with (
-        mock.patch("stream.learn.Transactions", Plain),
+        mock.patch("stream.service.Transactions", Plain),
         mock.patch("stream.ledger.Ledger.confirm", unproven),
     ):
         yield

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream import files
+from stream.codec import MILLISECONDS_FROM, time_ms
 from stream.errors import UsageError
-from stream.events import MILLISECONDS_FROM, time_ms
 
 DATA = Path(__file__).parent / "data"
 _LOOKAHEAD_ROWS = 100

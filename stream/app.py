@@ -27,8 +27,8 @@ from faust.types import EventT
 from stream import workers as processes
 from stream.errors import HeadraceError
 from stream.events import Records
-from stream.kafka import Sink
 from stream.normalize import Normalizer
+from stream.sink import Sink
 from stream.tables import LONGEST_KEY
 from stream.task import Task, load
 from stream.topics import describe

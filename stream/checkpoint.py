@@ -17,7 +17,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from stream.errors import RecoveryError, UsageError
 from stream.failpoint import failpoint
+from stream.position import Counts, Position
 from stream.store import open_store
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -55,9 +55,11 @@ _DTYPES = {
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Say which state a checkpoint holds and where in the ledger and the topics it stands."""
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Say which state a checkpoint holds and where in the ledger and the topics it stands.
+
+    A field that is added has a default, which is left out: so older manifests stay what they are.
+    """
 
     run: str  # the ledger's run id, hex
     seq: _Count  # the ledger's record that the state stands at
@@ -65,13 +67,25 @@ class Manifest:
     ledger_offset: _Count  # where that record lies
     positions: dict[_Count, _Count]  # next offset of the raw topic by partition
     reading: dict[_Count, _Count]  # the same of the features topic; {} when there is none
-    counts: dict[str, int]
+    counts: dict[str, int]  # of `stream.position.Counts`, and how many labels were learned
     task: str  # fingerprint of the task
     code: str  # fingerprint of the code
     state: str  # sha256 of the state
     time_ms: int
     tensors_bytes: _Count = 0  # filled in by `save`, as is the next
     tensors_sha256: str = ""
+    topics: dict[str, str] = {}  # ids of the task's topics by name
+
+    @property
+    def position(self) -> Position:
+        """Give where the learner stood."""
+        counts = {name: count for name, count in self.counts.items() if name != "learned"}
+        return Position(dict(self.positions), dict(self.reading), Counts(**counts))
+
+    @property
+    def learned(self) -> int:
+        """Count the labels that were learned."""
+        return self.counts["learned"]
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,6 +93,13 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     manifest: Manifest
     hmac: str = ""  # of the manifest, under the key
     sha256: str = ""  # of all the above
+
+
+class _Known(msgspec.Struct):
+    """Read of a manifest what tells whether this version can read it."""
+
+    format: int = 0
+    manifest: dict[str, Any] = {}
 
 
 class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
@@ -133,7 +154,7 @@ class Checkpoints:
             RecoveryError: it cannot be written, or is larger than what `newest` would read.
         """
         data = _pack(tensors)
-        manifest = replace(
+        manifest = msgspec.structs.replace(
             manifest, tensors_bytes=len(data), tensors_sha256=hashlib.sha256(data).hexdigest()
         )
         text = _seal(manifest, self._key)
@@ -248,13 +269,25 @@ def _unseal(text: bytes, key: bytes | None) -> Manifest:
     if len(text) > _MANIFEST_BYTES:
         raise ValueError(f"its manifest has {len(text)} bytes, more than {_MANIFEST_BYTES}")
     try:
+        _check_version(msgspec.json.decode(text, type=_Known))
         file = msgspec.json.decode(text, type=_File)
-    except (ValueError, RecursionError) as error:
+        file.manifest.position  # noqa: B018  its counts have to be those of this version
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise ValueError(f"it is no manifest of format {_FORMAT}: {error}") from error
     if not hmac.compare_digest(text, _seal(file.manifest, key)):
         reason = "its HMAC is not of the key given" if key else "a key sealed it that is not given"
         raise ValueError(f"it was changed, or {reason}")
     return file.manifest
+
+
+def _check_version(known: _Known) -> None:
+    """Tell a manifest of another version from one that was changed."""
+    if known.format != _FORMAT:
+        raise ValueError(
+            f"it is of format {known.format}, and this version of headrace reads {_FORMAT}"
+        )
+    if more := sorted(known.manifest.keys() - set(Manifest.__struct_fields__)):
+        raise ValueError(f"a newer headrace wrote it: {more[0][:40]!r} is not known here")
 
 
 def _most_bytes(shapes: Shapes) -> int:

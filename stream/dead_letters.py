@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from stream.events import DeadLetter
-from stream.kafka import Sink, Source
+from stream.kafka import Source
+from stream.sink import Sink
 from stream.task import Task
 
 BATCH = 1000

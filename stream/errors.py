@@ -10,7 +10,8 @@ HeadraceError                exit 1   anything below; the command line prints it
 ├── FencedError              exit 6   another learner of the task has taken over
 ├── RecoveryError            exit 7   the state cannot be had again without a decision of yours
 │   └── HistoryError         exit 7   events that are needed again are gone
-└── AuditError               exit 8   the ledger, the predictions and the state do not agree
+├── AuditError               exit 8   the ledger, the predictions and the state do not agree
+└── StoppedError             exit 130 told to end before it had begun
 """
 
 from __future__ import annotations
@@ -74,3 +75,9 @@ class AuditError(HeadraceError):
     """Report outputs that are not what the ledger, or a recomputation, says."""
 
     exit_code = 8
+
+
+class StoppedError(HeadraceError):
+    """Report an end that was asked for before there was anything to end in order."""
+
+    exit_code = 130

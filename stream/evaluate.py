@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from stream import files
+from stream.codec import pointer
 from stream.compare import Comparison, Rival, compare
 from stream.errors import UsageError
-from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records, pointer
+from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records
 from stream.kinds import Image, Number, Text
 from stream.normalize import Normalizer
 from stream.plot import Curve, Point, measure

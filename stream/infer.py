@@ -12,8 +12,8 @@ from typing import Any, Literal
 import tomli_w
 
 from stream import files
+from stream.codec import pointer, time_ms
 from stream.errors import UsageError
-from stream.events import pointer, time_ms
 from stream.kafka import Source
 from stream.kinds import LONGEST_NAME
 from stream.scalars import scalar_text

@@ -16,9 +16,9 @@ from stream.events import DeadLetter, Feature, Records
 from stream.history import Range, TopicHistory, cut
 from stream.kafka import Source
 from stream.normalize import Normalizer, Rows, rows_of
+from stream.position import Offsets
 from stream.task import Task
-
-Place = dict[int, int]  # an offset by partition
+from stream.watch import TopicWatch
 
 
 class Taken(NamedTuple):
@@ -30,7 +30,7 @@ class Taken(NamedTuple):
     rejected: int  # events without a row, whoever publishes their letters
     duplicates: int = 0  # rows that came again
     healed: int = 0  # events whose row never came
-    reading: Place = {}  # noqa: RUF012  where to read on in the features topic
+    reading: Offsets = {}  # noqa: RUF012  where to read on in the features topic
 
 
 class Intake(Protocol):
@@ -40,15 +40,19 @@ class Intake(Protocol):
         """Take up to `most` events; None when nothing came in time."""
         ...
 
+    def pass_over(self) -> list[Range]:
+        """Give offsets that hold no event, as markers of transactions do, up to the end."""
+        ...
+
     def lag(self) -> int:
         """Count what is known to wait."""
         ...
 
-    def ends(self) -> Place:
+    def ends(self) -> Offsets:
         """Ask where the topic ends now."""
         ...
 
-    def reached(self, ends: Place) -> bool:
+    def reached(self, ends: Offsets) -> bool:
         """Say whether everything before `ends` was taken."""
         ...
 
@@ -63,13 +67,20 @@ class FromEvents:
     Args:
         positions: raw offsets up to which everything was taken; the first range begins there.
         starts: where to read on; later than `positions` where events were deleted.
+        watch: of the raw topic.
     """
 
-    def __init__(self, task: Task, bootstrap: str, positions: Place, starts: Place) -> None:
+    def __init__(
+        self, task: Task, bootstrap: str, positions: Offsets, starts: Offsets, watch: TopicWatch
+    ) -> None:
         self._normalizer = Normalizer(task)
-        timestamps = self._normalizer.needs_timestamps
-        topic = task.input.topic
-        self._source = Source(bootstrap, topic, offsets=starts, timestamps=timestamps)
+        self._source = Source(
+            bootstrap,
+            task.input.topic,
+            offsets=starts,
+            timestamps=self._normalizer.needs_timestamps,
+            watch=watch,
+        )
         self._positions = dict(positions)
         self.lag, self.ends, self.close = self._source.lag, self._source.ends, self._source.close
 
@@ -82,7 +93,14 @@ class FromEvents:
         rows, letters = self._normalizer.normalize(records)
         return Taken(ranges, rows, letters, len(letters))
 
-    def reached(self, ends: Place) -> bool:
+    def pass_over(self) -> list[Range]:
+        """Give the offsets between the last event of a partition and its end."""
+        ends = {p: self._source.position[p] for p in self._source.ended}
+        starts = {p: self._positions.get(p, 0) for p in ends}
+        self._positions |= ends
+        return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
+
+    def reached(self, ends: Offsets) -> bool:
         """Say whether everything before `ends` was taken."""
         return all(self._source.position[p] >= end for p, end in ends.items())
 
@@ -100,7 +118,7 @@ class FromFeatures:
     """
 
     def __init__(
-        self, task: Task, bootstrap: str, positions: Place, starts: Place, reading: Place
+        self, task: Task, bootstrap: str, positions: Offsets, starts: Offsets, reading: Offsets
     ) -> None:
         self._task = task
         self._normalizer = Normalizer(task)
@@ -149,7 +167,18 @@ class FromFeatures:
             return self._heal(gap)
         return self._batch(fresh)
 
-    def reached(self, ends: Place) -> bool:
+    def pass_over(self) -> list[Range]:
+        """Give the offsets behind the last event of a partition: if no event is among them."""
+        found = []
+        with closing(TopicHistory(self._bootstrap, self._task.input.topic)) as history:
+            for partition, start in sorted(self._positions.items()):
+                gap = Range(partition, start, history.end(partition))
+                if gap.start < gap.stop and not history.read([gap]).values:
+                    self._positions[partition] = self._looked[partition] = gap.stop
+                    found.append(gap)
+        return found
+
+    def reached(self, ends: Offsets) -> bool:
         """Say whether everything before `ends` was taken."""
         return not self._waiting.values and all(
             self._source.position[p] >= end for p, end in ends.items()
@@ -217,7 +246,7 @@ class FromFeatures:
         return Taken(ranges, rows, [], rejected, self._dropped(), 0, dict(self._reading))
 
 
-def advance(positions: Place, records: Records) -> list[Range]:
+def advance(positions: Offsets, records: Records) -> list[Range]:
     """Move positions behind the records, and give the ranges that this covers."""
     stops = {p: at + 1 for p, at in zip(records.partitions, records.offsets, strict=True)}
     ranges = [Range(p, positions.get(p, 0), stop) for p, stop in sorted(stops.items())]

@@ -1,24 +1,28 @@
-"""The hot loop's way to Kafka: whole batches in and out, by confluent_kafka."""
+"""The hot loop's way out of Kafka: whole batches, by confluent_kafka."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import methodcaller
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.errors import BrokerError, DeliveryError
+from stream.errors import (
+    BrokerError,
+    HeadraceError,
+    HistoryError,
+    RecoveryError,
+    TopicError,
+)
 from stream.events import Records
-from stream.topic_specs import BATCH_BYTES
+from stream.watch import LOOK_S, TopicWatch
 
 ANSWER_S = 10.0
 RETRY_S = 0.05
+UNKNOWN_S = 1.0  # that a topic may be unknown to a broker that has just started
 GATHER_MS, GATHER_BYTES = 20, 16_384
-LINGER_MS = 5.0  # that a record may wait for others to share a request with; a flush waits for none
-LARGEST_BYTES = 64 << 20  # of a record that the client sends
-TRANSACTION_S = 15.0  # a learner that stands still for longer in a transaction loses it
 _ERROR = methodcaller("error")
 _LEADERLESS = {  # for a moment, while one is elected or starts
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -35,16 +39,18 @@ class Source:
         topic: must exist.
         offsets: first offset to read by partition; partitions not named start at the beginning.
         or_later: read on at what is there where an offset was deleted; else `poll` raises.
-        partitions: the ones to read; default: all.
+        partitions: the ones to read; default: all, also those that are added later.
         timestamps: whether records carry Kafka's timestamps.
         prompt: give each record at once; else a few may gather for up to 20 ms, which spares the
             broker a request for each.
+        watch: knows which topic it has to be; default: the one that is there.
 
     Only committed records are given. `position` holds by partition the offset to be read next;
     at the end of a partition it is the end, whatever invisible records stand before it.
 
     Raises:
-        BrokerError: the broker does not answer, or has no such topic.
+        TopicError: there is no such topic.
+        BrokerError: the broker does not answer.
     """
 
     def __init__(
@@ -57,8 +63,11 @@ class Source:
         partitions: Sequence[int] | None = None,
         timestamps: bool = False,
         prompt: bool = False,
+        watch: TopicWatch | None = None,
     ) -> None:
-        self.topic, self._timestamps = topic, timestamps
+        self.topic, self._timestamps, self._or_later = topic, timestamps, or_later
+        self._bootstrap, self._watch, self._grows = bootstrap, watch, partitions is None
+        self._opened_s = time.monotonic()
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -76,17 +85,10 @@ class Source:
             }
         )
         try:
-            metadata = self._consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
-        except KafkaException as error:
+            metadata = _described(self._consumer, topic)
+        except HeadraceError:
             self._consumer.close()
-            raise BrokerError(
-                f"{bootstrap} does not answer: {error.args[0].str()}; start one with `headrace up`"
-            ) from error
-        if metadata.error is not None:
-            self._consumer.close()
-            raise BrokerError(
-                f"{topic}: {metadata.error.str()}; make it with `headrace topics create`"
-            )
+            raise
         self.partitions = sorted(metadata.partitions if partitions is None else partitions)
         try:
             self.begins = {p: self._watermarks(p)[0] for p in self.partitions}
@@ -118,6 +120,7 @@ class Source:
 
     def messages(self, most: int, timeout_s: float) -> list[Any]:
         """Take what is there, as the client has it: for those who want little of each record."""
+        self._look()
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
@@ -146,6 +149,8 @@ class Source:
             error = message.error()
             if error is None:
                 records.append(message)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._overtaken(message.partition())
             elif error.code() != KafkaError._PARTITION_EOF:
                 raise BrokerError(f"{self.topic}: {error.str()}")
             else:
@@ -153,6 +158,39 @@ class Source:
                 self.position[partition] = max(self.position[partition], end)
                 self.ended.add(partition)
         return records
+
+    def _look(self) -> None:
+        """Follow the topic: read partitions that were added; raise if it is another one now."""
+        if not self._grows or time.monotonic() - self._opened_s < LOOK_S:
+            return
+        self._watch = self._watch or TopicWatch(self._bootstrap, self.topic)
+        count = self._watch.look() or 0
+        if count > len(self.partitions):  # the client has to hear of them, too
+            count = len(_described(self._consumer, self.topic).partitions)
+        for partition in range(len(self.partitions), count):
+            self.begins[partition] = self.position[partition] = self._watermarks(partition)[0]
+            at = TopicPartition(self.topic, partition, self.position[partition])
+            self._consumer.incremental_assign([at])
+            self.partitions.append(partition)
+
+    def _overtaken(self, partition: int) -> None:
+        """Read on where an offset is not there any more, if that was asked for; else say why."""
+        begin, end = self._watermarks(partition)
+        at, name = self.position[partition], f"{self.topic}/{partition}"
+        if self._or_later and not begin <= at <= end:
+            self.position[partition] = begin
+            self._consumer.seek(TopicPartition(self.topic, partition, begin))
+        elif at < begin:
+            raise HistoryError(
+                f"{name}: offsets {at:,} to {begin - 1:,} were deleted (retention) before they "
+                "were read; `learn` goes on without them (--accept-loss), or begins --from-scratch"
+            )
+        else:
+            if self._watch:
+                self._watch.confirm(self._watch.ask())
+            if at <= end:
+                raise BrokerError(f"{name}: offset {at:,} was out of range for a moment; run again")
+            raise cut_off(name, end, at)
 
     def ends(self) -> dict[int, int]:
         """Ask for the end of each partition: the offset that the next record will get."""
@@ -175,6 +213,34 @@ class Source:
     def _watermarks(self, partition: int) -> tuple[int, int]:
         """Ask for the first offset of a partition and the one after its last."""
         return _watermarks(self._consumer, TopicPartition(self.topic, partition))
+
+
+def cut_off(name: str, end: int, at: int) -> RecoveryError:
+    """Say that a partition ends before an offset up to which it was read."""
+    return RecoveryError(
+        f"{name} ends at offset {end:,}, and was read up to {at:,}: its log was cut off, as by an "
+        "unclean election, or it was deleted and made again; `learn` can begin --from-scratch"
+    )
+
+
+def _described(consumer: Any, topic: str) -> Any:
+    """Ask what a topic is; one that a broker does not know yet is asked for again."""
+    give_up_s = time.monotonic() + UNKNOWN_S
+    while True:
+        try:
+            metadata = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
+        except KafkaException as error:
+            raise BrokerError(
+                f"Kafka does not answer: {error.args[0].str()}; start one with `headrace up`, or "
+                "give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
+            ) from error
+        if metadata.error is None:
+            return metadata
+        if time.monotonic() > give_up_s:
+            raise TopicError(
+                f"{topic}: {metadata.error.str()}; make it with `headrace topics create`"
+            )
+        time.sleep(RETRY_S)
 
 
 def _watermarks(consumer: Any, at: TopicPartition) -> tuple[int, int]:
@@ -212,109 +278,3 @@ def ends(bootstrap: str, topics: Sequence[str], *, committed: bool) -> dict[tupl
         raise BrokerError(f"{bootstrap} does not answer: {error.args[0].str()}") from error
     finally:
         consumer.close()
-
-
-class Sink:
-    """Write records and learn of every one that did not arrive (idempotent, all replicas).
-
-    Args:
-        transactional_id: for `stream.transactions` alone.
-    """
-
-    def __init__(self, bootstrap: str, *, transactional_id: str | None = None) -> None:
-        self._failed: list[str] = []
-        in_transactions = {
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": round(TRANSACTION_S * 1000),
-        }
-        self.producer = Producer(
-            (in_transactions if transactional_id else {})
-            | {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "linger.ms": LINGER_MS,
-                "batch.size": BATCH_BYTES,
-                "message.max.bytes": LARGEST_BYTES,  # what is larger, the topic refuses
-                "compression.type": "none",
-                "queue.buffering.max.messages": 1_000_000,
-                "queue.buffering.max.kbytes": 131_072,
-                "delivery.report.only.error": True,
-                "delivery.timeout.ms": round(1000 * (TRANSACTION_S if transactional_id else 60)),
-                "log_level": 0,
-            }
-        )
-
-    def send(
-        self,
-        topic: str,
-        values: Sequence[bytes],
-        *,
-        keys: Sequence[bytes | None] | None = None,
-        partitions: Sequence[int] | None = None,
-    ) -> None:
-        """Queue records; blocks while the queue is full.
-
-        Raises:
-            DeliveryError: an earlier record was not acknowledged.
-        """
-        produce, place, count = self.producer.produce, 0, len(values)
-        while place < count:
-            try:
-                while place < count:
-                    produce(
-                        topic,
-                        values[place],
-                        keys[place] if keys else None,
-                        partitions[place] if partitions else -1,
-                        self._report,
-                    )
-                    place += 1
-            except BufferError:
-                self.serve(0.05)
-        self.check()
-
-    def check(self) -> None:
-        """Serve delivery reports.
-
-        Raises:
-            DeliveryError: a record was not acknowledged.
-        """
-        self.serve(0)
-        if self._failed:
-            raise DeliveryError(
-                f"{len(self._failed)} records were not acknowledged, the first: {self._failed[0]}"
-            )
-
-    def flush(self, timeout_s: float = 60.0) -> None:
-        """Wait until every queued record is acknowledged.
-
-        Raises:
-            DeliveryError: one was refused, or not acknowledged in time.
-        """
-        deadline = time.monotonic() + timeout_s
-        while (left := self.serve(0.5, self.producer.flush)) and time.monotonic() < deadline:
-            self.check()
-        self.check()
-        if left:
-            raise DeliveryError(f"{left} records were not acknowledged within {timeout_s:g} s")
-
-    def serve(self, timeout_s: float, call: Callable[[float], Any] | None = None) -> Any:
-        """Serve delivery reports, by `poll` or another call of the producer, and give its answer.
-
-        After a fatal error the client calls `_report` with an exception pending, or gives none for
-        a call that failed: what comes out is a SystemError.
-
-        Raises:
-            DeliveryError: the client gave up, and does not say why.
-        """
-        try:
-            return (call or self.producer.poll)(timeout_s)
-        except SystemError as error:
-            if isinstance(error.__cause__, KafkaException):
-                raise error.__cause__ from None
-            said = self._failed[0] if self._failed else str(error)
-            raise DeliveryError(f"the Kafka client gave up: {said}") from error
-
-    def _report(self, error: Any, message: Any) -> None:
-        if error is not None:
-            self._failed.append(f"{message.topic()}: {error.str()}")

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.errors import AuditError, BrokerError, DoubtError
+from stream.errors import AuditError, DoubtError, RecoveryError
 from stream.history import Range
-from stream.kafka import TRANSACTION_S, Source, ends
+from stream.kafka import Source, ends
+from stream.sink import TRANSACTION_S
 
 READ = 5_000
 WAIT_S = 1.0
@@ -46,7 +47,8 @@ class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str
     version: str
     settings: dict[str, Any] | None = None
-    begins: dict[int, int] | None = None  # a new run: the first offset of each partition
+    begins: dict[int, int] | None = None  # a new run, or topic: the first offset by partition
+    topics: dict[str, str] | None = None  # ids by name
     recomputed: tuple[int, int] | None = None  # records whose predictions this state forgets
 
 
@@ -77,6 +79,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     reading: dict[int, int] = {}  # next offsets of the features topic, where that is read
     opening: Opening | None = None
     saved: Saved | None = None
+    position: str = ""  # digest of where the learner stands after it, see `stream.position`
     chain: str = ""
 
 
@@ -119,7 +122,8 @@ def read(
 
     Raises:
         AuditError: something stands there that is no record of a ledger.
-        BrokerError: no broker, or no such topic; or `stop` does not come.
+        RecoveryError: a transaction hides `stop`, and does not end.
+        TopicError, BrokerError: no such topic; no broker.
     """
     source = Source(bootstrap, topic, offsets=None if start is None else {0: start})
     try:
@@ -132,7 +136,7 @@ def entries_of(source: Source, stop: int | None = None) -> Iterator[Entry]:
     """Yield entries until `stop`, or else the end, is reached.
 
     Raises:
-        BrokerError: a transaction before `stop` stays open.
+        RecoveryError: a transaction before `stop` stays open.
     """
     give_up_s = time.monotonic() + UNDECIDED_S
     while 0 not in source.ended if stop is None else source.position[0] < stop:
@@ -143,9 +147,10 @@ def entries_of(source: Source, stop: int | None = None) -> Iterator[Entry]:
                 if stop is None or entry.offset < stop:
                     yield entry
         elif time.monotonic() > give_up_s:
-            raise BrokerError(
+            raise RecoveryError(
                 f"{source.topic}: a transaction at offset {source.position[0]} neither ends nor "
-                "times out; see `kafka-transactions.sh find-hanging`"
+                "times out, and hides all that comes after it; find whose it is, and abort it: "
+                "kafka-transactions.sh find-hanging, and abort"
             )
 
 

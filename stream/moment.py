@@ -10,11 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from stream import fingerprint, ledger, recovery
-from stream.errors import AuditError, UsageError
-from stream.events import time_ms
+from stream import fingerprint, ledger
+from stream.codec import time_ms
+from stream.errors import AuditError, HistoryError, UsageError
 from stream.history import Range
 from stream.ledger import Entry, Record
+from stream.plan import begins_of, other_task, run_opening
 from stream.task import Task
 
 
@@ -67,7 +68,7 @@ class Span:
 
     def __init__(self, opening: Entry, begin: Moment | None, until: Moment | None) -> None:
         self.opening = opening
-        self.begins = recovery.begins_of(opening.record)
+        self.begins = begins_of(opening.record)
         self.begin, self.until = self._placed(begin), self._placed(until)
         self.proven_from = self.offsets = 0
         self.saved: dict[int, str] = {}
@@ -75,6 +76,7 @@ class Span:
         self._first: Entry | None = None
         self._last: Entry | None = None
         self._tip = opening.record
+        self._topic_from: Record | None = None  # that went on with another raw topic
 
     def add(self, entry: Entry) -> None:
         """Look at the next record of the run.
@@ -93,6 +95,9 @@ class Span:
             self.proven_from = max(self.proven_from, record.opening.recomputed[1] + 1)
         if record.saved:
             self.saved[record.saved.seq] = record.saved.state
+        begins = record.opening.begins if record.opening else None
+        if begins is not None and record.seq != self.opening.record.seq:
+            self._topic_from = record
         span = sum(each.stop - each.start for each in record.consumed)
         if self._first is None and _is_first(record, self.begin):
             self._first = entry
@@ -106,6 +111,7 @@ class Span:
 
         Raises:
             UsageError: a moment is not in this run, or nothing lies between the two.
+        HistoryError: the raw topic was another one before.
         """
         start, tip = self.opening.record, self._tip
         for entry, moment in ((self._first, self.begin), (self._last, self.until)):
@@ -118,6 +124,8 @@ class Span:
                 )
         first, last = self._first, self._last
         assert first and last  # noqa: S101
+        if self._topic_from and first.record.seq < self._topic_from.seq:
+            raise earlier_topic(self._topic_from)
         same = first.record.seq == last.record.seq
         if last.record.seq < first.record.seq or (
             same and first.record.consumed and not self.ranges(first.record)
@@ -148,6 +156,14 @@ class Span:
                 f"PARTITION:OFFSET, such as 0:{moment.at}"
             )
         return replace(moment, partition=next(iter(self.begins), 0))
+
+
+def earlier_topic(record: Record) -> HistoryError:
+    """Say that what was learned before a record stood in a topic that is gone."""
+    return HistoryError(
+        f"record #{record.seq} went on with a raw topic that was made again: what was learned "
+        f"before it is gone, and cannot be learned again (but replay --from '#{record.seq}' can)"
+    )
 
 
 def _is_first(record: Record, moment: Moment | None) -> bool:
@@ -189,10 +205,10 @@ def survey(task: Task, bootstrap: str, begin: Moment | None, until: Moment | Non
     tip = ledger.tip(bootstrap, topic)
     if tip is None:
         raise UsageError(f"{topic} is empty: {task.name} has learned nothing yet")
-    opening = recovery.run_opening(bootstrap, topic, tip.record.run)
+    opening = run_opening(bootstrap, topic, tip.record.run)
     said = opening.record.opening
     if said and said.task != fingerprint.of_task(task):
-        raise recovery.other_task(task, opening.record)
+        raise other_task(task, opening.record)
     span = Span(opening, begin, until)
     for entry in ledger.read(bootstrap, topic, opening.offset, tip.offset + 1):
         span.add(entry)

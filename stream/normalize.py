@@ -15,23 +15,15 @@ from numpy.typing import NDArray
 
 from stream.calendar import calendar
 from stream.classes import NEW_CLASS, ClassIndex
+from stream.codec import MILLISECONDS_FROM, Codec, Fields, time_ms
 from stream.errors import TaskError
-from stream.events import (
-    MILLISECONDS_FROM,
-    Codec,
-    DeadLetter,
-    Feature,
-    Fields,
-    Records,
-    Reject,
-    dead_letter,
-    time_ms,
-)
+from stream.events import DeadLetter, Feature, Records, Reject, dead_letter
 from stream.hashing import Hasher, hash_key
 from stream.kinds import Category, Image, Number, Text
 from stream.scalars import scalar_text
 from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
 from stream.task import Task
+from stream.units import conversion
 
 LARGEST = 1e15
 
@@ -312,27 +304,6 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
         new_class=[feature.new_class for feature, _ in kept],
         image=column("image", np.uint8, *spec.image),
     )
-
-
-def conversion(name: str, number: Number) -> tuple[float, float]:
-    """Give factor and offset from a number's unit to the one it is learned in.
-
-    Raises:
-        TaskError: a unit is unknown, or the two do not measure the same thing.
-    """
-    if number.unit is None or number.to is None:
-        return 1.0, 0.0
-    import pint  # slow to import, and few tasks convert
-
-    try:
-        units: Any = pint.UnitRegistry(autoconvert_offset_to_baseunit=True)
-        zero = units.Quantity(0.0, number.unit).to(number.to).magnitude
-        one = units.Quantity(1.0, number.unit).to(number.to).magnitude
-    except (pint.PintError, ValueError, AttributeError) as error:
-        raise TaskError(
-            f"features.{name}.unit = {number.unit!r} to {number.to!r}: {error}"
-        ) from error
-    return float(one - zero), float(zero)
 
 
 def _whole(ids: Sequence[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import UsageError
-from stream.kafka import Sink
+from stream.sink import Sink
 from stream.task import Task
 from stream.topic_specs import TopicSpec, topic_specs
 from stream.topics import describe, ensure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from stream import ledger
@@ -11,6 +11,7 @@ from stream.failpoint import failpoint
 from stream.ledger import Entry, Ledger, Record
 from stream.task import Task
 from stream.transactions import Transactions
+from stream.watch import TopicWatch
 
 
 class Output(NamedTuple):
@@ -26,6 +27,8 @@ class Publisher:
     """Write micro-batches into transactions: one each, or several while a backlog waits.
 
     Args:
+        watch: of the raw topic. No event is committed before it was asked, after the event was
+            read, whether the topic is still the one that the ledger speaks of.
         on_certain: called with each record that was committed and read back, in order.
     """
 
@@ -36,9 +39,11 @@ class Publisher:
         task: Task,
         transactions: Transactions,
         book: Ledger,
+        watch: TopicWatch,
         on_certain: Callable[[Entry], None],
     ) -> None:
         self._task, self._transactions, self._book = task, transactions, book
+        self._watch = watch
         self._on_certain = on_certain
         self._records: list[Record] = []  # in the transaction that is open
         self._begun_s: float | None = None
@@ -77,7 +82,11 @@ class Publisher:
         """Begin to end the transaction that is open, if one is."""
         if self._begun_s is not None:
             records, self._records, self._begun_s = self._records, [], None
-            self._transactions.commit(lambda: list(map(self._book.confirm, records)))
+            asked = self._watch.ask() if any(record.consumed for record in records) else None
+            self._transactions.commit(
+                check=lambda: asked and self._watch.confirm(asked),
+                proof=lambda: list(map(self._book.confirm, records)),
+            )
 
     def settle(self) -> None:
         """Wait until what was committed is certain.
@@ -85,11 +94,17 @@ class Publisher:
         Raises:
             DoubtError: it is not.
             FencedError: another learner took over.
+            RecoveryError, TopicError: the raw topic was deleted, and perhaps made again.
         """
         for entry in self._transactions.settle() or ():
             failpoint("confirmed")
             self.last = entry
             self._on_certain(entry)
+
+    def refresh(self, topics: Iterable[str]) -> None:
+        """Take note of partitions that were added."""
+        for topic in topics:
+            self._transactions.refresh(topic)
 
     def _begin(self) -> None:
         if self._begun_s is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,27 +10,9 @@ from stream.errors import AuditError
 from stream.history import History
 from stream.ledger import Record
 from stream.normalize import Normalizer, Rows, take
+from stream.position import Counts
 from stream.task import Task
 from stream.trainer import Learned, Pending, Trainer, digest
-
-
-@dataclass
-class Counts:
-    """Count what a learner has done with its stream since its run began."""
-
-    events: int = 0  # predicted
-    rejected: int = 0
-    repeated: int = 0
-    duplicates: int = 0
-    healed: int = 0
-
-    def add(self, record: Record) -> None:
-        """Add what one record of the ledger says."""
-        self.events += record.used
-        self.rejected += record.rejected
-        self.repeated += record.repeated
-        self.duplicates += record.duplicates
-        self.healed += record.healed
 
 
 class Rebuild:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from stream import fingerprint, ledger, recovery
+from stream import fingerprint, ledger
 from stream.archive import ArchiveHistory
 from stream.checkpoint import Manifest
 from stream.compare import Comparison, Rival, compare
@@ -20,8 +20,10 @@ from stream.ledger import Entry
 from stream.moment import Moment, Span, survey
 from stream.normalize import Normalizer
 from stream.outlet import Outlet, check_name, make_empty
+from stream.plan import open_checkpoints
 from stream.plot import Point, measure
-from stream.rebuild import Counts, Rebuild, pieces
+from stream.position import Position
+from stream.rebuild import Rebuild, pieces
 from stream.task import Task
 from stream.trainer import Learned, Trainer, digest
 
@@ -139,13 +141,13 @@ def state(
     span = survey(task, bootstrap, None, at)
     run = span.opening.record.run
     with ExitStack() as stack:
-        checkpoints = recovery.open_checkpoints(task, to, run, key)
+        checkpoints = open_checkpoints(task, to, run, key)
         stack.enter_context(checkpoints.lock())
         again = _Again(task, bootstrap, span, archive, capacity, stack)
         again.run(lambda: False, on_progress)
         if again.part is not None:
             run = sha256(f"{run} {span.until}".encode()).hexdigest()[:32]
-            checkpoints = recovery.open_checkpoints(task, to, run, key)
+            checkpoints = open_checkpoints(task, to, run, key)
         replayed = again.replayed()
         manifest = again.manifest(run, replayed.state)
         checkpoints.save(manifest, again.trainer.snapshot().tensors())
@@ -187,8 +189,8 @@ class _Again:
             task, self.trainer, self, proven_from=proven_from, on_learned=self._on_learned
         )
         self._normalizer = Normalizer(task)
-        self._positions, self._reading = dict(span.begins), dict[int, int]()
-        self._parts = Counts()
+        self._position = Position(dict(span.begins))
+        self._topics: dict[str, str] = {}
         self._read = self._events = self._batches = self._equal = self._checkpoints = 0
         self._whole = span.opening
         self.part: int | None = None
@@ -258,26 +260,27 @@ class _Again:
 
     def manifest(self, run: str, state: str) -> Manifest:
         """Describe the state as a checkpoint."""
-        counts = asdict(self._rebuild.counts)
-        counts = {name: count + getattr(self._parts, name) for name, count in counts.items()}
         return Manifest(
             run=run,
             seq=self._whole.record.seq,
             chain=self._whole.record.chain,
             ledger_offset=self._whole.offset,
-            positions=self._positions,
-            reading=self._reading,
-            counts=counts | {"learned": self.trainer.learned},
+            positions=self._position.offsets,
+            reading=self._position.reading,
+            counts=asdict(self._position.counts) | {"learned": self.trainer.learned},
             task=fingerprint.of_task(self._task),
             code=fingerprint.of_code(),
             state=state,
             time_ms=time.time_ns() // 1_000_000,
+            topics=self._topics,
         )
 
     def _take(self, entry: Entry) -> None:
         record = entry.record
         self._rebuild.feed(record)
-        recovery.follow(self._positions, self._reading, record)
+        self._position.follow(record)
+        if record.opening and record.opening.topics:
+            self._topics = record.opening.topics
         self._whole = entry
         proven = record.seq >= self._proven_from
         if record.consumed:
@@ -302,8 +305,11 @@ class _Again:
         rows, repeated = self.trainer.admit(rows, records.topic)
         for part in pieces(rows, self.trainer.capacity):
             self._on_learned(self.trainer.collect(self.trainer.submit(part)))
-        self._parts = Counts(len(rows.id), len(refused), len(repeated))
-        self._positions.update({each.partition: each.stop for each in ranges})
+        counts = self._position.counts
+        counts.events += len(rows.id)
+        counts.rejected += len(refused)
+        counts.repeated += len(repeated)
+        self._position.offsets.update({each.partition: each.stop for each in ranges})
         self.part = entry.record.seq
 
     def _settle(self) -> None:

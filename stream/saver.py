@@ -6,28 +6,40 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from threading import Thread
+from typing import NamedTuple
 
 from stream import fingerprint
 from stream.checkpoint import Checkpoints, Manifest
 from stream.errors import HeadraceError
-from stream.intake import Place
 from stream.ledger import Entry, Saved
-from stream.rebuild import Counts
+from stream.position import Position
 from stream.trainer import Snapshot, digest
 
 EVERY_S = 10.0
-EVERY_EVENTS = 100_000  # what a recovery learns again within about a second
+EVERY_EVENTS = 100_000
+EVERY_CPU_S = 2.0  # of work; learning it again takes about half of that
+WRITING_SHARE = 0.1  # of the time that may go into writing large states
+
+
+class _Taken(NamedTuple):
+    """Hold a state until its record is certain."""
+
+    seq: int
+    snapshot: Snapshot
+    position: Position
 
 
 class Saver:
     """Say when a checkpoint is due, take it, and write it once its record is certain.
 
-    A checkpoint that cannot be written (a full disk) is no reason to stop: it is reported, its age
-    grows, and the next one is tried.
+    It is due when what came since would take a second to learn again, and after EVERY_S if
+    anything came at all. A checkpoint that cannot be written (a full disk) is no reason to stop:
+    it is reported, its age grows, and the next one is tried.
 
     Args:
         task: its fingerprint.
-        events: of the run so far.
+        topics: ids of its topics by name.
+        kept: where the newest checkpoint stands; None without one.
         on_trouble: called with a line for a person, from the writing thread.
     """
 
@@ -35,13 +47,17 @@ class Saver:
         self,
         checkpoints: Checkpoints,
         task: str,
-        events: int,
+        topics: dict[str, str],
+        kept: Position | None,
         on_trouble: Callable[[str], None],
     ) -> None:
-        self._checkpoints, self._task, self._on_trouble = checkpoints, task, on_trouble
-        self._last_s, self._events = time.monotonic(), events
-        self._taken: tuple[int, Snapshot, Place, Place, Counts] | None = None
+        self._checkpoints, self._task, self._topics = checkpoints, task, topics
+        self._on_trouble = on_trouble
+        self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
+        self._offsets = dict(kept.offsets) if kept else {}
+        self._taken: _Taken | None = None
         self._writer: Thread | None = None
+        self._writing_s = 0.0  # what the last one took
         self._saved: Saved | None = None
         self._written_s: float | None = None
 
@@ -50,47 +66,54 @@ class Saver:
         """Give the age of the newest checkpoint; None before the first."""
         return None if self._written_s is None else time.monotonic() - self._written_s
 
-    def due(self, events: int) -> bool:
-        """Say whether it is time, after so many events in all."""
-        if self._taken or (self._writer and self._writer.is_alive()):
+    @property
+    def busy(self) -> bool:
+        """Say whether one is being taken or written."""
+        return self._taken is not None or (self._writer is not None and self._writer.is_alive())
+
+    def due(self, position: Position) -> bool:
+        """Say whether it is time, now that the learner stands there."""
+        if self.busy or not self.stale(position):
             return False
         waited_s = time.monotonic() - self._last_s
-        return events - self._events >= EVERY_EVENTS or (
-            events > self._events and waited_s >= EVERY_S
-        )
+        if waited_s >= EVERY_S:
+            return True
+        if waited_s * WRITING_SHARE < self._writing_s:
+            return False
+        taken = sum(position.offsets.values()) - sum(self._offsets.values())
+        return taken >= EVERY_EVENTS or time.process_time() - self._last_cpu_s >= EVERY_CPU_S
 
-    def stale(self, events: int) -> bool:
-        """Say whether there were events since the last checkpoint was taken."""
-        return events > self._events
+    def stale(self, position: Position) -> bool:
+        """Say whether anything was taken since the last checkpoint; refused events count."""
+        return position.offsets != self._offsets
 
-    def take(
-        self, seq: int, snapshot: Snapshot, positions: Place, reading: Place, counts: Counts
-    ) -> None:
+    def take(self, seq: int, snapshot: Snapshot, position: Position) -> None:
         """Keep the state after record `seq` until that record is certain."""
-        self._taken = (seq, snapshot, dict(positions), dict(reading), counts)
-        self._last_s, self._events = time.monotonic(), counts.events
+        self._taken = _Taken(seq, snapshot, position.copy())
+        self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
+        self._offsets = dict(position.offsets)
 
     def confirmed(self, entry: Entry) -> None:
         """Begin to write what waits for this record."""
-        if self._taken and entry.record.seq == self._taken[0]:
-            self._writer = Thread(target=self._write, args=(entry, *self._taken[1:]))
+        if self._taken and entry.record.seq == self._taken.seq:
+            args = (entry, self._taken.snapshot, self._taken.position)
+            # A daemon: an end that is in a hurry does not wait for it.
+            self._writer = Thread(target=self._write, args=args, daemon=True)
             self._taken = None
             self._writer.start()
 
-    def finish(self) -> None:
-        """Wait for the writer."""
+    def finish(self, timeout_s: float | None = None) -> None:
+        """Wait for the writer, so long at most."""
         if self._writer:
-            self._writer.join()
+            self._writer.join(timeout_s)
 
     def news(self) -> Saved | None:
         """Give, once, what was written: the ledger is to know."""
         saved, self._saved = self._saved, None
         return saved
 
-    def _write(
-        self, entry: Entry, snapshot: Snapshot, positions: Place, reading: Place, counts: Counts
-    ) -> None:
-        record = entry.record
+    def _write(self, entry: Entry, snapshot: Snapshot, position: Position) -> None:
+        record, began_s = entry.record, time.monotonic()
         try:
             tensors = snapshot.tensors()
             state = digest(tensors)
@@ -100,17 +123,20 @@ class Saver:
                     seq=record.seq,
                     chain=record.chain,
                     ledger_offset=entry.offset,
-                    positions=positions,
-                    reading=reading,
-                    counts=asdict(counts) | {"learned": snapshot.learned},
+                    positions=position.offsets,
+                    reading=position.reading,
+                    counts=asdict(position.counts) | {"learned": snapshot.learned},
                     task=self._task,
                     code=fingerprint.of_code(),
                     state=state,
                     time_ms=time.time_ns() // 1_000_000,
+                    topics=self._topics,
                 ),
                 tensors,
             )
         except (OSError, HeadraceError) as error:
             self._on_trouble(f"the checkpoint of record {record.seq} was not written: {error}")
             return
+        finally:
+            self._writing_s = time.monotonic() - began_s
         self._saved, self._written_s = Saved(record.seq, state), time.monotonic()

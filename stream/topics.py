@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from uuid import UUID
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
@@ -76,6 +78,27 @@ def ensure(bootstrap: str, specs: Sequence[TopicSpec], *, grow: bool = False) ->
     return outcomes
 
 
+def prepare(bootstrap: str, specs: Sequence[TopicSpec]) -> list[Topic]:
+    """Make sure that topics are there and can do what they are for; let outputs grow.
+
+    Raises:
+        TopicError: one is missing, or cannot be used.
+        BrokerError: the broker does not answer.
+    """
+    with _admin(bootstrap) as admin:
+        outcomes = _plan_all(admin, specs, grow=False)
+        if missing := [each.name for each in outcomes if each.action == "created"]:
+            raise TopicError(
+                f"no topic {', '.join(missing)} at {bootstrap}: make it with "
+                "`headrace topics create`"
+            )
+        if grown := [each for each in outcomes if each.action == "grown"]:
+            for outcome in grown:
+                _grow(admin, outcome)
+            _await_leaders(admin, grown)
+        return _describe(admin, [spec.name for spec in specs])
+
+
 def list_topics(bootstrap: str) -> list[str]:
     """Return the names of all topics but Kafka's own, sorted.
 
@@ -99,9 +122,24 @@ def describe(bootstrap: str, names: Iterable[str] | None = None) -> list[Topic]:
         if missing := [name for name in wanted if name not in existing]:
             raise TopicError(
                 f"no topic {', '.join(missing)} at {bootstrap}: there is "
-                f"{', '.join(existing) or 'none yet'}; create it (headrace topics create)"
+                f"{_some(existing) or 'none yet'}; make it with `headrace topics create`"
             )
         return _describe(admin, wanted)
+
+
+def describe_existing(bootstrap: str, names: Iterable[str]) -> list[Topic]:
+    """Report those of some topics that exist, by name.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    with _admin(bootstrap) as admin:
+        return _describe(admin, sorted(set(names)))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
 
 
 @contextmanager
@@ -165,7 +203,7 @@ def _describe(admin: KafkaAdminClient, names: Sequence[str]) -> list[Topic]:
     return [
         Topic(
             name=name,
-            id=str(found[name]["topic_id"]),
+            id=_identity(found[name]["topic_id"]),
             begin=tuple(begin[TopicPartition(name, part)].offset for part in range(count)),
             end=tuple(end[TopicPartition(name, part)].offset for part in range(count)),
             cleanup_policy=setting(name, "cleanup.policy"),
@@ -175,6 +213,11 @@ def _describe(admin: KafkaAdminClient, names: Sequence[str]) -> list[Topic]:
         )
         for name, count in sorted(counts.items())
     ]
+
+
+def _identity(topic_id: Any) -> str:
+    """Write a topic's id as Kafka's own tools do."""
+    return urlsafe_b64encode(UUID(str(topic_id)).bytes).decode().rstrip("=")
 
 
 def _plan_all(admin: KafkaAdminClient, specs: Sequence[TopicSpec], *, grow: bool) -> list[Outcome]:

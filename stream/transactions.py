@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from stream.errors import BrokerError, DeliveryError, DoubtError, FencedError, HeadraceError
 from stream.failpoint import failpoint
-from stream.kafka import TRANSACTION_S, Sink
+from stream.sink import TRANSACTION_S, Sink
 
 COMMIT_S = 20.0
 FENCE_S = 90.0  # a new broker on a busy machine takes its time to make its log of transactions
@@ -90,10 +90,17 @@ class Transactions:
         except DeliveryError as error:
             raise DoubtError(f"{error}; start again") from error
 
-    def commit(self, proof: Callable[[], Any]) -> None:
-        """Begin to end the transaction; `proof` is called after it, on the same thread."""
+    def commit(
+        self, *, check: Callable[[], Any] = lambda: None, proof: Callable[[], Any] = lambda: None
+    ) -> None:
+        """Begin to end the transaction.
+
+        Args:
+            check: called before it is committed, and may raise: then it never is.
+            proof: called after it, on the same thread.
+        """
         failpoint("before commit")
-        self._ending = self._pool.submit(self._commit, proof)
+        self._ending = self._pool.submit(self._commit, check, proof)
         failpoint("commit begun")
 
     @property
@@ -115,9 +122,14 @@ class Transactions:
         """Let go of the broker; what is not committed never appears."""
         self._pool.shutdown()
 
-    def _commit(self, proof: Callable[[], Any]) -> Any:
+    def refresh(self, topic: str) -> None:
+        """Have the client learn of partitions that were added to a topic."""
+        self._sink.producer.list_topics(topic, COMMIT_S)
+
+    def _commit(self, check: Callable[[], Any], proof: Callable[[], Any]) -> Any:
         try:
             self._sink.flush(COMMIT_S)
+            check()
             failpoint("flushed")
             self._sink.serve(COMMIT_S, self._sink.producer.commit_transaction)
         except KafkaException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -15,16 +16,19 @@ from stream import ledger
 from stream.errors import AuditError
 from stream.events import Prediction
 from stream.history import History, TopicHistory
-from stream.intake import Place
-from stream.kafka import TRANSACTION_S, Source, ends
+from stream.kafka import Source, ends
 from stream.ledger import Entry, Record, seal
-from stream.rebuild import Counts, Rebuild
-from stream.recovery import begins_of
+from stream.moment import earlier_topic
+from stream.position import Counts, Position
+from stream.rebuild import Rebuild
+from stream.sink import TRANSACTION_S
 from stream.task import Task
+from stream.topics import describe_existing
 from stream.trainer import Trainer
 
 READ = 16_384
 WAIT_S = 0.5
+VISIBLE_S = 5.0  # that a prediction may be seen later than the record that speaks of it
 FINDINGS = 20  # reported at most
 CAPACITY = 4096
 
@@ -99,6 +103,7 @@ def verify(
             if not audit.records % 100:
                 on_progress("records", audit.records, 0)
         published.rest(audit)
+        _check_topics(audit, task, bootstrap, walk)
         _dangling(audit, task, bootstrap)
         if deep and audit.sound and entries:
             raw = history or stack.enter_context(closing(TopicHistory(bootstrap, task.input.topic)))
@@ -113,7 +118,13 @@ class _Walk:
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
         self._last: Record | None = None
-        self._positions: Place = {}
+        self._position = Position()
+        self.topics: dict[str, str] = {}  # ids by name, as of the last start
+
+    @property
+    def partitions(self) -> set[int]:
+        """Give the partitions of the raw topic from which something was taken."""
+        return {partition for partition, at in self._position.offsets.items() if at}
 
     def step(self, entry: Entry) -> None:
         record, last, audit = entry.record, self._last, self._audit
@@ -127,17 +138,21 @@ class _Walk:
         if last is None or record.run != last.run:
             self._begin(record, where)
         for each in record.consumed:
-            position = self._positions.get(each.partition, 0)
+            position = self._position.offsets.get(each.partition, 0)
             if each.start != position or each.stop <= each.start:
                 audit.found(
                     f"{where}: takes offsets {each.start} to {each.stop} of partition "
                     f"{each.partition}, where {position} was next"
                 )
-            self._positions[each.partition] = each.stop
+        self._position.follow(record)
+        if record.position not in ("", self._position.digest()):
+            audit.found(f"{where}: the learner stood elsewhere than its records lead to")
         span = sum(each.stop - each.start for each in record.consumed)
         answered = record.used + record.rejected + record.repeated
         if answered > span or record.used != sum(each.used for each in record.consumed):
             audit.found(f"{where}: {answered} events answered of {span} offsets taken")
+        if record.opening and record.opening.topics:
+            self.topics = record.opening.topics
         audit.absent += span - answered
         audit.records += 1
         audit.epochs += record.opening is not None
@@ -146,9 +161,22 @@ class _Walk:
 
     def _begin(self, record: Record, where: str) -> None:
         self._audit.runs += 1
-        self._positions = dict(begins_of(record))
+        self._position, self.topics = Position(), {}
         if record.opening is None or record.opening.settings is None:
             self._audit.found(f"{where}: run {record.run[:8]} begins without an opening")
+
+
+def _check_topics(audit: Audit, task: Task, bootstrap: str, walk: _Walk) -> None:
+    """Compare the topics that are there with those that the ledger speaks of."""
+    there = {topic.name: topic for topic in describe_existing(bootstrap, walk.topics)}
+    for name, identity in walk.topics.items():
+        if name not in there:
+            audit.found(f"{name}: it was deleted since the last start")
+        elif there[name].id != identity:
+            audit.found(f"{name}: it was deleted and made again since the last start")
+    raw = there.get(task.input.topic)
+    if raw and (unknown := walk.partitions - set(range(raw.partitions))):
+        audit.found(f"{raw.name}: the ledger takes from partition {min(unknown)}, there is none")
 
 
 class _Published:
@@ -167,7 +195,14 @@ class _Published:
             return
         total, whole = sha256(), True
         for each in record.consumed:
-            values = self._partitions[each.partition]
+            values = self._partitions.get(each.partition)
+            if values is None:
+                audit.found(
+                    f"record {record.seq}: predicts partition {each.partition}, which "
+                    f"{self._topic} has not"
+                )
+                whole = False
+                continue
             if values.expired(each):
                 audit.expired += each.used
                 whole = False
@@ -206,9 +241,10 @@ class _Values:
         self._partition = partition
         self._messages: list[Any] = []
         self._place = 0
-        self._first: int | None = None  # raw offset of the first prediction that is left
-        if self.source.begins[partition] and self._fetch():
-            self._first = _offset(self._messages[0])
+        self._missed = False
+        self._first: float | None = None  # raw offset of the first prediction that is left
+        if self.source.begins[partition]:
+            self._first = _offset(self._messages[0]) if self._fetch() else math.inf
 
     def expired(self, each: ledger.Consumed) -> bool:
         """Say whether retention took predictions of this range: what is left begins later."""
@@ -223,8 +259,12 @@ class _Values:
 
     def take(self, count: int) -> list[bytes]:
         """Take the next `count` values; fewer at the end."""
-        while len(self._messages) - self._place < count and self._fetch():
-            pass
+        give_up_s = time.monotonic() + (0 if self._missed else VISIBLE_S)
+        while len(self._messages) - self._place < count:
+            # The end that was seen may be past: what a record speaks of comes with the record.
+            if not self._fetch(again=True) and time.monotonic() >= give_up_s:
+                self._missed = True
+                break
         found = self._messages[self._place : self._place + count]
         self._place += len(found)
         return [message.value() or b"" for message in found]
@@ -235,8 +275,9 @@ class _Values:
             pass
         return sum(message.offset() < end for message in self._messages[self._place :])
 
-    def _fetch(self) -> bool:
-        while self._partition not in self.source.ended:
+    def _fetch(self, *, again: bool = False) -> bool:
+        while again or self._partition not in self.source.ended:
+            again = False
             if messages := self.source.messages(READ, WAIT_S):
                 self._messages = [*self._messages[self._place :], *messages]
                 self._place = 0
@@ -272,6 +313,9 @@ def _recompute(
 ) -> None:
     """Learn the last run again from zero."""
     records = [e.record for e in entries if e.record.run == entries[-1].record.run]
+    for record in records[1:]:
+        if record.opening and record.opening.begins is not None:
+            raise earlier_topic(record)
     forgotten = [r.opening.recomputed[1] + 1 for r in records if r.opening and r.opening.recomputed]
     proven_from = max(forgotten, default=0)
     saved = [record.saved for record in records if record.saved]

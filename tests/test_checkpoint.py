@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -15,17 +16,18 @@ import struct
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
+import msgspec
 import numpy as np
 import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from stream.checkpoint import Checkpoints, Manifest
@@ -320,6 +322,47 @@ def safetensors_file(header: object, body: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 
+def resealed(text: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Change a manifest, and seal it as its writer would have."""
+    file = json.loads(text)
+    change(file)
+    file["sha256"] = ""
+    plain = json.dumps(file, separators=(",", ":")).encode()
+    file["sha256"] = hashlib.sha256(plain).hexdigest()
+    return json.dumps(file, separators=(",", ":")).encode()
+
+
+def test_a_manifest_that_lacks_a_later_field_is_sound(place: Path, two: Path) -> None:
+    """What an older version wrote is no forgery: `topics` was added to manifests later."""
+    checkpoints = Checkpoints(str(place), run=RUN)
+    checkpoints.save(manifest(30, topics={"events": "an id"}), state(30))
+    text = two / "000000000030.json"
+    text.write_bytes(resealed(text.read_bytes(), lambda file: file["manifest"].pop("topics")))
+    found = checkpoints.newest(SHAPES, accept=everything)
+    assert found
+    assert (found[0].seq, found[0].topics) == (30, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda file: file.update(format=0), "of format 0, and this version of headrace reads 1"),
+        (lambda file: file["manifest"].update(z=1), "a newer headrace wrote it: 'z' is not known"),
+        (lambda file: file["manifest"].pop("task"), "no manifest of format 1: .*`task`"),
+    ],
+)
+def test_a_manifest_of_another_version_is_told_from_a_forgery(
+    place: Path, two: Path, change: Callable[[dict[str, Any]], object], line: str
+) -> None:
+    text, _ = newest_files(two)
+    text.write_bytes(resealed(text.read_bytes(), change))
+    checkpoints = Checkpoints(str(place), run=RUN)
+    assert seq_of(checkpoints) == 10
+    (problem,) = checkpoints.problems
+    assert re.search(line, problem)
+    assert "changed" not in problem
+
+
 def test_an_empty_key_is_refused(place: Path) -> None:
     with pytest.raises(UsageError, match="is empty"):
         Checkpoints(str(place), run=RUN, key=b"")
@@ -331,7 +374,7 @@ def plant(directory: Path, data: bytes) -> Path:
     vouched = replace(
         manifest(20), tensors_bytes=len(data), tensors_sha256=hashlib.sha256(data).hexdigest()
     )
-    file = {"format": 1, "manifest": vouched.__dict__, "hmac": "", "sha256": ""}
+    file = {"format": 1, "manifest": msgspec.to_builtins(vouched), "hmac": "", "sha256": ""}
     plain = json.dumps(file, separators=(",", ":")).encode()
     file["sha256"] = hashlib.sha256(plain).hexdigest()
     text.write_text(json.dumps(file, separators=(",", ":")))

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from poison import IMAGE_POISON, IMAGE_TASK, POISON, TASK, coded, good, picture
 
+from stream.codec import Codec
 from stream.errors import TaskError
-from stream.events import Codec, Records, Reject
+from stream.events import Records, Reject
 from stream.normalize import Normalizer
 from stream.task import Task, parse
 

@@ -12,8 +12,9 @@ import pytest
 from poison import IMAGE_TASK, TASK, good, picture
 
 from stream.classes import ClassIndex
+from stream.codec import time_ms
 from stream.errors import TaskError
-from stream.events import Records, time_ms
+from stream.events import Records
 from stream.hashing import Hasher, clean
 from stream.normalize import Normalizer, calendar, rows_of
 from stream.tail import decode

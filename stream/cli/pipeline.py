@@ -73,6 +73,13 @@ def learn(
             "--accept-loss", help="Go on although events were deleted before they were learned."
         ),
     ] = False,
+    accept_new_topic: Annotated[
+        bool,
+        typer.Option(
+            "--accept-new-topic",
+            help="Go on with a raw topic that was deleted and made again, from its beginning.",
+        ),
+    ] = False,
     bootstrap: Bootstrap = None,
     as_json: AsJson = False,
 ) -> None:
@@ -84,18 +91,23 @@ def learn(
     start it again.
     """
     loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
-    from stream.learn import Progress, Safety  # JAX takes seconds to import
     from stream.learn import learn as run
+    from stream.service import Progress, Safety
 
     safety = Safety(
-        state or default_state(), read_key(state_key), from_scratch, accept_recompute, accept_loss
+        state or default_state(),
+        read_key(state_key),
+        from_scratch,
+        accept_recompute,
+        accept_loss,
+        accept_new_topic,
     )
     if dry_run:
-        from stream import recovery
+        from stream import plan
 
-        which = recovery.run_of(loaded, address, from_scratch=from_scratch)
-        checkpoints = recovery.open_checkpoints(loaded, safety.place, which, safety.key)
-        lines = recovery.plan(loaded, address, checkpoints, which).words()
+        which = plan.run_of(loaded, address, from_scratch=from_scratch)
+        checkpoints = plan.open_checkpoints(loaded, safety.place, which, safety.key)
+        lines = plan.plan(loaded, address, checkpoints, which).words()
         say({"plan": lines} if as_json else "\n".join(lines))
         return
     metric = "accuracy" if loaded.spec.classes else "mae"

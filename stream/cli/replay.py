@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from stream import task as tasks
@@ -166,7 +166,7 @@ def state(
             on_progress=_shown_by(update),
         )
     if as_json:
-        say({"manifest": asdict(kept.manifest), "replayed": kept.replayed.as_json()})
+        say({"manifest": msgspec.to_builtins(kept.manifest), "replayed": kept.replayed.as_json()})
         return
     _tell(kept.replayed)
     say(f"written to {to} as a checkpoint:")

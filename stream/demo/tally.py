@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream.classes import ClassIndex
-from stream.events import Codec, DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
+from stream.codec import Codec
+from stream.events import DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
 from stream.kinds import Text
 from stream.scalars import scalar_text
 from stream.task import Task

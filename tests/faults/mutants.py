@@ -24,7 +24,7 @@ def lying_commit() -> None:
             else:
                 super().commit_transaction(*timeout_s)
 
-    vars(importlib.import_module("stream.kafka"))["Producer"] = Liar
+    vars(importlib.import_module("stream.sink"))["Producer"] = Liar
 
 
 def no_read_back() -> None:
@@ -51,7 +51,7 @@ def hollow_chain() -> None:
 
 def loose_outputs() -> None:
     """Send predictions beside the transaction, as most pipelines do."""
-    from stream.kafka import Sink
+    from stream.sink import Sink
     from stream.transactions import Transactions
 
     send: Any = Transactions.send
@@ -71,21 +71,23 @@ def loose_outputs() -> None:
 
 def offsets_first() -> None:
     """Move on in the stream before what was taken is committed, and believe that at a start."""
-    from stream import learn, recovery
+    from stream import recovery, service
 
-    submit: Any = learn.Service._submit
+    submit: Any = service.Service._submit
     learn_again: Any = recovery._learn_again
     note = Path(sys.argv[sys.argv.index("--state") + 1] + ".offsets")
 
     def submit_and_note(self: Any, taken: Any) -> Any:
         work = submit(self, taken)
-        note.write_text(json.dumps(self._positions))
+        note.write_text(json.dumps(self._position.offsets))
         return work
 
     def learn_again_and_skip(found: Any, *rest: Any, **more: Any) -> None:
         learn_again(found, *rest, **more)
         if note.exists():
-            found.positions.update({int(p): at for p, at in json.loads(note.read_text()).items()})
+            found.position.offsets.update(
+                {int(p): at for p, at in json.loads(note.read_text()).items()}
+            )
 
-    learn.Service._submit = submit_and_note  # type: ignore[method-assign]
+    service.Service._submit = submit_and_note  # type: ignore[method-assign]
     recovery._learn_again = learn_again_and_skip

@@ -15,12 +15,13 @@ import pytest
 from poison import TASK, good
 from test_learn import read, send
 
-from stream import ledger, recovery
+from stream import ledger, plan
 from stream.errors import DeliveryError, FencedError, HistoryError, RecoveryError
 from stream.events import Records
-from stream.kafka import Sink
-from stream.learn import Progress, Safety, learn
+from stream.learn import learn
 from stream.normalize import Normalizer
+from stream.service import Progress, Safety
+from stream.sink import Sink
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs
 from stream.topics import ensure
@@ -128,7 +129,7 @@ def test_the_tip_is_the_last_word_only_when_all_is_decided(bootstrap: str, task:
         with pytest.raises(TimeoutError):
             tip.result(1.0)
         assert ledger.tip(bootstrap, topic) == before
-        writer.commit(lambda: None)
+        writer.commit()
         writer.settle()
         found = tip.result(10)
     writer.close()
@@ -305,7 +306,7 @@ def test_records_that_nobody_may_see_are_no_events(bootstrap: str, task: Task) -
     for part in range(3):
         writer.begin()
         writer.send(task.input.topic, [good(n) for n in range(10 * part, 10 * part + 10)])
-        writer.commit(list)
+        writer.commit()
         writer.settle()
     writer.close()
     assert life(task, bootstrap).events == 30
@@ -319,7 +320,7 @@ def test_a_second_learner_fences_the_first(bootstrap: str, task: Task) -> None:
     first.send(task.output("predictions"), [b"{}"])
     send(bootstrap, task.input.topic, [good(n) for n in range(5)])
     assert life(task, bootstrap).events == 5
-    first.commit(list)
+    first.commit()
     with pytest.raises(FencedError):
         first.settle()
     first.close()
@@ -329,8 +330,8 @@ def test_a_second_learner_fences_the_first(bootstrap: str, task: Task) -> None:
 
 def test_one_state_directory_holds_one_learner(bootstrap: str, task: Task) -> None:
     place = os.environ["HEADRACE_STATE"]
-    run = recovery.run_of(task, bootstrap)
-    held = recovery.open_checkpoints(task, place, run, None).lock()
+    run = plan.run_of(task, bootstrap)
+    held = plan.open_checkpoints(task, place, run, None).lock()
     with held, pytest.raises(RecoveryError, match=task.name):
         life(task, bootstrap)
 
@@ -362,23 +363,23 @@ def test_a_transaction_that_hangs_is_found(
     other.send(task.output("drift"), [b"{}"])
     other._sink.flush()
     assert any("left open" in finding for finding in verify(task, bootstrap).findings)
-    other.commit(list)
+    other.commit()
     other.settle()
     other.close()
 
 
 def test_the_dry_run_tells_and_changes_nothing(bootstrap: str, task: Task) -> None:
-    def plan() -> recovery.Plan:
-        run = recovery.run_of(task, bootstrap)
+    def planned() -> plan.Plan:
+        run = plan.run_of(task, bootstrap)
         place = os.environ["HEADRACE_STATE"]
-        kept = recovery.open_checkpoints(task, place, run, None)
-        return recovery.plan(task, bootstrap, kept, run)
+        kept = plan.open_checkpoints(task, place, run, None)
+        return plan.plan(task, bootstrap, kept, run)
 
-    assert "a new run begins" in plan().words()[0]
+    assert "a new run begins" in planned().words()[0]
     send(bootstrap, task.input.topic, [good(n) for n in range(20)])
     life(task, bootstrap)
     before = records_of(task, bootstrap)
-    words = "\n".join(plan().words())
+    words = "\n".join(planned().words())
     assert f"ends with record {len(before) - 1}" in words
     assert "is sound" in words
     assert records_of(task, bootstrap) == before

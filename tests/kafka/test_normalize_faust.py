@@ -19,8 +19,8 @@ import pytest
 from stream.app import run
 from stream.errors import HeadraceError
 from stream.events import DeadLetter, Feature, Records
-from stream.kafka import Sink
 from stream.normalize import Normalizer
+from stream.sink import Sink
 from stream.task import Task, load
 from stream.topic_specs import topic_specs
 

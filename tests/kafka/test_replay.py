@@ -25,11 +25,12 @@ from stream.cli.replay import add_to
 from stream.compare import changed_task
 from stream.errors import AuditError, RecoveryError, TaskError, UsageError
 from stream.events import Records
-from stream.learn import Safety, learn
+from stream.learn import learn
 from stream.moment import Moment, Span, parse_moment, survey
 from stream.normalize import Normalizer
-from stream.recovery import open_checkpoints
+from stream.plan import open_checkpoints
 from stream.replay import Replayed, replay, state
+from stream.service import Safety
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs
 from stream.topics import describe, ensure

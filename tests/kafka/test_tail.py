@@ -8,7 +8,8 @@ from pathlib import Path
 
 from poison import TASK, good
 
-from stream.learn import Safety, learn
+from stream.learn import learn
+from stream.service import Safety
 from stream.task import parse
 from stream.topic_specs import topic_specs
 from stream.topics import ensure
