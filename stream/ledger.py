@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.errors import AuditError, DoubtError, RecoveryError
+from stream.errors import AuditError, DoubtError, FencedError, RecoveryError
 from stream.history import Range
 from stream.kafka import Source, ends
 from stream.sink import TRANSACTION_S
@@ -217,7 +217,8 @@ class Ledger:
         """Read back the record that was committed; only then is it certain.
 
         Raises:
-            DoubtError: another record stands in its place, or it does not come.
+            FencedError: another learner's record stands in its place.
+            DoubtError: it does not come, or something else stands there.
         """
         give_up_s = time.monotonic() + BACK_S
         while time.monotonic() < give_up_s:
@@ -226,11 +227,13 @@ class Ledger:
                 continue
             (entry,) = _entries(records.offsets, records.values)
             if entry.record != record:
-                raise DoubtError(
+                what = (
                     f"{self.topic}: at offset {entry.offset} stands record {entry.record.seq} of "
-                    f"epoch {entry.record.epoch}, which this learner did not write there; is there "
-                    "another one? Start again"
+                    f"epoch {entry.record.epoch}, which this learner did not write there"
                 )
+                if entry.record.epoch > self.epoch:
+                    raise FencedError(f"{what}: another one has taken over")
+                raise DoubtError(f"{what}; start again")
             return entry
         raise DoubtError(
             f"{self.topic}: record {record.seq} was committed and cannot be read back; start again"

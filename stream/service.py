@@ -111,7 +111,10 @@ class Service:
         run = plan.run_of(task, bootstrap, from_scratch=safety.from_scratch)
         checkpoints = plan.open_checkpoints(task, safety.place, run, safety.key)
         stack.enter_context(checkpoints.lock())
-        transactions = Transactions(bootstrap, f"{task.name}.learn")
+        outputs = [spec.name for spec in topic_specs(task)[2:]]
+        transactions = Transactions(
+            bootstrap, f"{task.name}.learn", topics=outputs, on_note=on_note, stop=stop
+        )
         stack.callback(transactions.close)
         failpoint("fenced")
         # Only now that nobody else can write, what the ledger says is the last word.

@@ -66,7 +66,7 @@ def ensure(bootstrap: str, specs: Sequence[TopicSpec], *, grow: bool = False) ->
         TopicError: a topic cannot be used, or not be made; one line for all of them.
         BrokerError: the broker does not answer.
     """
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         outcomes = _plan_all(admin, specs, grow=grow)
         for spec, outcome in zip(specs, outcomes, strict=True):
             if outcome.action == "created":
@@ -85,7 +85,7 @@ def prepare(bootstrap: str, specs: Sequence[TopicSpec]) -> list[Topic]:
         TopicError: one is missing, or cannot be used.
         BrokerError: the broker does not answer.
     """
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         outcomes = _plan_all(admin, specs, grow=False)
         if missing := [each.name for each in outcomes if each.action == "created"]:
             raise TopicError(
@@ -105,7 +105,7 @@ def list_topics(bootstrap: str) -> list[str]:
     Raises:
         BrokerError: the broker does not answer.
     """
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         return _names(admin)
 
 
@@ -116,7 +116,7 @@ def describe(bootstrap: str, names: Iterable[str] | None = None) -> list[Topic]:
         TopicError: a topic does not exist.
         BrokerError: the broker does not answer.
     """
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         existing = _names(admin)
         wanted = existing if names is None else sorted(set(names))
         if missing := [name for name in wanted if name not in existing]:
@@ -133,7 +133,7 @@ def describe_existing(bootstrap: str, names: Iterable[str]) -> list[Topic]:
     Raises:
         BrokerError: the broker does not answer.
     """
-    with _admin(bootstrap) as admin:
+    with admin_of(bootstrap) as admin:
         return _describe(admin, sorted(set(names)))
 
 
@@ -143,7 +143,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
+def admin_of(bootstrap: str) -> Iterator[KafkaAdminClient]:
+    """Connect an admin client; what it raises is told as a BrokerError."""
     made: list[KafkaNetClient] = []
 
     def make(**config: Any) -> KafkaNetClient:

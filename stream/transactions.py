@@ -9,12 +9,21 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from stream.errors import BrokerError, DeliveryError, DoubtError, FencedError, HeadraceError
+from stream.errors import (
+    BrokerError,
+    DeliveryError,
+    DoubtError,
+    FencedError,
+    HeadraceError,
+    StoppedError,
+)
 from stream.failpoint import failpoint
-from stream.sink import TRANSACTION_S, Sink
+from stream.fencing import Owner, abort_hanging, owner_of, was_taken_over
+from stream.sink import Sink
 
 COMMIT_S = 20.0
 FENCE_S = 90.0  # a new broker on a busy machine takes its time to make its log of transactions
+STEP_S = 2.0  # after which it is asked whether to stop
 AGAIN_S = 0.2
 
 
@@ -30,18 +39,37 @@ class Transactions:
     Args:
         bootstrap: `host:port[,host:port]`.
         transactional_id: whoever else uses it is fenced from now on.
+        topics: that are written; what an earlier owner left hanging there is aborted.
+        on_note: called with a line for a person.
+        stop: asked while Kafka is waited for.
 
     Raises:
         BrokerError: the broker does not answer.
+        StoppedError: `stop` said so.
     """
 
-    def __init__(self, bootstrap: str, transactional_id: str) -> None:
-        self._id = transactional_id
+    def __init__(
+        self,
+        bootstrap: str,
+        transactional_id: str,
+        *,
+        topics: Sequence[str] = (),
+        on_note: Callable[[str], None] = lambda note: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._bootstrap, self._id, self._stop = bootstrap, transactional_id, stop
+        self._owner: Owner | None = None
         self._sink = Sink(bootstrap, transactional_id=transactional_id)
         self._pool = ThreadPoolExecutor(1, "commit")
         self._ending: Future[Any] | None = None
         try:
             self._fence()
+            self._owner = owner_of(bootstrap, transactional_id)
+            for place in abort_hanging(bootstrap, self._owner, topics):
+                on_note(f"{place}: a transaction of an earlier learner hung there, and was aborted")
+        except HeadraceError:
+            self.close()
+            raise
         except KafkaException as error:
             self.close()
             raise BrokerError(
@@ -58,10 +86,14 @@ class Transactions:
         give_up_s = time.monotonic() + FENCE_S
         while True:
             try:
-                self._sink.producer.init_transactions(COMMIT_S)
+                self._sink.producer.init_transactions(STEP_S)
             except KafkaException as error:
-                if error.args[0].code() not in _MOVING or time.monotonic() > give_up_s:
+                reason = error.args[0]
+                again = reason.code() in _MOVING or reason.retriable()
+                if not again or time.monotonic() > give_up_s:
                     raise
+                if self._stop():
+                    raise StoppedError("stopped before Kafka had opened transactions") from error
                 time.sleep(AGAIN_S)
             else:
                 return
@@ -88,7 +120,7 @@ class Transactions:
         except KafkaException as error:
             raise self._doubt(error, f"write to {topic}") from error
         except DeliveryError as error:
-            raise DoubtError(f"{error}; start again") from error
+            raise self._told(str(error)) from error
 
     def commit(
         self, *, check: Callable[[], Any] = lambda: None, proof: Callable[[], Any] = lambda: None
@@ -135,27 +167,25 @@ class Transactions:
         except KafkaException as error:
             raise self._doubt(error, "commit") from error
         except DeliveryError as error:
-            raise DoubtError(f"{error}; start again") from error
+            raise self._told(str(error)) from error
         failpoint("committed")
         return proof()
 
     def _doubt(self, error: KafkaException, doing: str) -> HeadraceError:
-        reason = error.args[0]
-        if reason.code() in _FENCED:
+        return self._told(f"{self._id} cannot {doing}: {error.args[0].str()}")
+
+    def _told(self, what: str) -> HeadraceError:
+        """Tell an error: as fenced only if another owner is there, who would be fenced in turn."""
+        if self._owner and was_taken_over(self._bootstrap, self._id, self._owner):
             return FencedError(
-                f"{self._id}: fenced; another learner of this task has started, or this one stood "
-                f"still for more than {TRANSACTION_S:g} s; what it did not commit never appears"
+                f"{self._id}: another learner of this task has started and took over; what this "
+                f"one did not commit never appears ({what})"
             )
-        return DoubtError(f"{self._id} cannot {doing}: {reason.str()}; start again")
+        return DoubtError(f"{what}; start again")
 
 
 _MOVING = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-}
-_FENCED = {
-    KafkaError._FENCED,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
 }

@@ -6,7 +6,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from stream import transactions
-from stream.errors import BrokerError
+from stream.errors import BrokerError, StoppedError
+from stream.fencing import Owner
 from stream.transactions import Transactions
 
 
@@ -28,6 +29,8 @@ def opened(monkeypatch: pytest.MonkeyPatch, *codes: int) -> Coordinator:
         return SimpleNamespace(producer=broker)
 
     monkeypatch.setattr(transactions, "Sink", sink)
+    monkeypatch.setattr(transactions, "owner_of", lambda *_: Owner(1, 0))
+    monkeypatch.setattr(transactions, "abort_hanging", lambda *_: [])
     Transactions("nowhere:1", "task.learn").close()
     return broker
 
@@ -50,3 +53,12 @@ def test_a_coordinator_that_never_comes_is_told_in_the_end(monkeypatch: pytest.M
     monkeypatch.setattr(transactions, "FENCE_S", 0.3)
     with pytest.raises(BrokerError, match="does not open transactions"):
         opened(monkeypatch, *[KafkaError.NOT_COORDINATOR] * 9)
+
+
+def test_a_stop_ends_the_waiting_for_a_coordinator(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sink(bootstrap: str, **settings: object) -> SimpleNamespace:
+        return SimpleNamespace(producer=Coordinator([KafkaError.NOT_COORDINATOR] * 9))
+
+    monkeypatch.setattr(transactions, "Sink", sink)
+    with pytest.raises(StoppedError):
+        Transactions("nowhere:1", "task.learn", stop=lambda: True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
@@ -12,10 +13,23 @@ from forge import Forged
 
 
 class Supervisor:
-    """Start a learner, and another one when it ends, until the `with` block does."""
+    """Start a learner, and another one when it ends, until the `with` block does.
 
-    def __init__(self, case: Case, *options: str, **more: Any) -> None:
+    Args:
+        again: exit codes after which it is started again; default: all.
+        pause_s: how long it waits before.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        *options: str,
+        again: Collection[int] | None = None,
+        pause_s: float = 0.0,
+        **more: Any,
+    ) -> None:
         self._case, self._options, self._more = case, options, more
+        self._again, self._pause_s = again, pause_s
         self.codes: list[int] = []  # of those that ended by themselves
         self.errors: list[str] = []
         self._stop = threading.Event()
@@ -38,6 +52,11 @@ class Supervisor:
         if not self.learner.dead.wait(60):
             self.learner.kill()
 
+    @property
+    def running(self) -> bool:
+        """Say whether there is a learner, or will be again."""
+        return self._thread.is_alive()
+
     def _start(self) -> Forged:
         return self._case.learn(*self._options, **self._more)
 
@@ -46,4 +65,8 @@ class Supervisor:
             if self.learner.dead.wait(0.2) and not self._stop.is_set():
                 self.codes.append(self.learner.wait())
                 self.errors.append(self.learner.errors[-2000:])
-                self.learner = self._start()
+                if self._again is not None and self.codes[-1] not in self._again:
+                    return
+                self._stop.wait(self._pause_s)
+                if not self._stop.is_set():
+                    self.learner = self._start()
