@@ -71,7 +71,8 @@ def at_least_once_1024(bootstrap: str, task: Path, events: int) -> Score:
 def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
     """Time the service from its readiness, compiled and with its ledger open, to its end."""
     from stream.learn import learn
-    from stream.service import Progress, Safety
+    from stream.progress import Progress
+    from stream.service import Safety
 
     started_s = ended_s = 0.0
 

@@ -12,7 +12,6 @@ import inspect
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import suppress
@@ -173,10 +172,17 @@ class _Transport(aiokafka.Transport):
     Consumer = _Consumer
 
 
+class _App(faust.App):
+    """Keep no tables, and therefore no directory for them."""
+
+    def _create_directories(self) -> None:
+        pass
+
+
 def make_app(tasks: Sequence[Task], bootstrap: str) -> faust.App:
     """Build the application: one agent for each input topic, whatever number of tasks reads it."""
     names = "-".join(sorted(task.name for task in tasks))
-    app = faust.App(
+    app = _App(
         f"headrace-normalize-{names}",
         broker=";".join(f"kafka://{host}" for host in bootstrap.split(",")),
         broker_commit_interval=COMMIT_S,
@@ -188,7 +194,6 @@ def make_app(tasks: Sequence[Task], bootstrap: str) -> faust.App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
-        datadir=Path(tempfile.gettempdir(), "headrace-faust"),  # made by Faust, and left empty
     )
     app.transport = _Transport(app.conf.broker_consumer, app)
     for topic in sorted({task.input.topic for task in tasks}):

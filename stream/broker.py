@@ -10,12 +10,11 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -32,9 +31,9 @@ from stream.jars import (
     jar_dir,
     user_dir,
 )
+from stream.ports import HOST, free_port, is_free
 from stream.topics import list_topics
 
-_HOST = "127.0.0.1"
 # Fixed: a random base64 id that begins with a dash breaks Kafka's own argument parser.
 _CLUSTER_ID = "aGVhZHJhY2UtZW1iZWRkZQ"
 _STARTED = "Kafka Server started"
@@ -68,6 +67,8 @@ class Broker:
     pid: int
     data_dir: Path
     log: Path
+    trouble: Callable[[], str | None] = lambda: None
+    """Says in a line that it has ended by itself, and why; None while it runs."""
 
 
 class _PortTakenError(BrokerError):
@@ -137,10 +138,10 @@ class _Launch:
 def _run_on(launch: _Launch, port: int) -> Iterator[Broker]:
     with ExitStack() as stack:
         for attempts_left in (2, 1, 0):
-            if port and not _is_free(port):
+            if port and not is_free(port):
                 raise _port_error(port)
             try:
-                broker = stack.enter_context(_run(launch, port or _free_port()))
+                broker = stack.enter_context(_run(launch, port or free_port()))
                 break
             except _PortTakenError:  # between our look and Kafka's: look again
                 if not attempts_left:
@@ -151,7 +152,7 @@ def _run_on(launch: _Launch, port: int) -> Iterator[Broker]:
 @contextmanager
 def _run(launch: _Launch, port: int) -> Iterator[Broker]:
     home = launch.home
-    _write_properties(home, port=port, controller_port=_free_port(besides=port))
+    _write_properties(home, port=port, controller_port=free_port(besides=port))
     if launch.log.exists():
         launch.log.replace(home / "kafka.log.old")
     job = {
@@ -165,7 +166,7 @@ def _run(launch: _Launch, port: int) -> Iterator[Broker]:
     keeper = _start_keeper(job, launch)
     try:
         pid = _await_start(keeper, launch, port)
-        yield Broker(f"{_HOST}:{port}", pid, home, launch.log)
+        yield Broker(f"{HOST}:{port}", pid, home, launch.log, lambda: _trouble(keeper, launch))
     finally:
         _stop(keeper)
 
@@ -198,13 +199,19 @@ def _await_start(keeper: subprocess.Popen[bytes], launch: _Launch, port: int) ->
         if ended:
             raise _start_error(launch, port, text)
         if _STARTED in text:
-            list_topics(f"{_HOST}:{port}")
+            list_topics(f"{HOST}:{port}")
             return int(pid)
         if time.monotonic() >= give_up:
             raise BrokerError(
                 f"Kafka did not start within {_START_S:.0f} s; its log ends: {_last_line(text)}"
             )
         time.sleep(0.02)
+
+
+def _trouble(keeper: subprocess.Popen[bytes], launch: _Launch) -> str | None:
+    if keeper.poll() is None:
+        return None
+    return f"Kafka has ended; its log ends: {_last_line(launch.log.read_text('utf-8', 'replace'))}"
 
 
 def _stop(keeper: subprocess.Popen[bytes]) -> None:
@@ -285,7 +292,7 @@ def _formatted(java: Path, jars: list[Path]) -> Path:
 def _write_properties(home: Path, *, port: int, controller_port: int) -> None:
     template = resources.files("stream").joinpath("server.properties").read_text("utf-8")
     (home / "server.properties").write_text(
-        template.format(host=_HOST, port=port, controller_port=controller_port)
+        template.format(host=HOST, port=port, controller_port=controller_port)
     )
 
 
@@ -336,24 +343,5 @@ def _in_use_error(home: Path) -> BrokerError:
 
 def _port_error(port: int) -> _PortTakenError:
     return _PortTakenError(
-        f"port {port} on {_HOST} is taken: stop what listens there, or give another port"
+        f"port {port} on {HOST} is taken: stop what listens there, or give another port"
     )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port(*, besides: int = 0) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind((_HOST, 0))
-            number: int = probe.getsockname()[1]
-        if number != besides:
-            return number

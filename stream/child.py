@@ -115,7 +115,7 @@ def main(preload: Sequence[str]) -> None:
     from stream import workers
     from stream.cli import main as headrace
 
-    for module in preload:
+    for module in ("stream.cli.commands", *preload):
         importlib.import_module(module)
     line = sys.stdin.readline()
     if not line:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from stream.collector import look_rarely
-from stream.service import Origin, Progress, Safety, Service
+from stream.progress import Progress
+from stream.service import Origin, Safety, Service
 from stream.task import Task
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from stream.failpoint import failpoint
 from stream.intake import FromEvents, FromFeatures, Intake, Taken
 from stream.ledger import Consumed, Ledger, Opening
 from stream.normalize import Rows
+from stream.progress import Progress
 from stream.publisher import Output, Publisher
 from stream.saver import Saver
 from stream.task import Task
@@ -35,6 +37,7 @@ METRICS_EVERY_S = 1.0
 IDLE_S = 0.1
 GROUP_S = 0.1  # while a backlog waits, what one transaction may take; as in Kafka Streams
 PASS_OVER_S = 5.0
+HURRY_S, STEP_S = 3.0, 0.1  # of an end that was asked for
 PATIENCE_S = 60.0
 
 
@@ -51,22 +54,6 @@ class Safety:
     accept_recompute: bool = False  # go on although history comes out otherwise
     accept_loss: bool = False  # go on although events were deleted before they were learned
     accept_new_topic: bool = False  # go on with a raw topic that was deleted and made again
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Say how far a learner is; counts are of the whole run, restarts included."""
-
-    events: int  # predicted
-    rejected: int  # refused by the normaliser
-    repeated: int  # refused here: their id came a short while before, or their class finds no room
-    duplicates: int  # features that came twice and were dropped
-    healed: int  # events whose features never came, normalised by the learner
-    lag: int
-    events_per_second: float
-    record: int  # of the ledger, the last one written
-    checkpoint_age_s: float | None
-    report: dict[str, Any]
 
 
 class Work(NamedTuple):
@@ -147,7 +134,7 @@ class Service:
         self._reported = (time.monotonic(), self._position.counts.events)
         kept = found.manifest.position if found.manifest else None
         self._saver = Saver(checkpoints, fingerprint.of_task(task), topics, kept, on_note)
-        stack.callback(self._saver.finish)
+        stack.callback(self._saver.finish, HURRY_S)
         self._ledger = Ledger(bootstrap, task.output("ledger"), found.tip, found.run)
         stack.callback(self._ledger.close)
         self._publisher = Publisher(task, transactions, self._ledger, watch, self._saver.confirmed)
@@ -175,8 +162,7 @@ class Service:
                 self._commit()
                 if ends and not self._work and self._intake.reached(ends):
                     break
-            watchdog.alive("ending")
-            return self._end()
+            return self._end(watchdog, hurry=stop())
 
     def _open(
         self, found: plan.Plan, topics: dict[str, str], recomputed: tuple[int, int] | None
@@ -307,6 +293,11 @@ class Service:
         self._publisher.write(outputs, **said, position=self._position.digest())
         self._seq = self._ledger.seq
 
+    def _await_checkpoint(self, watchdog: Watchdog, give_up_s: float) -> None:
+        while self._saver.busy and time.monotonic() < give_up_s:
+            watchdog.alive("writing the last checkpoint")
+            self._saver.finish(STEP_S)
+
     def _metrics(self, *, last: bool = False) -> list[Output]:
         """Measure and tell, when it is time to; publish the measure if there is anything new."""
         now_s, (before_s, events) = time.monotonic(), self._reported
@@ -334,17 +325,23 @@ class Service:
         }
         return [Output("metrics", [self._encode(record | record.pop("report"))])]
 
-    def _end(self) -> Progress:
-        """Publish what is left, and leave a checkpoint that the ledger knows of."""
+    def _end(self, watchdog: Watchdog, *, hurry: bool) -> Progress:
+        """Publish what is left, and leave a checkpoint that the ledger knows of.
+
+        Whoever is told to end is in a hurry: a checkpoint that takes longer is left out, and the
+        next start learns again what came after the one before.
+        """
+        give_up_s = time.monotonic() + (HURRY_S if hurry else math.inf)
+        watchdog.alive("ending")
         if self._work:
             self._publish(self._work)
         self._publisher.commit()
         self._publisher.settle()
-        self._saver.finish()
-        if self._saver.stale(self._position):
+        self._await_checkpoint(watchdog, give_up_s)
+        if self._saver.stale(self._position) and not self._saver.busy:
             self._save(self._ledger.seq - 1)
             self._saver.confirmed(self._publisher.last)
-            self._saver.finish()
+            self._await_checkpoint(watchdog, give_up_s)
         metrics, saved = self._metrics(last=True), self._saver.news()
         if metrics or saved:
             self._note(metrics, saved=saved)

@@ -1,41 +1,42 @@
-"""The command line: the one place that puts producers, stream and bench together."""
+"""The command line."""
 
 from __future__ import annotations
 
 import sys
+import traceback
+from typing import NoReturn
 
-import typer
-
-from stream.cli import archive, audit, cluster, offline, pipeline, replay
+from stream.cli.ending import deadline, leave
 from stream.errors import HeadraceError
 
-app = typer.Typer(
-    name="headrace",
-    help="Online learning on live Kafka streams: predict, be scored, learn at once.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for commands in (pipeline, offline, audit, replay, archive, cluster):
-    commands.add_to(app)
 
-
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line; user mistakes end in one line and an exit code, not a traceback.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or task file, 3 no broker, 4 not acknowledged, 5 a
     commit in doubt, 6 fenced, 7 a state that needs a decision, 8 an audit failed, 70 hung, 130
     interrupted.
     """
+    deadline.start()
+    leave(_run())
+
+
+def _run() -> int:
     try:
+        from stream.cli.commands import app  # late: an interrupt during imports is one, too
+
         app()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except HeadraceError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"headrace: {line}\n")
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        return 0
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0

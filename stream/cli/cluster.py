@@ -21,6 +21,7 @@ from stream.cli.console import (
     notes,
     say,
 )
+from stream.errors import BrokerError
 from stream.topic_specs import topic_specs
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
@@ -51,6 +52,8 @@ def up(
     with local_broker(data or user_data_dir(), port, heap_mb=heap) as broker:
         say(f"Kafka at {broker.bootstrap}, data in {broker.data_dir}; Ctrl-C stops it")
         while not stop():
+            if trouble := broker.trouble():
+                raise BrokerError(trouble)
             time.sleep(0.1)
     say("stopped")
 

@@ -25,6 +25,7 @@ from stream.cli.console import (
     read_key,
     say,
 )
+from stream.cli.ending import deadline
 from stream.errors import DeliveryError
 
 bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_args_is_help=True)
@@ -92,7 +93,8 @@ def learn(
     """
     loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
     from stream.learn import learn as run
-    from stream.service import Progress, Safety
+    from stream.progress import Progress
+    from stream.service import Safety
 
     safety = Safety(
         state or default_state(),
@@ -127,6 +129,7 @@ def learn(
     def on_ready() -> None:
         say({"ready": loaded.name}) if as_json else notes.print(f"{loaded.name}: ready")
 
+    deadline.code, deadline.told = 5, "the last commit is in doubt, start again"
     run(
         loaded,
         address,
@@ -207,6 +210,7 @@ def produce(
     )
     default = f"events.{path.name.split('.')[0]}" if path else f"events.{source}"
     with bar("producing", limit, quiet=as_json) as update:
+        deadline.code, deadline.told = 4, "not all that was sent is acknowledged"
 
         def on_progress(progress: Progress) -> None:
             pace = progress.acknowledged / max(progress.seconds, 1e-9)

@@ -11,7 +11,8 @@ from typing import Any
 
 from stream.errors import HeadraceError
 from stream.learn import learn
-from stream.service import Progress, Safety
+from stream.progress import Progress
+from stream.service import Safety
 from stream.task import Task
 
 

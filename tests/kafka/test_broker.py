@@ -211,12 +211,12 @@ def test_a_free_port_that_is_lost_to_another_is_looked_for_again(
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = [other.getsockname()[1]]
-        free = broker_module._free_port
+        free = broker_module.free_port
 
         def find(*, besides: int = 0) -> int:
             return taken.pop() if taken else free(besides=besides)
 
-        monkeypatch.setattr(broker_module, "_free_port", find)
+        monkeypatch.setattr(broker_module, "free_port", find)
         with embedded() as broker:
             assert broker.bootstrap != f"127.0.0.1:{other.getsockname()[1]}"
     assert taken == []
@@ -361,4 +361,4 @@ def test_the_two_ports_of_a_broker_differ(monkeypatch: pytest.MonkeyPatch) -> No
             return "127.0.0.1", next(offered)
 
     monkeypatch.setattr(broker_module.socket, "socket", Probe)
-    assert broker_module._free_port(besides=5001) == 5002
+    assert broker_module.free_port(besides=5001) == 5002

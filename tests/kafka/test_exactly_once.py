@@ -20,7 +20,8 @@ from stream.errors import DeliveryError, FencedError, HistoryError, RecoveryErro
 from stream.events import Records
 from stream.learn import learn
 from stream.normalize import Normalizer
-from stream.service import Progress, Safety
+from stream.progress import Progress
+from stream.service import Safety
 from stream.sink import Sink
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs

@@ -18,7 +18,8 @@ from poison import IMAGE_TASK, POISON, TASK, good, picture
 from stream.events import Records
 from stream.learn import learn
 from stream.normalize import Normalizer
-from stream.service import Progress, Safety
+from stream.progress import Progress
+from stream.service import Safety
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs
 from stream.topics import describe, ensure

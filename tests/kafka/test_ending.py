@@ -1,0 +1,213 @@
+"""Any command ends soon after it is told to, at any moment, in order, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from poison import TASK, good
+from running import Running
+from test_exactly_once import life, records_of
+from test_learn import send
+
+from stream import saver
+from stream.broker import Broker, embedded
+from stream.store.local import LocalStore
+from stream.task import Task, parse
+from stream.topic_specs import topic_specs
+from stream.topics import ensure
+from stream.verify import verify
+
+SOON_S = 8.0  # five, and what a busy machine takes
+CSV = Path(__file__).parents[2] / "producers/data/sensor.csv.gz"
+
+
+@pytest.fixture
+def task(bootstrap: str, tmp_path: Path) -> tuple[Task, Path]:
+    name = f"end-{uuid.uuid4().hex[:8]}"
+    text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name)
+    path = tmp_path / "task.toml"
+    path.write_text(text)
+    made = parse(text, str(path))
+    ensure(bootstrap, topic_specs(made))
+    return made, path
+
+
+@contextmanager
+def headrace(*command: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream.cli", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | env,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stderr.close()
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+    """Have it end, and give the exit code and what it said."""
+    process.send_signal(number)
+    assert process.stderr
+    said = process.stderr.read()  # to its end
+    return process.wait(SOON_S), said
+
+
+def await_line(process: subprocess.Popen[str], wanted: str) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if wanted in line:
+            return
+    raise AssertionError(f"ended without {wanted}")
+
+
+@pytest.fixture
+def own_broker() -> Iterator[Broker]:
+    """Give a Kafka that may be frozen and killed."""
+    with embedded() as broker:
+        yield broker
+        if psutil.pid_exists(broker.pid):
+            os.kill(broker.pid, signal.SIGCONT)
+
+
+def test_a_learner_ends_whenever_it_is_told_to(bootstrap: str, task: tuple[Task, Path]) -> None:
+    """While it imports, compiles, fences, learns again what it knew, and learns on."""
+    made, path = task
+    chance = random.Random(4)
+    codes = []
+    for turn in range(8):
+        send(bootstrap, made.input.topic, [good(n) for n in range(400 * turn, 400 * turn + 400)])
+        with headrace("learn", str(path), "-b", bootstrap, "--micro-batch", "16") as learner:
+            time.sleep(0.6 + chance.uniform(0, 1) * turn)
+            code, said = end(learner, chance.choice([signal.SIGTERM, signal.SIGINT]))
+            assert code in (0, 130), said
+            assert "Traceback" not in said
+            codes.append(code)
+    assert life(made, bootstrap).events == 3200
+    assert verify(made, bootstrap, deep=True).findings == [], codes
+
+
+@pytest.mark.parametrize("moment", ["starting", "learning"])
+def test_a_learner_ends_though_kafka_hangs(own_broker: Broker, tmp_path: Path, moment: str) -> None:
+    path = tmp_path / "task.toml"
+    path.write_text(TASK)
+    made = parse(TASK, "t")
+    ensure(own_broker.bootstrap, topic_specs(made))
+    send(own_broker.bootstrap, made.input.topic, [good(n) for n in range(50)])
+    command = ("learn", str(path), "-b", own_broker.bootstrap, "--micro-batch", "16", "--json")
+    if moment == "starting":
+        os.kill(own_broker.pid, signal.SIGSTOP)
+    with headrace(*command) as learner:
+        if moment == "starting":
+            time.sleep(4)
+        else:
+            await_line(learner, '"events": 50')
+            os.kill(own_broker.pid, signal.SIGSTOP)
+            time.sleep(1)
+        code, said = end(learner)
+    assert code in (3, 5, 130) if moment == "starting" else code in (0, 5), said
+    assert "Traceback" not in said
+
+
+def test_a_slow_last_checkpoint_does_not_hold_up_the_end(
+    bootstrap: str, task: tuple[Task, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = task
+    write: Any = LocalStore.write
+    writing: list[str] = []
+
+    def slow(self: LocalStore, name: str, data: Any, **what: Any) -> None:
+        writing.append(name)
+        time.sleep(12)
+        write(self, name, data, **what)
+
+    monkeypatch.setattr(LocalStore, "write", slow)
+    monkeypatch.setattr(saver, "EVERY_S", 1e9)
+    send(bootstrap, made.input.topic, [good(n) for n in range(50)])
+    with Running(made, bootstrap) as learner:
+        learner.wait(lambda progress: progress.events == 50)
+        before_s = time.monotonic()
+    assert learner.error is None
+    assert writing  # it was begun, and is not waited for
+    assert time.monotonic() - before_s < 12
+    assert not any(record.saved for record in records_of(made, bootstrap))
+    monkeypatch.setattr(LocalStore, "write", write)
+    assert life(made, bootstrap).events == 50
+
+
+@pytest.mark.parametrize("command", ["evaluate", "verify"])
+def test_what_computes_ends_by_ctrl_c(
+    bootstrap: str, task: tuple[Task, Path], command: str
+) -> None:
+    """XLA's threads used to bring an interpreter down that was on its way out."""
+    made, path = task
+    if command == "verify":
+        send(bootstrap, made.input.topic, [good(n) for n in range(4000)])
+        life(made, bootstrap, micro_batch=256)
+        arguments = ["verify", str(path), "--deep", "-b", bootstrap]
+    else:
+        pm25 = Path(__file__).parents[2] / "examples/pm25.toml"
+        arguments = ["evaluate", str(pm25), "--input", str(CSV)]
+    for turn in range(6):
+        with headrace(*arguments) as process:
+            time.sleep(1 + turn * 0.9)
+            code, said = end(process, signal.SIGINT)
+        assert code in (130, 0), f"{code}: {said}"
+        assert "Traceback" not in said
+
+
+def test_up_ends_when_its_kafka_does(tmp_path: Path) -> None:
+    with headrace("up", "--port", "19392", "--data", str(tmp_path / "data")) as up:
+        await_line(up, "Kafka at")
+        children = psutil.Process(up.pid).children(recursive=True)
+        (java,) = [each for each in children if "java" in each.name()]
+        java.kill()
+        assert up.wait(SOON_S) == 3
+        assert up.stderr
+        assert "Kafka has ended" in up.stderr.read()
+
+
+def test_a_producer_ends_though_kafka_hangs(own_broker: Broker, tmp_path: Path) -> None:
+    made = parse(TASK, "t")
+    ensure(own_broker.bootstrap, topic_specs(made))
+    produce = ("produce", "sea", "--topic", made.input.topic, "-b", own_broker.bootstrap)
+    with headrace(*produce, "--rate", "500") as producer:
+        time.sleep(3)
+        os.kill(own_broker.pid, signal.SIGSTOP)
+        time.sleep(1)
+        code, said = end(producer, signal.SIGINT)
+    assert code == 4, said
+    assert "not acknowledged" in said or "not all that was sent is acknowledged" in said
+
+
+def test_the_normaliser_leaves_nothing_behind(
+    bootstrap: str, task: tuple[Task, Path], tmp_path: Path
+) -> None:
+    _, path = task
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with headrace("normalize", str(path), "-b", bootstrap, "--json", TMPDIR=str(scratch)) as found:
+        await_line(found, json.dumps({"ready": "normalize"}))
+        code, said = end(found)
+    assert code == 0, said
+    assert list(scratch.iterdir()) == []
