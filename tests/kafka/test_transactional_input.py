@@ -59,7 +59,8 @@ def made(bootstrap: str, partitions: int = 1) -> Task:
 @pytest.fixture
 def transact(bootstrap: str) -> Iterator[Callable[..., None]]:
     """Write events, each in a transaction of its own; one in five of these is aborted before."""
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": uuid.uuid4().hex})
+    settings = {"transactional.id": uuid.uuid4().hex, "log_level": 0}
+    producer = Producer({"bootstrap.servers": bootstrap} | settings)
     producer.init_transactions()
 
     def write(task: Task, numbers: Iterable[int], commit: bool = True) -> None:
