@@ -115,8 +115,20 @@ def records_of(events: Sequence[EventT[Any]]) -> Records:
     )
 
 
+class _Thread(aiokafka.AIOKafkaConsumerThread):
+    """Fetch what is committed; Faust does so only for its own transactions."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # looked at when it starts
+        return consumer
+
+
 class _Consumer(aiokafka.Consumer):
     """Hand messages on without what Faust spends most of its time on."""
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
         """Wait for the first of several, as Faust does, but make tasks only if there is a wait.

@@ -7,13 +7,12 @@ from the raw topic however it was read the first time.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from stream.events import DeadLetter, Feature, Records
-from stream.history import Range, TopicHistory, cut
+from stream.history import Range, TopicHistory
 from stream.kafka import Source
 from stream.normalize import Normalizer, Rows, rows_of
 from stream.position import Offsets
@@ -109,7 +108,9 @@ class FromFeatures:
     """Take rows that the normaliser made: each once, and those that never came from the events.
 
     The normaliser is at-least-once and writes one record for each raw record, so an offset that
-    comes again is dropped, and one that is left out is read from the raw topic and normalised here.
+    comes again is dropped, and one that is left out is read from the raw topic and normalised here,
+    if there is an event at all: transactions and compaction leave offsets without one. The raw
+    topic is read beside the rows, each event once, from the first offset that is left out.
     A record that is not a row of this task (another version's, a stranger's) counts as left out.
 
     Args:
@@ -124,48 +125,51 @@ class FromFeatures:
         self._normalizer = Normalizer(task)
         self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
         self._source = Source(bootstrap, task.output("features"), offsets=reading, or_later=True)
-        self._bootstrap = bootstrap
+        self._raw = TopicHistory(bootstrap, task.input.topic)
         spec = task.spec
         self._sizes = (4 * spec.numeric, 4 * spec.ids, 8, spec.pixels)
         self._positions = dict.fromkeys(self._source.partitions, 0) | positions
         self._looked = self._positions | starts  # raw offsets up to which nothing is left to heal
         self._reading = dict(self._source.position)
         self._waiting = Records(task.output("features"), [], [], [], [], [])
+        self._place = 0  # of the first record that waits
         self._duplicates = 0  # dropped since the last micro-batch
         self.lag, self.ends = self._source.lag, self._source.ends
 
     def take(self, most: int, timeout_s: float) -> Taken | None:
-        """Take rows up to the next gap; or what is missing in a gap."""
-        if not self._waiting.values:
+        """Take rows up to the next lost one; or the events whose rows were lost there."""
+        if self._place == len(self._waiting.values):
             records = self._source.poll(most, timeout_s)
             if records is None:
                 self._reading.update(self._source.position)
                 return None
-            self._waiting = records
+            self._waiting, self._place = records, 0
         fresh: list[tuple[Feature, bytes | None]] = []
-        gap, place = None, 0
+        lost = None
         values, keys, partitions, offsets = self._waiting[1:5]
-        for place, raw in enumerate(values):
-            feature = self._row(raw)
+        for place in range(self._place, len(values)):
+            feature = self._row(values[place])
             if feature is not None:
                 at, offset = feature.partition, feature.offset
-                looked = self._looked.get(at, -1)
-                if offset > looked >= 0:
-                    gap = self._gap(feature, looked, most)
-                    if gap:
+                looked = self._looked.get(at, offset + 1)  # a partition that was not there: dropped
+                if offset > looked and self._raw.reaches(at, offset):
+                    gap = Range(at, looked, offset)
+                    if fresh and not self._raw.fetched(gap):
+                        break  # what is in hand need not wait for the raw topic
+                    looked = self._raw.first(gap)
+                    if looked < offset:
+                        lost = Range(at, looked, min(offset, looked + most))
                         break
-                elif offset == looked:
+                if offset == looked:
                     self._looked[at] = offset + 1
                     fresh.append((feature, keys[place]))
-                else:
+                elif offset < looked:
                     self._duplicates += 1
             self._reading[partitions[place]] = offsets[place] + 1
         else:
             place = len(values)
-        self._waiting = cut(self._waiting, place, None)
-        if gap and not fresh:
-            return self._heal(gap)
-        return self._batch(fresh)
+        self._place = place
+        return self._heal(lost) if lost and not fresh else self._batch(fresh)
 
     def pass_over(self) -> list[Range]:
         """Give the offsets behind the last event of a partition: if no event is among them."""
@@ -180,13 +184,14 @@ class FromFeatures:
 
     def reached(self, ends: Offsets) -> bool:
         """Say whether everything before `ends` was taken."""
-        return not self._waiting.values and all(
+        return self._place == len(self._waiting.values) and all(
             self._source.position[p] >= end for p, end in ends.items()
         )
 
     def close(self) -> None:
         """Leave the broker."""
         self._source.close()
+        self._raw.close()
 
     def _row(self, raw: bytes | None) -> Feature | None:
         """Decode a record; None for what is no row of this task."""
@@ -200,19 +205,10 @@ class FromFeatures:
         sizes = tuple(map(len, columns))
         return feature if feature.reject or sizes == self._sizes else None
 
-    def _gap(self, feature: Feature, start: int, most: int) -> Range | None:
-        """Give the part of a gap to heal now; None for a row of an event that never was."""
-        with closing(TopicHistory(self._bootstrap, self._task.input.topic)) as history:
-            if feature.offset >= history.end(feature.partition):
-                return None
-        return Range(feature.partition, start, min(feature.offset, start + most))
-
-    def _heal(self, gap: Range) -> Taken | None:
-        with closing(TopicHistory(self._bootstrap, self._task.input.topic)) as history:
-            records = history.read([gap])
-        self._looked[gap.partition] = gap.stop
-        if not records.values:
-            return None  # a true gap of the raw topic: control records, or compacted ones
+    def _heal(self, lost: Range) -> Taken:
+        """Normalise events whose rows never came."""
+        records = self._raw.read([lost])
+        self._looked[lost.partition] = lost.stop
         rows, letters = self._normalizer.normalize(records)
         return Taken(
             advance(self._positions, records),
@@ -236,7 +232,7 @@ class FromFeatures:
         features = [feature for feature, _ in fresh]
         ranges: list[Range] = []
         for feature in features:
-            start = self._positions[feature.partition]
+            start = self._positions.get(feature.partition, 0)
             self._positions[feature.partition] = feature.offset + 1
             if ranges and ranges[-1].partition == feature.partition:
                 start = ranges.pop().start

@@ -218,6 +218,54 @@ def test_a_restart_goes_on_where_it_was(
     assert coordinates(read(bootstrap, features)) == [(0, offset) for offset in range(1_000)]
 
 
+def test_only_committed_events_become_rows(
+    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+) -> None:
+    """What is aborted never was; what is undecided waits, and all that comes after it."""
+    from confluent_kafka import Producer
+
+    source = topic("raw")
+    path = make_task("committed", source)
+    features = load(path).output("features")
+    producer, late = (
+        Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "transactional.id": f"{source}.{number}",
+                "log_level": 0,
+            }
+        )
+        for number in range(2)
+    )
+    for each in (producer, late):
+        each.init_transactions()
+
+    def send(number: int, *, commit: bool) -> None:
+        producer.begin_transaction()
+        producer.produce(source, event(number))
+        producer.flush()
+        (producer.commit_transaction if commit else producer.abort_transaction)()
+
+    for number in range(20):
+        send(number, commit=number % 3 != 1)
+    late.begin_transaction()
+    late.produce(source, event(20))
+    late.flush()
+    send(21, commit=True)
+    committed = [(0, 2 * number) for number in range(20) if number % 3 != 1]
+    with owner(bootstrap, [path]):
+        read_until(bootstrap, features, lambda found: len(found) >= len(committed))
+        time.sleep(1)
+        assert coordinates(read(bootstrap, features)) == committed
+        late.commit_transaction()
+        read_until(bootstrap, features, lambda found: len(found) >= len(committed) + 2)
+    send(22, commit=False)
+    send(23, commit=True)
+    with owner(bootstrap, [path]):
+        found = read_until(bootstrap, features, lambda found: (0, 46) in coordinates(found))
+    assert sorted(set(coordinates(found))) == [*committed, (0, 40), (0, 41), (0, 46)]
+
+
 @pytest.mark.long
 def test_no_row_is_lost_when_a_worker_is_killed(
     bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
