@@ -86,6 +86,10 @@ class TopicHistory:
             self._ends.update(self._ask(partition))
         return offset < self._ends.get(partition, 0)
 
+    def end(self, partition: int) -> int:
+        """Give the end of a partition as it was when it was last asked for; 0 if it never was."""
+        return self._ends.get(partition, 0)
+
     def close(self) -> None:
         """Stop reading."""
         while self._readers:

@@ -70,7 +70,12 @@ class FromEvents:
     """
 
     def __init__(
-        self, task: Task, bootstrap: str, positions: Offsets, starts: Offsets, watch: TopicWatch
+        self,
+        task: Task,
+        bootstrap: str,
+        positions: Offsets,
+        starts: Offsets,
+        watch: TopicWatch | None = None,
     ) -> None:
         self._normalizer = Normalizer(task)
         self._source = Source(
@@ -151,7 +156,7 @@ class FromFeatures:
             feature = self._row(values[place])
             if feature is not None:
                 at, offset = feature.partition, feature.offset
-                looked = self._looked.get(at, offset + 1)  # a partition that was not there: dropped
+                looked = self._looked_up_to(at, offset)
                 if offset > looked and self._raw.reaches(at, offset):
                     gap = Range(at, looked, offset)
                     if fresh and not self._raw.fetched(gap):
@@ -174,10 +179,10 @@ class FromFeatures:
     def pass_over(self) -> list[Range]:
         """Give the offsets behind the last event of a partition: if no event is among them."""
         found = []
-        with closing(TopicHistory(self._bootstrap, self._task.input.topic)) as history:
-            for partition, start in sorted(self._positions.items()):
-                gap = Range(partition, start, history.end(partition))
-                if gap.start < gap.stop and not history.read([gap]).values:
+        for partition, start in sorted(self._positions.items()):
+            if self._raw.reaches(partition, start):
+                gap = Range(partition, start, self._raw.end(partition))
+                if self._raw.first(gap) == gap.stop:
                     self._positions[partition] = self._looked[partition] = gap.stop
                     found.append(gap)
         return found
@@ -192,6 +197,14 @@ class FromFeatures:
         """Leave the broker."""
         self._source.close()
         self._raw.close()
+
+    def _looked_up_to(self, partition: int, offset: int) -> int:
+        """Give the offset that is next to be healed; one that was added begins at 0."""
+        if partition not in self._looked:
+            if not self._raw.reaches(partition, offset):
+                return offset + 1  # the row of an event that never was
+            self._looked[partition] = 0
+        return self._looked[partition]
 
     def _row(self, raw: bytes | None) -> Feature | None:
         """Decode a record; None for what is no row of this task."""

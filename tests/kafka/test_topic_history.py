@@ -7,7 +7,7 @@ import pytest
 
 from stream.errors import HistoryError
 from stream.history import Range, TopicHistory
-from stream.kafka import Sink
+from stream.sink import Sink
 
 SIZE = 900_000
 

@@ -18,10 +18,12 @@ from test_learn import read
 from stream import history
 from stream.events import Feature
 from stream.intake import FromEvents, FromFeatures, Intake
-from stream.kafka import Sink, Source
+from stream.kafka import Source
 from stream.learn import Progress, Safety, learn
 from stream.normalize import Normalizer
+from stream.sink import Sink
 from stream.task import Task, parse
+from stream.topic_specs import topic_specs
 from stream.topics import ensure
 from stream.verify import verify
 
@@ -52,7 +54,7 @@ def made(bootstrap: str, partitions: int = 1) -> Task:
     name = f"transacted-{uuid.uuid4().hex[:8]}"
     text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
     task = parse(f"{text}\n[topics]\npartitions = {partitions}\n", "t")
-    ensure(bootstrap, task.topic_specs())
+    ensure(bootstrap, topic_specs(task))
     return task
 
 
