@@ -22,15 +22,8 @@ from pathlib import Path
 from typing import IO, cast
 
 from stream.errors import BrokerError
-from stream.jars import (
-    KAFKA_VERSION,
-    MISSING_EXTRA,
-    Progress,
-    ensure_jars,
-    hold_lock,
-    jar_dir,
-    user_dir,
-)
+from stream.jars import KAFKA_VERSION, MISSING_EXTRA, Progress, ensure_jars, jar_dir
+from stream.paths import hold_lock, user_dir
 from stream.ports import HOST, free_port, is_free
 from stream.topics import list_topics
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from stream.errors import BrokerError
+from stream.paths import hold_lock, user_dir
 
 KAFKA_VERSION = "4.3.1"
 MISSING_EXTRA = "install headrace[local] or set KAFKA_BOOTSTRAP to a Kafka that runs already"
@@ -57,13 +53,6 @@ def jar_dir() -> Path:
     """Return where the jars are kept: one directory for each Kafka, in the user's cache."""
     cache = user_dir("XDG_CACHE_HOME", mac="Library/Caches", other=".cache")
     return cache / f"kafka-{KAFKA_VERSION}"
-
-
-def user_dir(variable: str, *, mac: str, other: str) -> Path:
-    """Return headrace's own directory below the one that `variable` or the platform names."""
-    root = os.environ.get(variable)
-    base = Path(root) if root else Path.home() / (mac if sys.platform == "darwin" else other)
-    return base / "headrace"
 
 
 def ensure_jars(on_progress: Progress | None = None) -> list[Path]:
@@ -152,28 +141,3 @@ def _fetch_error(jar: Jar, directory: Path, error: Exception) -> BrokerError:
         f"cannot fetch {jar.name} ({why}): the embedded Kafka needs the network once, the first "
         "time; connect and run again, or set KAFKA_BOOTSTRAP to a Kafka that runs already"
     )
-
-
-@contextmanager
-def hold_lock(path: Path, *, wait_s: float) -> Iterator[int]:
-    """Hold an exclusive lock on `path`, and give its descriptor.
-
-    A child that inherits the descriptor keeps the lock when this process lets go of it.
-
-    Raises:
-        TimeoutError: another process held it for `wait_s` seconds.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        give_up = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= give_up:
-                    raise TimeoutError(f"{path} is locked") from None
-                time.sleep(0.05)
-        yield descriptor
-    finally:
-        os.close(descriptor)

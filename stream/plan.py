@@ -131,8 +131,8 @@ def _newest(
     others: list[Manifest] = []
 
     def sound(manifest: Manifest) -> bool:
-        at = manifest.ledger_offset
-        entry = next(ledger.read(bootstrap, task.output("ledger"), at), None)
+        at, last = manifest.ledger_offset, found.tip.offset if found.tip else -1
+        entry = next(ledger.read(bootstrap, task.output("ledger"), at, last + 1), None)
         found.before = entry.record if entry else None
         if entry is None or (entry.offset, entry.record.chain) != (at, manifest.chain):
             found.problems.append(f"the checkpoint of record {manifest.seq} is not the ledger's")

@@ -32,8 +32,8 @@ from stream.events import (
     Reject,
     dead_letter,
 )
-from stream.jars import user_dir
 from stream.normalize import Rows, take
+from stream.paths import user_dir
 from stream.recent import RecentIds
 from stream.tables import MOST_NAMED
 from stream.task import Task

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from stream.jars import hold_lock, user_dir
+from stream.paths import hold_lock, user_dir
 
 BUCKET = "headrace-tests"
 KEY_ID, SECRET = "tester", "canary-6f1d0c"

@@ -33,6 +33,7 @@ def _run() -> int:
             sys.stderr.write(f"headrace: {line}\n")
         return error.exit_code
     except KeyboardInterrupt:
+        sys.stderr.write("headrace: interrupted\n")
         return 130
     except BrokenPipeError:
         return 0

@@ -120,10 +120,20 @@ def say(value: Any) -> None:
 
 
 class Stop:
-    """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once."""
+    """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once.
 
-    def __init__(self) -> None:
+    Args:
+        begun: whether there is something to end in order; else `begin` says so later, and until
+            then the first one interrupts, too.
+    """
+
+    def __init__(self, *, begun: bool = True) -> None:
         self._asked = False
+        if begun:
+            self.begin()
+
+    def begin(self) -> None:
+        """From now on there is something to end in order."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 

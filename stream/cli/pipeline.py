@@ -91,7 +91,7 @@ def learn(
     learner took over, 7: the state needs a decision of yours, 70: it hung; after 5 and 70 just
     start it again.
     """
-    loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
+    loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop(begun=False)
     from stream.learn import learn as run
     from stream.progress import Progress
     from stream.service import Safety
@@ -127,9 +127,10 @@ def learn(
         )
 
     def on_ready() -> None:
+        stop.begin()
+        deadline.code, deadline.told = 5, "the last commit is in doubt, start again"
         say({"ready": loaded.name}) if as_json else notes.print(f"{loaded.name}: ready")
 
-    deadline.code, deadline.told = 5, "the last commit is in doubt, start again"
     run(
         loaded,
         address,

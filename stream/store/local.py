@@ -13,7 +13,7 @@ from typing import Any
 
 from stream.errors import RecoveryError, UsageError
 from stream.failpoint import failpoint
-from stream.jars import hold_lock
+from stream.paths import hold_lock
 from stream.store.failures import READ_BYTES, check_size, one_line, parts
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

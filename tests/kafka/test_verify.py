@@ -1,0 +1,178 @@
+"""What an audit has to find: each of it is done to a sound run, and found."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from poison import TASK, good
+from test_checkpoint import resealed
+from test_exactly_once import checkpoints, life, records_of
+from test_learn import read, send
+
+from stream import ledger
+from stream.events import Records
+from stream.ledger import Consumed, Entry, Record
+from stream.normalize import Normalizer
+from stream.plan import open_checkpoints, plan, run_of
+from stream.task import Task, parse
+from stream.topic_specs import topic_specs
+from stream.topics import ensure
+from stream.verify import verify
+
+
+@pytest.fixture
+def task(bootstrap: str) -> Task:
+    name = f"audit-{uuid.uuid4().hex[:8]}"
+    made = parse(TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name), "t")
+    ensure(bootstrap, topic_specs(made))
+    return made
+
+
+@pytest.fixture
+def lived(bootstrap: str, task: Task) -> Task:
+    """Give a task that has learned 60 events in two lives, soundly."""
+    for first in (0, 30):
+        send(bootstrap, task.input.topic, [good(n) for n in range(first, first + 30)])
+        life(task, bootstrap, micro_batch=16)
+    assert verify(task, bootstrap, deep=True).findings == []
+    return task
+
+
+def findings(task: Task, bootstrap: str, **options: Any) -> str:
+    return "\n".join(verify(task, bootstrap, **options).findings)
+
+
+def write(bootstrap: str, topic: str, value: bytes, partition: int = 0) -> None:
+    with KafkaProducer(bootstrap_servers=bootstrap) as producer:
+        producer.send(topic, value, partition=partition).get(20)
+
+
+def forge(bootstrap: str, task: Task, **said: Any) -> None:
+    """Append a record with a chain as good as any, as one who may write to the ledger can."""
+    tip = ledger.tip(bootstrap, task.output("ledger"))
+    assert tip
+    bare = Record(
+        seq=tip.record.seq + 1, run=tip.record.run, epoch=tip.record.epoch, time_ms=0, **said
+    )
+    write(bootstrap, task.output("ledger"), ledger.encode(ledger.seal(bare, tip.record.chain)))
+
+
+def test_a_doubled_prediction(bootstrap: str, lived: Task) -> None:
+    topic = lived.output("predictions")
+    write(bootstrap, topic, json.dumps(read(bootstrap, topic)[7]).encode())
+    assert findings(lived, bootstrap) == f"{topic}/0: 1 predictions that the ledger does not know"
+
+
+def test_a_missing_record(bootstrap: str, lived: Task) -> None:
+    entries = list(ledger.read(bootstrap, lived.output("ledger")))
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        place = TopicPartition(lived.output("ledger"), 0)
+        admin.delete_records({place: entries[2].offset})
+    assert "record 2: expected record 0" in findings(lived, bootstrap)
+
+
+@pytest.mark.parametrize(
+    ("consumed", "line"),
+    [
+        (Consumed(0, 70, 80, 0), "takes offsets 70 to 80 of partition 0, where 60 was next"),
+        (Consumed(0, 50, 60, 0), "takes offsets 50 to 60 of partition 0, where 60 was next"),
+        (Consumed(7, 0, 10, 0), "the ledger takes from partition 7, there is none"),
+    ],
+)
+def test_offsets_that_were_never_there(
+    bootstrap: str, lived: Task, consumed: Consumed, line: str
+) -> None:
+    forge(bootstrap, lived, consumed=(consumed,))
+    assert line in findings(lived, bootstrap)
+
+
+def test_predictions_of_a_partition_that_is_none(bootstrap: str, lived: Task) -> None:
+    forge(bootstrap, lived, consumed=(Consumed(7, 0, 10, 10),), used=10, predictions="00")
+    assert f"predicts partition 7, which {lived.output('predictions')} has not" in findings(
+        lived, bootstrap
+    )
+
+
+def test_a_position_that_was_changed(bootstrap: str, lived: Task) -> None:
+    forge(bootstrap, lived, position="0123456789abcdef")
+    assert "the learner stood elsewhere than its records lead to" in findings(lived, bootstrap)
+
+
+def test_a_record_that_was_changed(bootstrap: str, lived: Task) -> None:
+    tip = ledger.tip(bootstrap, lived.output("ledger"))
+    assert tip
+    changed = msgspec.structs.replace(tip.record, seq=tip.record.seq + 1, used=1)
+    write(bootstrap, lived.output("ledger"), ledger.encode(changed))
+    assert "its chain does not follow" in findings(lived, bootstrap)
+
+
+def test_a_forged_row(bootstrap: str, task: Task) -> None:
+    """Rows are believed while they are learned; from the raw events all comes out otherwise."""
+    values: list[bytes | None] = [good(n) for n in range(40)]
+    forged = [good(n, x=9) if n == 33 else good(n) for n in range(40)]
+    send(bootstrap, task.input.topic, values)
+    records = Records(task.input.topic, [*forged], [None] * 40, [0] * 40, list(range(40)), [0] * 40)
+    features, _ = Normalizer(task).features(records)
+    send(bootstrap, task.output("features"), [msgspec.msgpack.encode(row) for row in features])
+    life(task, bootstrap, origin="features", micro_batch=8)
+    assert findings(task, bootstrap) == ""
+    assert "comes out otherwise when it is learned again" in findings(task, bootstrap, deep=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda m: m["positions"].update({"0": 50}), "stands elsewhere than the ledger does"),
+        (lambda m: m["counts"].update(events=61), "stands elsewhere than the ledger does"),
+        (lambda m: m.update(state="0" * 64), "holds another state than the ledger announced"),
+        (lambda m: m.update(chain="0" * 64), "is not the ledger's"),
+        (lambda m: m.update(ledger_offset=0), "is not the ledger's"),
+        (lambda m: m.update(ledger_offset=10**6), "is not the ledger's"),
+    ],
+)
+def test_a_checkpoint_that_was_changed_and_sealed_again(
+    bootstrap: str, lived: Task, change: Any, line: str
+) -> None:
+    """Without a key anybody can seal a manifest; the ledger knows better."""
+    state = Path(os.environ["HEADRACE_STATE"])
+    older, newest = checkpoints(state, lived)
+    newest.write_bytes(resealed(newest.read_bytes(), lambda file: change(file["manifest"])))
+    kept = open_checkpoints(lived, str(state), run_of(lived, bootstrap), None)
+    found = plan(lived, bootstrap, kept, run_of(lived, bootstrap))
+    assert found.manifest
+    assert found.manifest.seq == int(older.stem)
+    assert any(line in problem for problem in found.problems), found.problems
+    assert life(lived, bootstrap).events == 60
+    assert verify(lived, bootstrap, deep=True).findings == []
+
+
+def test_a_ledger_that_is_none(bootstrap: str, lived: Task) -> None:
+    from stream.errors import AuditError
+
+    write(bootstrap, lived.output("ledger"), b"hello")
+    with pytest.raises(AuditError, match="somebody else wrote to it"):
+        verify(lived, bootstrap)
+
+
+def test_predictions_that_retention_took_are_no_fault(bootstrap: str, lived: Task) -> None:
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.delete_records({TopicPartition(lived.output("predictions"), 0): -1})
+    audit = verify(lived, bootstrap)
+    assert (audit.findings, audit.expired, audit.predictions) == ([], 60, 0)
+    assert [record.used for record in records_of(lived, bootstrap) if record.used]
+
+
+def test_the_oldest_form_of_a_record_is_read(bootstrap: str, lived: Task) -> None:
+    """Records of earlier versions say neither topics nor positions."""
+    entries = list(ledger.read(bootstrap, lived.output("ledger")))
+    bare = msgspec.structs.replace(entries[1].record, position="")
+    assert b"position" not in ledger.encode(bare)
+    assert b"topics" in ledger.encode(entries[0].record)
+    assert Entry(0, msgspec.json.decode(ledger.encode(bare), type=Record)).record == bare

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream import fingerprint
+
+SOURCES = fingerprint.sources(fingerprint.ROW_TO_STATE)
+MODEL = sorted((fingerprint.ROOT / "model").rglob("*.py"))
+NAMES = {path.relative_to(fingerprint.ROOT).as_posix() for path in SOURCES}
+
+
+def test_all_that_decides_a_row_or_the_state_counts() -> None:
+    """What a list by hand had forgotten, and the whole core."""
+    forgotten = {"calendar", "classes", "recent", "tables", "fit", "scalars", "codec", "units"}
+    assert {f"stream/{name}.py" for name in forgotten} <= NAMES
+    model = {path.relative_to(fingerprint.ROOT).as_posix() for path in MODEL}
+    assert {name for name in NAMES if name.startswith("model/")} >= model - {"model/__init__.py"}
+    assert not {name for name in NAMES if "cli" in name or name == "stream/service.py"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_file_decides_the_fingerprint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint.of_code()
+    read = Path.read_bytes
+
+    def changed(self: Path) -> bytes:
+        return read(self) + (b"\n# changed\n" if self == path else b"")
+
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    fingerprint.of_code.cache_clear()
+    assert fingerprint.of_code() != before
+    monkeypatch.undo()
+    fingerprint.of_code.cache_clear()
+    assert fingerprint.of_code() == before
+
+
+def test_what_the_text_says_is_what_the_parser_says() -> None:
+    found = set(SOURCES)
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                assert set(fingerprint._files(name)) <= found, (path, name)
+
+
+def test_every_library_under_it_counts() -> None:
+    roots: set[str] = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                roots.add(node.module.split(".")[0])
+    foreign = roots - set(sys.stdlib_module_names) - {"stream", "model"}
+    assert foreign <= set(fingerprint.LIBRARIES)
