@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -24,19 +25,20 @@ from faust.transport.drivers import aiokafka
 from faust.types import EventT
 
 from stream import workers as processes
-from stream.errors import HeadraceError
 from stream.events import Records
 from stream.normalize import Normalizer
 from stream.sink import Sink
 from stream.tables import LONGEST_KEY
 from stream.task import Task, load
-from stream.topics import describe
+from stream.topic_specs import topic_specs
+from stream.topics import prepare
 
 TAKE = 2_000
 WITHIN_S = 0.01
 COMMIT_S = 1.0
 FULL_S = 1.0
 OUTPUTS = ("features", "dead-letter")
+METADATA_MS = 3_000  # after which partitions that were added are noticed
 SESSION_S = 6.0  # the least that Kafka allows: partitions of a killed worker wait so long
 
 
@@ -54,13 +56,20 @@ class Output(Protocol):
 
     def flush(self) -> None: ...
 
+    def refresh(self, topic: str) -> None: ...
+
 
 class Stage:
-    """Normalise the records of one topic for every task that reads it."""
+    """Normalise the records of one topic for every task that reads it.
 
-    def __init__(self, tasks: Iterable[Task], output: Output) -> None:
+    Args:
+        make_room: gives outputs the partitions that the topic has, and says how many these are.
+    """
+
+    def __init__(self, tasks: Iterable[Task], output: Output, make_room: Callable[[], int]) -> None:
         self._tasks = [(task, Normalizer(task)) for task in tasks]
-        self._output = output
+        self._output, self._make_room = output, make_room
+        self._partitions = make_room()
         self._pack = msgspec.msgpack.Encoder().encode
         self._encode = msgspec.json.Encoder().encode
 
@@ -70,6 +79,10 @@ class Stage:
         Raises:
             DeliveryError: one was not acknowledged.
         """
+        if max(records.partitions) >= self._partitions:
+            self._partitions = self._make_room()
+            for topic in [task.output(stage) for task, _ in self._tasks for stage in OUTPUTS]:
+                self._output.refresh(topic)
         for task, normalizer in self._tasks:
             features, letters = normalizer.features(records)
             self._output.send(
@@ -201,6 +214,7 @@ def make_app(tasks: Sequence[Task], bootstrap: str) -> faust.App:
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=SESSION_S / 3,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MS,
         key_serializer="raw",
         value_serializer="raw",
         topic_allow_declare=False,
@@ -209,7 +223,8 @@ def make_app(tasks: Sequence[Task], bootstrap: str) -> faust.App:
     )
     app.transport = _Transport(app.conf.broker_consumer, app)
     for topic in sorted({task.input.topic for task in tasks}):
-        stage = Stage([task for task in tasks if task.input.topic == topic], Sink(bootstrap))
+        readers = [task for task in tasks if task.input.topic == topic]
+        stage = Stage(readers, Sink(bootstrap), partial(_make_room, readers, bootstrap))
         app.agent(app.topic(topic), name=topic)(_agent(stage))
     return app
 
@@ -252,24 +267,25 @@ def run(
     tasks = [load(path) for path in task_paths]
     for task in tasks:
         Normalizer(task)  # a worker would find the same mistake, and die of it
-    _check_topics(tasks, bootstrap)
+    for topic in {task.input.topic for task in tasks}:
+        _make_room([task for task in tasks if task.input.topic == topic], bootstrap)
     command = [sys.executable, "-m", "stream.app", bootstrap, *map(str, task_paths)]
     processes.keep_running(command, workers, stop=stop, on_ready=on_ready)
 
 
-def _check_topics(tasks: Sequence[Task], bootstrap: str) -> None:
-    names = {task.input.topic for task in tasks}
-    names |= {task.output(stage) for task in tasks for stage in OUTPUTS}
-    partitions = {topic.name: topic.partitions for topic in describe(bootstrap, names)}
-    for task in tasks:
-        wanted = partitions[task.input.topic]
-        for name in map(task.output, OUTPUTS):
-            if partitions[name] < wanted:
-                raise HeadraceError(
-                    f"topic {name} has {partitions[name]} partitions, {task.input.topic} has "
-                    f"{wanted}: rows stay in their event's partition; make it with "
-                    "`headrace topics create`"
-                )
+def _make_room(tasks: Sequence[Task], bootstrap: str) -> int:
+    """Make sure that the topics of tasks are there, and let outputs grow with their input.
+
+    Returns:
+        how many partitions each of the outputs has, at least.
+    """
+    specs = [
+        spec
+        for task in tasks
+        for spec in topic_specs(task)
+        if spec.name in (task.input.topic, *map(task.output, OUTPUTS))
+    ]
+    return min(topic.partitions for topic in prepare(bootstrap, list(dict.fromkeys(specs))))
 
 
 async def _serve(tasks: Sequence[Task], bootstrap: str) -> None:

@@ -13,16 +13,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import chain
-from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
 
 from stream.errors import BrokerError, HistoryError
 from stream.events import Records
-from stream.history import Range
 from stream.kafka import Source
-from stream.shelf import SCHEMA, Columns, Piece, Shelf, Volume, to_parquet
+from stream.shelf import SCHEMA, Columns, Piece, Shelf, to_parquet
+from stream.topics import describe
+from stream.watch import TopicWatch
 
 _DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1)
@@ -57,8 +57,8 @@ def archive(
 ) -> Archived:
     """Write what the archive lacks of a topic, up to its present end; on and on if `follow`.
 
-    The partitions are those that the topic has at the start. What is in hand is written when
-    `stop` says so, and also before a broker that fails ends the call.
+    Partitions that are added are followed, too. What is in hand is written when `stop` says so,
+    and also before a broker that fails ends the call.
 
     Args:
         place: a directory, or a URL that fsspec knows.
@@ -72,18 +72,22 @@ def archive(
         BrokerError: the broker does not answer, or has no such topic.
         HeadraceError: another archiver is at work.
     """
+    (found,) = describe(bootstrap, [topic])
+    watch = TopicWatch(bootstrap, topic, found.id)
     shelf = Shelf(place, topic)
     with shelf.held():
+        _check(shelf, _tips(shelf), dict(enumerate(found.begin)), dict(enumerate(found.end)))
+        _check_identity(shelf, watch)
         for claim in shelf.claims():
-            _finish(bootstrap, shelf, claim)
+            _finish(bootstrap, shelf, claim, watch)
         pieces = shelf.pieces()
-        tips = {p: of[-1].stop for p, of in pieces.items()}
-        source = Source(bootstrap, topic, offsets=tips, timestamps=True)
+        tips = _tips(shelf)
+        source = Source(bootstrap, topic, offsets=tips, timestamps=True, watch=watch)
         with closing(source):
             ends = source.ends()
             _check(shelf, tips, source.begins, ends)
             days = {p: max(map(_day_of, of)) for p, of in pieces.items()}
-            writer = _Writer(shelf, source.position, days, rows_per_file)
+            writer = _Writer(shelf, source.position, days, rows_per_file, watch)
             try:
                 while not stop():
                     writer.take(source.poll(_POLL, _POLL_S), source.position)
@@ -99,7 +103,26 @@ def archive(
             return writer.archived(tips)
 
 
-def _finish(bootstrap: str, shelf: Shelf, claim: Piece) -> None:
+def _tips(shelf: Shelf) -> dict[int, int]:
+    return {p: of[-1].stop for p, of in shelf.pieces().items()}
+
+
+def _check_identity(shelf: Shelf, watch: TopicWatch) -> None:
+    """Refuse to go on with another topic of the same name."""
+    for pieces in shelf.pieces().values():
+        kept = shelf.open(pieces[-1]).topic_id
+        if kept not in ("", watch.identity):
+            raise _made_anew(shelf)
+
+
+def _made_anew(shelf: Shelf, why: str = "its id is another one") -> HistoryError:
+    return HistoryError(
+        f"{shelf.topic} was made anew since {shelf.place} was written ({why}); archive it to "
+        "another place"
+    )
+
+
+def _finish(bootstrap: str, shelf: Shelf, claim: Piece, watch: TopicWatch) -> None:
     """Write the very file that an archiver had claimed when it was killed."""
     partition, start, stop, _ = claim
     source = Source(
@@ -112,7 +135,9 @@ def _finish(bootstrap: str, shelf: Shelf, claim: Piece) -> None:
             records = source.poll(_POLL, _POLL_S)
             if records:
                 file.take(records, 0, bisect_left(records.offsets, stop), stop - start)
-        shelf.put(claim, to_parquet(shelf.topic, claim, file.batches()), claimed=True)
+        watch.confirm(watch.ask())
+        parquet = to_parquet(shelf.topic, claim, file.batches(), watch.identity)
+        shelf.put(claim, parquet, claimed=True)
 
 
 def _check(
@@ -126,11 +151,8 @@ def _check(
     for partition, tip in tips.items():
         end = ends.get(partition, 0)
         if max(tip, needed) > end:
-            raise HistoryError(
-                f"{shelf.topic}, partition {partition}: {shelf.place} goes up to offset "
-                f"{max(tip, needed)}, but the topic ends at {end}: it was made anew; archive it to "
-                "another place"
-            )
+            why = f"partition {partition} ends at {end}, and was kept up to {max(tip, needed)}"
+            raise _made_anew(shelf, why)
         if tip < begins[partition]:
             raise HistoryError(
                 f"{shelf.topic}, partition {partition}: Kafka's retention removed the offsets from "
@@ -143,9 +165,14 @@ class _Writer:
     """Gather records, one file of each partition at a time, and write the files that are full."""
 
     def __init__(
-        self, shelf: Shelf, starts: Mapping[int, int], days: Mapping[int, int], rows_per_file: int
+        self,
+        shelf: Shelf,
+        starts: Mapping[int, int],
+        days: Mapping[int, int],
+        rows_per_file: int,
+        watch: TopicWatch,
     ) -> None:
-        self._shelf, self._rows = shelf, rows_per_file
+        self._shelf, self._rows, self._watch = shelf, rows_per_file, watch
         self._open = {p: _File(p, start, days.get(p, 0)) for p, start in starts.items()}
         self._files = self._records = self._size_bytes = self.read = 0
         self._ends: dict[int, int] = {}
@@ -159,7 +186,7 @@ class _Writer:
         if records:
             self._distribute(records)
         for partition, at in position.items():
-            file = self._open[partition]
+            file = self._file(partition)
             file.stop = max(file.stop, at)
             if file.rows >= self._rows:
                 self._write(file)
@@ -170,9 +197,13 @@ class _Writer:
         self.read += len(records.offsets)
         for partition, begin, end in _runs(records.partitions):
             while begin < end:
-                begin = self._open[partition].take(records, begin, end, self._rows)
+                begin = self._file(partition).take(records, begin, end, self._rows)
                 if begin < end:
-                    self._write(self._open[partition])
+                    self._write(self._file(partition))
+
+    def _file(self, partition: int) -> _File:
+        """Give the open file of a partition; one that was added to the topic begins at 0."""
+        return self._open.setdefault(partition, _File(partition, 0, 0))
 
     def write(self, *, older_s: float = 0.0) -> None:
         """Write the files with records whose first one came at least `older_s` ago."""
@@ -183,7 +214,8 @@ class _Writer:
 
     def _write(self, file: _File) -> None:
         piece = file.piece
-        parquet = to_parquet(self._shelf.topic, piece, file.batches())
+        self._watch.confirm(self._watch.ask())  # after the records were read: they are of this one
+        parquet = to_parquet(self._shelf.topic, piece, file.batches(), self._watch.identity)
         self._shelf.put(piece, parquet)
         self._files, self._records = self._files + 1, self._records + file.rows
         self._size_bytes += len(parquet)
@@ -261,89 +293,3 @@ def _runs(partitions: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 def _day_of(piece: Piece) -> int:
     return (date.fromisoformat(piece.date) - _EPOCH).days
-
-
-class ArchiveHistory:
-    """Give a topic's records again from its archive: a `stream.history.History`.
-
-    Of each partition one file is held, with one row group of it decoded.
-
-    Args:
-        place: where `archive` wrote: a directory, or a URL that fsspec knows.
-
-    Raises:
-        HistoryError: the archive holds no file of the topic, or is damaged.
-    """
-
-    def __init__(self, place: str, topic: str) -> None:
-        self._shelf = Shelf(place, topic)
-        self._pieces = self._shelf.pieces()
-        if not self._pieces:
-            raise HistoryError(
-                f"{place} holds no archive of {topic}; make one with "
-                f"`headrace archive {topic} --to {place}`"
-            )
-        self._volumes: dict[int, Volume] = {}
-
-    def begins(self) -> dict[int, int]:
-        """Give the first offset of each partition."""
-        return {p: pieces[0].start for p, pieces in self._pieces.items()}
-
-    def ends(self) -> dict[int, int]:
-        """Give the offset after the last one of each partition, as of the last look."""
-        return {p: pieces[-1].stop for p, pieces in self._pieces.items()}
-
-    def read(self, ranges: Sequence[Range]) -> Records:
-        """Give the records of the ranges, in the order of the ranges, then of offsets.
-
-        Fast if what is asked for goes forward in each partition. What an archiver wrote since is
-        found.
-
-        Raises:
-            HistoryError: the archive has not all of them, or is damaged.
-        """
-        out = Records(self._shelf.topic, [], [], [], [], [])
-        for partition, start, stop in ranges:
-            self._require(partition, start, stop)
-            pieces = self._pieces.get(partition, [])
-            for piece in pieces[bisect_right(pieces, start, key=_START) - 1 :]:
-                if piece.start >= stop:
-                    break
-                self._read(piece, start, stop, out)
-            count = len(out.offsets) - len(out.partitions)
-            out.partitions.extend([partition] * count)
-        return out
-
-    def close(self) -> None:
-        """Let go of the files."""
-        self._volumes.clear()
-
-    def _read(self, piece: Piece, start: int, stop: int, out: Records) -> None:
-        volume = self._volumes.get(piece.partition)
-        if volume is None or volume.piece != piece:
-            self._volumes.pop(piece.partition, None)
-            volume = self._volumes[piece.partition] = self._shelf.open(piece)
-        for number, group in enumerate(volume.groups):
-            if group.first < stop and start <= group.last:
-                columns = volume.group(number)
-                low, high = (bisect_left(columns.offsets, at) for at in (start, stop))
-                out.values.extend(columns.values[low:high])
-                out.keys.extend(columns.keys[low:high])
-                out.offsets.extend(columns.offsets[low:high])
-                out.timestamps_ms.extend(columns.timestamps_ms[low:high])
-
-    def _require(self, partition: int, start: int, stop: int) -> None:
-        if stop <= start:
-            return
-        if stop > self.ends().get(partition, 0):
-            self._pieces = self._shelf.pieces()
-        begin, end = self.begins().get(partition, 0), self.ends().get(partition, 0)
-        if start < begin or stop > end:
-            raise HistoryError(
-                f"{self._shelf.topic}, partition {partition}: offsets {start} to {stop} are asked "
-                f"for, {self._shelf.place} has {begin} to {end}; archive on with "
-                f"`headrace archive`, or read from the topic if it still has them"
-            )
-
-
-_START = attrgetter("start")

@@ -85,7 +85,7 @@ class Source:
             }
         )
         try:
-            metadata = _described(self._consumer, topic)
+            metadata = _described(self._consumer, bootstrap, topic)
         except HeadraceError:
             self._consumer.close()
             raise
@@ -166,7 +166,7 @@ class Source:
         self._watch = self._watch or TopicWatch(self._bootstrap, self.topic)
         count = self._watch.look() or 0
         if count > len(self.partitions):  # the client has to hear of them, too
-            count = len(_described(self._consumer, self.topic).partitions)
+            count = len(_described(self._consumer, self._bootstrap, self.topic).partitions)
         for partition in range(len(self.partitions), count):
             self.begins[partition] = self.position[partition] = self._watermarks(partition)[0]
             at = TopicPartition(self.topic, partition, self.position[partition])
@@ -223,7 +223,7 @@ def cut_off(name: str, end: int, at: int) -> RecoveryError:
     )
 
 
-def _described(consumer: Any, topic: str) -> Any:
+def _described(consumer: Any, bootstrap: str, topic: str) -> Any:
     """Ask what a topic is; one that a broker does not know yet is asked for again."""
     give_up_s = time.monotonic() + UNKNOWN_S
     while True:
@@ -231,8 +231,8 @@ def _described(consumer: Any, topic: str) -> Any:
             metadata = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
         except KafkaException as error:
             raise BrokerError(
-                f"Kafka does not answer: {error.args[0].str()}; start one with `headrace up`, or "
-                "give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
+                f"{bootstrap} does not answer: {error.args[0].str()}; start one with "
+                "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
             ) from error
         if metadata.error is None:
             return metadata

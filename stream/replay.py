@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from stream import fingerprint, ledger
-from stream.archive import ArchiveHistory
+from stream.archive_history import ArchiveHistory
 from stream.checkpoint import Manifest
 from stream.compare import Comparison, Rival, compare
 from stream.errors import AuditError

@@ -224,7 +224,9 @@ class Group(NamedTuple):
     rows: int
 
 
-def to_parquet(topic: str, piece: Piece, batches: list[pa.RecordBatch]) -> bytes:
+def to_parquet(
+    topic: str, piece: Piece, batches: list[pa.RecordBatch], topic_id: str = ""
+) -> bytes:
     """Give the file of a piece; the batches are of SCHEMA and in order."""
     table = pa.Table.from_batches(batches, SCHEMA)
     rows = min(max(_GROUP_BYTES * table.num_rows // max(table.nbytes, 1), 1), _GROUP_ROWS)
@@ -244,11 +246,11 @@ def to_parquet(topic: str, piece: Piece, batches: list[pa.RecordBatch]) -> bytes
     )
     with writer:
         writer.write_table(table, row_group_size=rows)
-        writer.add_key_value_metadata(_metadata(topic, piece, json.dumps(groups)))
+        writer.add_key_value_metadata(_metadata(topic, piece, json.dumps(groups), topic_id))
     return bytes(sink.getvalue())
 
 
-def _metadata(topic: str, piece: Piece, groups: str) -> dict[str, str]:
+def _metadata(topic: str, piece: Piece, groups: str, topic_id: str) -> dict[str, str]:
     """Give what a file says of itself. Parquet's footer has no checksum: hence the seal."""
     said = {
         "topic": topic,
@@ -256,7 +258,7 @@ def _metadata(topic: str, piece: Piece, groups: str) -> dict[str, str]:
         "start": str(piece.start),
         "stop": str(piece.stop),
         "groups": groups,
-    }
+    } | ({"topic_id": topic_id} if topic_id else {})
     return said | {"seal": sha256(json.dumps(said).encode()).hexdigest()}
 
 
@@ -270,7 +272,8 @@ class Volume:
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             said = self._file.metadata.metadata or {}
             groups = said.get(b"groups", b"").decode()
-            wanted = _metadata(topic, piece, groups)
+            self.topic_id = said.get(b"topic_id", b"").decode()  # none in older files
+            wanted = _metadata(topic, piece, groups, self.topic_id)
             if {key: said.get(key.encode(), b"").decode() for key in wanted} != wanted:
                 raise ValueError("what it says of itself does not fit")
             if not self._file.schema_arrow.equals(SCHEMA):

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException, Producer
 from stream.errors import DeliveryError
 from stream.topic_specs import BATCH_BYTES
 
+ANSWER_S = 10.0
 LINGER_MS = 5.0  # that a record may wait for others to share a request with; a flush waits for none
 LARGEST_BYTES = 64 << 20  # of a record that the client sends
 TRANSACTION_S = 15.0  # a learner that stands still for longer in a transaction loses it
@@ -74,6 +75,10 @@ class Sink:
             except BufferError:
                 self.serve(0.05)
         self.check()
+
+    def refresh(self, topic: str) -> None:
+        """Have the client learn of partitions that were added to a topic."""
+        self.producer.list_topics(topic, ANSWER_S)
 
     def check(self) -> None:
         """Serve delivery reports.

@@ -17,6 +17,7 @@ from stream.compare import Errors
 from stream.errors import UsageError
 from stream.events import DeadLetter, Prediction
 from stream.plot import check_place
+from stream.scratch import removed_after
 from stream.task import Task
 from stream.trainer import Learned
 
@@ -141,7 +142,7 @@ def tracing(task: Task, path: Path | None) -> Iterator[Trace | None]:
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with ExitStack() as stack:
-        stack.callback(temporary.unlink, missing_ok=True)
+        stack.enter_context(removed_after(temporary))
         with _one_line(path):
             file = stack.enter_context(temporary.open("xb"))
             writer = pq.ParquetWriter(file, schema(task), compression="zstd")

@@ -156,7 +156,7 @@ class Transactions:
 
     def refresh(self, topic: str) -> None:
         """Have the client learn of partitions that were added to a topic."""
-        self._sink.producer.list_topics(topic, COMMIT_S)
+        self._sink.refresh(topic)
 
     def _commit(self, check: Callable[[], Any], proof: Callable[[], Any]) -> Any:
         try:

@@ -96,6 +96,8 @@ class TopicWatch:
         if now_s - self._missed_s > GONE_S:
             raise TopicError(
                 f"{self.topic} is not there any more: it was deleted while it was read"
+                if self.identity
+                else f"{self.topic} is not there; make it with `headrace topics create`"
             )
 
 

@@ -84,7 +84,7 @@ async def batches(*given: list[Any]) -> AsyncIterator[list[Any]]:
 
 def test_a_batch_is_acknowledged_only_after_all_its_outputs_arrived() -> None:
     log: list[Any] = []
-    stage = Stage([task("a"), task("b")], outbox := Outbox())
+    stage = Stage([task("a"), task("b")], outbox := Outbox(), lambda: 10)
 
     def publish(records: Records) -> None:
         stage(records)
@@ -97,7 +97,7 @@ def test_a_batch_is_acknowledged_only_after_all_its_outputs_arrived() -> None:
 
 def test_nothing_is_acknowledged_when_an_output_was_refused() -> None:
     log: list[Any] = []
-    stage = Stage([task()], Outbox(broken=True))
+    stage = Stage([task()], Outbox(broken=True), lambda: 10)
     with pytest.raises(DeliveryError):
         asyncio.run(pump(batches([event(0, good(0), log), event(1, good(1), log)]), stage))
     assert log == []
@@ -107,7 +107,7 @@ def test_every_record_gets_one_row_in_its_partition_under_its_key() -> None:
     values = [good(0), b"not json", None, good(3)]
     events = [event(at, value, [], partition=at % 2) for at, value in enumerate(values)]
     records = records_of(events)
-    Stage([task()], outbox := Outbox())(records)
+    Stage([task()], outbox := Outbox(), lambda: 10)(records)
     rows, letters = outbox.of("t.features"), outbox.of("t.dead-letter")
     assert [(key, partition) for _, key, partition in rows] == [
         (b"k0", 0),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream.archive import ArchiveHistory
+from stream.archive_history import ArchiveHistory
 from stream.errors import HeadraceError, HistoryError, UsageError
 from stream.history import Range
 from stream.shelf import SCHEMA, Piece, Shelf, to_parquet
@@ -254,7 +254,7 @@ def test_claims_that_cannot_be_are_named_and_outdated_ones_dropped(tmp_path: Pat
 
 READ_ALL = """
 import resource, sys
-from stream.archive import ArchiveHistory
+from stream.archive_history import ArchiveHistory
 from stream.history import Range
 history = ArchiveHistory(sys.argv[1], "events.test")
 history.read([Range(0, 0, 1)])

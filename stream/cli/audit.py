@@ -34,7 +34,7 @@ def verify(
     as the ledger says and the very bytes, no transaction hangs. With --deep every prediction and
     every announced state is computed again in this process, and must come out the same.
     """
-    from stream.archive import ArchiveHistory
+    from stream.archive_history import ArchiveHistory
     from stream.collector import look_rarely
     from stream.verify import lines
     from stream.verify import verify as audit

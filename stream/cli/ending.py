@@ -8,20 +8,25 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
-GRACE_S = 4.5  # after a signal; then the process ends where it stands
+from stream import scratch
+
+GRACE_S = 4.8  # after a signal; then the process ends where it stands
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Deadline:
-    """End this process GRACE_S after a first SIGINT or SIGTERM, whatever it is doing.
+    """End this process when it is told to by SIGINT or SIGTERM: at once, or after GRACE_S.
 
-    Python runs signal handlers between two instructions of the main thread, which may be waiting
-    for Kafka or compiling meanwhile: so a thread reads the signal from a pipe.
+    At once, where a command has not said that there is anything to end in order. Python would
+    raise KeyboardInterrupt between two instructions of the main thread: which waits for Kafka or
+    compiles meanwhile, or is in the midst of a library's start or of a callback of XLA, and these
+    make of it what they will. So a thread reads the signal from a pipe.
     """
 
     code = 130
-    """The exit code then, unless a command knows a better one."""
+    """The exit code after GRACE_S, unless a command knows a better one."""
 
     told = "interrupted"
 
@@ -30,27 +35,35 @@ class Deadline:
         read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is open closes
-        sys.unraisablehook = _ask_again
+        for number in SIGNALS:
+            signal.signal(number, _leave_it_to_the_thread)
         threading.Thread(target=self._watch, args=(read,), name="deadline", daemon=True).start()
 
     def _watch(self, read: int) -> None:
-        while not {signal.SIGINT, signal.SIGTERM} & set(os.read(read, 1)):
+        while (number := os.read(read, 1)[0]) not in SIGNALS:
             pass
-        time.sleep(GRACE_S)
-        with suppress(OSError):
-            os.write(2, f"headrace: {self.told}; did not end by itself in time\n".encode())
-        os._exit(self.code)
+        if signal.getsignal(number) is not _leave_it_to_the_thread:
+            time.sleep(GRACE_S)
+            _say(f"{self.told}; did not end by itself in time")
+            os._exit(self.code)
+        scratch.remove_all()
+        if sys.stderr.isatty():
+            _write("\x1b[?25h")  # a progress bar hides the cursor
+        _say("interrupted")
+        os._exit(130)
 
 
-def _ask_again(lost: sys.UnraisableHookArgs) -> None:
-    """Interrupt once more where the interrupt came into a callback, which lets nothing through."""
-    if lost.exc_type is KeyboardInterrupt:
-        again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-        again.daemon = True
-        again.start()
-    else:
-        sys.__unraisablehook__(lost)
+def _leave_it_to_the_thread(number: int, frame: Any) -> None:
+    pass
+
+
+def _say(line: str) -> None:
+    _write(f"headrace: {line}\n")
+
+
+def _write(text: str) -> None:
+    with suppress(OSError):
+        os.write(2, text.encode())
 
 
 deadline = Deadline()

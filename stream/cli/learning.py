@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +61,6 @@ def learning(
     from bench.learning.streams import STREAMS
     from bench.learning.write import write as write_section
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without the peer that runs
     asked = selected(choose(streams, STREAMS, "streams"), held_out=held_out)
     options = Options(
         data=data or default_data(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,13 @@ from stream.cli.ending import deadline
 from stream.errors import DeliveryError
 
 bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_args_is_help=True)
+
+
+@bench_app.callback()
+def bench() -> None:
+    """Measure headrace and its peers in one run."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # peers are to end with us
+        signal.signal(number, signal.default_int_handler)
 
 
 def add_to(app: typer.Typer) -> None:

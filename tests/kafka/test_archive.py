@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer
+from test_topic_changes import make_again
 
 from stream import archive as archives
 from stream import store
-from stream.archive import ArchiveHistory, archive
-from stream.errors import BrokerError, HeadraceError, HistoryError, RecoveryError
+from stream.archive import archive
+from stream.archive_history import ArchiveHistory
+from stream.errors import HeadraceError, HistoryError, RecoveryError, TopicError
 from stream.history import History, Range
 
 MakeTopic = Callable[..., str]
@@ -277,7 +279,8 @@ def following(
     ask = threading.Event()
 
     def follow() -> None:
-        done.append(archive(bootstrap, topic, str(place), follow=True, stop=ask.is_set, **how))  # type: ignore[arg-type]
+        with suppress(RecoveryError):  # a topic that is made again ends it
+            done.append(archive(bootstrap, topic, str(place), follow=True, stop=ask.is_set, **how))  # type: ignore[arg-type]
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -302,6 +305,25 @@ def test_following_writes_by_time_and_the_rest_at_the_end(
                 time.sleep(0.02)
         send(bootstrap, name, simple(100, partitions=2))
     assert done[0].files == len(files(tmp_path)) >= 3
+    archive(bootstrap, name, str(tmp_path))
+    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+
+
+def test_following_keeps_partitions_that_are_added(
+    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+) -> None:
+    from kafka import KafkaAdminClient
+
+    name = lasting()
+    with following(bootstrap, name, tmp_path, every_s=0.2):
+        send(bootstrap, name, simple(100))
+        with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+            admin.create_partitions({name: 3})
+        send(bootstrap, name, simple(300, partitions=3))
+        give_up = time.monotonic() + 30
+        while in_files(tmp_path) != in_kafka(bootstrap, name):
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
     archive(bootstrap, name, str(tmp_path))
     assert in_files(tmp_path) == in_kafka(bootstrap, name)
 
@@ -337,8 +359,31 @@ def test_a_topic_made_anew_is_not_mixed_with_the_old_one(
     (tmp_path / old).rename(tmp_path / new)
     with pytest.raises(HistoryError, match="made anew"):
         archive(bootstrap, new, str(tmp_path))
-    with pytest.raises(BrokerError):
+    with pytest.raises(TopicError, match=r"no topic .*\.missing at"):
         archive(bootstrap, f"{old}.missing", str(tmp_path))
+
+
+@pytest.mark.parametrize("following_it", [False, True])
+def test_a_topic_of_the_same_name_is_not_the_same_topic(
+    bootstrap: str, lasting: MakeTopic, tmp_path: Path, following_it: bool
+) -> None:
+    """It may be longer than the old one was: offsets alone would not tell."""
+    name = lasting()
+    send(bootstrap, name, simple(100))
+    with following(bootstrap, name, tmp_path, every_s=0.2) if following_it else nullcontext():
+        if not following_it:
+            archive(bootstrap, name, str(tmp_path))
+        give_up = time.monotonic() + 20
+        while len(in_files(tmp_path)) < 100:
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        make_again(bootstrap, name, [b"%d" % n for n in range(300)])
+        time.sleep(1)
+    before = files(tmp_path)
+    with pytest.raises(HistoryError, match="made anew"):
+        archive(bootstrap, name, str(tmp_path))
+    assert files(tmp_path) == before
+    assert len(in_files(tmp_path)) == 100
 
 
 def test_a_second_archiver_of_a_directory_is_kept_out(

@@ -18,6 +18,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream import broker as broker_module
 from stream import jars as jars_module
+from stream import ports
 from stream.broker import bootstrap_servers, embedded
 from stream.errors import BrokerError
 from stream.jars import ensure_jars, jar_dir, pinned_jars
@@ -360,5 +361,5 @@ def test_the_two_ports_of_a_broker_differ(monkeypatch: pytest.MonkeyPatch) -> No
         def getsockname(self) -> tuple[str, int]:
             return "127.0.0.1", next(offered)
 
-    monkeypatch.setattr(broker_module.socket, "socket", Probe)
-    assert broker_module.free_port(besides=5001) == 5002
+    monkeypatch.setattr(ports.socket, "socket", Probe)
+    assert ports.free_port(besides=5001) == 5002

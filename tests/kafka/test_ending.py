@@ -27,7 +27,7 @@ from stream.broker import Broker, embedded
 from stream.store.local import LocalStore
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs
-from stream.topics import ensure
+from stream.topics import describe, ensure
 from stream.verify import verify
 
 SOON_S = 8.0  # five, and what a busy machine takes
@@ -192,7 +192,10 @@ def test_a_producer_ends_though_kafka_hangs(own_broker: Broker, tmp_path: Path) 
     ensure(own_broker.bootstrap, topic_specs(made))
     produce = ("produce", "sea", "--topic", made.input.topic, "-b", own_broker.bootstrap)
     with headrace(*produce, "--rate", "500") as producer:
-        time.sleep(3)
+        give_up_s = time.monotonic() + 60
+        while not sum(describe(own_broker.bootstrap, [made.input.topic])[0].end):
+            assert time.monotonic() < give_up_s
+            time.sleep(0.1)
         os.kill(own_broker.pid, signal.SIGSTOP)
         time.sleep(1)
         code, said = end(producer, signal.SIGINT)
