@@ -63,6 +63,7 @@ class Span:
         opening: the record that began the run.
         proven_from: records before this one cannot be compared with the ledger.
         saved: digests of states by record, as the ledger announces them.
+        topics: ids of the task's topics, as of the last start.
         offsets: raw offsets from the first to the last record.
     """
 
@@ -72,6 +73,7 @@ class Span:
         self.begin, self.until = self._placed(begin), self._placed(until)
         self.proven_from = self.offsets = 0
         self.saved: dict[int, str] = {}
+        self.topics: dict[str, str] = {}
         self._seen = 0
         self._first: Entry | None = None
         self._last: Entry | None = None
@@ -95,6 +97,8 @@ class Span:
             self.proven_from = max(self.proven_from, record.opening.recomputed[1] + 1)
         if record.saved:
             self.saved[record.saved.seq] = record.saved.state
+        if record.opening and record.opening.topics:
+            self.topics = record.opening.topics
         begins = record.opening.begins if record.opening else None
         if begins is not None and record.seq != self.opening.record.seq:
             self._topic_from = record

@@ -25,7 +25,9 @@ from stream.plot import Point, measure
 from stream.position import Position
 from stream.rebuild import Rebuild, pieces
 from stream.task import Task
+from stream.topics import describe
 from stream.trainer import Learned, Trainer, digest
+from stream.watch import other_topic
 
 CAPACITY = 4096
 
@@ -175,6 +177,10 @@ class _Again:
         self._task, self._bootstrap, self._span = task, bootstrap, span
         self._changed, self._outlet, self._points = changed, outlet, points
         topic = task.input.topic
+        if not archive:
+            (found,) = describe(bootstrap, [topic])
+            if span.topics.get(topic, found.id) != found.id:
+                raise other_topic(topic)
         self._history: History = (
             ArchiveHistory(archive, topic) if archive else TopicHistory(bootstrap, topic)
         )

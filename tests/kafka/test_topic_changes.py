@@ -20,6 +20,7 @@ from test_learn import read, send
 from stream import saver
 from stream.errors import HistoryError, RecoveryError, TopicError
 from stream.plan import open_checkpoints, plan, run_of
+from stream.replay import replay
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs
 from stream.topics import describe, ensure
@@ -92,6 +93,8 @@ def test_a_topic_made_again_while_stopped_is_not_taken_for_the_old_one(
     assert audit.findings == [
         f"{task.input.topic}: it was deleted and made again since the last start"
     ]
+    with pytest.raises(RecoveryError, match="made again"):
+        replay(task, bootstrap)
     assert life(task, bootstrap, accept_new_topic=True).events == 100 + more
     assert life(task, bootstrap).events == 100 + more
     assert said(bootstrap, task) == [(0, n) for n in [*range(100), *range(more)]]
