@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,12 +106,29 @@ def newest_state(state: Path, task: str) -> tuple[int, str]:
     return newest["seq"], newest["state"]
 
 
-class Oracle:
-    """Judge one run of one task, from its outputs and from what producers were told."""
+Raw = dict[int, dict[int, bytes | None]]  # values by partition and offset
+Expect = Callable[[bytes | None], str | None]
 
-    def __init__(self, bootstrap: str, task: str, topic: str) -> None:
-        self._bootstrap, self._task = bootstrap, task
-        self._raw = read(bootstrap, topic)
+
+class Oracle:
+    """Judge one run of one task, from its outputs and from what producers were told.
+
+    Args:
+        raws: what stood in the raw topic, and in those of the same name before it; default: what
+            stands there now.
+        expect: gives the code that an event has to be refused with; None for a good one.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        task: str,
+        topic: str,
+        raws: list[Raw] | None = None,
+        expect: Expect = CODES.get,
+    ) -> None:
+        self._bootstrap, self._task, self._expect = bootstrap, task, expect
+        self._raws = raws or [by_offset(read(bootstrap, topic))]
         self.ledger = read(bootstrap, f"{task}.ledger")[0]
         self.predictions = read(bootstrap, f"{task}.predictions")
         self.letters = read(bootstrap, f"{task}.dead-letter")
@@ -158,36 +176,38 @@ class Oracle:
     def accounted(self, records: list[dict[str, Any]], acks: Path | None) -> Verdict:
         """Check I1, I2, I4: each raw event accounted for once, in ranges that abut."""
         verdict = Verdict(records=len(records), epochs=records[-1]["epoch"] + 1)
-        raw = {p: {each.offset: each.value for each in found} for p, found in self._raw.items()}
-        said = self._lines()
-        position = {int(p): at for p, at in records[0]["opening"]["begins"].items()}
+        raws, said = iter(self._raws), self._lines()
+        raw: Raw = {}
+        position: dict[int, int] = {}
         ids: set[Any] = set()
         for record in records:
+            if "begins" in record.get("opening", ()):
+                self._all_taken(raw, position)
+                raw, begins = next(raws), record["opening"]["begins"]
+                position = {int(p): at for p, at in begins.items()}
             counts: Counter[str] = Counter()
             digest = hashlib.sha256()
             for partition, start, stop, used in record.get("consumed", ()):
                 where = f"record {record['seq']}, partition {partition}"
                 demand(
                     "I6",
-                    position[partition] == start < stop,
-                    f"{where}: {start}..{stop} after {position[partition]}",
+                    position.get(partition, 0) == start < stop,
+                    f"{where}: {start}..{stop} after {position.get(partition, 0)}",
                 )
                 position[partition] = stop
                 before = counts["used"]
                 for offset in range(start, stop):
                     demand("I1", offset in raw[partition], f"{where}: no event at {offset}")
                     value = raw[partition][offset]
-                    kind = _kind(value, ids)
+                    kind = self._kind(value, ids)
                     counts[kind] += 1
-                    line = said.pop((partition, offset), None)
-                    if kind != "used":
-                        demand("I2", line is None, f"{where}: {kind} {offset} was predicted")
+                    line = said[partition].take(offset, where, wanted=kind == "used")
+                    if line is None:
                         continue
-                    demand("I1", line is not None, f"{where}: no prediction for {offset}")
-                    digest.update(line or b"")
-                    verdict.lines.append(json.loads(line or b""))
+                    digest.update(line)
+                    verdict.lines.append(json.loads(line))
                     verdict.raw.append(value or b"")
-                    wanted = json.loads(value or b"")["id"]
+                    wanted = _identity(value)
                     demand("I2", verdict.lines[-1]["id"] == wanted, f"{where}: not {wanted}")
                 demand("I2", counts["used"] - before == used, f"{where}: {used} used?")
             for kind in ("used", "rejected", "repeated"):
@@ -208,32 +228,38 @@ class Oracle:
             verdict.repeated += counts["repeated"]
             verdict.duplicates += record.get("duplicates", 0)
             verdict.healed += record.get("healed", 0)
-        demand("I2", not said, f"predictions that no record speaks of: {list(said)[:5]}")
-        for partition, found in raw.items():
-            end = max(found, default=-1) + 1
-            demand("I1", position[partition] == end, f"{partition}: {end - position[partition]}")
+        left = {p: lines.left() for p, lines in said.items() if lines.left()}
+        demand("I2", not left, f"predictions that no record speaks of: {left}")
+        self._all_taken(raw, position)
+        demand("I1", next(raws, None) is None, "a topic of that name was never learned")
         if acks:
             verdict.acknowledged = self._acknowledged(raw, position, acks)
         return verdict
 
-    def _lines(self) -> dict[tuple[int, int], bytes]:
-        """Give the predictions by the place of their event; each once, ascending."""
-        lines: dict[tuple[int, int], bytes] = {}
-        for partition, found in self.predictions.items():
-            last = -1
-            for at, value in found:
-                line = json.loads(value or b"null")
-                place = (line["partition"], line["offset"])
-                demand("I2", place not in lines, f"{place} was predicted twice, again at {at}")
-                demand("I2", line["partition"] == partition, f"{place} lies in {partition}")
-                demand("I2", line["offset"] > last, f"{place} comes after {last}")
-                last = line["offset"]
-                lines[place] = value or b""
-        return lines
+    def _all_taken(self, raw: Raw, position: dict[int, int]) -> None:
+        for partition, found in raw.items():
+            end, at = max(found, default=-1) + 1, position.get(partition, 0)
+            demand("I1", at == end, f"{partition}: {end - at}")
 
-    def _acknowledged(
-        self, raw: dict[int, dict[int, bytes | None]], position: dict[int, int], acks: Path
-    ) -> int:
+    def _kind(self, value: bytes | None, ids: set[Any]) -> str:
+        """Say what has to become of an event that comes after those with `ids`; adds its own."""
+        if self._expect(value):
+            return "rejected"
+        found = _identity(value)
+        if found in ids:
+            return "repeated"
+        ids.add(found)
+        return "used"
+
+    def _lines(self) -> dict[int, Lines]:
+        """Give the predictions of each partition, in their order."""
+        for partition, found in self.predictions.items():
+            for _, value in found:
+                line = json.loads(value or b"null")
+                demand("I2", line["partition"] == partition, f"{line} lies in {partition}")
+        return {p: Lines([value or b"" for _, value in f]) for p, f in self.predictions.items()}
+
+    def _acknowledged(self, raw: Raw, position: dict[int, int], acks: Path) -> int:
         """Check that each event that a producer was told is safe lies behind the ledger's end."""
         numbers = set()
         for line in acks.read_text().splitlines():
@@ -246,22 +272,24 @@ class Oracle:
 
     def put_aside(self) -> None:
         """Check I10: each poison and each repeated id is one dead letter, of the right code."""
-        letters: dict[tuple[int, int], str] = {}
+        codes: dict[tuple[int, int], list[str]] = {}
         for partition, found in self.letters.items():
             for _, value in found:
                 letter = json.loads(value or b"null")
-                place = (letter["partition"], letter["offset"])
-                demand("I10", place not in letters, f"{place}: two letters")
-                demand("I10", letter["partition"] == partition, f"{place} lies in {partition}")
-                letters[place] = letter["code"]
-        for partition, found in self._raw.items():
-            for offset, value in found:
-                code = letters.pop((partition, offset), None)
-                if value in CODES:
-                    demand("I10", code == CODES[value], f"{partition}/{offset}: {code}")
-                else:
-                    demand("I10", code in (None, "duplicate_id"), f"{partition}/{offset}: {code}")
-        demand("I10", not letters, f"letters of no event: {list(letters)[:5]}")
+                demand("I10", letter["partition"] == partition, f"{letter} lies in {partition}")
+                codes.setdefault((partition, letter["offset"]), []).append(letter["code"])
+        for raw in self._raws:
+            for partition, events in raw.items():
+                for offset, value in events.items():
+                    letters = codes.get((partition, offset), [])
+                    code, where = self._expect(value), f"{partition}/{offset}"
+                    if code:
+                        demand("I10", code in letters, f"{where}: {letters}, not {code}")
+                        letters.remove(code)
+                    elif "duplicate_id" in letters:
+                        letters.remove("duplicate_id")
+        left = {place: letters for place, letters in codes.items() if letters}
+        demand("I10", not left, f"letters of no event: {left}")
 
     def settled(self) -> None:
         """Check I5: nothing is left open, so all readers see the same end."""
@@ -282,12 +310,35 @@ class Oracle:
                 demand("I7", same, f"{stage}/{partition}: another story, {len(pairs)} seen")
 
 
-def _kind(value: bytes | None, ids: set[Any]) -> str:
-    """Say what has to become of an event that comes after those with `ids`; adds its own."""
-    if value in CODES:
-        return "rejected"
-    found = json.loads(value or b"")["id"]
-    if found in ids:
-        return "repeated"
-    ids.add(found)
-    return "used"
+class Lines:
+    """Hold the predictions of one partition, to be taken one after the other."""
+
+    def __init__(self, values: list[bytes]) -> None:
+        self._values, self._place = values, 0
+        self._offsets = [json.loads(value)["offset"] for value in values]
+
+    def take(self, offset: int, where: str, *, wanted: bool) -> bytes | None:
+        """Give the next one, which has to be of this offset; none may be, unless it is wanted."""
+        following = self._offsets[self._place] if self.left() else None
+        if not wanted:
+            demand("I2", following != offset, f"{where}: {offset} was predicted, and should not be")
+            return None
+        if following != offset:
+            later = offset in self._offsets[self._place :]
+            demand("I1", later, f"{where}: no prediction for {offset}")
+            raise Violation("I2", f"{where}: {following} was predicted before {offset}")
+        self._place += 1
+        return self._values[self._place - 1]
+
+    def left(self) -> int:
+        """Count those that nobody took."""
+        return len(self._values) - self._place
+
+
+def by_offset(found: dict[int, list[Found]]) -> Raw:
+    """Give the values of a topic by partition and offset."""
+    return {p: {each.offset: each.value for each in records} for p, records in found.items()}
+
+
+def _identity(value: bytes | None) -> Any:
+    return json.loads(value or b"")["id"]

@@ -1,0 +1,284 @@
+"""Schedules drawn from a seed: what a stream, its topic, its broker and its learners go through.
+
+A schedule has one of three kinds, for not all faults go together: with `rivals` learners take over
+from each other, each with a state of its own, so that all history has to stay; with `retention`
+what was learned and kept in a checkpoint is deleted; with `again` the raw topic is deleted and
+made again, and the learner told to go on with the new one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from case import Case
+from forge import Forged
+from nodes import Node
+from oracle import Oracle, Raw, Verdict, by_offset, read
+from poison import POISON, good
+
+KINDS = ("rivals", "retention", "again")
+SCALARS: tuple[Any, ...] = (1, 1.0, True, 0, -0.0, False, "1", "true", 2.5, 10**30, "é", "", None)
+SIZES = (16, 64, 200)  # few, since each is compiled once
+MOST_PARTITIONS = 5
+READY_S = 90.0
+
+
+class Campaign:
+    """Go through one schedule, and have it judged."""
+
+    def __init__(self, case: Case, node: Node, seed: int) -> None:
+        self._case, self._node, self._chance = case, node, random.Random(seed)
+        self.kind = KINDS[seed % len(KINDS)]
+        self.story: list[str] = [f"seed {seed}, {self.kind}"]
+        self._numbers = itertools.count()
+        self._codes: dict[bytes | None, str] = {}  # with which events have to be refused
+        self._raws: list[Raw] = [{}]
+        self._partitions = case.task.topics.partitions
+        self._state = 0
+        self._learner: Forged | None = None
+
+    def run(self, steps: int) -> Verdict:
+        """Do so many things, let the rest be learned, and judge.
+
+        Raises:
+            AssertionError: an invariant does not hold, or a learner ended otherwise than it may.
+        """
+        do: dict[str, tuple[int, Callable[[], None]]] = {
+            "feed": (6, self._feed),
+            "start": (4, self._start),
+            "kill": (3, self._kill),
+            "end": (2, self._end),
+            "stand still": (1, self._stand_still),
+            "wait": (1, lambda: time.sleep(self._chance.uniform(0.2, 1.5))),
+            "grow": (1, self._grow),
+            "freeze Kafka": (1, self._freeze),
+            "kill Kafka": (1 if self._chance.random() < 0.2 else 0, self._kill_kafka),
+            "rival": (2 * (self.kind == "rivals"), self._rival),
+            "forget": (2 * (self.kind == "retention"), self._forget),
+            "make again": (2 * (self.kind == "again"), self._make_again),
+        }
+        weights = [weight for weight, _ in do.values()]
+        for name in self._chance.choices(list(do), weights, k=steps):
+            self.story.append(name)
+            do[name][1]()
+            self._look()
+        self._feed()
+        self._end()
+        self._drain()
+        return self._judge()
+
+    def _feed(self) -> None:
+        """Send a burst of events, one in six of them odd; each is acknowledged, and remembered."""
+        from kafka import KafkaProducer
+
+        with KafkaProducer(
+            bootstrap_servers=self._case.bootstrap,
+            max_request_size=1 << 20,
+            request_timeout_ms=10_000,
+            delivery_timeout_ms=120_000,
+        ) as producer:
+            sent = []
+            for _ in range(self._chance.randint(20, 150)):
+                key, value = self._event()
+                place = self._chance.randrange(self._partitions)
+                sent.append(
+                    producer.send(self._case.task.input.topic, value, key=key, partition=place)
+                )
+            for future in sent:
+                future.get(150)
+
+    def _event(self) -> tuple[bytes | None, bytes | None]:
+        number, chance = next(self._numbers), self._chance
+        odd = chance.randrange(40)
+        if odd == 0:
+            value, code = chance.choice(list(POISON.values()))
+            return b"k", self._refused(value, code)
+        if odd == 1:
+            size = chance.choice([5_000, 70_000, 900_000])
+            return b"k", self._refused(b'{"n":%d,"x":"%s"}' % (number, b"x" * size), "too_large")
+        if odd == 2:
+            value = good(number, text="its key is too long")  # no other event is like it
+            return b"K" * chance.choice([70_000, 900_000]), self._refused(value, "too_large")
+        if odd == 3:
+            return None, good(max(number - chance.randrange(1, 30), 0))
+        changes: dict[str, object] = {}
+        if odd < 12:
+            changes["color"] = chance.choice(SCALARS)
+        if odd % 3 == 0:
+            changes["entity"] = chance.choice([7, 7.0, "7", 1e3, 1000, True])
+        if odd == 20:
+            changes["text"] = None
+        return chance.choice([b"k", b"", None]), good(number, **changes)
+
+    def _refused(self, value: bytes | None, code: str) -> bytes | None:
+        self._codes[value] = code
+        return value
+
+    def _start(self) -> None:
+        """Start a learner if there is none."""
+        if self._learner is None:
+            self._learner = self._learn()
+
+    def _learn(self, *options: str, ready: bool | None = None) -> Forged:
+        size = str(self._chance.choice(SIZES))
+        learner = self._case.learn(
+            *options,
+            *("--micro-batch", size),
+            state=f"state-{self._state}",
+            checkpoint_events=self._chance.choice([50, 300]),
+        )
+        if self._chance.random() < 0.6 if ready is None else ready:
+            assert learner.wait_ready(READY_S), self._told(learner)
+        return learner
+
+    def _kill(self) -> None:
+        if self._learner:
+            time.sleep(self._chance.uniform(0, 0.6))
+            self._learner.kill()
+            self._learner = None
+
+    def _end(self) -> None:
+        """End the learner in order."""
+        if self._learner:
+            self._learner.send(signal.SIGTERM)
+            assert self._learner.wait(30) in (0, 130, *self._blameless()), self._told(self._learner)
+            self._learner = None
+
+    def _stand_still(self) -> None:
+        if self._learner:
+            self._learner.send(signal.SIGSTOP)
+            time.sleep(self._chance.uniform(0.2, 2))
+            self._learner.send(signal.SIGCONT)
+
+    def _look(self) -> None:
+        """A learner ends by itself only where Kafka was away, or another took over."""
+        if self._learner and self._learner.dead.is_set():
+            assert self._learner.code in self._blameless(), self._told(self._learner)
+            self._learner = None
+
+    def _blameless(self) -> tuple[int, ...]:
+        return (3, 5) if {"kill Kafka", "freeze Kafka"} & set(self.story) else ()
+
+    def _rival(self) -> None:
+        """Have another learner take over, that knows nothing."""
+        first = self._learner
+        if first and not first.wait_ready(READY_S):
+            return
+        self._state += 1
+        self._learner = self._learn(ready=True)
+        if first:
+            self._feed()  # one that has nothing to write does not notice
+            code = first.wait(60)
+            assert code in (6, *self._blameless()), self._told(first)
+
+    def _grow(self) -> None:
+        from kafka import KafkaAdminClient
+
+        if self._partitions < MOST_PARTITIONS:
+            self._partitions += 1
+            with KafkaAdminClient(bootstrap_servers=self._case.bootstrap) as admin:
+                admin.create_partitions({self._case.task.input.topic: self._partitions})
+
+    def _forget(self) -> None:
+        """Delete what the newest checkpoint has behind it, as retention would."""
+        from kafka import KafkaAdminClient, TopicPartition
+
+        self._remember()
+        if positions := self._kept():
+            topic = self._case.task.input.topic
+            with KafkaAdminClient(bootstrap_servers=self._case.bootstrap) as admin:
+                admin.delete_records(
+                    {TopicPartition(topic, int(p)): at for p, at in positions.items() if at}
+                )
+
+    def _kept(self) -> dict[str, int]:
+        """Give the positions of the newest checkpoint that the ledger announced."""
+        ledger = read(self._case.bootstrap, self._case.task.output("ledger"))[0]
+        announced = {json.loads(value or b"{}").get("saved", {}).get("seq") for _, value in ledger}
+        folder = self._case.state(f"state-{self._state}") / self._case.task.name
+        manifests = []
+        for path in folder.glob("*/*.json"):
+            with suppress(FileNotFoundError):  # the oldest are removed meanwhile
+                manifests.append(json.loads(path.read_bytes())["manifest"])
+        found = [each for each in manifests if each["seq"] in announced]
+        newest = max(found, key=lambda each: each["seq"], default={"positions": {}})
+        positions: dict[str, int] = newest["positions"]
+        return positions
+
+    def _make_again(self) -> None:
+        """Delete the raw topic and make it again: after an end in order, which leaves all kept."""
+        self._start()
+        assert self._learner
+        self._learner.wait_ready(READY_S)
+        self._end()
+        self._drain()
+        self._remember()
+        topic = self._case.task.input.topic
+        with self._admin() as admin:
+            admin.delete_topics([topic])
+            give_up_s = time.monotonic() + 60
+            while True:
+                try:
+                    admin.create_topics({topic: {"num_partitions": self._partitions}})
+                    break
+                except Exception:
+                    assert time.monotonic() < give_up_s, "the topic cannot be made again"
+                    time.sleep(0.1)
+        self._raws.append({})
+        self._feed()
+        refused = self._learn(ready=False)
+        assert refused.wait(READY_S) == 7, self._told(refused)
+        self._learner = self._learn("--accept-new-topic", ready=True)
+
+    def _drain(self) -> None:
+        """Learn what is left, undisturbed."""
+        for _ in range(3):
+            done = self._case.learn(
+                *("--drain", "--micro-batch", "64"), state=f"state-{self._state}"
+            )
+            if done.wait(120) not in self._blameless():
+                break
+        assert done.code == 0, self._told(done)
+
+    def _freeze(self) -> None:
+        os.kill(self._node.pid, signal.SIGSTOP)
+        time.sleep(self._chance.uniform(0.5, 4))
+        os.kill(self._node.pid, signal.SIGCONT)
+
+    def _kill_kafka(self) -> None:
+        self._node.kill()
+        self._node.start()
+        self._node.wait_started()
+
+    @contextmanager
+    def _admin(self) -> Iterator[Any]:
+        from kafka import KafkaAdminClient
+
+        with KafkaAdminClient(bootstrap_servers=self._case.bootstrap) as admin:
+            yield admin
+
+    def _remember(self) -> None:
+        """Keep what stands in the raw topic: some of it will be gone when it is judged."""
+        for partition, values in by_offset(
+            read(self._case.bootstrap, self._case.task.input.topic)
+        ).items():
+            self._raws[-1].setdefault(partition, {}).update(values)
+
+    def _judge(self) -> Verdict:
+        self._remember()
+        case = self._case
+        oracle = Oracle(
+            case.bootstrap, case.task.name, case.task.input.topic, self._raws, self._codes.get
+        )
+        return oracle.judge()
+
+    def _told(self, learner: Forged) -> str:
+        return f"{self.story}: ended with {learner.code}: {learner.errors[-3000:]}"
