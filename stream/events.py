@@ -7,15 +7,15 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from operator import attrgetter, methodcaller
+from operator import methodcaller
 from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from model.spec import Rival, Step
-from stream.errors import TaskError
+from stream.fields import Level
 from stream.kinds import Category, Image, Number, Text
 from stream.task import Task
 
@@ -174,12 +174,12 @@ class Codec:
         for kind, form in kinds:
             for name, feature in task.of_kind(kind).items():
                 wanted.append(((*within, *pointer(feature.field or name)), form))
-        tree = _Level({"specversion": Literal["1.0"]} if envelope else {})
+        tree = Level({"specversion": Literal["1.0"]} if envelope else {})
         for path, form in wanted:
             tree.add(path, form)
         self._max_bytes = task.input.max_bytes
-        self._decode = msgspec.json.Decoder(tree.struct()).decode
-        self._fields: Callable[[Any], Fields] = attrgetter(*(tree.place(p) for p, _ in wanted))
+        self._decode = tree.decoder()
+        self._fields: Callable[[Any], Fields] = tree.taker([path for path, _ in wanted])
         self._key_quotes = 2 * (tree.keys() + envelope)
 
     def decode(self, raw: bytes | None) -> Fields | Reject:
@@ -255,51 +255,6 @@ class Codec:
 _COUNT_QUOTES = methodcaller("count", b'"')
 _ABSENT = 1 << 40  # the key may be missing: no count of quotes may match
 _QUOTES = {str: 2, NoneType: -_ABSENT}
-
-
-class _Level:
-    """Grow the tree of mapped fields, one level of the JSON object at a time."""
-
-    def __init__(self, fields: dict[str, Any] | None = None) -> None:
-        self._fields: dict[str, Any] = fields or {}
-
-    def add(self, path: Sequence[str], form: Any) -> None:
-        key, *rest = path
-        known = self._fields.get(key)
-        if rest:
-            level = known if isinstance(known, _Level) else self._fields.setdefault(key, _Level())
-            if not isinstance(level, _Level):
-                raise TaskError(f"/{'/'.join(path)}: {key} is mapped as a value and as an object")
-            level.add(rest, form)
-        elif isinstance(known, _Level):
-            raise TaskError(f"{key} is mapped as a value and as an object")
-        elif known is not None and bytes in (form, known):
-            raise TaskError(f"{key} is mapped as an image and as something else")
-        else:
-            self._fields[key] = form if known is None else form | known
-
-    def place(self, path: Sequence[str]) -> str:
-        key, *rest = path
-        here = f"f{list(self._fields).index(key)}"
-        return f"{here}.{self._fields[key].place(rest)}" if rest else here
-
-    def keys(self) -> int:
-        return len(self._fields) + sum(
-            level.keys() for level in self._fields.values() if isinstance(level, _Level)
-        )
-
-    def struct(self) -> type[Any]:
-        fields: list[Any] = []
-        for number, form in enumerate(self._fields.values()):
-            name = f"f{number}"
-            if isinstance(form, _Level):
-                inner = form.struct()
-                required = any(f.required for f in msgspec.structs.fields(inner))
-                fields.append((name, inner) if required else (name, inner, inner()))
-            else:
-                fields.append((name, form, None) if type(None) in get_args(form) else (name, form))
-        names = {f"f{number}": key for number, key in enumerate(self._fields)}
-        return msgspec.defstruct("Event", fields, rename=names, kw_only=True, frozen=True, gc=False)
 
 
 class _DuplicateKey(ValueError):

@@ -14,7 +14,7 @@ from stream.hashing import hash_key
 from stream.task import Task
 
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "flax", "msgspec", "pint")
-MODULES = ("events", "hashing", "kinds", "normalize", "task", "trainer")
+MODULES = ("events", "fields", "hashing", "kinds", "normalize", "task", "trainer")
 
 
 def settings_of(task: Task) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hostile import STRINGS
 from hypothesis import given
 from hypothesis import strategies as st
 from poison import IMAGE_POISON, IMAGE_TASK, POISON, TASK, coded, good, picture
@@ -12,7 +13,7 @@ from poison import IMAGE_POISON, IMAGE_TASK, POISON, TASK, coded, good, picture
 from stream.errors import TaskError
 from stream.events import Codec, Records, Reject
 from stream.normalize import Normalizer
-from stream.task import Task, parse
+from stream.task import Task, parse, validate
 
 task = parse(TASK, "test")
 codec = Codec(task)
@@ -114,6 +115,37 @@ def test_cloudevents_carry_id_and_time_in_the_envelope() -> None:
     old = enveloped.decode(json.dumps(envelope | {"specversion": "0.3"}).encode())
     assert isinstance(old, Reject)
     assert old.code == "schema"
+
+
+@pytest.mark.parametrize("name", STRINGS, ids=ascii)
+@pytest.mark.parametrize("escaped", [True, False])
+def test_a_field_may_have_any_name(name: str, escaped: bool) -> None:
+    inner = {"field": f"/meta/{name.replace('~', '~0').replace('/', '~1')}", "kind": "category"}
+    table = {
+        "name": "t",
+        "input": {"topic": "e"},
+        "target": {"field": "y", "kind": "regress"},
+        "features": {name: {"kind": "number"}, "größe": {"kind": "number"}, "inner": inner},
+    }
+    named = Codec(validate(table, "test"))
+    event = {"id": 1, "y": 2.5, name: 3, "größe": 4, "meta": {name: "v"}, "more": [1]}
+
+    def raw(value: object) -> bytes:
+        return json.dumps(value, ensure_ascii=escaped).encode()
+
+    assert decoded(raw(event), named) == (1, 2.5, 3.0, 4.0, "v")
+    assert decoded(raw({"id": 1}), named) == (1, None, None, None, None)
+    for wrong, code in (
+        (raw(event | {name: "x"}), "schema"),
+        (raw(event | {"meta": {name: [1]}}), "schema"),
+        (raw(event | {"meta": 1}), "schema"),
+        (raw(event | {"größe": "x"}), "schema"),
+        (raw({"y": 1}), "schema"),
+        (raw(event)[:-1] + b"," + raw({name: 4})[1:], "duplicate_key"),
+    ):
+        refused = decoded(wrong, named)
+        assert isinstance(refused, Reject)
+        assert refused.code == code
 
 
 def test_json_pointers_reach_nested_fields() -> None:
