@@ -11,6 +11,7 @@ import msgspec
 from stream.events import DeadLetter
 from stream.kafka import Sink, Source
 from stream.task import Task
+from stream.terminal import visible
 
 BATCH = 1000
 WAIT_S = 0.2
@@ -74,7 +75,7 @@ def as_text(letter: DeadLetter) -> str:
     raw = _text(letter.raw)
     shown = "" if raw is None else raw if len(raw) <= 120 else f"{raw[:120]}…"
     place = f"{letter.topic}/{letter.partition}/{letter.offset}"
-    return f"{place} {letter.code}: {letter.detail} | {shown!r}"
+    return visible(f"{place} {letter.code}: {letter.detail} | {shown!r}", keep="")
 
 
 def _text(data: bytes | None) -> str | None:

@@ -17,6 +17,7 @@ from stream.errors import UsageError
 from stream.events import pointer, time_ms
 from stream.kafka import Source
 from stream.task import Task, validate
+from stream.terminal import visible
 
 SAMPLED = 1000
 FIRST_EVENT_S = 10.0
@@ -143,7 +144,7 @@ def describe(task: Task) -> str:
         field = getattr(task.input, role)
         if field and (role != "id" or "id" in task.input.model_fields_set):
             lines.append(f"{role:<9} {field}")
-    return "\n".join(lines)
+    return "\n".join(visible(line, keep="") for line in lines)
 
 
 def to_toml(task: Task) -> str:
@@ -151,7 +152,7 @@ def to_toml(task: Task) -> str:
     table = task.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     features = table.pop("features")
     lines = [
-        f"{tomli_w.dumps({name: 0}).partition(' = ')[0]} = {{ {_inline(feature)} }}"
+        f"{tomli_w.dumps({name: 0}).rpartition(' = ')[0]} = {{ {_inline(feature)} }}"
         for name, feature in features.items()
     ]
     return tomli_w.dumps(table) + "\n[features]\n" + "\n".join(lines) + "\n"

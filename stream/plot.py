@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +18,7 @@ from model.ladder import STEPS
 from stream.compare import Lead, Rival
 from stream.errors import UsageError
 from stream.task import Task
+from stream.terminal import visible
 from stream.trainer import Trainer
 
 SUFFIXES = (".png", ".svg", ".html")
@@ -138,6 +140,7 @@ def draw(
     import matplotlib
     from matplotlib.figure import Figure
 
+    names = (visible(names[0], keep=""), visible(names[1], keep=""))
     rivalry = points[-1].lead is not None
     done = {name for name, _ in alarms or ()}
     watching = dict.fromkeys([*task.drift.detectors, *(step for step in STEPS if step in done)])
@@ -153,7 +156,8 @@ def draw(
         panels.append((2.2, lambda axes: _members(axes, points)))
     heights = [height for height, _ in panels]
     marker = "o" if len(points) == 1 else "None"
-    with matplotlib.rc_context(_STYLE | {"lines.marker": marker}):
+    with matplotlib.rc_context(_STYLE | {"lines.marker": marker}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ")  # what the font lacks is drawn as a box
         figure = Figure(figsize=(10, 1.3 + 1.1 * sum(heights)), layout="constrained")
         every = figure.subplots(
             len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
@@ -200,7 +204,8 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
         label += ", off the scale" if all(value > top for value in values) else ""
         axes.plot(x, values, color=_QUIET, linewidth=1.2, linestyle=dashes, label=label, zorder=1)
     what = "accuracy" if metric == "accuracy" else "mean absolute error"
-    axes.set_ylabel(what if metric == "accuracy" else f"{what} of {task.target.field}")
+    field = visible(task.target.field, keep="")
+    axes.set_ylabel(what if metric == "accuracy" else f"{what} of {field}")
     axes.set_title(
         f"{task.name}: {what} in a fading window of {task.spec.window:,} events", fontweight="bold"
     )

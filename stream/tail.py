@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from stream.events import Feature, Records
 from stream.kafka import Source
+from stream.terminal import as_json
 
 BATCH = 1000
 WAIT_S = 0.2
@@ -32,7 +32,7 @@ class Record(NamedTuple):
 
     def as_text(self) -> str:
         """Give it as one line."""
-        return f"{self.partition}:{self.offset} {json.dumps(self.value, ensure_ascii=False)}"
+        return f"{self.partition}:{self.offset} {as_json(self.value)}"
 
 
 def tail(

@@ -181,7 +181,7 @@ def validate(table: dict[str, Any], origin: str) -> Task:
         return Task.model_validate(table)
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
-        raise TaskError("\n".join(f"{origin}: {line}" for line in lines)) from error
+        raise TaskError(*(f"{origin}: {line}" for line in lines)) from error
 
 
 def _explain(problem: Any) -> str:

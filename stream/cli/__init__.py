@@ -8,6 +8,7 @@ import typer
 
 from stream.cli import archive, audit, cluster, offline, pipeline, replay
 from stream.errors import HeadraceError
+from stream.terminal import guard, note, visible
 
 app = typer.Typer(
     name="headrace",
@@ -28,14 +29,16 @@ def main() -> None:
     commit in doubt, 6 fenced, 7 a state that needs a decision, 8 an audit failed, 70 hung, 130
     interrupted.
     """
+    guard()
     try:
-        app()
+        sys.exit(app(prog_name="headrace", standalone_mode=False))
     except HeadraceError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"headrace: {line}\n")
+        for line in error.args:
+            note(visible(f"headrace: {line}", keep="\t"))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except typer.TyperException as error:
+        if message := " ".join(error.format_message().split()):  # none when help has been shown
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "headrace"
+            note(f"{command}: {message.rstrip('.')}; see `{command} --help`")
+        sys.exit(error.exit_code)

@@ -18,9 +18,8 @@ from stream.cli.console import (
     TaskFiles,
     bootstrap_of,
     local_broker,
-    notes,
-    say,
 )
+from stream.terminal import note, say
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
 
@@ -154,4 +153,4 @@ def dead_letters(
                 mailbox.requeue(letter)
         if requeue:
             sent, kept = mailbox.settle()
-            notes.print(f"{sent} sent again, {kept} without bytes left where they are")
+            note(f"{sent} sent again, {kept} without bytes left where they are")

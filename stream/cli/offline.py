@@ -17,13 +17,12 @@ from stream.cli.console import (
     TaskFile,
     bar,
     bootstrap_of,
-    notes,
-    say,
     score_table,
     shown,
     tell_comparison,
 )
 from stream.errors import UsageError
+from stream.terminal import as_toml, note, say, visible
 
 Kind = Annotated[
     Literal["classify", "regress"] | None, typer.Option(help="Default: from the target's values.")
@@ -65,8 +64,8 @@ def infer(
         raise UsageError(f"{source}: no such file")
     else:
         found = guess.infer_topic(bootstrap_of(bootstrap), source, target, **options)
-    notes.print(guess.describe(found))
-    say(guess.to_toml(found).rstrip())
+    note(guess.describe(found))
+    say(as_toml(guess.to_toml(found).rstrip()))
 
 
 def evaluate(
@@ -140,7 +139,7 @@ def evaluate(
             input, target, kind=kind, drop=_names(drop), time=time, entity=entity
         )
         if not as_json:
-            notes.print(guess.describe(loaded))
+            note(guess.describe(loaded))
     metric = "accuracy" if loaded.spec.classes else "mae"
     from stream.files import total_rows
 
@@ -160,8 +159,7 @@ def evaluate(
     ) as update:
 
         def on_progress(events: int, report: Callable[[], dict[str, Any]]) -> None:
-            if notes.is_terminal:
-                update(events, f"{metric} {shown(report()['all'][metric])}")
+            update(events, lambda: f"{metric} {shown(report()['all'][metric])}")
 
         found = run(
             loaded,
@@ -193,7 +191,7 @@ def check(task: TaskFile) -> None:
     from stream.explain import explain  # JAX takes seconds to import
 
     for line in explain(loaded):
-        say(line)
+        say(visible(line, keep=""))
 
 
 def schema() -> None:

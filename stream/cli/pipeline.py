@@ -21,11 +21,10 @@ from stream.cli.console import (
     bar,
     bootstrap_of,
     default_state,
-    notes,
     read_key,
-    say,
 )
 from stream.errors import DeliveryError
+from stream.terminal import note, say
 
 bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_args_is_help=True)
 
@@ -106,14 +105,14 @@ def learn(
             return
         value = progress.report["all"][metric]
         shown = "-" if value is None else f"{value:.4f}"
-        notes.print(
+        note(
             f"{progress.events:>12,} events {progress.events_per_second:>10,.0f}/s  "
             f"{metric} {shown}  lag {progress.lag:,}  "
             f"refused {progress.rejected + progress.repeated:,}"
         )
 
     def on_ready() -> None:
-        say({"ready": loaded.name}) if as_json else notes.print(f"{loaded.name}: ready")
+        say({"ready": loaded.name}) if as_json else note(f"{loaded.name}: ready")
 
     run(
         loaded,
@@ -125,7 +124,7 @@ def learn(
         stop=stop,
         on_ready=on_ready,
         on_progress=on_progress,
-        on_note=lambda note: notes.print(f"{loaded.name}: {note}"),
+        on_note=lambda line: note(f"{loaded.name}: {line}"),
     )
 
 
@@ -141,7 +140,7 @@ def normalize(
     stop, paths = Stop(), [path.resolve() for path in task]
 
     def on_ready() -> None:
-        say({"ready": "normalize"}) if as_json else notes.print("normalize: ready")
+        say({"ready": "normalize"}) if as_json else note("normalize: ready")
 
     run(paths, bootstrap_of(bootstrap), workers=workers, stop=stop, on_ready=on_ready)
 
@@ -251,7 +250,7 @@ def bench_pipeline(
         events=events,
         peers=peers,
         bootstrap=bootstrap,
-        on_progress=lambda note: None if as_json else notes.print(note),
+        on_progress=(lambda line: None) if as_json else note,
     )
     if as_json:
         say(found)
@@ -266,7 +265,7 @@ def bench_drift() -> None:
     """How soon learners are back after a drift, and false alarms without one; prints JSON."""
     from bench.drift import drift
 
-    say(drift(on_progress=lambda note: notes.print(note)))
+    say(drift(on_progress=note))
 
 
 @bench_app.command("memory")
@@ -277,7 +276,7 @@ def bench_memory(
     """Watch the learner's memory over millions of events; prints JSON."""
     from bench.memory import memory
 
-    say(memory(events=events, bootstrap=bootstrap, on_progress=lambda note: notes.print(note)))
+    say(memory(events=events, bootstrap=bootstrap, on_progress=note))
 
 
 @bench_app.command("history")
@@ -292,6 +291,6 @@ def bench_history(
     found = history(
         events=events,
         bootstrap=bootstrap,
-        on_progress=lambda note: None if as_json else notes.print(note),
+        on_progress=(lambda line: None) if as_json else note,
     )
     say(found if as_json else table(found))
