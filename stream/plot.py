@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -93,7 +94,7 @@ def check_plot(path: Path) -> None:
     Raises:
         UsageError: matplotlib is not installed, or it is no .png, .svg or .html to be written.
     """
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: expected a name that ends with {', '.join(SUFFIXES)}")
     check_place("--plot", path)
     try:
@@ -109,9 +110,15 @@ def check_place(option: str, path: Path) -> None:
         UsageError: there is no such directory, it may not be written, or a directory has the name.
     """
     place = path.absolute().parent
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise UsageError(f"{option} {path}: there is no directory {place}")
-    if path.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    try:
+        taken = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        taken = False
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from error
+    if taken or not os.access(place, os.W_OK | os.X_OK):
         raise UsageError(f"{option} {path}: cannot be written; name a file in a place of your own")
 
 
@@ -168,10 +175,10 @@ def draw(
         every[-1].set_xlim(0, points[-1].events)
         every[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         drawn = io.BytesIO()
-        form = "png" if path.suffix == ".png" else "svg"
+        form = "png" if path.suffix.lower() == ".png" else "svg"
         figure.savefig(drawn, format=form, dpi=150, metadata={} if form == "png" else _NO_METADATA)
     data = drawn.getvalue()
-    if path.suffix == ".html":
+    if path.suffix.lower() == ".html":
         svg = data[data.index(b"<svg") :].decode()
         data = _PAGE.format(title=escape(task.name), svg=svg).encode()
     try:

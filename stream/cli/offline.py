@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from stream.cli.console import (
     tell_comparison,
 )
 from stream.errors import UsageError
+from stream.files import form_of
 from stream.terminal import as_toml, note, say, visible
 
 Kind = Annotated[
@@ -58,10 +60,8 @@ def infer(
     from stream import infer as guess
 
     options: dict[str, Any] = {"kind": kind, "drop": _names(drop), "time": time, "entity": entity}
-    if Path(source).is_file():
+    if form_of(source) or "/" in source or os.path.isfile(source):
         found = guess.infer_file(Path(source), target, **options)
-    elif "/" in source or Path(source).suffix in (".csv", ".gz", ".parquet", ".jsonl"):
-        raise UsageError(f"{source}: no such file")
     else:
         found = guess.infer_topic(bootstrap_of(bootstrap), source, target, **options)
     note(guess.describe(found))
