@@ -64,6 +64,7 @@ StateKey = Annotated[
 ]
 
 DEFAULT_PORT = 9092
+MOST_KEY_BYTES = 65_536
 
 
 def bootstrap_of(option: str | None) -> str:
@@ -96,17 +97,20 @@ def read_key(path: Path | None) -> bytes | None:
     """Read the key that signs checkpoints.
 
     Raises:
-        UsageError: the file cannot be read, or is shorter than 16 bytes.
+        UsageError: the file cannot be read, or has not 16 bytes, or more than 65,536.
     """
     if path is None:
         return None
     try:
-        key = path.read_bytes().strip()
+        with path.open("rb") as file:
+            key = file.read(MOST_KEY_BYTES + 1)
     except OSError as error:
         raise UsageError(f"--state-key {path}: cannot be read: {error.strerror}") from error
-    if len(key) < 16:
-        raise UsageError(f"--state-key {path}: {len(key)} bytes, expected 16 or more")
-    return key
+    if len(key) > MOST_KEY_BYTES:
+        raise UsageError(f"--state-key {path}: expected {MOST_KEY_BYTES:,} bytes at most")
+    if len(key.strip()) < 16:
+        raise UsageError(f"--state-key {path}: {len(key.strip())} bytes, expected 16 or more")
+    return key.strip()
 
 
 class Stop:

@@ -137,7 +137,7 @@ def normalize(
     """Run Faust workers that turn the raw events of tasks into rows on their features topics."""
     from stream.app import run
 
-    stop, paths = Stop(), [path.resolve() for path in task]
+    stop, paths = Stop(), [path.absolute() for path in task]
 
     def on_ready() -> None:
         say({"ready": "normalize"}) if as_json else note("normalize: ready")
@@ -180,6 +180,7 @@ def produce(
     from producers import events_of
     from producers.pace import parse_speed
     from producers.publish import Progress, publish
+    from stream.infer import task_name
 
     stop = Stop()
     events = events_of(
@@ -192,7 +193,7 @@ def produce(
         time=time,
         cloudevents=cloudevents,
     )
-    default = f"events.{path.name.split('.')[0]}" if path else f"events.{source}"
+    default = f"events.{task_name(path.name.split('.')[0]) if path else source}"
     with bar("producing", limit, quiet=as_json) as update:
 
         def on_progress(progress: Progress) -> None:
