@@ -247,7 +247,7 @@ class Codec:
             return Reject("duplicate_key", f"the key {error.args[0]!r} stands twice in an object")
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             return Reject("json", str(error))
-        if _depth(value) > MAX_DEPTH:
+        if depth(value) > MAX_DEPTH:
             return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
         return None
 
@@ -270,7 +270,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _depth(value: Any) -> int:
+def depth(value: Any) -> int:
     """Count the levels of nesting without recursion."""
     level, depth = [value], 0
     while level := [v for v in level if isinstance(v, dict | list)]:

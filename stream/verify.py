@@ -246,7 +246,11 @@ class _Values:
 
 def _offset(message: Any) -> int:
     """Give the raw offset that a prediction is of."""
-    return msgspec.json.decode(message.value() or b"", type=Prediction).offset
+    try:
+        return msgspec.json.decode(message.value() or b"", type=Prediction).offset
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        where = f"{message.topic()}/{message.partition()}/{message.offset()}"
+        raise AuditError(f"{where} is no prediction: {error}; somebody else wrote to it") from error
 
 
 def _dangling(audit: Audit, task: Task, bootstrap: str) -> None:

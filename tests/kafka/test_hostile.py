@@ -69,7 +69,7 @@ def stream(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Stream:
     sent += [(value, value) for value in BAD]
     found = Stream(task, name, f"events.{name}", place / "state\x9b", bootstrap, sent)
     assert headrace("topics", "create", task, **found.place).is_safe().code == 0
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
     for key, value in sent:
         producer.produce(found.topic, value, key)
     producer.flush()
