@@ -30,6 +30,7 @@ from stream.normalize import Normalizer
 from stream.sink import Sink
 from stream.tables import LONGEST_KEY
 from stream.task import Task, load
+from stream.terminal import LogHandler, guard, note
 from stream.topic_specs import topic_specs
 from stream.topics import prepare
 
@@ -241,8 +242,7 @@ def _agent(publish: Callable[[Records], None]) -> Callable[[Any], Any]:
 
 def _die(error: BaseException) -> NoReturn:
     """End now, whatever Faust would do: what is not committed is done again by the next worker."""
-    sys.stderr.write(f"headrace normalize: {type(error).__name__}: {error}\n")
-    sys.stderr.flush()
+    note(f"headrace normalize: {type(error).__name__}: {error}")
     os._exit(1)
 
 
@@ -321,7 +321,8 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 
 def main(bootstrap: str, paths: Sequence[str]) -> NoReturn:
     """Be one worker process."""
-    logging.basicConfig(level=logging.WARNING, format="headrace normalize: %(name)s: %(message)s")
+    guard()
+    logging.basicConfig(format="headrace normalize: %(name)s: %(message)s", handlers=[LogHandler()])
     logging.root.handlers[0].addFilter(_once_a_minute())
     quiet = logging.getLogger("aiokafka.consumer.group_coordinator")
     quiet.setLevel(logging.CRITICAL)  # it reports every rebalance as an error

@@ -72,10 +72,10 @@ def archive(
         BrokerError: the broker does not answer, or has no such topic.
         HeadraceError: another archiver is at work.
     """
-    (found,) = describe(bootstrap, [topic])
-    watch = TopicWatch(bootstrap, topic, found.id)
     shelf = Shelf(place, topic)
     with shelf.held():
+        (found,) = describe(bootstrap, [topic])
+        watch = TopicWatch(bootstrap, topic, found.id)
         _check(shelf, _tips(shelf), dict(enumerate(found.begin)), dict(enumerate(found.end)))
         _check_identity(shelf, watch)
         for claim in shelf.claims():

@@ -143,7 +143,7 @@ class Checkpoints:
         Raises:
             RecoveryError: another process holds it.
         """
-        return self._store.lock()
+        return self._store.lock("learner")
 
     def save(self, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Write a checkpoint, or replace the one of that seq; return when it is durable.

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import reduce
 from itertools import chain, compress
-from operator import attrgetter, methodcaller, or_
+from operator import methodcaller
 from types import NoneType
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from stream.errors import TaskError
 from stream.events import Reject
+from stream.fields import Forms, Level
 from stream.kinds import Category, Image, Number, Text
 from stream.task import Task
 
@@ -25,8 +23,6 @@ MAX_DEPTH = 8
 MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds
 
 Fields = tuple[Any, ...]
-Forms = frozenset[type[Any] | None]
-"""Types that a field may have: `float` is any number, and with `int` a whole one stays exact."""
 _SCALAR: Forms = frozenset({str, int, float, bool})
 
 
@@ -59,14 +55,14 @@ class Codec:
         for kind, forms in kinds:
             for name, feature in task.of_kind(kind).items():
                 wanted.append(((*within, *pointer(feature.field or name)), forms))
-        tree = _Level({"specversion": Literal["1.0"]} if envelope else {})
+        tree = Level({"specversion": Literal["1.0"]} if envelope else {})
         for path, forms in wanted:
             tree.add(path, forms)
         self._max_bytes = task.input.max_bytes
         self._decode = tree.decoder()
-        places = [tree.place(path) for path, _ in wanted]
-        self._fields: Callable[[Any], Fields] = attrgetter(*places)
-        self._first = [places.index(place) == at for at, place in enumerate(places)]
+        paths = [path for path, _ in wanted]
+        self._fields: Callable[[Any], Fields] = tree.taker(paths)
+        self._first = [paths.index(path) == at for at, path in enumerate(paths)]
         self._key_quotes = 2 * (tree.keys() + envelope)
 
     def decode(self, raw: bytes | None) -> Fields | Reject:
@@ -134,7 +130,7 @@ class Codec:
             return Reject("duplicate_key", f"the key {error.args[0]!r} stands twice in an object")
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             return Reject("json", str(error))
-        if _depth(value) > MAX_DEPTH:
+        if depth(value) > MAX_DEPTH:
             return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
         return None
 
@@ -142,91 +138,6 @@ class Codec:
 _COUNT_QUOTES = methodcaller("count", b'"')
 _ABSENT = 1 << 40  # the key may be missing: no count of quotes may match
 _QUOTES = {str: 2, NoneType: -_ABSENT}
-
-
-class _Level:
-    """Grow the tree of mapped fields, one level of the JSON object at a time."""
-
-    def __init__(self, fields: dict[str, Any] | None = None) -> None:
-        self._fields: dict[str, Any] = fields or {}
-
-    def add(self, path: Sequence[str], forms: Forms) -> None:
-        """Map a field; one that is mapped twice has to fit both."""
-        key, *rest = path
-        known = self._fields.get(key)
-        if rest:
-            level = known if isinstance(known, _Level) else self._fields.setdefault(key, _Level())
-            if not isinstance(level, _Level):
-                raise TaskError(f"/{'/'.join(path)}: {key} is mapped as a value and as an object")
-            level.add(rest, forms)
-        elif isinstance(known, _Level):
-            raise TaskError(f"{key} is mapped as a value and as an object")
-        elif known is not None and bytes in forms | known:
-            raise TaskError(f"{key} is mapped as an image and as something else")
-        else:
-            self._fields[key] = both = forms if known is None else _both(forms, known)
-            if not both - {None}:
-                raise TaskError(f"{key} is mapped twice, as kinds that no value is both of")
-
-    def place(self, path: Sequence[str]) -> str:
-        key, *rest = path
-        here = f"f{list(self._fields).index(key)}"
-        return f"{here}.{self._fields[key].place(rest)}" if rest else here
-
-    def keys(self) -> int:
-        return len(self._fields) + sum(
-            level.keys() for level in self._fields.values() if isinstance(level, _Level)
-        )
-
-    def decoder(self) -> Callable[[str], Any]:
-        """Give a function that decodes the mapped fields of an event, as attributes."""
-        if not self._is_odd():
-            return msgspec.json.Decoder(self.struct()).decode
-        form, decode = self.struct(plain=True), msgspec.json.Decoder(dict[str, Any]).decode
-        return lambda text: msgspec.convert(self._renamed(decode(text)), form)
-
-    def _is_odd(self) -> bool:
-        """Say whether a key needs escapes in JSON, which the fast decoder does not know."""
-        return any(
-            _ODD.search(key) or (isinstance(inner, _Level) and inner._is_odd())
-            for key, inner in self._fields.items()
-        )
-
-    def _renamed(self, value: Any) -> Any:
-        """Give what is mapped of a decoded object under the names of the struct's fields."""
-        if not isinstance(value, dict):
-            return value
-        return {
-            f"f{number}": inner._renamed(value[key]) if isinstance(inner, _Level) else value[key]
-            for number, (key, inner) in enumerate(self._fields.items())
-            if key in value
-        }
-
-    def struct(self, *, plain: bool = False) -> type[Any]:
-        """Make the struct of this level; its fields have other names in JSON, unless `plain`."""
-        fields: list[Any] = []
-        for number, form in enumerate(self._fields.values()):
-            name = f"f{number}"
-            if isinstance(form, _Level):
-                inner = form.struct(plain=plain)
-                required = any(f.required for f in msgspec.structs.fields(inner))
-                fields.append((name, inner) if required else (name, inner, inner()))
-            elif isinstance(form, frozenset):
-                kinds: Any = reduce(or_, form)
-                fields.append((name, kinds, None) if None in form else (name, kinds))
-            else:
-                fields.append((name, form))
-        names = {f"f{n}": f"f{n}" if plain else key for n, key in enumerate(self._fields)}
-        return msgspec.defstruct("Event", fields, rename=names, kw_only=True, frozen=True, gc=False)
-
-
-_ODD = re.compile(r'["\\\x00-\x1f]')
-
-
-def _both(forms: Forms, others: Forms) -> Forms:
-    """Give the types that fit both."""
-    exact = {int} & (forms | others) if float in forms & others else set()
-    return forms & others | exact
 
 
 class _DuplicateKey(ValueError):
@@ -242,7 +153,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _depth(value: Any) -> int:
+def depth(value: Any) -> int:
     """Count the levels of nesting without recursion."""
     level, depth = [value], 0
     while level := [v for v in level if isinstance(v, dict | list)]:

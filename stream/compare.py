@@ -23,6 +23,8 @@ from stream.rebuild import pieces
 from stream.task import Task, validate
 from stream.trainer import Learned, Pending, Trainer
 
+DEEPEST = 8  # parts of a key: no task file has more
+
 Verdict = Literal["better", "worse", "no difference shown"]
 
 
@@ -38,17 +40,10 @@ def changed_task(task: Task, settings: Sequence[str]) -> Task:
     table = copy.deepcopy(task.model_dump(mode="json", exclude_unset=True))
     for setting in settings:
         key, sign, text = setting.partition("=")
-        try:
-            place: Any = tomllib.loads(f"{key}=0")
-        except tomllib.TOMLDecodeError:
-            sign = ""
-        if not sign:
+        place = _path(key) if sign else None
+        if place is None:
             raise UsageError(f"--set {setting}: expected key=value, such as model.chunk=32")
-        try:
-            value = tomllib.loads(f"x={text}")["x"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
-        _put(table, place, value, setting)
+        _put(table, place, _value(text), setting)
     changed = validate(table, "--set")
     for name in ("name", "target"):
         if getattr(changed, name) != getattr(task, name):
@@ -58,16 +53,35 @@ def changed_task(task: Task, settings: Sequence[str]) -> Task:
     return changed
 
 
-def _put(table: dict[str, Any], place: dict[str, Any], value: Any, setting: str) -> None:
-    """Set what stands at `place`: a table within tables, with one key each."""
-    ((key, rest),) = place.items()
-    if not isinstance(rest, dict):
-        table[key] = value
-        return
-    inner = table.setdefault(key, {})
-    if not isinstance(inner, dict):
-        raise UsageError(f"--set {setting}: {key} is no table")
-    _put(inner, rest, value, setting)
+def _path(key: str) -> list[str] | None:
+    """Read a TOML key, such as `features."a b".min`; None if it is none, or more than one."""
+    found: Any = _toml(f"{key}=0")
+    path: list[str] = []
+    while isinstance(found, dict) and len(found) == 1 and len(path) < DEEPEST:
+        [(part, found)] = found.items()
+        path.append(part)
+    return path if found == 0 and "\n" not in key else None
+
+
+def _value(text: str) -> Any:
+    """Read a TOML value; what is none is text."""
+    found = _toml(f"x={text}")
+    return found["x"] if found and found.keys() == {"x"} else text.strip()
+
+
+def _toml(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError):  # dates that are none raise a plain ValueError
+        return None
+
+
+def _put(table: dict[str, Any], path: Sequence[str], value: Any, setting: str) -> None:
+    for key in path[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {setting}: {key} is no table")
+    table[path[-1]] = value
 
 
 class Scored(NamedTuple):

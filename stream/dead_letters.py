@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -12,15 +14,18 @@ from stream.events import DeadLetter
 from stream.kafka import Source
 from stream.sink import Sink
 from stream.task import Task
+from stream.terminal import visible
 
 BATCH = 1000
 WAIT_S = 0.2
+_CODED = "base64:"
 
 
 class Mailbox:
     """Read a task's dead letters, and send some of them back where they came from."""
 
     def __init__(self, task: Task, bootstrap: str) -> None:
+        self._task, self._bootstrap = task, bootstrap
         self._source = Source(bootstrap, task.output("dead-letter"))
         self._sink = Sink(bootstrap)
         self._sent = self._kept = 0
@@ -32,22 +37,50 @@ class Mailbox:
         self._source.close()
 
     def letters(
-        self, *, follow: bool, code: str | None, stop: Callable[[], bool]
+        self,
+        *,
+        follow: bool,
+        code: str | None,
+        stop: Callable[[], bool],
+        on_note: Callable[[str], None] = lambda line: None,
     ) -> Iterator[DeadLetter]:
-        """Yield the letters from the beginning; with `follow`, go on until `stop`."""
+        """Yield the letters from the beginning; with `follow`, go on until `stop`.
+
+        Args:
+            on_note: called with a line about each record that is no dead letter of ours.
+        """
         ends = self._source.ends()
         while not stop():
             if not follow and all(self._source.position[p] >= end for p, end in ends.items()):
                 return
             records = self._source.poll(BATCH, WAIT_S)
-            for value in records.values if records else ():
-                letter = msgspec.json.decode(value or b"null", type=DeadLetter)
+            if records is None:
+                continue
+            places = zip(records.values, records.partitions, records.offsets, strict=True)
+            for value, partition, offset in places:
+                try:
+                    letter = msgspec.json.decode(value or b"", type=DeadLetter)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    why = "it is empty" if not value else str(error)
+                    on_note(f"{records.topic}/{partition}/{offset} is no dead letter: {why}")
+                    continue
                 if code in (None, letter.code):
                     yield letter
 
+    @cached_property
+    def _places(self) -> set[tuple[str, int]]:
+        """Give the task's topic with each of its partitions: a forged letter may name others."""
+        source = Source(self._bootstrap, self._task.input.topic)
+        source.close()
+        return {(source.topic, partition) for partition in source.partitions}
+
     def requeue(self, letter: DeadLetter) -> None:
-        """Send the raw bytes to the topic and partition they came from."""
-        if letter.raw is None:
+        """Send the raw bytes to the topic and partition they came from, if they are the task's.
+
+        Raises:
+            BrokerError: the topic is not there.
+        """
+        if letter.raw is None or (letter.topic, letter.partition) not in self._places:
             self._kept += 1
             return
         self._sink.send(
@@ -56,7 +89,7 @@ class Mailbox:
         self._sent += 1
 
     def settle(self) -> tuple[int, int]:
-        """Wait for the acknowledgements; count what was sent, and what had no bytes to send.
+        """Wait for the acknowledgements; count what was sent, and what could not be.
 
         Raises:
             DeliveryError: one was not acknowledged.
@@ -75,13 +108,14 @@ def as_text(letter: DeadLetter) -> str:
     raw = _text(letter.raw)
     shown = "" if raw is None else raw if len(raw) <= 120 else f"{raw[:120]}…"
     place = f"{letter.topic}/{letter.partition}/{letter.offset}"
-    return f"{place} {letter.code}: {letter.detail} | {shown!r}"
+    return visible(f"{place} {letter.code}: {letter.detail} | {shown!r}", keep="")
 
 
 def _text(data: bytes | None) -> str | None:
     if data is None:
         return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return f"base64:{base64.b64encode(data).decode()}"
+    with suppress(UnicodeDecodeError):
+        text = data.decode()
+        if not text.startswith(_CODED):
+            return text
+    return f"{_CODED}{base64.b64encode(data).decode()}"

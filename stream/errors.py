@@ -18,9 +18,12 @@ from __future__ import annotations
 
 
 class HeadraceError(Exception):
-    """Report a failure the user can act on, in one line."""
+    """Report a failure the user can act on: each argument is one line."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class UsageError(HeadraceError):

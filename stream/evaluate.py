@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,13 @@ def evaluate(
             the batch and gives the metrics.
 
     Raises:
-        UsageError: the file cannot be read, or lacks a column that a task needs; the two tasks
-            predict different things; the trace cannot be written.
+        UsageError: the file cannot be read, or lacks a column or the time that a task needs; the
+            two tasks predict different things; the trace cannot be written.
     """
     if other:
         check_rival(task, other)
+    if trace and path.exists() and trace.exists() and trace.samefile(path):
+        raise UsageError(f"--trace {trace}: is the file that is read; name another")
     with tracing(task, trace) as book:
         run = _Run(task, path, limit, other, book)
         while run.step(curve.stride if curve else BATCH):
@@ -123,10 +125,10 @@ class _Run:
     ) -> None:
         self._task, self._other, self._book = task, other, book
         self._rows = _Rows(task, path, limit)
-        self._normalizer = Normalizer(task)
-        self.trainer = Trainer(task, BATCH)
-        self._rival = Rival(task, other, BATCH) if other else None
         self._other_rows = _Rows(other, path, limit) if other else None
+        self._normalizer = Normalizer(self._rows.task)
+        self.trainer = Trainer(task, BATCH)
+        self._rival = Rival(task, self._other_rows.task, BATCH) if self._other_rows else None
         self._working: tuple[list[int], list[DeadLetter], Pending | None] | None = None
         self._codes: dict[str, int] = {}
         self._drift: list[DriftRecord] = []
@@ -206,11 +208,22 @@ class _Run:
 
 
 class _Rows:
-    """Cut a file's rows into records as a topic would give them; the offset is the row."""
+    """Cut a file's rows into records as a topic would give them; the offset is the row.
+
+    `task` is the one that reads these rows: see `_events`. Where it maps no time, none is needed:
+    a calendar, the one use of it, is refused, and all rows have a time that it allows.
+    """
 
     def __init__(self, task: Task, path: Path, limit: int | None) -> None:
+        if task.calendar and not task.input.time:
+            raise UsageError(
+                f"{path}: calendar needs the time of an event, and the rows of a file have none: "
+                "name its column by input.time, or leave calendar out"
+            )
         self._topic, self._next = str(path), 0
-        self._rows = islice(_with_ids(task, path), limit)
+        self._time_ms = round(task.input.earliest.timestamp() * 1000)
+        self.task, events = _events(task, path)
+        self._rows = islice(events, limit)
 
     def take(self, count: int) -> Records:
         """Give the next `count` rows, or what is left."""
@@ -222,38 +235,67 @@ class _Rows:
             keys=[None] * len(values),
             partitions=[0] * len(values),
             offsets=list(range(first, self._next)),
-            timestamps_ms=[0] * len(values),
+            timestamps_ms=[self._time_ms] * len(values),
         )
 
 
-def _with_ids(task: Task, path: Path) -> Iterator[bytes]:
-    """Read the file's rows, numbering them where they carry no id of their own."""
-    sample = files.sample(path, 100)
-    columns = dict.fromkeys(name for row in sample for name in row)
-    _require(task, path, columns)
-    kinds: dict[str, files.Kind] = {
-        place: "number" if isinstance(feature, Number) else "string"
+def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
+    """Read a file's rows, and give the task that reads them as the service reads its events.
+
+    A task of CloudEvents reads rows without an envelope as `produce --cloudevents` would wrap
+    them: as the data of events. Rows that carry no id of their own are numbered.
+    """
+    source, sample = task.input, files.sample(path)
+    if source.format == "cloudevents" and not any("specversion" in row for row in sample):
+        source = source.model_copy(update={"format": "json"})
+    within = ("data",) if source.format == "cloudevents" else ()
+    columns = {name for row in sample for name in row}
+    _require(task, path, within, sample)
+    rows = files.read(path, _kinds(task, columns) if files.form_of(path) == "csv" else None)
+    if not any(files.has(row, pointer(source.id)) for row in sample):
+        key = "row"
+        while key in columns:
+            key += "_"
+        source = source.model_copy(update={"id": key})
+        rows = starmap(partial(_numbered, key.encode()), enumerate(rows))
+    return task.model_copy(update={"input": source}), rows
+
+
+def _numbered(key: bytes, number: int, row: bytes) -> bytes:
+    if row.startswith(b'{"'):
+        return b'{"%s":%d,%s' % (key, number, row[1:])
+    if not row.startswith(b"{"):
+        return row  # no event: refused as it is
+    rest = row[1:].lstrip()
+    return b'{"%s":%d%s%s' % (key, number, b"" if rest.startswith(b"}") else b",", rest)
+
+
+def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
+    """Say which columns of a CSV file the task reads as numbers, and which as texts."""
+    return {
+        place[0]: "number" if isinstance(feature, Number) else "string"
         for name, feature in task.features.items()
         if isinstance(feature, Number | Text | Image)
-        and (place := feature.field or name) in columns
+        and len(place := pointer(feature.field or name)) == 1
+        and place[0] in columns
     }
-    typed = kinds if path.name.removesuffix(".gz").endswith((".csv", ".tsv")) else None
-    rows = files.read(path, typed)
-    if pointer(task.input.id)[0] in columns:
-        return rows
-    key = json.dumps(task.input.id)
-    return (b"{%s:%d,%s" % (key.encode(), n, row[1:]) for n, row in enumerate(rows))
 
 
-def _require(task: Task, path: Path, columns: dict[str, None]) -> None:
-    """Refuse a file without a column that the task names."""
-    named = {
-        "target.field": task.target.field,
-        "input.time": task.input.time,
-        "input.entity": task.input.entity,
-    } | {f"features.{name}": f.field or name for name, f in task.features.items()}
-    for key, field in named.items():
-        if field and pointer(field)[0] not in columns:
+def _require(
+    task: Task, path: Path, within: tuple[str, ...], sample: list[dict[str, object]]
+) -> None:
+    """Refuse a file without a field that the task names; JSON lines may have it in later rows."""
+    named: dict[str, tuple[str | None, tuple[str, ...]]] = {
+        "target.field": (task.target.field, within),
+        "input.time": (task.input.time, ()),
+        "input.entity": (task.input.entity, within),
+    } | {f"features.{name}": (f.field or name, within) for name, f in task.features.items()}
+    places = {key: (*inside, *pointer(field)) for key, (field, inside) in named.items() if field}
+    missing = files.lacking(path, places.values())
+    for key, place in places.items():
+        if place in missing:
+            inner = [row.get("data") if within and len(place) > 1 else row for row in sample]
+            names = dict.fromkeys(name for row in inner if isinstance(row, dict) for name in row)
             raise UsageError(
-                f"{path}: no column {field!r} for {key}; the file has {', '.join(columns)}"
+                f"{path}: no column {named[key][0]!r} for {key}; the file has {', '.join(names)}"
             )

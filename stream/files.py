@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
 import io
 import json
 import re
+import stat
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import msgspec
 
 from stream.errors import UsageError
 
 Kind = Literal["number", "string"]
+Form = Literal["csv", "parquet", "json"]
 _Item = TypeVar("_Item")
 MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"})
 
-_FORMATS = {
+_FORMS: dict[str, Form] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
@@ -88,10 +92,7 @@ def sample(path: str | Path, rows: int = _SAMPLE_ROWS) -> list[dict[str, object]
             }
             for row in cells
         ]
-    found: list[dict[str, object]] = []
-    for line in islice(read(source), rows):
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            found.append(msgspec.json.decode(line, type=dict[str, object]))
+    found = list(objects(islice(read(source), rows)))
     if not found:
         raise UsageError(f"{source}: no JSON object in the first {rows} lines; one a line expected")
     return found
@@ -135,17 +136,66 @@ def _is_number(cell: object) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
-def _format(path: Path) -> str:
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    form = _FORMATS.get(suffix.lower())
-    if form is None or (form == "parquet" and path.suffix == ".gz"):
+def form_of(path: str | Path) -> Form | None:
+    """Say by its name what a file holds; None if the name says nothing that can be read."""
+    name = Path(path).name.lower()
+    form = _FORMS.get(Path(name.removesuffix(".gz")).suffix)
+    return None if form == "parquet" and name.endswith(".gz") else form
+
+
+def has(row: object, place: Sequence[str]) -> bool:
+    """Say whether a row has a field, if only null, at the end of these keys."""
+    for key in place:
+        if not isinstance(row, dict) or key not in row:
+            return False
+        row = row[key]
+    return True
+
+
+def lacking(path: str | Path, places: Iterable[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Return the fields, by their keys, that no row has; stops reading as soon as it knows.
+
+    Raises:
+        UsageError: as `read`.
+    """
+    source, missing = Path(path), set(places)
+    form = _format(source)
+    rows: Iterable[object] = (
+        [dict.fromkeys(_header(source))] if form == "csv" else objects(read(source))
+    )
+    for row in rows:
+        missing = {place for place in missing if not has(row, place)}
+        # all rows of a Parquet file have the same columns
+        if not missing or (form != "json" and not any(has(row, p[:1]) for p in missing)):
+            break
+    return missing
+
+
+def objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Decode lines as the service would, leaving out what is no JSON object."""
+    for line in lines:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            yield msgspec.json.decode(line, type=dict[str, Any])
+
+
+def _format(path: Path) -> Form:
+    form = form_of(path)
+    if form is None:
+        suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:])
         raise UsageError(
             f"{path}: cannot read files of type {suffix!r}; expected .csv, .tsv, .jsonl or .ndjson"
             " (each also with .gz) or .parquet"
         )
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no plain file"
+        raise UsageError(f"{path}: is {kind}; expected a file that can be read more than once")
+    if found.st_size == 0:
         raise UsageError(f"{path}: the file is empty; expected at least one row")
     return form
 
@@ -165,8 +215,8 @@ def _broken_file(path: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise UsageError(f"{path}: cannot read: {error.strerror or error}") from error
-    except ValueError as error:
-        if type(error).__module__.partition(".")[0] != "pyarrow":
+    except Exception as error:  # pyarrow raises many kinds, of broken files and of absurd dates
+        if form_of(path) != "parquet" or isinstance(error, UsageError):
             raise
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not readable as Parquet: {reason}") from error
@@ -188,12 +238,14 @@ def _guarded(path: Path, items: Iterator[_Item]) -> Iterator[_Item]:
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+    packed = path.suffix.lower() == ".gz"
+    return cast(BinaryIO, gzip.open(path) if packed else path.open("rb"))
 
 
 def _json_lines(path: Path) -> Iterator[bytes]:
     with _open(path) as lines:
-        for line in lines:
+        first = lines.readline().removeprefix(codecs.BOM_UTF8)
+        for line in chain((first,), lines):
             if row := line.strip():
                 yield row
 
@@ -225,7 +277,11 @@ def _header(path: Path) -> list[str]:
         raise UsageError(
             f"{path}: the first line holds numbers, not column names; add a header line"
         )
-    if double := [name for name in names if names.count(name) > 1]:
+    return _each_once(path, names)
+
+
+def _each_once(path: Path, names: list[str]) -> list[str]:
+    if double := [name for name, count in Counter(names).items() if count > 1]:
         raise UsageError(f"{path}: two columns are called {double[0]!r}; rename one")
     return names
 
@@ -283,6 +339,7 @@ def _parquet_rows(path: Path) -> Iterator[bytes]:
 
     with pyarrow.parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
+        names = _each_once(path, schema.names)
         # Python's datetime ends at the microsecond; a timestamp without a zone is taken as UTC.
         utc = pyarrow.timestamp("us", tz="UTC")
         for batch in file.iter_batches(_PARQUET_BATCH_ROWS):
@@ -291,4 +348,4 @@ def _parquet_rows(path: Path) -> Iterator[bytes]:
                 for field, column in zip(schema, batch.columns, strict=True)
             ]
             for row in zip(*(column.to_pylist() for column in columns), strict=True):
-                yield _encoder.encode(dict(zip(schema.names, row, strict=True)))
+                yield _encoder.encode(dict(zip(names, row, strict=True)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +11,14 @@ from typing import Any, Literal
 import tomli_w
 
 from stream import files
-from stream.codec import pointer, time_ms
+from stream.codec import MAX_DEPTH, pointer, time_ms
 from stream.errors import UsageError
 from stream.kafka import Source
 from stream.kinds import LONGEST_NAME
 from stream.scalars import scalar_text
 from stream.tables import MOST_EVENT_BYTES
 from stream.task import Task, validate
+from stream.terminal import visible
 
 SAMPLED = 1000
 FIRST_EVENT_S = 10.0
@@ -46,7 +46,9 @@ def infer_file(
     Raises:
         UsageError: no such file or column, or a target that cannot be predicted.
     """
-    rows = list(decoded(islice(files.read(path), SAMPLED)))
+    rows = list(files.objects(islice(files.read(path), SAMPLED)))
+    if not rows:
+        raise UsageError(f"{path}: no JSON object in the first {SAMPLED} rows; one a line expected")
     labels = None if kind == "regress" else _labels(files.read(path), target)
     name = task_name(path.name.split(".")[0])
     return infer(rows, name, target, kind=kind, drop=drop, time=time, entity=entity, labels=labels)
@@ -74,7 +76,7 @@ def infer_topic(
     finally:
         source.close()
     raws = list(filter(None, records.values if records else ()))
-    rows = list(decoded(raws))
+    rows = list(files.objects(raws))
     if not rows:
         raise UsageError(f"{topic}: no JSON event within {FIRST_EVENT_S:g} s")
     name = task_name(topic.removeprefix("events."))
@@ -158,7 +160,7 @@ def describe(task: Task) -> str:
         field = getattr(task.input, role)
         if field and (role != "id" or "id" in task.input.model_fields_set):
             lines.append(f"{role:<9} {field}")
-    return "\n".join(lines)
+    return "\n".join(visible(line, keep="") for line in lines)
 
 
 def to_toml(task: Task) -> str:
@@ -166,7 +168,7 @@ def to_toml(task: Task) -> str:
     table = task.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     features = table.pop("features")
     lines = [
-        f"{tomli_w.dumps({name: 0}).partition(' = ')[0]} = {{ {_inline(feature)} }}"
+        f"{tomli_w.dumps({name: 0}).rpartition(' = ')[0]} = {{ {_inline(feature)} }}"
         for name, feature in features.items()
     ]
     return tomli_w.dumps(table) + "\n[features]\n" + "\n".join(lines) + "\n"
@@ -187,29 +189,19 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tu
     for key, inner in value.items():
         here = (*path, key)
         if isinstance(inner, dict):
-            yield from _leaves(inner, here)
+            if len(here) < MAX_DEPTH:  # deeper events are refused
+                yield from _leaves(inner, here)
         elif not isinstance(inner, list):
             plain = len(here) == 1 and not key.startswith("/")
             escaped = (part.replace("~", "~0").replace("/", "~1") for part in here)
             yield key if plain else "/" + "/".join(escaped), inner
 
 
-def decoded(raws: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Decode events for a first look, leaving out what is not a JSON object."""
-    for raw in raws:
-        try:
-            value = json.loads(raw)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
 def _labels(events: Iterable[bytes], target: str) -> list[Any]:
     """Collect the distinct labels of a file, in the order of their first appearance."""
     path = pointer(target)
     seen: dict[str, Any] = {}
-    for event in decoded(islice(events, CLASSES_FROM)):
+    for event in files.objects(islice(events, CLASSES_FROM)):
         value: Any = event
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
@@ -225,7 +217,7 @@ def _is_class(labels: Sequence[Any]) -> bool:
     if any(isinstance(label, str | bool) for label in labels):
         return True
     distinct = set(labels)
-    return len(distinct) <= 20 and all(float(label).is_integer() for label in distinct)
+    return len(distinct) <= 20 and all(isinstance(v, int) or v.is_integer() for v in distinct)
 
 
 def _class_names(target: str, labels: Sequence[Any]) -> list[str]:

@@ -236,6 +236,8 @@ def _described(consumer: Any, bootstrap: str, topic: str) -> Any:
             ) from error
         if metadata.error is None:
             return metadata
+        if metadata.error.code() == KafkaError.TOPIC_EXCEPTION:
+            raise TopicError(f"{topic}: {metadata.error.str()}: letters, digits, '.', '_' and '-'")
         if time.monotonic() > give_up_s:
             raise TopicError(
                 f"{topic}: {metadata.error.str()}; make it with `headrace topics create`"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import os
+import stat
+import warnings
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +19,7 @@ from model.ladder import STEPS
 from stream.compare import Lead, Rival
 from stream.errors import UsageError
 from stream.task import Task
+from stream.terminal import visible
 from stream.trainer import Trainer
 
 SUFFIXES = (".png", ".svg", ".html")
@@ -91,7 +94,7 @@ def check_plot(path: Path) -> None:
     Raises:
         UsageError: matplotlib is not installed, or it is no .png, .svg or .html to be written.
     """
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: expected a name that ends with {', '.join(SUFFIXES)}")
     check_place("--plot", path)
     try:
@@ -107,9 +110,15 @@ def check_place(option: str, path: Path) -> None:
         UsageError: there is no such directory, it may not be written, or a directory has the name.
     """
     place = path.absolute().parent
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise UsageError(f"{option} {path}: there is no directory {place}")
-    if path.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    try:
+        taken = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        taken = False
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from error
+    if taken or not os.access(place, os.W_OK | os.X_OK):
         raise UsageError(f"{option} {path}: cannot be written; name a file in a place of your own")
 
 
@@ -138,6 +147,7 @@ def draw(
     import matplotlib
     from matplotlib.figure import Figure
 
+    names = (visible(names[0], keep=""), visible(names[1], keep=""))
     rivalry = points[-1].lead is not None
     done = {name for name, _ in alarms or ()}
     watching = dict.fromkeys([*task.drift.detectors, *(step for step in STEPS if step in done)])
@@ -153,7 +163,8 @@ def draw(
         panels.append((2.2, lambda axes: _members(axes, points)))
     heights = [height for height, _ in panels]
     marker = "o" if len(points) == 1 else "None"
-    with matplotlib.rc_context(_STYLE | {"lines.marker": marker}):
+    with matplotlib.rc_context(_STYLE | {"lines.marker": marker}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ")  # what the font lacks is drawn as a box
         figure = Figure(figsize=(10, 1.3 + 1.1 * sum(heights)), layout="constrained")
         every = figure.subplots(
             len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
@@ -164,10 +175,10 @@ def draw(
         every[-1].set_xlim(0, points[-1].events)
         every[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         drawn = io.BytesIO()
-        form = "png" if path.suffix == ".png" else "svg"
+        form = "png" if path.suffix.lower() == ".png" else "svg"
         figure.savefig(drawn, format=form, dpi=150, metadata={} if form == "png" else _NO_METADATA)
     data = drawn.getvalue()
-    if path.suffix == ".html":
+    if path.suffix.lower() == ".html":
         svg = data[data.index(b"<svg") :].decode()
         data = _PAGE.format(title=escape(task.name), svg=svg).encode()
     try:
@@ -200,7 +211,8 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
         label += ", off the scale" if all(value > top for value in values) else ""
         axes.plot(x, values, color=_QUIET, linewidth=1.2, linestyle=dashes, label=label, zorder=1)
     what = "accuracy" if metric == "accuracy" else "mean absolute error"
-    axes.set_ylabel(what if metric == "accuracy" else f"{what} of {task.target.field}")
+    field = visible(task.target.field, keep="")
+    axes.set_ylabel(what if metric == "accuracy" else f"{what} of {field}")
     axes.set_title(
         f"{task.name}: {what} in a fading window of {task.spec.window:,} events", fontweight="bold"
     )

@@ -97,7 +97,7 @@ class Shelf:
         Raises:
             RecoveryError: there is one.
         """
-        with self._store.lock():
+        with self._store.lock("archiver"):
             self._store.sweep()
             yield
 

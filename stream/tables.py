@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
 from stream.kinds import FieldPath, Part
@@ -47,6 +47,11 @@ class Input(Part):
     exclude: tuple[str, ...] = Field(
         (), description="Entities whose events are refused.", max_length=10_000
     )
+
+    @field_validator("earliest", "latest")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
 
     @model_validator(mode="after")
     def _excludable(self) -> Input:
@@ -162,7 +167,7 @@ class Model(Part):
     embedding: int = Field(8, ge=1, le=256, description="Dimensions of a hashed id's vector.")
     table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the id table.")
     coverage: float = Field(0.9, gt=0, lt=1, description="Labels an interval should hold.")
-    seed: int = Field(0, ge=0, description="Seed of the initial weights.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights.")
 
 
 class Drift(Part):
@@ -185,4 +190,6 @@ class Topics(Part):
         le=10_000,
         description="Partitions of the raw topic, if it is made; outputs have as many.",
     )
-    retention_hours: int = Field(168, ge=1, description="Hours that events and outputs are kept.")
+    retention_hours: int = Field(
+        168, ge=1, le=10_000_000, description="Hours that events and outputs are kept."
+    )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
-import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
+from stream.codec import depth
 from stream.events import Feature, Records
 from stream.kafka import Source
+from stream.terminal import as_json
 
 BATCH = 1000
 WAIT_S = 0.2
+DEEPEST = 500  # levels of JSON that are shown: its encoder recurses
 
 
 class Record(NamedTuple):
@@ -32,7 +35,7 @@ class Record(NamedTuple):
 
     def as_text(self) -> str:
         """Give it as one line."""
-        return f"{self.partition}:{self.offset} {json.dumps(self.value, ensure_ascii=False)}"
+        return f"{self.partition}:{self.offset} {as_json(self.value)}"
 
 
 def tail(
@@ -98,14 +101,17 @@ def decode(topic: str, value: bytes | None) -> Any:
                     name: _numbers(getattr(feature, name), kind)
                     for name, kind in (("numeric", "f4"), ("ids", "u4"), ("entity", "u4"))
                 }
-                | {"label": None if feature.label != feature.label else feature.label}
+                | {"label": feature.label if math.isfinite(feature.label) else None}
                 | {"image": base64.b64encode(feature.image).decode()}
             )
-        return msgspec.json.decode(value)
+        found = msgspec.json.decode(value)
+        if value.count(b"[") + value.count(b"{") <= DEEPEST or depth(found) <= DEEPEST:
+            return found
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return {"base64": base64.b64encode(value).decode()}
+        pass
+    return {"base64": base64.b64encode(value).decode()}
 
 
 def _numbers(data: bytes, kind: str) -> list[float | None]:
     values = np.frombuffer(data, f"<{kind}").tolist()
-    return [None if value != value else value for value in values]
+    return [value if math.isfinite(value) else None for value in values]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from model.spec import Schedule as RateSchedule
 from model.spec import Spec
@@ -19,6 +19,7 @@ from stream.tables import Drift, Input, Lags, Model, Target, Topics
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 WORDS = 64  # of a text that are read in their order
+MOST_BYTES = 16 << 20  # of a task file
 MOST_ROW_BYTES = 1 << 20  # thousands of them wait in a micro-batch
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
@@ -42,6 +43,13 @@ class Task(Part):
     model: Model = Model()
     drift: Drift = Drift()
     topics: Topics = Topics()
+
+    @field_validator("hash_key_file")
+    @classmethod
+    def _is_a_path(cls, value: Path | None) -> Path | None:
+        if "\0" in str(value):
+            raise ValueError("expected the path of a file")
+        return value
 
     @model_validator(mode="after")
     def _one_image_that_fits(self) -> Task:
@@ -143,7 +151,11 @@ def load(path: Path) -> Task:
         TaskError: naming the file, the key, the value and what was expected there.
     """
     try:
-        return parse(path.read_text("utf-8"), str(path))
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise TaskError(f"{path}: has more than {MOST_BYTES >> 20} MiB; is it a task file?")
+        return parse(text.decode(), str(path))
     except OSError as error:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -154,7 +166,9 @@ def parse(text: str, origin: str) -> Task:
     """Read a task from TOML text; `origin` names it in errors."""
     try:
         return validate(tomllib.loads(text), origin)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise TaskError(f"{origin}: not TOML of a task: it is nested too deep") from None
+    except ValueError as error:  # tomllib's own, and Python's of a number with too many digits
         raise TaskError(f"{origin}: not TOML: {error}") from error
 
 
@@ -164,7 +178,7 @@ def validate(table: dict[str, Any], origin: str) -> Task:
         return Task.model_validate(table)
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
-        raise TaskError("\n".join(f"{origin}: {line}" for line in lines)) from error
+        raise TaskError(*(f"{origin}: {line}" for line in lines)) from error
 
 
 def _explain(problem: Any) -> str:

@@ -61,7 +61,7 @@ def check_trace(path: Path) -> None:
     Raises:
         UsageError: the name does not end with .parquet, or the file cannot be written.
     """
-    if path.suffix != ".parquet":
+    if path.suffix.lower() != ".parquet":
         raise UsageError(f"--trace {path}: expected a name that ends with .parquet")
     check_place("--trace", path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -287,7 +287,11 @@ class _Values:
 
 def _offset(message: Any) -> int:
     """Give the raw offset that a prediction is of."""
-    return msgspec.json.decode(message.value() or b"", type=Prediction).offset
+    try:
+        return msgspec.json.decode(message.value() or b"", type=Prediction).offset
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        where = f"{message.topic()}/{message.partition()}/{message.offset()}"
+        raise AuditError(f"{where} is no prediction: {error}; somebody else wrote to it") from error
 
 
 def _dangling(audit: Audit, task: Task, bootstrap: str) -> None:
@@ -337,26 +341,3 @@ def _recompute(
         audit.recomputed = rebuild.counts.events
     except AuditError as error:
         audit.found(str(error))
-
-
-def lines(audit: Audit) -> Iterator[str]:
-    """Tell a person."""
-    counts = audit.counts
-    yield (
-        f"{audit.records:,} records of {audit.runs} run{'s' * (audit.runs != 1)}, "
-        f"{audit.epochs:,} starts: {counts.events:,} events predicted, "
-        f"{counts.rejected:,} refused, {counts.repeated:,} repeated ids, "
-        f"{audit.absent:,} offsets without a record"
-    )
-    yield f"{counts.duplicates:,} rows came twice and were dropped, {counts.healed:,} were healed"
-    yield f"{audit.predictions:,} predictions are the bytes that the ledger says" + (
-        f", {audit.expired:,} are gone by retention" if audit.expired else ""
-    )
-    if audit.state:
-        yield (
-            f"{audit.recomputed:,} events learned again from zero, {audit.checkpoints:,} announced "
-            f"states equal; the state is {audit.state}"
-        )
-    yield from (f"WRONG  {finding}" for finding in audit.findings)
-    rate = counts.events / max(audit.seconds, 1e-9)
-    yield f"{'sound' if audit.sound else 'NOT SOUND'}; {audit.seconds:.1f} s, {rate:,.0f} events/s"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from types import TracebackType
+
+from stream.terminal import note
 
 EXIT_CODE = 70
 LOOK_S = 0.5
@@ -47,9 +48,8 @@ class Watchdog:
         while not self._done.wait(LOOK_S):
             silent_s = time.monotonic() - self._seen_s
             if silent_s > self._patience_s:
-                sys.stderr.write(
+                note(
                     f"headrace: no sign of life for {silent_s:.0f} s while {self._doing}; ended, "
-                    "start it again: it goes on where the ledger says\n"
+                    "start it again: it goes on where the ledger says"
                 )
-                sys.stderr.flush()
                 os._exit(EXIT_CODE)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import signal
+import sys
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from hostile import Ran, Run
 
 MakeTopic = Callable[..., str]
 
@@ -89,6 +94,31 @@ def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]
     if made:
         with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
             admin.delete_topics(made)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Give `hostile.headrace` within this process: nothing is imported or compiled twice."""
+    from stream.cli.commands import run as command
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    owned = (sys, "excepthook"), (threading, "excepthook"), (logging, "lastResort")
+    for place, name in (*owned, (warnings, "showwarning")):
+        monkeypatch.setattr(place, name, getattr(place, name))
+    monkeypatch.delenv("KAFKA_BOOTSTRAP", raising=False)
+
+    def call(*arguments: str | Path, **env: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["headrace", *map(str, arguments)])
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        code = command()
+        sys.stdout.flush()
+        return Ran(code, *capfd.readouterr())
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stream.archive import archive
 from stream.archive_history import ArchiveHistory
-from stream.errors import HeadraceError, HistoryError, UsageError
+from stream.checkpoint import Checkpoints
+from stream.errors import HeadraceError, HistoryError, RecoveryError, UsageError
 from stream.history import Range
 from stream.shelf import SCHEMA, Piece, Shelf, to_parquet
+from stream.store import open_store
 
 TOPIC = "events.test"
 Row = tuple[int, int, int, bytes | None, bytes | None]
@@ -299,3 +302,26 @@ def test_a_url_serves_as_well_as_a_directory() -> None:
     written = rows_of(0, 0, 100) + rows_of(0, 100, 200)
     assert read(ArchiveHistory(place, TOPIC), Range(0, 0, 200)) == written
     assert shelf.claims() == []
+
+
+def test_to_look_into_a_store_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
+    for place in (tmp_path / "a", tmp_path / "a" / "b" / "c"):
+        store = open_store(str(place))
+        assert store.names() == []
+        store.delete("x")
+        store.sweep()
+        with pytest.raises(FileNotFoundError):
+            store.read("x")
+        with pytest.raises(HistoryError, match="holds no archive of t"):
+            ArchiveHistory(str(place), "t")
+        checkpoints = Checkpoints(str(place), run="ab")
+        assert checkpoints.newest({}, accept=lambda manifest: True) is None
+        assert list(tmp_path.iterdir()) == []
+    store.create("x", b"1")
+    assert store.names() == ["x"]
+
+
+def test_who_holds_an_archive_is_called_an_archiver(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path), "t")
+    with shelf.held(), pytest.raises(RecoveryError, match="in use by another archiver"):
+        archive("127.0.0.1:1", "t", str(tmp_path))

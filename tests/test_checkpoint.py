@@ -490,7 +490,7 @@ def test_a_full_disk_at_any_call_leaves_the_old_checkpoint(
     real = getattr(os, call)
     failed = 0
     for index in range(100):
-        shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)
         checkpoints.save(manifest(10), state(10))
         before = sorted((place / RUN).iterdir())
         calls = iter(range(1000))
@@ -709,7 +709,7 @@ def test_places_that_cannot_be_used_are_told_in_one_line(tmp_path: Path) -> None
     (tmp_path / "file").touch(0o600)
     for place, error, told in (
         (str(tmp_path / "file"), RecoveryError, "no directory"),
-        (str(tmp_path / "file" / "below"), RecoveryError, "cannot use .*: File exists"),
+        (str(tmp_path / "file" / "below"), RecoveryError, "below .* no directory"),
         ("/", UsageError, "give a directory below it"),
         ("file://host/path", UsageError, "file:///"),
         ("nonsense://a", UsageError, "nonsense:// cannot be used"),

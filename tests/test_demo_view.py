@@ -12,13 +12,15 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import pytest
+from hostile import STRINGS, obeyed
 from rich.console import Console
 
 from stream import task as tasks
 from stream.demo.conduct import Demo, Stage, _account
 from stream.demo.tally import Latencies, Standing, Tally
-from stream.demo.view import render, sparkline, summary
+from stream.demo.view import render, sparkline, summarize, summary
 from stream.events import DeadLetter, DriftAlarm, Prediction, Records
+from stream.terminal import Terminal, visible
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -227,6 +229,30 @@ def test_the_view_fits_its_terminal(spam: Tally, width: int, height: int) -> Non
     if width >= 80:
         assert "message 1" in running or height < 24
         assert "Ctrl-C stops everything" in running
+
+
+@pytest.mark.parametrize("text", STRINGS, ids=ascii)
+def test_the_view_obeys_no_event(spam: Tally, text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    event = {"id": text, "label": "spam", "text": text}
+    spam.sent(records([event, event | {"label": "ham"}]), 0)
+    spam.predicted(records([Prediction(text, text, 0, 0, 0, at, [0.8, 0.2]) for at in (0, 1)]), 9)
+    standing = replace(spam.standing(), name=text)
+    demo = Demo(200.0, bootstrap=text, ending=text)
+    demo.stages = [Stage("Kafka", "ready", text), Stage(text, "starts", text)]
+    starting = render(demo, time.monotonic(), 30)
+    demo.standings = [standing]
+    demo.errors = [text]
+    seen = SimpleNamespace(standings=lambda: [standing], first_prediction_s=demo.started_s + 9)
+    demo.monitor = cast(Any, seen)
+    terminal = Terminal()
+    terminal.width = 100
+    for drawing in (starting, render(demo, time.monotonic(), 30)):
+        terminal.print(drawing)
+    summarize(demo, quiet=False)
+    out, err = capfd.readouterr()
+    assert not obeyed(out + err)
+    assert visible(text, keep="")[:9] in out
+    assert visible(text) in err
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import json
+import random
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -186,6 +188,37 @@ def test_parquet_rows_become_json(tmp_path: Path) -> None:
     ]
     assert total_rows(path) == 2
     assert sample(path, 1) == rows(path)[:1]
+
+
+@pytest.mark.parametrize(
+    ("names", "column", "message"),
+    [
+        (["x", "x"], pa.array([1]), "two columns are called 'x'"),
+        (["x", "y"], pa.array([-(10**6)], pa.date32()), "not readable as Parquet: date value out"),
+        (["x", "y"], pa.array([2**60], pa.timestamp("ms")), "not readable as Parquet: date value"),
+        (["x", "y"], pa.array([2**62], pa.duration("ns")), "not readable as Parquet: Nanosecond"),
+    ],
+)
+def test_parquet_that_makes_no_events_is_refused_in_one_line(
+    tmp_path: Path, names: list[str], column: Any, message: str
+) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table([pa.array([1]), column], names=names), path)
+    with pytest.raises(UsageError, match=message):
+        list(read(path))
+
+
+def test_broken_parquet_is_refused_whatever_is_broken(tmp_path: Path) -> None:
+    path, source = tmp_path / "a.parquet", random.Random(1)
+    pq.write_table(pa.table({"x": list(range(20)), "y": ["a", "b"] * 10}), path)
+    whole = path.read_bytes()
+    for _ in range(300):
+        broken = bytearray(whole)
+        for _ in range(source.randint(1, 6)):
+            broken[source.randrange(len(broken))] = source.randrange(256)
+        path.write_bytes(broken)
+        with contextlib.suppress(UsageError):
+            list(read(path))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,14 @@ def test_a_unit_that_does_not_fit_is_explained() -> None:
         Normalizer(parse(text, "t"))
 
 
+@pytest.mark.parametrize("unit", ["(", "1/0", "[/red]", "'", "m**m", "9" * 5000, "m**'x'", "\x1b"])
+def test_a_unit_that_cannot_be_read_is_explained(unit: str) -> None:
+    part = json.dumps(unit)
+    text = TASK.replace('y = { kind = "number"', f'y = {{ unit = {part}, to = "m", kind = "number"')
+    with pytest.raises(TaskError, match=r"features\.y\.unit = "):
+        Normalizer(parse(text, "t"))
+
+
 def test_a_network_that_reads_words_gets_them_in_their_order() -> None:
     two = TASK.replace('color = { kind = "category" }', 'color = { kind = "text", max_tokens = 4 }')
     text = "Not good, is not bad"

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.console import AsJson, Bootstrap, Stop, bar, bootstrap_of, say
+from stream.cli.console import AsJson, Bootstrap, Stop, bar, bootstrap_of
+from stream.terminal import say
 
 
 def add_to(app: typer.Typer) -> None:

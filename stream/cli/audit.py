@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream import task as tasks
-from stream.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of, say
+from stream.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of
+from stream.terminal import say
+
+if TYPE_CHECKING:
+    from stream.verify import Audit
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +41,6 @@ def verify(
     """
     from stream.archive_history import ArchiveHistory
     from stream.collector import look_rarely
-    from stream.verify import lines
     from stream.verify import verify as audit
 
     loaded, address = tasks.load(task), bootstrap_of(bootstrap)
@@ -51,7 +55,30 @@ def verify(
     if as_json:
         say(found.as_json())
     else:
-        for line in lines(found):
+        for line in _lines(found):
             say(line)
     if not found.sound:
         raise typer.Exit(8)
+
+
+def _lines(audit: Audit) -> Iterator[str]:
+    """Tell a person."""
+    counts = audit.counts
+    yield (
+        f"{audit.records:,} records of {audit.runs} run{'s' * (audit.runs != 1)}, "
+        f"{audit.epochs:,} starts: {counts.events:,} events predicted, "
+        f"{counts.rejected:,} refused, {counts.repeated:,} repeated ids, "
+        f"{audit.absent:,} offsets without a record"
+    )
+    yield f"{counts.duplicates:,} rows came twice and were dropped, {counts.healed:,} were healed"
+    yield f"{audit.predictions:,} predictions are the bytes that the ledger says" + (
+        f", {audit.expired:,} are gone by retention" if audit.expired else ""
+    )
+    if audit.state:
+        yield (
+            f"{audit.recomputed:,} events learned again from zero, {audit.checkpoints:,} announced "
+            f"states equal; the state is {audit.state}"
+        )
+    yield from (f"WRONG  {finding}" for finding in audit.findings)
+    rate = counts.events / max(audit.seconds, 1e-9)
+    yield f"{'sound' if audit.sound else 'NOT SOUND'}; {audit.seconds:.1f} s, {rate:,.0f} events/s"

@@ -18,10 +18,9 @@ from stream.cli.console import (
     TaskFiles,
     bootstrap_of,
     local_broker,
-    notes,
-    say,
 )
 from stream.errors import BrokerError
+from stream.terminal import note, say
 from stream.topic_specs import topic_specs
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
@@ -152,10 +151,10 @@ def dead_letters(
 
     loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
     with letters.Mailbox(loaded, address) as mailbox:
-        for letter in mailbox.letters(follow=follow, code=code, stop=stop):
+        for letter in mailbox.letters(follow=follow, code=code, stop=stop, on_note=note):
             say(letters.as_json(letter) if as_json else letters.as_text(letter))
             if requeue:
                 mailbox.requeue(letter)
         if requeue:
             sent, kept = mailbox.settle()
-            notes.print(f"{sent} sent again, {kept} without bytes left where they are")
+            note(f"{sent} sent again, {kept} not: without bytes, or of another topic")

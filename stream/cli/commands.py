@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
+
 import typer
 
 from stream.cli import archive, audit, cluster, offline, pipeline, replay
+from stream.errors import HeadraceError
+from stream.terminal import guard, note, visible
 
 app = typer.Typer(
     name="headrace",
@@ -16,3 +20,30 @@ app = typer.Typer(
 )
 for commands in (pipeline, offline, audit, replay, archive, cluster):
     commands.add_to(app)
+
+
+def run() -> int:
+    """Run the command that the arguments name, and give its exit code."""
+    guard()
+    try:
+        return app(prog_name="headrace", standalone_mode=False) or 0
+    except HeadraceError as error:
+        for line in error.args:
+            note(visible(f"headrace: {line}", keep="\t"))
+        return error.exit_code
+    except typer.TyperException as error:
+        if message := " ".join(error.format_message().split()):  # none when help has been shown
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "headrace"
+            note(f"{command}: {message.rstrip('.')}; see `{command} --help`")
+        return error.exit_code
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KeyboardInterrupt:
+        note("headrace: interrupted")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception:
+        note(traceback.format_exc().rstrip())
+        return 1

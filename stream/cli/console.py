@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -24,6 +21,7 @@ from rich.table import Table
 
 from stream.broker import bootstrap_servers, user_data_dir
 from stream.errors import BrokerError, UsageError
+from stream.terminal import Terminal, say, visible
 
 if TYPE_CHECKING:
     from stream.compare import Comparison
@@ -66,7 +64,7 @@ StateKey = Annotated[
 ]
 
 DEFAULT_PORT = 9092
-notes = Console(stderr=True, highlight=False)
+MOST_KEY_BYTES = 65_536
 
 
 def bootstrap_of(option: str | None) -> str:
@@ -99,24 +97,20 @@ def read_key(path: Path | None) -> bytes | None:
     """Read the key that signs checkpoints.
 
     Raises:
-        UsageError: the file cannot be read, or is shorter than 16 bytes.
+        UsageError: the file cannot be read, or has not 16 bytes, or more than 65,536.
     """
     if path is None:
         return None
     try:
-        key = path.read_bytes().strip()
+        with path.open("rb") as file:
+            key = file.read(MOST_KEY_BYTES + 1)
     except OSError as error:
         raise UsageError(f"--state-key {path}: cannot be read: {error.strerror}") from error
-    if len(key) < 16:
-        raise UsageError(f"--state-key {path}: {len(key)} bytes, expected 16 or more")
-    return key
-
-
-def say(value: Any) -> None:
-    """Print one line of text, or one line of JSON for anything else."""
-    line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    if len(key) > MOST_KEY_BYTES:
+        raise UsageError(f"--state-key {path}: expected {MOST_KEY_BYTES:,} bytes at most")
+    if len(key.strip()) < 16:
+        raise UsageError(f"--state-key {path}: {len(key.strip())} bytes, expected 16 or more")
+    return key.strip()
 
 
 class Stop:
@@ -148,21 +142,29 @@ class Stop:
 
 @contextmanager
 def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> Iterator[Any]:
-    """Show a progress bar on standard error; `update(done, note)` moves it."""
-    if quiet or not notes.is_terminal:
+    """Show a progress bar on standard error; `update(done, note)` moves it.
+
+    A note that takes time to make may be a function: it is called only if there is a bar.
+    """
+    console = Terminal(stderr=True)
+    if quiet or not console.is_terminal:
         yield lambda done, note="": None
         return
-    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        count,
+        DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=notes, transient=True) as progress:
-        row = progress.add_task(label, total=total, note="")
-        yield lambda done, note="": progress.update(row, completed=done, note=note)
+    with Progress(*columns, console=console, transient=True) as progress:
+        row = progress.add_task(visible(label), total=total, note="")
+
+        def update(done: int, note: str | Callable[[], str] = "") -> None:
+            shown = note() if callable(note) else note
+            progress.update(row, completed=done, note=visible(shown))
+
+        yield update
 
 
 @contextmanager
@@ -197,7 +199,7 @@ def score_table(lines: dict[str, Any]) -> None:
         for name, scopes in lines.items():
             values = [scopes[scope].get(metric) for metric in metrics]
             table.add_row(f"{name}{words}", *map(shown, values))
-    Console(highlight=False).print(table)
+    Terminal().print(table)
 
 
 def tell_comparison(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -47,7 +46,7 @@ class Deadline:
             _say(f"{self.told}; did not end by itself in time")
             os._exit(self.code)
         scratch.remove_all()
-        if sys.stderr.isatty():
+        if os.isatty(2):
             _write("\x1b[?25h")  # a progress bar hides the cursor
         _say("interrupted")
         os._exit(130)
@@ -74,7 +73,7 @@ def leave(code: int) -> NoReturn:
 
     An interpreter that is taken down around them can crash.
     """
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+    from stream.terminal import flush
+
+    flush()
     os._exit(code)

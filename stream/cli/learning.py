@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.console import AsJson, notes, say
+from stream.cli.console import AsJson
+from stream.terminal import note, say
 
 
 def add_to(bench: typer.Typer) -> None:
@@ -71,7 +72,7 @@ def learning(
         limit_s=None if minutes is None else 60 * minutes,
     )
     contestants = choose(peers, CONTESTANTS, "peers") or [*CONTESTANTS]
-    found = run(asked, contestants, options, lambda note: notes.print(note, soft_wrap=True))
+    found = run(asked, contestants, options, note)
     if write:
         write_section(table.table(found), held_out=held_out)
     say(found | {"ranks": table.summary(found)} if as_json else table.details(found))

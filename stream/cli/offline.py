@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +18,13 @@ from stream.cli.console import (
     TaskFile,
     bar,
     bootstrap_of,
-    notes,
-    say,
     score_table,
     shown,
     tell_comparison,
 )
 from stream.errors import UsageError
+from stream.files import form_of
+from stream.terminal import as_toml, note, say, visible
 
 Kind = Annotated[
     Literal["classify", "regress"] | None, typer.Option(help="Default: from the target's values.")
@@ -59,14 +60,12 @@ def infer(
     from stream import infer as guess
 
     options: dict[str, Any] = {"kind": kind, "drop": _names(drop), "time": time, "entity": entity}
-    if Path(source).is_file():
+    if form_of(source) or "/" in source or os.path.isfile(source):
         found = guess.infer_file(Path(source), target, **options)
-    elif "/" in source or Path(source).suffix in (".csv", ".gz", ".parquet", ".jsonl"):
-        raise UsageError(f"{source}: no such file")
     else:
         found = guess.infer_topic(bootstrap_of(bootstrap), source, target, **options)
-    notes.print(guess.describe(found))
-    say(guess.to_toml(found).rstrip())
+    note(guess.describe(found))
+    say(as_toml(guess.to_toml(found).rstrip()))
 
 
 def evaluate(
@@ -140,7 +139,7 @@ def evaluate(
             input, target, kind=kind, drop=_names(drop), time=time, entity=entity
         )
         if not as_json:
-            notes.print(guess.describe(loaded))
+            note(guess.describe(loaded))
     metric = "accuracy" if loaded.spec.classes else "mae"
     from stream.files import total_rows
 
@@ -160,8 +159,7 @@ def evaluate(
     ) as update:
 
         def on_progress(events: int, report: Callable[[], dict[str, Any]]) -> None:
-            if notes.is_terminal:
-                update(events, f"{metric} {shown(report()['all'][metric])}")
+            update(events, lambda: f"{metric} {shown(report()['all'][metric])}")
 
         found = run(
             loaded,
@@ -193,7 +191,7 @@ def check(task: TaskFile) -> None:
     from stream.explain import explain  # JAX takes seconds to import
 
     for line in explain(loaded):
-        say(line)
+        say(visible(line, keep=""))
 
 
 def schema() -> None:

@@ -22,12 +22,11 @@ from stream.cli.console import (
     bar,
     bootstrap_of,
     default_state,
-    notes,
     read_key,
-    say,
 )
 from stream.cli.ending import deadline
 from stream.errors import DeliveryError
+from stream.terminal import note, say
 
 bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_args_is_help=True)
 
@@ -128,7 +127,7 @@ def learn(
             return
         value = progress.report["all"][metric]
         shown = "-" if value is None else f"{value:.4f}"
-        notes.print(
+        note(
             f"{progress.events:>12,} events {progress.events_per_second:>10,.0f}/s  "
             f"{metric} {shown}  lag {progress.lag:,}  "
             f"refused {progress.rejected + progress.repeated:,}"
@@ -137,7 +136,7 @@ def learn(
     def on_ready() -> None:
         stop.begin()
         deadline.code, deadline.told = 5, "the last commit is in doubt, start again"
-        say({"ready": loaded.name}) if as_json else notes.print(f"{loaded.name}: ready")
+        say({"ready": loaded.name}) if as_json else note(f"{loaded.name}: ready")
 
     run(
         loaded,
@@ -149,7 +148,7 @@ def learn(
         stop=stop,
         on_ready=on_ready,
         on_progress=on_progress,
-        on_note=lambda note: notes.print(f"{loaded.name}: {note}"),
+        on_note=lambda line: note(f"{loaded.name}: {line}"),
     )
 
 
@@ -162,10 +161,10 @@ def normalize(
     """Run Faust workers that turn the raw events of tasks into rows on their features topics."""
     from stream.app import run
 
-    stop, paths = Stop(), [path.resolve() for path in task]
+    stop, paths = Stop(), [path.absolute() for path in task]
 
     def on_ready() -> None:
-        say({"ready": "normalize"}) if as_json else notes.print("normalize: ready")
+        say({"ready": "normalize"}) if as_json else note("normalize: ready")
 
     run(paths, bootstrap_of(bootstrap), workers=workers, stop=stop, on_ready=on_ready)
 
@@ -205,6 +204,7 @@ def produce(
     from producers import events_of
     from producers.pace import parse_speed
     from producers.publish import Progress, publish
+    from stream.infer import task_name
 
     stop = Stop()
     events = events_of(
@@ -217,7 +217,7 @@ def produce(
         time=time,
         cloudevents=cloudevents,
     )
-    default = f"events.{path.name.split('.')[0]}" if path else f"events.{source}"
+    default = f"events.{task_name(path.name.split('.')[0]) if path else source}"
     with bar("producing", limit, quiet=as_json) as update:
         deadline.code, deadline.told = 4, "not all that was sent is acknowledged"
 
@@ -276,7 +276,7 @@ def bench_pipeline(
         events=events,
         peers=peers,
         bootstrap=bootstrap,
-        on_progress=lambda note: None if as_json else notes.print(note),
+        on_progress=(lambda line: None) if as_json else note,
     )
     if as_json:
         say(found)
@@ -291,7 +291,7 @@ def bench_drift() -> None:
     """How soon learners are back after a drift, and false alarms without one; prints JSON."""
     from bench.drift import drift
 
-    say(drift(on_progress=lambda note: notes.print(note)))
+    say(drift(on_progress=note))
 
 
 @bench_app.command("memory")
@@ -302,7 +302,7 @@ def bench_memory(
     """Watch the learner's memory over millions of events; prints JSON."""
     from bench.memory import memory
 
-    say(memory(events=events, bootstrap=bootstrap, on_progress=lambda note: notes.print(note)))
+    say(memory(events=events, bootstrap=bootstrap, on_progress=note))
 
 
 @bench_app.command("history")
@@ -317,6 +317,6 @@ def bench_history(
     found = history(
         events=events,
         bootstrap=bootstrap,
-        on_progress=lambda note: None if as_json else notes.print(note),
+        on_progress=(lambda line: None) if as_json else note,
     )
     say(found if as_json else table(found))

@@ -19,11 +19,11 @@ from stream.cli.console import (
     bar,
     bootstrap_of,
     read_key,
-    say,
     score_table,
     tell_comparison,
 )
 from stream.errors import UsageError
+from stream.terminal import say
 
 if TYPE_CHECKING:
     from stream.replay import Replayed

@@ -15,13 +15,13 @@ from typing import Any
 from stream import task as tasks
 from stream.broker import bootstrap_servers, embedded
 from stream.child import Child
-from stream.cli.console import say
 from stream.demo.monitor import Monitor
 from stream.demo.tally import Standing
 from stream.demo.view import show, summarize
 from stream.errors import HeadraceError, UsageError
 from stream.infer import to_toml
 from stream.task import Task
+from stream.terminal import say
 from stream.topic_specs import topic_specs
 from stream.topics import ensure
 
@@ -95,7 +95,7 @@ def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: b
         with _interrupted_by_sigterm(), show(demo, quiet=as_json):
             _conduct(demo, seconds, bootstrap_servers(bootstrap))
     except HeadraceError as error:
-        demo.errors += str(error).splitlines()
+        demo.errors += map(str, error.args)
         code = error.exit_code
     except KeyboardInterrupt:
         demo.errors.append("interrupted before the end was in order")

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from stream.cli.console import notes
 from stream.demo.tally import LATEST, Line, Standing
+from stream.terminal import Terminal, note, say, visible
 
 if TYPE_CHECKING:
     from stream.demo.conduct import Demo
@@ -31,14 +31,13 @@ PLAIN_EVERY_S = 2.0
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 BLOCKS = "▁▂▃▄▅▆▇█"
 TREND = 10
-WIDTH = 100  # where there is no terminal
 FIXED_LINES = 18  # all but the lines of the latest predictions
 
 
 @contextmanager
 def show(demo: Demo, *, quiet: bool) -> Iterator[None]:
     """Show a demo for the length of a `with` block."""
-    console = Console()
+    console = Terminal()
     if quiet:
         yield
     elif console.is_terminal:
@@ -57,14 +56,11 @@ def show(demo: Demo, *, quiet: bool) -> Iterator[None]:
 def summarize(demo: Demo, *, quiet: bool) -> None:
     """Print the last standings as a table on standard output, and the errors on standard error."""
     if demo.standings and not quiet:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = WIDTH
-        console.print(summary(demo.standings))
+        Terminal().print(summary(demo.standings))
         if demo.first_prediction_s is not None:
-            console.print(f"first prediction after {demo.first_prediction_s:.1f} s", style="dim")
+            say(f"first prediction after {demo.first_prediction_s:.1f} s")
     for error in demo.errors:
-        notes.print(f"headrace: {error}", style="red", markup=False, soft_wrap=True)
+        note(f"headrace: {error}")
 
 
 def render(demo: Demo, now_s: float, height: int) -> RenderableType:
@@ -199,9 +195,8 @@ def _latest(standings: Sequence[Standing], each: int) -> RenderableType:
         for line in s.latest[-each:]:
             said = line.prediction if isinstance(line.prediction, str) else number(line.prediction)
             sure = f" {line.probability:.0%}" if line.probability is not None else ""
-            table.add_row(
-                Text(line.id), Text(" ".join(line.text.split())), f"{said}{sure}", _truth(line)
-            )
+            row = (line.id, " ".join(line.text.split()), f"{said}{sure}")
+            table.add_row(*(Text(visible(cell, keep="")) for cell in row), _truth(line))
     return Panel(
         table,
         title="latest predictions, each made before its label was seen",
@@ -216,7 +211,8 @@ def _truth(line: Line) -> Text:
         return Text("not yet known", "dim")
     if isinstance(line.truth, str):
         right = line.truth == line.prediction
-        return Text(f"{'✓' if right else '✗'} {line.truth}", "green" if right else "red")
+        truth = visible(line.truth, keep="")
+        return Text(f"{'✓' if right else '✗'} {truth}", "green" if right else "red")
     return Text(f"was {number(line.truth)}")
 
 
@@ -239,10 +235,10 @@ def _lines(demo: Demo) -> Iterator[None]:
             for stage in list(demo.stages):
                 if stage.state != "waits" and (key := (stage.name, stage.state)) not in told:
                     told.add(key)
-                    notes.print(f"{clock(time.monotonic() - demo.started_s)} {' '.join(key)}")
+                    note(f"{clock(time.monotonic() - demo.started_s)} {' '.join(key)}")
             if demo.first_prediction_s is not None and demo.monitor:
                 for standing in demo.monitor.standings():
-                    notes.print(_as_line(standing), soft_wrap=True)
+                    note(_as_line(standing))
                 ended.wait(PLAIN_EVERY_S)
 
     thread = threading.Thread(target=write, daemon=True)

@@ -61,16 +61,21 @@ class Store(Protocol):
     def sweep(self, prefix: str = "") -> None:
         """Remove what killed writers left half-written below `prefix`; nobody may be writing."""
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Keep other processes that ask for this lock out; URLs have none and let all in."""
+    def lock(self, holder: str) -> AbstractContextManager[None]:
+        """Keep other processes that ask for this lock out; URLs have none and let all in.
+
+        `holder` is what errors call who may hold it, such as "learner".
+        """
 
 
 def open_store(place: str) -> Store:
-    """Open a directory (a path or file://), made if it is not there, or an fsspec URL.
+    """Open a directory (a path or file://) or an fsspec URL.
+
+    A directory that is not there holds no files; it is made by what writes or locks.
 
     Raises:
         UsageError: no such kind of URL, or its driver is not installed.
-        RecoveryError: a directory that cannot be made, or that others could have written to.
+        RecoveryError: a directory that others could have written to.
     """
     scheme, separator, _ = place.partition("://")
     if not separator:

@@ -29,10 +29,12 @@ class LocalStore:
         self._parent, self._root = os.path.split(self.place)
         if not self._root:
             raise UsageError(f"{place} cannot hold files of ours: give a directory below it")
-        with one_line("use", self.place):
-            os.makedirs(self._parent, exist_ok=True)
-            with self._directory([], make=True):
-                pass
+        with (
+            suppress(FileNotFoundError),  # who writes or locks makes it: to read changes nothing
+            one_line("use", self.place, FileNotFoundError),
+            self._directory([]),
+        ):
+            pass
 
     def names(self, prefix: str = "") -> list[str]:
         return [name for name in self._files(prefix) if not _is_temporary(name)]
@@ -71,14 +73,14 @@ class LocalStore:
                 self.delete(name)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, holder: str) -> Iterator[None]:
         with ExitStack() as held:
-            with one_line("lock", self.place), self._directory([]):
+            with one_line("lock", self.place), self._directory([], make=True):
                 try:
                     held.enter_context(hold_lock(Path(self.place, "lock"), wait_s=0.0))
                 except TimeoutError:
                     raise RecoveryError(
-                        f"{self.place} is in use by another learner: stop that one, or give "
+                        f"{self.place} is in use by another {holder}: stop that one, or give "
                         "another directory"
                     ) from None
             yield
@@ -113,6 +115,8 @@ class LocalStore:
     @contextmanager
     def _directory(self, parts: list[str], *, make: bool = False) -> Iterator[int]:
         """Open the directory that `parts` lead to, every one on the way checked."""
+        if make:
+            os.makedirs(self._parent, exist_ok=True)
         path, opened = self._parent, os.open(self._parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             for part in [self._root, *parts]:

@@ -71,7 +71,7 @@ class UrlStore:
     def sweep(self, prefix: str = "") -> None:
         """Do nothing: there are no temporary files; a half-written one is replaced by name."""
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self, holder: str) -> AbstractContextManager[None]:
         return nullcontext()
 
     def _path(self, name: str) -> str:

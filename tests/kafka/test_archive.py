@@ -402,7 +402,7 @@ def test_two_archivers_without_a_lock_never_write_an_offset_twice(
     bootstrap: str, lasting: MakeTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory stands for S3 here: a file is made once only, and there is no lock."""
-    monkeypatch.setattr(store.LocalStore, "lock", lambda self: nullcontext())
+    monkeypatch.setattr(store.LocalStore, "lock", lambda self, holder: nullcontext())
     monkeypatch.setattr(store.LocalStore, "sweep", lambda self: None)
     name = lasting()
     send(bootstrap, name, simple(4_000))

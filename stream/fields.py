@@ -1,0 +1,143 @@
+"""The mapped fields of an event: a tree of keys, decoded strictly and taken out in one step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import attrgetter, or_
+from typing import Any
+
+import msgspec
+
+from stream.errors import TaskError
+
+_NAMES = re.compile(r'[^"\\\x00-\x1f]*').fullmatch  # what a msgspec struct can call a field
+_ABSENT: dict[str, Any] = {}
+
+Forms = frozenset[type[Any] | None]
+"""Types that a field may have: `float` is any number, and with `int` a whole one stays exact."""
+
+
+class Level:
+    """Grow the tree of mapped fields, one level of the JSON object at a time."""
+
+    def __init__(self, fields: dict[str, Any] | None = None) -> None:
+        self._fields: dict[str, Any] = fields or {}
+
+    def add(self, path: Sequence[str], forms: Forms) -> None:
+        """Map a field; one that is mapped twice has to fit both.
+
+        Raises:
+            TaskError: it is mapped as something else that excludes this.
+        """
+        key, *rest = path
+        known = self._fields.get(key)
+        if rest:
+            level = known if isinstance(known, Level) else self._fields.setdefault(key, Level())
+            if not isinstance(level, Level):
+                raise TaskError(f"/{'/'.join(path)}: {key} is mapped as a value and as an object")
+            level.add(rest, forms)
+        elif isinstance(known, Level):
+            raise TaskError(f"{key} is mapped as a value and as an object")
+        elif known is not None and bytes in forms | known:
+            raise TaskError(f"{key} is mapped as an image and as something else")
+        else:
+            self._fields[key] = both = forms if known is None else _both(forms, known)
+            if not both - {None}:
+                raise TaskError(f"{key} is mapped twice, as kinds that no value is both of")
+
+    def keys(self) -> int:
+        """Count the keys of all levels."""
+        return len(self._fields) + sum(level.keys() for level in self._levels())
+
+    def decoder(self) -> Callable[[str], Any]:
+        """Return a decoder of JSON: to structs; or to dicts, slower, where a key demands it.
+
+        It raises msgspec's DecodeError, or its ValidationError for what does not fit.
+        """
+        if self._is_plain():
+            return msgspec.json.Decoder(self._struct()).decode
+        return self._dict_decoder()
+
+    def taker(self, paths: Sequence[Sequence[str]]) -> Callable[[Any], tuple[Any, ...]]:
+        """Return a function that takes the values at two paths or more out of what was decoded."""
+        if self._is_plain():
+            return attrgetter(*map(self._place, paths))
+
+        def take(event: Any) -> tuple[Any, ...]:
+            return tuple(_dig(event, path) for path in paths)
+
+        return take
+
+    def _levels(self) -> list[Level]:
+        return [level for level in self._fields.values() if isinstance(level, Level)]
+
+    def _is_plain(self) -> bool:
+        levels = self._levels()
+        return all(map(_NAMES, self._fields)) and all(level._is_plain() for level in levels)
+
+    def _place(self, path: Sequence[str]) -> str:
+        key, *rest = path
+        here = f"f{list(self._fields).index(key)}"
+        return f"{here}.{self._fields[key]._place(rest)}" if rest else here
+
+    def _struct(self) -> type[Any]:
+        fields: list[Any] = []
+        for number, form in enumerate(self._fields.values()):
+            name = f"f{number}"
+            if isinstance(form, Level):
+                inner = form._struct()
+                fields.append((name, inner) if _is_required(form) else (name, inner, inner()))
+            else:
+                kinds = _union(form)
+                fields.append((name, kinds) if _is_required(form) else (name, kinds, None))
+        names = {f"f{number}": key for number, key in enumerate(self._fields)}
+        return msgspec.defstruct("Event", fields, rename=names, kw_only=True, frozen=True, gc=False)
+
+    def _dict_decoder(self) -> Callable[[Any], dict[str, Any]]:
+        """Return a decoder that takes each value on its own: a TypedDict needs keys in ASCII."""
+        split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+        decoders: dict[str, Callable[[Any], Any]] = {
+            key: form._dict_decoder()
+            if isinstance(form, Level)
+            else msgspec.json.Decoder(_union(form)).decode
+            for key, form in self._fields.items()
+        }
+        required = {key for key, form in self._fields.items() if _is_required(form)}
+
+        def decode(raw: Any) -> dict[str, Any]:
+            found, values = split(raw), dict[str, Any]()
+            for key, decoder in decoders.items():
+                if key in found:
+                    try:
+                        values[key] = decoder(found[key])
+                    except msgspec.ValidationError as error:
+                        raise msgspec.ValidationError(f"{error} - in `{key}`") from error
+                elif key in required:
+                    raise msgspec.ValidationError(f"Object missing required field `{key}`")
+            return values
+
+        return decode
+
+
+def _is_required(form: Any) -> bool:
+    if isinstance(form, Level):
+        return any(map(_is_required, form._fields.values()))
+    return not isinstance(form, frozenset) or None not in form
+
+
+def _union(form: Any) -> Any:
+    return reduce(or_, form) if isinstance(form, frozenset) else form
+
+
+def _both(forms: Forms, others: Forms) -> Forms:
+    """Give the types that fit both."""
+    exact = {int} & (forms | others) if float in forms & others else set()
+    return forms & others | exact
+
+
+def _dig(event: Any, path: Sequence[str]) -> Any:
+    for key in path[:-1]:
+        event = event.get(key, _ABSENT)
+    return event.get(path[-1])
