@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-from stream.events import DeadLetter
+from stream.errors import RecoveryError
+from stream.events import DeadLetter, Reject, dead_letter
+from stream.history import Range, TopicHistory
 from stream.kafka import Source
 from stream.sink import Sink
 from stream.task import Task
@@ -27,7 +29,8 @@ class Mailbox:
     def __init__(self, task: Task, bootstrap: str) -> None:
         self._task, self._bootstrap = task, bootstrap
         self._source = Source(bootstrap, task.output("dead-letter"))
-        self._sink = Sink(bootstrap)
+        self._sink = Sink(bootstrap, batched=False)  # the raw topic's limit is its user's
+        self._raw = TopicHistory(bootstrap, task.input.topic)
         self._sent = self._kept = 0
 
     def __enter__(self) -> Mailbox:
@@ -35,6 +38,7 @@ class Mailbox:
 
     def __exit__(self, *error: object) -> None:
         self._source.close()
+        self._raw.close()
 
     def letters(
         self,
@@ -75,18 +79,39 @@ class Mailbox:
         return {(source.topic, partition) for partition in source.partitions}
 
     def requeue(self, letter: DeadLetter) -> None:
-        """Send the raw bytes to the topic and partition they came from, if they are the task's.
+        """Send an event to the topic and partition it came from, if they are the task's.
+
+        What its letter does not hold, or not whole, is read there again while Kafka has it.
 
         Raises:
-            BrokerError: the topic is not there.
+            TopicError: the topic is not there.
         """
-        if letter.raw is None or (letter.topic, letter.partition) not in self._places:
+        event = None
+        if (letter.topic, letter.partition) in self._places:
+            event = self._whole(letter)
+        if event is None:
             self._kept += 1
             return
-        self._sink.send(
-            letter.topic, [letter.raw], keys=[letter.key], partitions=[letter.partition]
-        )
+        key, raw = event
+        self._sink.send(letter.topic, [raw], keys=[key], partitions=[letter.partition])
         self._sent += 1
+
+    def _whole(self, letter: DeadLetter) -> tuple[bytes | None, bytes] | None:
+        """Give key and value of a refused event; None where they are not to be had any more."""
+        if letter.raw is not None and letter.raw_bytes is None and letter.key_bytes is None:
+            return letter.key, letter.raw
+        at = letter.offset
+        try:
+            found = self._raw.read([Range(letter.partition, at, at + 1)])
+        except RecoveryError:
+            return None
+        for key, raw in zip(found.keys, found.values, strict=True):
+            again = dead_letter(Reject(letter.code, ""), letter.topic, 0, at, key, raw)
+            told = letter.raw is not None  # a learner's letter has no bytes to compare
+            same = (again.raw, again.raw_sha256) == (letter.raw, letter.raw_sha256)
+            if raw is not None and (same or not told):
+                return key, raw
+        return None
 
     def settle(self) -> tuple[int, int]:
         """Wait for the acknowledgements; count what was sent, and what could not be.

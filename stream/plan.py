@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from stream import fingerprint, ledger
 from stream.checkpoint import Checkpoints, Manifest
 from stream.errors import AuditError, RecoveryError
+from stream.events import Prediction
 from stream.kafka import Source
 from stream.ledger import Entry, Record
 from stream.position import Offsets, Position
@@ -18,7 +21,7 @@ from stream.task import Task
 from stream.trainer import Tensors, shapes_of
 from stream.watch import other_topic
 
-LOOK_S = 0.5
+LOOK_S, LOOKED = 0.5, 1000
 
 
 @dataclass
@@ -204,7 +207,7 @@ def follow_topics(
     if from_scratch:
         return
     raw, predictions = task.input.topic, task.output("predictions")
-    if found.tip is None and _holds_records(bootstrap, predictions):
+    if found.tip is None and _holds_predictions(bootstrap, predictions):
         raise RecoveryError(
             f"{task.output('ledger')} is empty, and {predictions} is not: the ledger was deleted, "
             "and with it what was learned from which events; begin --from-scratch"
@@ -231,12 +234,14 @@ def open_checkpoints(task: Task, place: str, run: str, key: bytes | None) -> Che
     return Checkpoints(f"{place.rstrip('/')}/{task.name}", run=run, key=key)
 
 
-def _holds_records(bootstrap: str, topic: str) -> bool:
-    """Say whether anything was ever committed to a topic, and is still there."""
+def _holds_predictions(bootstrap: str, topic: str) -> bool:
+    """Say whether a prediction was ever committed to a topic, and is still there."""
     with closing(Source(bootstrap, topic)) as source:
         while source.ended < set(source.partitions):
-            if source.messages(1, LOOK_S):
-                return True
+            for message in source.messages(LOOKED, LOOK_S):
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # a stranger's record
+                    msgspec.json.decode(message.value() or b"", type=Prediction)
+                    return True
     return False
 
 

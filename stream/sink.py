@@ -22,9 +22,12 @@ class Sink:
 
     Args:
         transactional_id: for `stream.transactions` alone.
+        batched: send records together; else one by one, so that no topic's limit is met by many.
     """
 
-    def __init__(self, bootstrap: str, *, transactional_id: str | None = None) -> None:
+    def __init__(
+        self, bootstrap: str, *, transactional_id: str | None = None, batched: bool = True
+    ) -> None:
         self._failed: list[str] = []
         in_transactions = {
             "transactional.id": transactional_id,
@@ -32,6 +35,7 @@ class Sink:
         }
         self.producer = Producer(
             (in_transactions if transactional_id else {})
+            | ({} if batched else {"batch.num.messages": 1})
             | {
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,

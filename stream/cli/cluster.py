@@ -19,7 +19,7 @@ from stream.cli.console import (
     bootstrap_of,
     local_broker,
 )
-from stream.errors import BrokerError
+from stream.errors import BrokerError, UsageError
 from stream.terminal import note, say
 from stream.topic_specs import topic_specs
 
@@ -149,6 +149,8 @@ def dead_letters(
     """
     from stream import dead_letters as letters
 
+    if follow and requeue:
+        raise UsageError("--requeue and --follow: an event that is refused again would go round")
     loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
     with letters.Mailbox(loaded, address) as mailbox:
         for letter in mailbox.letters(follow=follow, code=code, stop=stop, on_note=note):
@@ -157,4 +159,4 @@ def dead_letters(
                 mailbox.requeue(letter)
         if requeue:
             sent, kept = mailbox.settle()
-            note(f"{sent} sent again, {kept} not: without bytes, or of another topic")
+            note(f"{sent} sent again, {kept} not: gone from the raw topic, or of another one")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile import Run
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from poison import TASK, good
 from test_learn import drained
@@ -102,3 +103,22 @@ def test_no_size_of_an_event_stops_the_normaliser(bootstrap: str, task: tuple[Ta
         read_until(bootstrap, made.output("features"), lambda found: len(found) >= len(EVENTS))
     assert drained(made, bootstrap, origin="features", micro_batch=4).healed == 0
     check(bootstrap, made)
+
+
+def test_what_was_too_long_for_its_letter_is_sent_again_whole(
+    bootstrap: str, task: tuple[Task, Path], run: Run
+) -> None:
+    made, path = task
+    drained(made, bootstrap, micro_batch=4)
+    found = run("dead-letters", path, "-b", bootstrap, "--requeue", "--json")
+    assert found.code == 0
+    refused = [(key, value) for key, value, code in EVENTS if code]
+    assert f"{len(refused)} sent again, 0 not" in found.err
+    sent = records(bootstrap, made.input.topic)[len(EVENTS) :]
+    assert [(record.key, record.value) for record in sent] == refused
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.delete_records({TopicPartition(made.input.topic, 0): len(EVENTS)})
+    again = run("dead-letters", path, "-b", bootstrap, "--requeue", "--json")
+    long = sum(len(value or b"") > 65_536 or len(key or b"") > 4_096 for key, value in refused)
+    assert f"{len(refused) - long} sent again, {long} not" in again.err
+    assert run("dead-letters", path, "--requeue", "--follow").code == 2
