@@ -23,6 +23,7 @@ ANSWER_S = 10.0
 RETRY_S = 0.05
 UNKNOWN_S = 1.0  # that a topic may be unknown to a broker that has just started
 GATHER_MS, GATHER_BYTES = 20, 16_384
+PROMPT_MS = 500
 _ERROR = methodcaller("error")
 _LEADERLESS = {  # for a moment, while one is elected or starts
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -77,7 +78,8 @@ class Source:
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "queued.max.messages.kbytes": 16_384,
-                "fetch.wait.max.ms": GATHER_MS,  # also how late the end of a partition is noticed
+                # Also how late the end of a partition is noticed.
+                "fetch.wait.max.ms": PROMPT_MS if prompt else GATHER_MS,
                 "fetch.min.bytes": 1 if prompt else GATHER_BYTES,
                 "fetch.queue.backoff.ms": 5,
                 "fetch.error.backoff.ms": 100,

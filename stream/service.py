@@ -139,6 +139,7 @@ class Service:
         stack.callback(self._ledger.close)
         self._publisher = Publisher(task, transactions, self._ledger, watch, self._saver.confirmed)
         self._work: Work | None = None
+        self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._passed_s = time.monotonic()
         self._seq = 0  # of the batch that is submitted next
         self._open(found, topics, recomputed)
@@ -312,7 +313,7 @@ class Service:
             events_per_second=(counts.events - events) / max(now_s - before_s, 1e-9),
             record=self._ledger.seq - 1,
             checkpoint_age_s=None if age_s is None else round(age_s, 1),
-            report=self._trainer.report(),
+            report=self._report(),
         )
         if not last:
             self._on_progress(self._progress)
@@ -324,6 +325,13 @@ class Service:
             "events_per_second": round(self._progress.events_per_second, 1),
         }
         return [Output("metrics", [self._encode(record | record.pop("report"))])]
+
+    def _report(self) -> dict[str, Any]:
+        """Give the metrics; those of before while nothing was learned."""
+        learned = (self._position.counts.events, self._trainer.learned)
+        if self._last_report is None or self._last_report[0] != learned:
+            self._last_report = learned, self._trainer.report()
+        return self._last_report[1]
 
     def _end(self, watchdog: Watchdog, *, hurry: bool) -> Progress:
         """Publish what is left, and leave a checkpoint that the ledger knows of.

@@ -18,7 +18,7 @@ from traffic import Feeder, Witness
 
 from stream.topic_specs import topic_specs
 
-ENDS = {3, 5, 6}  # no broker, a commit in doubt, a transaction that Kafka gave up
+ENDS = {3, 5}  # no broker, a commit in doubt
 
 
 def test_a_broker_that_dies_takes_nothing_along(
