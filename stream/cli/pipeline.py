@@ -272,12 +272,22 @@ def bench_drift() -> None:
 @bench_app.command("memory")
 def bench_memory(
     events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,
+    hostile: Annotated[
+        bool, typer.Option(help="A million entities; words and categories without end.")
+    ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Watch the learner's memory over millions of events; prints JSON."""
     from bench.memory import memory
 
-    say(memory(events=events, bootstrap=bootstrap, on_progress=lambda note: notes.print(note)))
+    say(
+        memory(
+            events=events,
+            hostile=hostile,
+            bootstrap=bootstrap,
+            on_progress=lambda note: notes.print(note),
+        )
+    )
 
 
 @bench_app.command("history")
