@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from stream import fingerprint, recovery
-from stream.collector import look_rarely
+from stream.collector import tune_memory
 from stream.errors import FencedError
 from stream.events import DeadLetter, DriftAlarm
 from stream.failpoint import failpoint
@@ -102,7 +102,7 @@ def learn(
         RecoveryError: the state of the ledger's tip cannot be had again.
         DoubtError, FencedError: what was written is not certain, or is another's to write.
     """
-    look_rarely()  # history is learned again at once
+    tune_memory()  # history is learned again at once
     with ExitStack() as stack:
         service = Service(task, bootstrap, origin, safety, micro_batch, on_progress, on_note, stack)
         on_ready()
@@ -167,7 +167,7 @@ class Service:
 
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
         """Loop: XLA works on batch k while k - 1 is published, k - 2 committed, k + 1 decoded."""
-        look_rarely()
+        tune_memory()
         ends = self._intake.ends() if drain else None
         with Watchdog(PATIENCE_S) as watchdog:
             while not stop():
