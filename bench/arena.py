@@ -35,9 +35,9 @@ class Arena:
     folder: Path
     on_progress: OnProgress
 
-    def task(self) -> tuple[Path, Task]:
+    def task(self, write: Callable[[Path, str], Task] = write_task) -> tuple[Path, Task]:
         """Make a new task and its topics, empty; names are of this run alone."""
-        task = write_task(self.folder, f"bench-{uuid.uuid4().hex[:8]}")
+        task = write(self.folder, f"bench-{uuid.uuid4().hex[:8]}")
         ensure(self.bootstrap, [*topic_specs(task), TopicSpec(task.output(PEERS))])
         return task_path(self.folder, task.name), task
 

@@ -21,6 +21,7 @@ from stream.kafka import Source
 
 CONTESTANTS = {
     "fill": "bench.ours",
+    "fill_unbounded": "bench.ours",
     "headrace": "bench.ours",
     "headrace_1024": "bench.ours",
     "headrace_chunk_32": "bench.ours",

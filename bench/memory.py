@@ -6,50 +6,76 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
+from bench import unbounded, workload
 from bench.arena import OnProgress, arena
 from stream.child import Child
 from stream.errors import HeadraceError
 
 WARM_UP = 0.1  # of the events
+STEPS = 20
 SAMPLE_S = 1.0
 
 
 def memory(
     *,
     events: int = 5_000_000,
+    hostile: bool = False,
     bootstrap: str | None = None,
     on_progress: OnProgress = lambda note: None,
 ) -> dict[str, Any]:
     """Sample the resident memory of `headrace learn --from events` each second.
 
+    Args:
+        hostile: learn the stream of `bench.unbounded`: entities, categories, words without end.
+
     Returns:
-        `events`; `first_mb` (once a tenth of the events is learned), `last_mb`, `peak_mb` and
-        `growth_mb` (the most after that tenth, less first); `samples`, [events, MiB] each.
+        `events`, and what `summary` says.
 
     Raises:
-        HeadraceError: the service failed, or ended too soon for two samples.
+        HeadraceError: the service failed, or ended too soon for two samples of the last half.
     """
+    write_task, fill = (
+        (unbounded.write_task, "fill_unbounded") if hostile else (workload.write_task, "fill")
+    )
     with arena(bootstrap, on_progress) as place:
-        path, _ = place.task()
-        place.run("fill", path, events)
+        path, _ = place.task(write_task)
+        place.run(fill, path, events)
         samples = _watch(path, place.bootstrap, on_progress)
     return {"events": events, **summary(samples, events)}
 
 
 def summary(samples: list[tuple[int, float]], events: int) -> dict[str, Any]:
-    """Say where memory stood after warm-up and at the end."""
+    """Say where memory stood after warm-up and at the end, and whether it still grew.
+
+    Returns:
+        `first_mb` (once a tenth of the events is learned), `last_mb`, `peak_mb`; `growth_mb` (the
+        most after that tenth, less first); `slope_mb` (growth in a million events, over the last
+        half); `steps`, [events, MiB] of the first sample in each twentieth.
+    """
     warm = [mb for seen, mb in samples if seen >= WARM_UP * events]
-    if len(warm) < 2:
+    late = [(seen, mb) for seen, mb in samples if seen >= events / 2]
+    if len({seen for seen, _ in late}) < 2:
         raise HeadraceError(f"bench: {len(samples)} samples of memory: take more events")
+    steps = {seen * STEPS // events: [seen, mb] for seen, mb in reversed(samples)}
     return {
         "first_mb": warm[0],
         "last_mb": warm[-1],
         "peak_mb": max(mb for _, mb in samples),
         "growth_mb": round(max(warm) - warm[0], 1),
-        "samples": samples,
+        "slope_mb": round(1e6 * _slope(late), 2),
+        "steps": [steps[step] for step in sorted(steps)],
     }
+
+
+def _slope(samples: list[tuple[int, float]]) -> float:
+    """Give the median slope between two samples (Theil 1950): checkpoints are peaks."""
+    seen, mb = np.array(samples).T
+    one, other = np.triu_indices(len(seen), 1)
+    apart = seen[other] > seen[one]
+    return float(np.median((mb[other] - mb[one])[apart] / (seen[other] - seen[one])[apart]))
 
 
 def _watch(task: Path, bootstrap: str, on_progress: OnProgress) -> list[tuple[int, float]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 
-from bench import workload
+from bench import unbounded, workload
 from bench.contestant import Outputs, Score
 from bench.plain import without_transactions
 from bench.workload import MICRO_BATCH, in_memory, with_model, with_pool
@@ -24,13 +26,25 @@ DISTINCT = 400_000  # more than the ids that a learner remembers, so none counts
 
 def fill(bootstrap: str, task: Path, events: int) -> Score:
     """Publish the workload with our producer; beyond 400,000 events it begins again."""
-    from producers.publish import publish
     from producers.sources import Event
 
     drawn = workload.events(min(events, DISTINCT))
     prepared = [Event(f"s-{i}", None, None, value) for i, value in enumerate(drawn)]
-    topic = load(task).input.topic
-    done = publish(islice(cycle(prepared), events), bootstrap=bootstrap, topic=topic)
+    return _publish(bootstrap, task, islice(cycle(prepared), events))
+
+
+def fill_unbounded(bootstrap: str, task: Path, events: int) -> Score:
+    """Publish the stream that never repeats itself."""
+    from producers.sources import Event
+
+    drawn = enumerate(unbounded.events(events))
+    return _publish(bootstrap, task, (Event(f"s-{i}", None, None, value) for i, value in drawn))
+
+
+def _publish(bootstrap: str, task: Path, prepared: Iterable[Any]) -> Score:
+    from producers.publish import publish
+
+    done = publish(prepared, bootstrap=bootstrap, topic=load(task).input.topic)
     if done.failed:
         raise DeliveryError(f"{done.failed} not acknowledged: {'; '.join(done.first_errors)}")
     return Score(done.acknowledged, done.seconds)

@@ -10,7 +10,7 @@ in the state, so state and predictions are the same bits however a stream is cut
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -47,22 +47,29 @@ from model.scoring import (
 from model.spec import Spec
 from model.state import Parts, State, init, make_parts
 
+KEPT = 8  # learners: a service needs one or two, and each holds some 50 MB of programs
+
 
 class Learner(NamedTuple):
-    """Hold the pure functions of one spec.
+    """Hold the pure functions of one spec, and with them their compiled programs.
 
     `run(state, batch, count)` donates `state`, compiles once per capacity, and returns the new
-    state with an Outcome of B lines, of which the first `count` mean something.
+    state with an Outcome of B lines, of which the first `count` mean something. `copy` copies a
+    state on its device.
     """
 
     spec: Spec
     init: Callable[[], State]
     run: Callable[[State, Batch, Any], tuple[State, Outcome]]
+    copy: Callable[[State], State]
 
 
-@cache
+@lru_cache(KEPT)
 def make_learner(spec: Spec) -> Learner:
-    """Make the learner of a spec; the same one for equal specs, so each is traced once."""
+    """Make the learner of a spec; the same one for equal specs, so each is traced once.
+
+    Of the KEPT last ones, that is; XLA lets go of the programs of one that nobody holds any more.
+    """
     parts, k = make_parts(spec), spec.chunk
 
     def repeat(count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
@@ -115,7 +122,11 @@ def make_learner(spec: Spec) -> Learner:
         state: State = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), init(parts))
         return state
 
-    return Learner(spec, jax.jit(fresh), run)
+    def copy(state: State) -> State:
+        copied: State = jax.tree.map(jnp.copy, state)
+        return copied
+
+    return Learner(spec, jax.jit(fresh), run, jax.jit(copy))
 
 
 def warm_up(learner: Learner, capacity: int) -> State:

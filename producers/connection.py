@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
@@ -18,6 +17,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from producers.sources import Event
 from stream import topics
 from stream.errors import BrokerError
+from stream.hashing import Cache
 
 _BOOTSTRAP_MS = 5_000
 _REQUEST_MS = 10_000
@@ -63,7 +63,7 @@ class Connection:
 
     def partition(self, key: bytes | None, turn: int) -> int:
         """Return the partition of a key, as Java's client would; without a key, each in turn."""
-        return (turn if key is None else _hash(key)) % self.partitions
+        return (turn if key is None else _HASHES[key]) % self.partitions
 
     def send(self, partition: int, events: Sequence[Event]) -> FutureProduceResult:
         """Hand a batch to the producer's sender; the future is for the batch as a whole.
@@ -125,6 +125,8 @@ class Connection:
         return producer
 
 
-@lru_cache(maxsize=1 << 16)
-def _hash(key: bytes) -> int:
+def _murmur(key: bytes) -> int:
     return int(murmur2(key)) & 0x7FFFFFFF
+
+
+_HASHES = Cache(_murmur)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from stream.collector import look_rarely
+from stream.collector import tune_memory
 from stream.progress import Progress
 from stream.service import Origin, Safety, Service
 from stream.task import Task
@@ -42,7 +42,7 @@ def learn(
         DoubtError, FencedError: what was written is not certain, or is another's to write.
         StoppedError: `stop` said so before the first event was taken.
     """
-    look_rarely()  # history is learned again at once
+    tune_memory()  # history is learned again at once
     with ExitStack() as stack:
         service = Service(
             task, bootstrap, origin, safety, micro_batch, on_progress, on_note, stop, stack

@@ -254,10 +254,10 @@ class Normalizer:
                     tokens = hasher.tokens(value, text.ngrams, text.max_tokens)
                     row[start : start + len(tokens)] = tokens
             start += text.max_tokens
-        for text, column, most in zip(self._texts, texts, self._spec.words, strict=False):
+        for column, most in zip(texts, self._spec.words, strict=False):
             for row, value in zip(hashed, column, strict=True):
                 if value:
-                    words = hasher.words(value, text.ngrams, most)
+                    words = hasher.words(value, most)
                     row[start : start + len(words)] = words
             start += most
         return hashed

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from stream import fingerprint, plan, recovery
-from stream.collector import look_rarely
+from stream.collector import tune_memory
 from stream.errors import FencedError
 from stream.events import DeadLetter, DriftAlarm
 from stream.failpoint import failpoint
@@ -146,7 +146,7 @@ class Service:
 
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
         """Loop: XLA works on batch k while k - 1 is published, k - 2 committed, k + 1 decoded."""
-        look_rarely()
+        tune_memory()
         ends = self._intake.ends() if drain else None
         with Watchdog(PATIENCE_S) as watchdog:
             while not stop():

@@ -12,7 +12,6 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -105,12 +104,6 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     return found | {"recent": ("uint8", (-1,)), "came": ("uint8", came_shape(task))}
 
 
-@jax.jit
-def _copied(state: Any) -> Any:
-    """Copy a state on its device: the loop updates the original in place."""
-    return jax.tree.map(jnp.copy, state)
-
-
 class Trainer:
     """Hold one task's learner: `submit` a micro-batch, `collect` its predictions.
 
@@ -124,7 +117,7 @@ class Trainer:
         keep_programs()
         self._learner = make_learner(task.spec)
         self._state = warm_up(self._learner, capacity)
-        jax.block_until_ready(_copied(self._state))  # type: ignore[no-untyped-call]
+        jax.block_until_ready(self._learner.copy(self._state))  # type: ignore[no-untyped-call]
         self._columns = [*task.columns, "prediction"]
         self._recent = RecentIds(task.input.recent_ids)
         self._classes = Classes(task)
@@ -235,7 +228,8 @@ class Trainer:
     def snapshot(self) -> Snapshot:
         """Copy the state as it will be after the last submitted row; does not wait."""
         came = self._classes.as_array()
-        return Snapshot(_copied(self._state), self._recent.as_list(), came, self.learned)
+        copied = self._learner.copy(self._state)  # the loop updates the original in place
+        return Snapshot(copied, self._recent.as_list(), came, self.learned)
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""

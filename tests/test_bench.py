@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import pipeline, workload
+from bench import pipeline, unbounded, workload
 from bench.contestant import CONTESTANTS, Score, contest
 from bench.latency import quantiles
 from bench.memory import summary
@@ -71,6 +71,25 @@ def test_every_event_is_a_row_of_the_task(tmp_path: Path) -> None:
     assert task.model.chunk == 1, "the bench speaks of exact per-event learning"
 
 
+def test_a_stream_without_end_repeats_nothing_but_what_everybody_says(tmp_path: Path) -> None:
+    drawn = [*unbounded.events(20_001)]
+    assert drawn == [*unbounded.events(20_001)]
+    assert drawn[:500] == [*unbounded.events(500)]
+    bodies = [json.loads(value) for value in drawn]
+    for field in ("id", "colour"):
+        assert len({body[field] for body in bodies}) == 20_001, field
+    assert len({body["user"] for body in bodies}) > 19_000
+    one, known, other, _, *_ = zip(*(body["text"].split(" ") for body in bodies), strict=True)
+    assert len({*one, *other}) > 39_000
+    assert len({*known}) < 10_000
+    assert max(map(len, drawn)) > 10_000
+    assert len(one[1]) < 10
+    *_, last = unbounded.events(250_000)
+    assert len(json.loads(last)["text"].split(" ")[0]) > 30, "new words grow"
+    task = unbounded.write_task(tmp_path, "bench-x")
+    assert task.spec.entities == 1_000_000
+
+
 def test_a_contestant_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     workload.write_task(tmp_path, "bench-x")
     score = contest("decode", "nowhere:1", workload.task_path(tmp_path, "bench-x"), 5_000)
@@ -105,8 +124,16 @@ def test_memory_is_compared_after_the_warm_up() -> None:
     found = summary(samples, 1_000)
     assert (found["first_mb"], found["last_mb"]) == (410.0, 415.5)
     assert (found["growth_mb"], found["peak_mb"]) == (20.0, 430.0)
+    assert found["steps"] == [[10, 300.0], [99, 400.0], [100, 410.0], [500, 430.0], [1_000, 415.5]]
     with pytest.raises(HeadraceError, match="take more events"):
         summary(samples[:2], 1_000)
+
+
+def test_the_slope_of_memory_is_that_of_the_last_half_and_heeds_no_checkpoint() -> None:
+    early = [(10_000 * n, 100.0 + n) for n in range(50)]
+    late = [(10_000 * n, 150.0 + n / 50 + 80 * (n % 10 == 0)) for n in range(50, 101)]
+    assert summary(early + late, 1_000_000)["slope_mb"] == pytest.approx(2.0, abs=0.1)
+    assert summary(early + [(seen, 150.0) for seen, _ in late], 1_000_000)["slope_mb"] == 0
 
 
 def test_peers_that_are_not_installed_are_a_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,10 +52,10 @@ def archive(
         SELECT * FROM 's3://history/kafka/events.sensor/*/*.parquet'
     """
     from stream import archive as archives
-    from stream.collector import look_rarely
+    from stream.collector import tune_memory
 
     address, stop = bootstrap_of(bootstrap), Stop()
-    look_rarely()
+    tune_memory()
     with bar("archiving", None, quiet=as_json, unit="records") as update:
         done = archives.archive(
             address,

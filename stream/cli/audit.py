@@ -40,11 +40,11 @@ def verify(
     every announced state is computed again in this process, and must come out the same.
     """
     from stream.archive_history import ArchiveHistory
-    from stream.collector import look_rarely
+    from stream.collector import tune_memory
     from stream.verify import verify as audit
 
     loaded, address = tasks.load(task), bootstrap_of(bootstrap)
-    look_rarely()
+    tune_memory()
     kept = closing(ArchiveHistory(archive, loaded.input.topic)) if archive else nullcontext()
     with kept as history, bar("verifying", None, quiet=as_json, unit="records") as update:
 

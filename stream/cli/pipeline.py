@@ -297,12 +297,15 @@ def bench_drift() -> None:
 @bench_app.command("memory")
 def bench_memory(
     events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,
+    hostile: Annotated[
+        bool, typer.Option(help="A million entities; words and categories without end.")
+    ] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Watch the learner's memory over millions of events; prints JSON."""
     from bench.memory import memory
 
-    say(memory(events=events, bootstrap=bootstrap, on_progress=note))
+    say(memory(events=events, hostile=hostile, bootstrap=bootstrap, on_progress=note))
 
 
 @bench_app.command("history")

@@ -96,7 +96,7 @@ def replay(
     """
     from stream import compare
     from stream import replay as replays
-    from stream.collector import look_rarely
+    from stream.collector import tune_memory
     from stream.moment import parse_moment
     from stream.plot import POINTS, check_plot, draw
 
@@ -107,7 +107,7 @@ def replay(
     if plot:
         check_plot(plot)
     address, stop = bootstrap_of(bootstrap), Stop()
-    look_rarely()
+    tune_memory()
     with bar("replaying", None, quiet=as_json, unit="events") as update:
         found = replays.replay(
             loaded,

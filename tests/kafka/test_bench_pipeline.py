@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench.memory import memory
 from bench.pipeline import VARIANTS, run, table
 from stream.topics import list_topics
 
@@ -41,4 +42,15 @@ def test_the_pipeline_is_measured_and_nothing_is_left(bootstrap: str) -> None:
     assert json.loads(json.dumps(found)) == found
     assert "headrace learn, fused" in table(found)
     assert [note.split(":")[0] for note in notes][:2] == ["fill", "headrace"]
+    assert list_topics(bootstrap) == before
+
+
+@pytest.mark.long
+def test_memory_is_watched_on_a_stream_without_end(bootstrap: str) -> None:
+    before = list_topics(bootstrap)
+    found = memory(events=60_000, hostile=True, bootstrap=bootstrap)
+    assert set(found) == {
+        *("events", "first_mb", "last_mb", "peak_mb", "growth_mb", "slope_mb", "steps"),
+    }
+    assert 100 < found["first_mb"] <= found["peak_mb"]
     assert list_topics(bootstrap) == before

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import re
 from typing import Any, get_args
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.batch import EVIDENCE, Batch, empty_batch
-from model.learner import Learner, make_learner, warm_up
+from model.learner import KEPT, Learner, make_learner, warm_up
 from model.spec import Detector, Spec
 
 N = 400
@@ -146,6 +147,30 @@ def test_one_program_serves_every_count() -> None:
     learner = make_learner(spec)
     feed(learner, stream(spec), [1, 2, 60, 100, 101, 160, 200, 260, 300, 360], 64)
     assert learner.run._cache_size() == 1  # type: ignore[attr-defined]
+
+
+def test_a_process_that_meets_many_specs_keeps_the_programs_of_the_last_ones() -> None:
+    """XLA's own list of what is compiled is the witness."""
+
+    def programs() -> int:
+        gc.collect()
+        return len(jax.local_devices()[0].client.live_executables())
+
+    def meet_others() -> None:
+        for seed in range(KEPT):  # not run, so not compiled
+            make_learner(Spec(numeric=1, seed=1000 + seed))
+
+    meet_others()
+    before = programs()
+    for seed in range(2):
+        spec = Spec(numeric=1, hidden=(2,), rates=(0.01,), detectors=(), seed=seed)
+        learner = make_learner(spec)
+        state = learner.copy(warm_up(learner, 2))
+        assert make_learner(spec) is learner
+        assert programs() == before + 3
+        del learner, state
+        meet_others()
+        assert programs() == before
 
 
 @pytest.mark.parametrize("horizon", [0, 1])
