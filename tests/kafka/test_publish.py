@@ -81,8 +81,18 @@ def test_events_without_key_spread_evenly(bootstrap: str, topic: MakeTopic) -> N
     assert [len(r) for r in read_back(bootstrap, name, 400).values()] == [100] * 4
 
 
+def configure(bootstrap: str, topic: str, settings: dict[str, str]) -> None:
+    """Set what a topic's owner has set."""
+    from kafka import KafkaAdminClient
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=settings)])
+
+
 def test_an_oversized_event_fails_alone_and_is_named(bootstrap: str, topic: MakeTopic) -> None:
-    name = topic(max_message_bytes=10_000)
+    name = topic()
+    configure(bootstrap, name, {"max.message.bytes": "10000"})
     sent = list(events(1_000))
     sent[500] = Event("giant", b"key", None, b'"' + b"x" * 10_000 + b'"')
     delivery = publish(sent, bootstrap=bootstrap, topic=name)
@@ -95,7 +105,8 @@ def test_an_oversized_event_fails_alone_and_is_named(bootstrap: str, topic: Make
 
 @pytest.mark.parametrize("size", [9_927, 9_928, 9_929, 9_932, 9_933])
 def test_size_limit_agrees_with_the_broker(bootstrap: str, topic: MakeTopic, size: int) -> None:
-    name = topic(max_message_bytes=10_000)
+    name = topic()
+    configure(bootstrap, name, {"max.message.bytes": "10000"})
     delivery = publish([Event("a", None, None, b"x" * size)], bootstrap=bootstrap, topic=name)
     found = len(read_back(bootstrap, name, 1 - delivery.failed)[0])
     assert (found, delivery.acknowledged) in {(1, 1), (0, 0)}
@@ -106,13 +117,8 @@ def test_events_that_only_the_broker_can_refuse_fail_alone(
     bootstrap: str, topic: MakeTopic
 ) -> None:
     """A compacted topic refuses records without key: three of 3,000, one of them the last."""
-    from kafka import KafkaAdminClient
-    from kafka.admin import ConfigResource, ConfigResourceType
-
     name = topic(partitions=2)
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
-        setting = {"cleanup.policy": "compact"}
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=setting)])
+    configure(bootstrap, name, {"cleanup.policy": "compact"})
     sent = list(events(3_000))
     for i in (700, 701, 2_999):
         sent[i] = sent[i]._replace(key=None)
