@@ -157,7 +157,7 @@ class Service:
                 if self._work:
                     watchdog.alive(f"publishing record {self._ledger.seq}")
                     self._publish(self._work)
-                else:
+                elif work is None:
                     self._idle()
                 self._work = work
                 self._commit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import msgspec
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from poison import TASK, good
+from running import Running
 from test_checkpoint import resealed
 from test_exactly_once import checkpoints, life, records_of
 from test_learn import read, send
 
-from stream import ledger
+from stream import ledger, saver
 from stream.events import Records
 from stream.ledger import Consumed, Entry, Record
 from stream.normalize import Normalizer
@@ -43,6 +45,23 @@ def lived(bootstrap: str, task: Task) -> Task:
         life(task, bootstrap, micro_batch=16)
     assert verify(task, bootstrap, deep=True).findings == []
     return task
+
+
+def test_events_that_come_while_a_checkpoint_is_told_of_do_not_count_before_their_record(
+    bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, and checkpoints all the while: each is told of when the next event may come."""
+    monkeypatch.setattr(saver, "EVERY_S", 0.0)
+    with (
+        KafkaProducer(bootstrap_servers=bootstrap) as producer,
+        Running(task, bootstrap) as learner,
+    ):
+        for number in range(300):
+            producer.send(task.input.topic, good(number)).get(20)
+            time.sleep(number % 10 / 1_000)
+        learner.wait(lambda progress: progress.events == 300)
+    assert sum(record.saved is not None for record in records_of(task, bootstrap)) > 10
+    assert verify(task, bootstrap, deep=True).findings == []
 
 
 def findings(task: Task, bootstrap: str, **options: Any) -> str:
