@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ def history(
     Raises:
         HeadraceError: a part failed, or an outcome was not what the ledger says.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled modules are kept, as users keep them
     with arena(bootstrap, on_progress) as place, TemporaryDirectory() as scratch:
         path, task = place.task()
         place.run("fill", path, events, output=task.input.topic)

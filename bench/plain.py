@@ -14,7 +14,7 @@ from stream.sink import Sink
 class Plain:
     """Stand in for `stream.transactions.Transactions`: records go out when they are sent."""
 
-    def __init__(self, bootstrap: str, transactional_id: str) -> None:
+    def __init__(self, bootstrap: str, transactional_id: str, **_: Any) -> None:
         self._sink = Sink(bootstrap)
         self._proof: Any = None
         self.settled = True

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from bench.arena import Arena
 from bench.memory import memory
 from bench.pipeline import VARIANTS, run, table
 from stream.topics import list_topics
@@ -43,6 +45,14 @@ def test_the_pipeline_is_measured_and_nothing_is_left(bootstrap: str) -> None:
     assert "headrace learn, fused" in table(found)
     assert [note.split(":")[0] for note in notes][:2] == ["fill", "headrace"]
     assert list_topics(bootstrap) == before
+
+
+def test_the_loop_runs_without_transactions(bootstrap: str, tmp_path: Path) -> None:
+    place = Arena(bootstrap, None, tmp_path, print)
+    path, task = place.task()
+    place.run("fill", path, 500, output=task.input.topic)
+    score = place.run("at_least_once", path, 500, output=task.output("predictions"))
+    assert score.events == 500
 
 
 @pytest.mark.long
