@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
 from stream.collector import tune_memory
-from stream.progress import Progress
+from stream.progress import Progress, Stall
 from stream.service import Origin, Safety, Service
 from stream.task import Task
 
@@ -43,9 +44,16 @@ def learn(
         StoppedError: `stop` said so before the first event was taken.
     """
     tune_memory()  # history is learned again at once
+    stall = Stall()
+
+    def report(progress: Progress) -> None:
+        if line := stall.look(progress, time.monotonic()):
+            on_note(line)
+        on_progress(progress)
+
     with ExitStack() as stack:
         service = Service(
-            task, bootstrap, origin, safety, micro_batch, on_progress, on_note, stop, stack
+            task, bootstrap, origin, safety, micro_batch, report, on_note, stop, stack
         )
         on_ready()
         return service.run(drain=drain, stop=stop)

@@ -1,9 +1,11 @@
-"""How far a learner is."""
+"""How far a learner is, and whether it stands still though there is work."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+STALLED_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -20,3 +22,28 @@ class Progress:
     record: int  # of the ledger, the last one written
     checkpoint_age_s: float | None
     report: dict[str, Any]
+
+
+class Stall:
+    """Notice that records wait and none can be read: those of a transaction that is still open."""
+
+    def __init__(self) -> None:
+        self._taken, self._since_s = -1, 0.0
+        self._told = False
+
+    def look(self, progress: Progress, now_s: float) -> str | None:
+        """Give a line for a person, once each time that it stands still for STALLED_S.
+
+        Args:
+            now_s: of the monotonic clock.
+        """
+        taken = progress.events + progress.rejected + progress.repeated + progress.duplicates
+        if taken != self._taken or not progress.lag:
+            self._taken, self._since_s, self._told = taken, now_s, False
+        elif now_s - self._since_s >= STALLED_S and not self._told:
+            self._told = True
+            return (
+                f"{progress.lag:,} records wait and cannot be read: a producer's transaction is "
+                "still open there (kafka-transactions.sh find-hanging names it)"
+            )
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 from poison import TASK, good
+from running import Running
 from test_learn import read
 
-from stream import history
+from stream import history, progress
 from stream.events import Feature
 from stream.intake import FromEvents, FromFeatures, Intake
 from stream.kafka import Source
@@ -199,6 +201,28 @@ def test_an_aborted_transaction_at_the_end_makes_nobody_wait(
         transact(task, [8])
         assert raw.read([history.Range(0, 8, 9)]).offsets == [8]
     assert Raw.opened == 1
+
+
+def test_a_transaction_that_stays_open_is_named(
+    bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "STALLED_S", 1.0)
+    task = made(bootstrap)
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": task.name})
+    producer.init_transactions()
+    producer.begin_transaction()
+    for number in range(5):
+        producer.produce(task.input.topic, good(number))
+    producer.flush()
+    with Running(task, bootstrap) as learner:
+        learner.wait(lambda _: bool(learner.notes))
+        time.sleep(3)
+        assert [line for line in learner.notes if "wait" in line] == [
+            "5 records wait and cannot be read: a producer's transaction is still open there "
+            "(kafka-transactions.sh find-hanging names it)"
+        ]
+        producer.commit_transaction()
+        learner.wait(lambda done: done.events == 5)
 
 
 def test_a_topic_without_gaps_is_not_read_beside_its_rows(bootstrap: str) -> None:
