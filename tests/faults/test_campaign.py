@@ -39,7 +39,7 @@ def test_no_schedule_of_faults_leaves_a_trace(
         case = make_case(f"127.0.0.1:{node.port}", 1 + seed % 2)
         campaign = Campaign(case, node, seed)
         try:
-            verdict = campaign.run(30 if thorough else 12)
+            verdict = campaign.run(30 if thorough else 9)
         except BaseException:
             print(campaign.story)  # noqa: T201
             raise
