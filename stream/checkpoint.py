@@ -52,7 +52,7 @@ _DTYPES = {
     "float64": "F64",
 }
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,10 +7,12 @@ from the raw topic however it was read the first time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from stream.errors import DoubtError, RecoveryError
 from stream.events import DeadLetter, Feature, Records
 from stream.history import Range, TopicHistory
 from stream.kafka import Source
@@ -121,15 +123,24 @@ class FromFeatures:
     Args:
         positions, starts: as for `FromEvents`.
         reading: where to read on in the features topic.
+        topics: ids of topics by name, as far as they are known.
     """
 
     def __init__(
-        self, task: Task, bootstrap: str, positions: Offsets, starts: Offsets, reading: Offsets
+        self,
+        task: Task,
+        bootstrap: str,
+        positions: Offsets,
+        starts: Offsets,
+        reading: Offsets,
+        topics: Mapping[str, str] | None = None,
     ) -> None:
         self._task = task
         self._normalizer = Normalizer(task)
         self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
-        self._source = Source(bootstrap, task.output("features"), offsets=reading, or_later=True)
+        features = task.output("features")
+        watch = TopicWatch(bootstrap, features, (topics or {}).get(features, ""))
+        self._source = Source(bootstrap, features, offsets=reading, or_later=True, watch=watch)
         self._raw = TopicHistory(bootstrap, task.input.topic)
         spec = task.spec
         self._sizes = (4 * spec.numeric, 4 * spec.ids, 8, spec.pixels)
@@ -144,7 +155,10 @@ class FromFeatures:
     def take(self, most: int, timeout_s: float) -> Taken | None:
         """Take rows up to the next lost one; or the events whose rows were lost there."""
         if self._place == len(self._waiting.values):
-            records = self._source.poll(most, timeout_s)
+            try:
+                records = self._source.poll(most, timeout_s)
+            except RecoveryError as error:  # its rows are read again from their beginning
+                raise DoubtError(f"{self._source.topic} was made again: start again") from error
             if records is None:
                 self._reading.update(self._source.position)
                 return None

@@ -163,10 +163,12 @@ class Source:
 
     def _look(self) -> None:
         """Follow the topic: read partitions that were added; raise if it is another one now."""
-        if not self._grows or time.monotonic() - self._opened_s < LOOK_S:
+        if time.monotonic() - self._opened_s < LOOK_S:
             return
         self._watch = self._watch or TopicWatch(self._bootstrap, self.topic)
         count = self._watch.look() or 0
+        if not self._grows:
+            return
         if count > len(self.partitions):  # the client has to hear of them, too
             count = len(_described(self._consumer, self._bootstrap, self.topic).partitions)
         for partition in range(len(self.partitions), count):
@@ -180,8 +182,11 @@ class Source:
         begin, end = self._watermarks(partition)
         at, name = self.position[partition], f"{self.topic}/{partition}"
         if self._or_later and not begin <= at <= end:
-            self.position[partition] = begin
-            self._consumer.seek(TopicPartition(self.topic, partition, begin))
+            if self._watch:
+                self._watch.confirm(self._watch.ask())
+            self.position[partition] = begin  # the client cannot seek where it met an error
+            self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
+            self._consumer.incremental_assign([TopicPartition(self.topic, partition, begin)])
         elif at < begin:
             raise HistoryError(
                 f"{name}: offsets {at:,} to {begin - 1:,} were deleted (retention) before they "

@@ -125,7 +125,8 @@ def read(
         RecoveryError: a transaction hides `stop`, and does not end.
         TopicError, BrokerError: no such topic; no broker.
     """
-    source = Source(bootstrap, topic, offsets=None if start is None else {0: start})
+    offsets = None if start is None else {0: start}
+    source = Source(bootstrap, topic, offsets=offsets, partitions=[0])
     try:
         yield from entries_of(source, stop)
     finally:
@@ -142,10 +143,10 @@ def entries_of(source: Source, stop: int | None = None) -> Iterator[Entry]:
     while 0 not in source.ended if stop is None else source.position[0] < stop:
         records = source.poll(READ, WAIT_S)
         if records:
-            give_up_s = time.monotonic() + UNDECIDED_S
             for entry in _entries(records.offsets, records.values):
                 if stop is None or entry.offset < stop:
                     yield entry
+            give_up_s = time.monotonic() + UNDECIDED_S  # whoever was given them took their time
         elif time.monotonic() > give_up_s:
             raise RecoveryError(
                 f"{source.topic}: a transaction at offset {source.position[0]} neither ends nor "
@@ -174,7 +175,7 @@ def tip(bootstrap: str, topic: str, *, decided: bool = False) -> Entry | None:
             as after an election (KIP-207), and a record written after those would break the chain.
     """
     stop = ends(bootstrap, [topic], committed=False)[topic, 0] if decided else None
-    source = Source(bootstrap, topic)
+    source = Source(bootstrap, topic, partitions=[0])
     begin, end = source.begins[0], source.ends()[0] if stop is None else stop
     source.close()
     looked = LATEST
@@ -199,7 +200,7 @@ class Ledger:
         self.epoch = after.record.epoch + 1 if after else 0
         self._last = after.record if after else None
         start = {0: after.offset + 1} if after else None
-        self._source = Source(bootstrap, topic, offsets=start, prompt=True)
+        self._source = Source(bootstrap, topic, offsets=start, partitions=[0], prompt=True)
 
     @property
     def seq(self) -> int:

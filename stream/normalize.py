@@ -121,7 +121,7 @@ class Normalizer:
         ids, labels = _whole(take_next()), take_next()
         entities = take_next() if self._entities else ()
         times: Sequence[Any] = (
-            take_next() if self._timed else [records.timestamps_ms[p] / 1000 for p in places]
+            take_next() if self._timed else [records.timestamps_ms[p] for p in places]
         )
         keys = [records.keys[place] for place in places]
         bad: dict[int, Reject] = {}
@@ -162,7 +162,9 @@ class Normalizer:
 
     def _times(self, times: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.int64]:
         first, last = self._window_ms
-        if set(map(type, times)) == {float}:
+        if not self._timed:
+            found = np.array(times, np.float64)  # Kafka's are milliseconds
+        elif set(map(type, times)) == {float}:
             found = np.array(times)
             found = np.rint(np.where(np.abs(found) < MILLISECONDS_FROM, found * 1000, found))
         else:

@@ -18,7 +18,7 @@ from stream.kafka import Source
 from stream.ledger import Entry, Record
 from stream.position import Offsets, Position
 from stream.task import Task
-from stream.trainer import Tensors, shapes_of
+from stream.trainer import Tensors, digest, shapes_of
 from stream.watch import other_topic
 
 LOOK_S, LOOKED = 0.5, 1000
@@ -42,6 +42,7 @@ class Plan:
     problems: list[str] = field(default_factory=list)  # checkpoints that cannot be used
     code_changed: bool = False
     new_topic: bool = False  # go on with a raw topic that was made again
+    new_features: bool = False  # the features topic was made again: it is read from its beginning
 
     @property
     def new(self) -> bool:
@@ -111,11 +112,17 @@ def plan(
     while usable := _newest(found, task, bootstrap, checkpoints, most):
         found.manifest, found.tensors = usable
         found.position, found.topics = found.manifest.position, dict(found.manifest.topics)
+        most = found.manifest.seq - 1
+        if digest(found.tensors) != found.manifest.state:
+            found.problems.append(
+                f"the checkpoint of record {found.manifest.seq} holds another state than it says: "
+                "it was changed"
+            )
+            continue
         found.start = found.manifest.ledger_offset + 1
         found.code_changed = found.manifest.code != fingerprint.of_code()
         if _count(found, bootstrap, topic):
             return found
-        most = found.manifest.seq - 1
     opening = run_opening(bootstrap, topic, run)
     if opening.record.opening and opening.record.opening.task != fingerprint.of_task(task):
         raise other_task(task, opening.record)
@@ -215,8 +222,7 @@ def follow_topics(
     others = {name for name, known in found.topics.items() if topics.get(name, known) != known}
     for name in sorted(others - {raw}):
         on_note(f"{name} was deleted and made again: what it held is gone")
-    if task.output("features") in others:
-        found.position.reading = {}
+    found.new_features = task.output("features") in others
     if raw not in others or found.new:
         return
     if not accept_new_topic:

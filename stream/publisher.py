@@ -66,7 +66,7 @@ class Publisher:
         self._begin()
         record = self._book.add(**said)
         self._records.append(record)
-        self._transactions.send(self._book.topic, [ledger.encode(record)])
+        self._transactions.send(self._book.topic, [ledger.encode(record)], partitions=[0])
         failpoint("record sent")
         self.send(outputs)
 

@@ -112,6 +112,8 @@ def _learn_again(
                     told_s = time.monotonic()
                     on_note(f"learned again: {rebuild.counts.events:,} of {found.events:,} events")
             rebuild.finish()
+    if found.new_features:
+        found.position.reading = dict.fromkeys(found.position.reading, 0)
     if found.new_topic:
         found.position.offsets, found.position.reading = begins(task, bootstrap), {}
 

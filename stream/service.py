@@ -126,7 +126,7 @@ class Service:
         starts = recovery.readable(task, bootstrap, offsets, accept_loss=safety.accept_loss)
         watch = TopicWatch(bootstrap, task.input.topic, topics[task.input.topic])
         self._intake: Intake = (
-            FromFeatures(task, bootstrap, offsets, starts, self._position.reading)
+            FromFeatures(task, bootstrap, offsets, starts, self._position.reading, topics)
             if origin == "features"
             else FromEvents(task, bootstrap, offsets, starts, watch)
         )
@@ -178,7 +178,8 @@ class Service:
             topics=topics,
             recomputed=recomputed,
         )
-        self._note(opening=opening)
+        reading = dict(self._position.reading) if found.new_features else {}
+        self._note(opening=opening, reading=reading)
         self._publisher.commit()
         self._publisher.settle()
 

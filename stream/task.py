@@ -23,6 +23,10 @@ MOST_BYTES = 16 << 20  # of a task file
 MOST_ROW_BYTES = 1 << 20  # thousands of them wait in a micro-batch
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
+STAGES = frozenset(
+    {"features", "predictions", "dead-letter", "metrics", "drift", "ledger"}
+)  # of output topics
+
 
 class Task(Part):
     """One thing to predict from one stream."""
@@ -61,6 +65,15 @@ class Task(Part):
             raise ValueError(
                 f"{images[0]} takes {coded} bytes in base64, "
                 f"input.max_bytes = {self.input.max_bytes}: expected room for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reads_what_others_write(self) -> Task:
+        if self.input.topic in map(self.output, STAGES):
+            raise ValueError(
+                f"input.topic = {self.input.topic!r} is written by this task itself: expected the "
+                "topic of its events"
             )
         return self
 

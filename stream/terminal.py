@@ -11,6 +11,7 @@ import codecs
 import io
 import json
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -23,6 +24,8 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+
+from stream.errors import UsageError
 
 WIDTH = 1000  # where there is no terminal: tables are as wide as what is in them
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -56,14 +59,20 @@ def as_toml(text: str) -> str:
 
 def say(value: Any) -> None:
     """Print one line of text, or one line of JSON for anything else, on standard output."""
-    sys.stdout.write(f"{visible(value) if isinstance(value, str) else as_json(value)}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{visible(value) if isinstance(value, str) else as_json(value)}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"the output cannot be written: {error.strerror}") from error
 
 
 def note(text: str) -> None:
-    """Print a line for a person on standard error."""
-    sys.stderr.write(f"{visible(text)}\n")
-    sys.stderr.flush()
+    """Print a line for a person on standard error; nobody may be there to read it."""
+    with suppress(OSError):
+        sys.stderr.write(f"{visible(text)}\n")
+        sys.stderr.flush()
 
 
 def flush() -> None:
@@ -107,6 +116,8 @@ def guard() -> None:
 
     A character that the encoding of the output lacks becomes an escape, too.
     """
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  closed
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="visible")

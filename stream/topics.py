@@ -263,8 +263,6 @@ def unfit(spec: TopicSpec, found: Topic) -> str | None:
         )
     if spec.role != "ledger":
         return None
-    if found.partitions != 1:
-        return f"has {found.partitions} partitions, expected 1: a ledger is one sequence"
     if (found.retention_ms, found.retention_bytes) != (-1, -1):
         return (
             f"has retention.ms={found.retention_ms} and retention.bytes={found.retention_bytes}: "

@@ -58,6 +58,7 @@ class Source:
         or_later: bool = False,
         partitions: Sequence[int] | None = None,
         timestamps: bool = False,
+        watch: object = None,
     ) -> None:
         log.opened[topic] += 1
         self._log, self._topic, self._of = log, topic, log.topics[topic]

@@ -187,3 +187,5 @@ def test_without_event_time_the_record_timestamp_counts() -> None:
     assert normalizer.needs_timestamps
     stamped = records([good(0)])._replace(timestamps_ms=[1714564800123])
     assert normalizer.normalize(stamped)[0].time_ms.tolist() == [1714564800123]
+    year_10000 = stamped._replace(timestamps_ms=[253402300800000])  # never read as seconds
+    assert [letter.code for letter in normalizer.normalize(year_10000)[1]] == ["time"]

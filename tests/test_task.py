@@ -27,6 +27,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
         (('unit = "x"', ""), None),
         (('y = { kind = "number" }', 'y = { kind = "number", unit = "m" }'), "unit and to"),
         (('name = "poisoned"', ""), r"name: missing"),
+        (('"events.poisoned"', '"poisoned.ledger"'), r"input\.topic = .*written by this task"),
         (('field = "label"', 'field = ""'), r"target\.field"),
         (("[features]", "[features"), r"not TOML"),
         (('x = { kind = "number"', 'x = { kind = "numbr"'), r"features\.x.*'number'"),

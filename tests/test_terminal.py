@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -355,3 +356,20 @@ def test_nothing_else_writes_to_a_terminal() -> None:
     }
     pipes = {"stream/keeper.py", "stream/workers.py"}  # they speak to their parent alone
     assert found == {"stream/terminal.py", *pipes}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "code", "line"),
+    [
+        ("{} schema | head -1", 0, ""),
+        ("{} --help | head -1", 0, ""),
+        ("{} schema >&-", 0, ""),
+        ("{} schema >/dev/full", 2, "headrace: the output cannot be written: No space left"),
+    ],
+)
+def test_an_output_that_nobody_takes_is_no_crash(pipeline: str, code: int, line: str) -> None:
+    command = pipeline.format(f"{sys.executable} -m stream.cli") + "; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True)
+    said = done.stderr.decode()
+    assert (done.returncode, "Traceback" in said) == (code, False), said
+    assert said.startswith(line)

@@ -38,6 +38,8 @@ def run() -> int:
             note(f"{command}: {message.rstrip('.')}; see `{command} --help`")
         return error.exit_code
     except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # as `| head` leaves it
+            return 0
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
         note("headrace: interrupted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,7 +56,10 @@ def learn(
         ),
     ] = "events",
     micro_batch: Annotated[
-        int, typer.Option(help="Most events handled at a time; never changes a result.", min=1)
+        int,
+        typer.Option(
+            help="Most events handled at a time; never changes a result.", min=1, max=262_144
+        ),
     ] = 4096,
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop at what is now the end of the topic.")
@@ -123,7 +127,8 @@ def learn(
 
     def on_progress(progress: Progress) -> None:
         if as_json:
-            say(asdict(progress))
+            with suppress(BrokenPipeError):  # a service outlives whoever read its output
+                say(asdict(progress))
             return
         value = progress.report["all"][metric]
         shown = "-" if value is None else f"{value:.4f}"

@@ -218,6 +218,24 @@ def test_a_restart_goes_on_where_it_was(
     assert coordinates(read(bootstrap, features)) == [(0, offset) for offset in range(1_000)]
 
 
+def test_events_come_in_any_compression(
+    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+) -> None:
+    from confluent_kafka import Producer
+
+    source = topic("raw")
+    path = make_task("compressed", source)
+    codecs = ("gzip", "snappy", "lz4", "zstd")
+    for codec in codecs:
+        producer = Producer({"bootstrap.servers": bootstrap, "compression.type": codec})
+        for number in range(50):
+            producer.produce(source, event(number))
+        producer.flush()
+    features = load(path).output("features")
+    with owner(bootstrap, [path]):
+        read_until(bootstrap, features, lambda found: len(found) >= 50 * len(codecs))
+
+
 def test_only_committed_events_become_rows(
     bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:

@@ -250,6 +250,32 @@ def test_partitions_that_are_added_are_learned_from_their_start(
     assert life(task, bootstrap, origin=origin).events == 100
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_rows_made_again_are_read_from_their_beginning(
+    bootstrap: str, task: Task, running: bool
+) -> None:
+    """More of them than were read before: nothing in the topic says that they are others."""
+    features = task.output("features")
+    rows_to(bootstrap, task, 0, [good(n) for n in range(30)])
+
+    def again() -> None:
+        make_again(bootstrap, features, [])
+        rows_to(bootstrap, task, 0, [good(n) for n in range(30, 70)])
+
+    if running:
+        with Running(task, bootstrap, "features") as learner:
+            learner.wait(lambda progress: progress.events == 30)
+            again()
+            error = learner.wait_error()
+        assert (error.exit_code, "start again" in str(error)) == (5, True)
+    else:
+        life(task, bootstrap, origin="features")
+        again()
+    assert life(task, bootstrap, origin="features").events == 70
+    assert life(task, bootstrap, origin="features").events == 70
+    assert verify(task, bootstrap, deep=True).findings == []
+
+
 def events_to(bootstrap: str, task: Task, partition: int, values: list[bytes]) -> None:
     send_to(bootstrap, task.input.topic, partition, values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+import safetensors.numpy
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from poison import TASK, good
 from running import Running
@@ -25,7 +28,8 @@ from stream.normalize import Normalizer
 from stream.plan import open_checkpoints, plan, run_of
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs
-from stream.topics import ensure
+from stream.topics import describe, ensure
+from stream.trainer import digest
 from stream.verify import verify
 
 
@@ -150,10 +154,11 @@ def test_a_forged_row(bootstrap: str, task: Task) -> None:
     [
         (lambda m: m["positions"].update({"0": 50}), "stands elsewhere than the ledger does"),
         (lambda m: m["counts"].update(events=61), "stands elsewhere than the ledger does"),
-        (lambda m: m.update(state="0" * 64), "holds another state than the ledger announced"),
+        (lambda m: m.update(state="0" * 64), "holds another state than it says"),
         (lambda m: m.update(chain="0" * 64), "is not the ledger's"),
         (lambda m: m.update(ledger_offset=0), "is not the ledger's"),
         (lambda m: m.update(ledger_offset=10**6), "is not the ledger's"),
+        (lambda m: m.update(ledger_offset=2**70), "it is no manifest of format"),
     ],
 )
 def test_a_checkpoint_that_was_changed_and_sealed_again(
@@ -170,6 +175,59 @@ def test_a_checkpoint_that_was_changed_and_sealed_again(
     assert any(line in problem for problem in found.problems), found.problems
     assert life(lived, bootstrap).events == 60
     assert verify(lived, bootstrap, deep=True).findings == []
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (False, "holds another state than it says"),
+        (True, "holds another state than the ledger announced"),
+    ],
+)
+def test_tensors_that_were_changed_and_sealed_again(
+    bootstrap: str, lived: Task, told: bool, line: str
+) -> None:
+    state = Path(os.environ["HEADRACE_STATE"])
+    older, newest = checkpoints(state, lived)
+    file = newest.with_suffix(".safetensors")
+    tensors = safetensors.numpy.load_file(file)
+    name = next(n for n, tensor in tensors.items() if tensor.dtype == np.float32 and tensor.size)
+    tensors[name] = tensors[name] + np.float32(0.25)
+    safetensors.numpy.save_file(tensors, file)
+    data = file.read_bytes()
+    vouched = {"tensors_bytes": len(data), "tensors_sha256": hashlib.sha256(data).hexdigest()}
+    vouched |= {"state": digest(tensors)} if told else {}
+    newest.write_bytes(resealed(newest.read_bytes(), lambda file: file["manifest"].update(vouched)))
+    kept = open_checkpoints(lived, str(state), run_of(lived, bootstrap), None)
+    found = plan(lived, bootstrap, kept, run_of(lived, bootstrap))
+    assert found.manifest
+    assert found.manifest.seq == int(older.stem)
+    assert any(line in problem for problem in found.problems)
+
+
+def test_a_reader_may_take_its_time(
+    bootstrap: str, lived: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only while nothing comes may a transaction be blamed."""
+    monkeypatch.setattr(ledger, "UNDECIDED_S", 0.2)
+    found = []
+    for entry in ledger.read(bootstrap, lived.output("ledger")):
+        time.sleep(0.1)
+        found.append(entry)
+    assert len(found) > 3
+
+
+def test_a_ledger_that_was_given_partitions_is_one_sequence_still(
+    bootstrap: str, lived: Task
+) -> None:
+    name = lived.output("ledger")
+    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        admin.create_partitions({name: 4})
+    send(bootstrap, lived.input.topic, [good(n) for n in range(60, 200)])
+    assert life(lived, bootstrap, micro_batch=8).events == 200
+    assert verify(lived, bootstrap, deep=True).findings == []
+    (topic,) = describe(bootstrap, [name])
+    assert [topic.end[partition] for partition in (1, 2, 3)] == [0, 0, 0]
 
 
 def test_a_ledger_that_is_none(bootstrap: str, lived: Task) -> None:
