@@ -21,6 +21,7 @@ from model.target import TargetState
 NAME = "autoregression"
 KEPT = 0.9995  # of what was learned, after each label
 PRIOR = 0.1  # variance of a weight that nothing is known of
+DRIFT = 3e-7  # what is added to that of each weight after each label; rounding takes up to 1e-7
 NEAR = 0.5  # a miss, in deviations of the rest, that still weighs as much as a smaller one
 LONGEST = 3.0  # of a step, in the same
 
@@ -53,10 +54,15 @@ def learn(
     miss = goal - target.again(goals, past[:1])[0] - step @ weights
     reach = spread @ step
     weight = jnp.minimum(1.0, NEAR / jnp.maximum(jnp.abs(miss), 1e-30))
-    gain = weight * reach / (KEPT + weight * (step @ reach))
-    spread = (spread - gain[:, None] * reach) / KEPT
+    share = weight / (KEPT + weight * (step @ reach))
+    # Each entry and its mirror image come of the same operations on the same numbers, so the spread
+    # is symmetric to the bit, and by DRIFT positive: else forgetting multiplies what rounding left
+    # until nothing else is there (Bierman 1977, "Factorization methods", ch. 5).
+    spread = (spread - share * (reach[:, None] * reach)) / KEPT + DRIFT * jnp.eye(len(step))
     shrunk = jnp.sqrt(jnp.minimum(1.0, PRIOR / jnp.maximum(jnp.diagonal(spread), 1e-30)))
-    learned = AutoregressionState(weights + gain * miss, spread * shrunk[:, None] * shrunk)
+    learned = AutoregressionState(
+        weights + share * miss * reach, spread * (shrunk[:, None] * shrunk)
+    )
     known = ~jnp.isnan(goal) & ~jnp.isnan(past[0])
     return AutoregressionState(
         *(jnp.where(known, new, old) for new, old in zip(learned, state, strict=True))

@@ -5,10 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax import Array
 from numpy.typing import NDArray
 
 from model import autoregression, target
-from model.autoregression import KEPT, LONGEST, NEAR, PRIOR
+from model.autoregression import DRIFT, KEPT, LONGEST, NEAR, PRIOR
 from model.batch import empty_batch
 from model.learner import make_learner, warm_up
 from model.spec import ORDER, Spec
@@ -57,11 +59,57 @@ def test_weights_are_those_of_recursive_least_squares() -> None:
         weight = NEAR / max(NEAR, abs(miss))
         gain = weight * spread @ step / (KEPT + weight * step @ spread @ step)
         weights = weights + gain * miss
-        spread = (spread - np.outer(gain, step) @ spread) / KEPT
+        spread = (spread - np.outer(gain, step) @ spread) / KEPT + DRIFT * np.eye(ORDER)
         shrunk = np.sqrt(np.minimum(1, PRIOR / np.diag(spread)))
         spread = spread * np.outer(shrunk, shrunk)
     np.testing.assert_allclose(state.weights, weights, atol=2e-4)
     np.testing.assert_allclose(state.spread, spread, atol=2e-5)
+
+
+LONG = 300_000
+
+
+def series_of(kind: str) -> NDArray[Any]:
+    rng, time = np.random.default_rng(4), np.arange(LONG)
+    drawn: dict[str, NDArray[Any]] = {
+        "independent": rng.normal(size=LONG),
+        "few values": rng.choice([-10, -9, -3, -1, 1, 2, 3, 10], LONG),
+        "a ramp": time % 5_000 * 1.0,  # all steps are alike: nothing tells their weights apart
+        "a wave": np.sin(time / 50),
+        "a walk": rng.normal(size=LONG).cumsum(),
+        "spikes": np.where(rng.random(LONG) < 1e-3, 1e6, 0.0),
+        "constant, then alive": np.where(time < LONG // 2, 0.0, rng.normal(size=LONG)),
+    }
+    return drawn[kind].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["independent", "few values", "a ramp", "a wave", "a walk", "spikes", "constant, then alive"],
+)
+def test_a_long_life_leaves_the_spread_symmetric_and_positive(kind: str) -> None:
+    """An asymmetry of one rounding would have grown 1e65-fold by then."""
+    series = series_of(kind)
+    goals = target.init()
+    for at in range(1, 2_000):
+        goals = target.update(
+            goals, jnp.asarray(series[at : at + 1]), jnp.asarray(series[at - 1 : at])
+        )
+
+    @jax.jit
+    def live(past: Array, labels: Array) -> autoregression.AutoregressionState:
+        def step(state: Any, each: tuple[Array, Array]) -> tuple[Any, None]:
+            before, label = each
+            goal = target.goal(goals, label[None], before[:1])[0]
+            return autoregression.learn(state, goals, before, goal), None
+
+        return jax.lax.scan(step, autoregression.init(SPEC), (past, labels))[0]
+
+    past = jnp.asarray(pasts(series).astype(np.float32))
+    weights, spread = map(np.asarray, live(past, jnp.asarray(series)))
+    assert np.array_equal(spread, spread.T)
+    assert np.linalg.eigvalsh(spread.astype(np.float64)).min() > 0
+    assert np.abs(weights).max() < 3
 
 
 def rng_choice(n: int, count: int) -> NDArray[Any]:
