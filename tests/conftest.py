@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -20,6 +21,10 @@ import pytest
 from hostile import Ran, Run
 
 MakeTopic = Callable[..., str]
+
+# The processes that tests start keep what they compile of modules, as users' processes do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -125,7 +125,6 @@ LEDGER = {"retention_ms": -1, "cleanup_policy": "delete"}
             {"max_message_bytes": 600_000},
             "has max.message.bytes=600000, and .* 700000: raise it to that$",
         ),
-        ({"role": "ledger"}, 2, LEDGER, "has 2 partitions, expected 1"),
         ({"role": "ledger"}, 1, LEDGER | {"retention_ms": 5}, "has retention.ms=5 .* -1$"),
         ({"role": "ledger"}, 1, LEDGER | {"retention_bytes": 9}, ".* retention.bytes=9: .* -1$"),
     ],
