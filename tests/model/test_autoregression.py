@@ -91,10 +91,9 @@ def test_a_long_life_leaves_the_spread_symmetric_and_positive(kind: str) -> None
     """An asymmetry of one rounding would have grown 1e65-fold by then."""
     series = series_of(kind)
     goals = target.init()
+    update = jax.jit(target.update)
     for at in range(1, 2_000):
-        goals = target.update(
-            goals, jnp.asarray(series[at : at + 1]), jnp.asarray(series[at - 1 : at])
-        )
+        goals = update(goals, series[at : at + 1], series[at - 1 : at])
 
     @jax.jit
     def live(past: Array, labels: Array) -> autoregression.AutoregressionState:
