@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bench.workload import task_path
-from stream.task import Task, load
+from bench.workload import save_task
+from stream.task import Task
 
 ENTITIES = 1_000_000
 SHORTEST, LONGEST = 6, 32  # letters of a new word
@@ -60,16 +60,9 @@ def events(count: int, *, seed: int = 0) -> Iterator[bytes]:
 
 def write_task(folder: Path, name: str) -> Task:
     """Write the task file `<folder>/<name>.toml`: the fields, and the default pool of learners."""
-    lines = (
-        f'name = "{name}"',
-        "[input]",
-        f'topic = "{name}.events"',
-        'time = "ts"',
-        'entity = "user"',
-        "[target]",
-        'field = "label"',
-        'kind = "classify"',
-        'classes = ["0", "1"]',
+    return save_task(
+        folder,
+        name,
         "[lags]",
         f"entities = {ENTITIES}",
         "[features]",
@@ -77,7 +70,5 @@ def write_task(folder: Path, name: str) -> Task:
         'y = { kind = "number" }',
         'colour = { kind = "category" }',
         'text = { kind = "text", max_tokens = 32 }',
+        entity="user",
     )
-    path = task_path(folder, name)
-    path.write_text("\n".join([*lines, ""]), "utf-8")
-    return load(path)

@@ -51,26 +51,34 @@ def events(count: int, *, seed: int = 0) -> list[bytes]:
 
 def write_task(folder: Path, name: str) -> Task:
     """Write the task file `<folder>/<name>.toml`: the fields, and one small network for a model."""
-    numbers = (f'{name} = {{ kind = "number", field = "/features/{name}" }}' for name in FEATURES)
-    lines = (
-        f'name = "{name}"',
-        "[input]",
-        f'topic = "{name}.events"',
-        'time = "ts"',
-        "[target]",
-        'field = "label"',
-        'kind = "classify"',
-        'classes = ["0", "1"]',
+    return save_task(
+        folder,
+        name,
         "[lags]",
         "traces = []",
         "[model]",
         "learning_rate = 0.003",
         "neighbours = 0",
         "[features]",
-        *numbers,
+        *(f'{name} = {{ kind = "number", field = "/features/{name}" }}' for name in FEATURES),
+    )
+
+
+def save_task(folder: Path, name: str, *lines: str, entity: str | None = None) -> Task:
+    """Write a task file that reads `<name>.events`, times in `ts`, labels 0 and 1; then `lines`."""
+    head = (
+        f'name = "{name}"',
+        "[input]",
+        f'topic = "{name}.events"',
+        'time = "ts"',
+        *([f'entity = "{entity}"'] if entity else []),
+        "[target]",
+        'field = "label"',
+        'kind = "classify"',
+        'classes = ["0", "1"]',
     )
     path = task_path(folder, name)
-    path.write_text("\n".join([*lines, ""]), "utf-8")
+    path.write_text("\n".join([*head, *lines, ""]), "utf-8")
     return load(path)
 
 

@@ -7,7 +7,6 @@ from the raw topic however it was read the first time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -123,7 +122,7 @@ class FromFeatures:
     Args:
         positions, starts: as for `FromEvents`.
         reading: where to read on in the features topic.
-        topics: ids of topics by name, as far as they are known.
+        identity: the id of the features topic; "" takes the one that is there.
     """
 
     def __init__(
@@ -133,13 +132,13 @@ class FromFeatures:
         positions: Offsets,
         starts: Offsets,
         reading: Offsets,
-        topics: Mapping[str, str] | None = None,
+        identity: str = "",
     ) -> None:
         self._task = task
         self._normalizer = Normalizer(task)
         self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
         features = task.output("features")
-        watch = TopicWatch(bootstrap, features, (topics or {}).get(features, ""))
+        watch = TopicWatch(bootstrap, features, identity)
         self._source = Source(bootstrap, features, offsets=reading, or_later=True, watch=watch)
         self._raw = TopicHistory(bootstrap, task.input.topic)
         spec = task.spec

@@ -40,7 +40,6 @@ PASS_OVER_S = 5.0
 HURRY_S, STEP_S = 3.0, 0.1  # of an end that was asked for
 PATIENCE_S = 60.0
 
-
 Origin = Literal["features", "events"]
 
 
@@ -125,8 +124,9 @@ class Service:
         offsets = self._position.offsets
         starts = recovery.readable(task, bootstrap, offsets, accept_loss=safety.accept_loss)
         watch = TopicWatch(bootstrap, task.input.topic, topics[task.input.topic])
+        features = topics.get(task.output("features"), "")
         self._intake: Intake = (
-            FromFeatures(task, bootstrap, offsets, starts, self._position.reading, topics)
+            FromFeatures(task, bootstrap, offsets, starts, self._position.reading, features)
             if origin == "features"
             else FromEvents(task, bootstrap, offsets, starts, watch)
         )

@@ -10,7 +10,7 @@ from poison import IMAGE_TASK, TASK
 
 from model.spec import NetworkName
 from stream.errors import TaskError
-from stream.task import Task, load, parse
+from stream.task import STAGES, Task, load, parse
 from stream.topic_specs import topic_specs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -136,3 +136,9 @@ def test_a_task_cannot_be_changed() -> None:
     task = parse(TASK, "t")
     with pytest.raises(ValueError, match="frozen"):
         task.name = "other"  # type: ignore[misc]
+
+
+def test_the_stages_are_the_topics_that_a_task_writes() -> None:
+    task = parse(TASK, "t")
+    written = [spec.name for spec in topic_specs(task) if spec.role != "input"]
+    assert sorted(map(task.output, STAGES)) == sorted(written)

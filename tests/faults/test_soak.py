@@ -17,12 +17,12 @@ from conftest import Tell
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from bench.workload import task_path
+from bench.workload import save_task, task_path
 from stream.child import Child
 from stream.events import Prediction
 from stream.kafka import Source
 from stream.sink import Sink
-from stream.task import Task, load
+from stream.task import Task
 from stream.topic_specs import topic_specs
 from stream.topics import ensure
 from stream.verify import verify
@@ -36,24 +36,6 @@ PACED, RATE = 3_000, 1_000  # sent one by one after each step, and timed
 AGE_S = 20.0  # of a checkpoint, at most: due after 10 s
 GROWTH_MB = 40.0
 ENTITIES = 50_000
-
-TASK = """
-name = "{name}"
-[input]
-topic = "{name}.events"
-time = "ts"
-entity = "who"
-[target]
-field = "label"
-kind = "classify"
-classes = ["0", "1"]
-[lags]
-entities = 50000
-[features]
-x = {{ kind = "number" }}
-y = {{ kind = "number" }}
-colour = {{ kind = "category" }}
-"""
 
 
 class Feed:
@@ -94,8 +76,17 @@ class Feed:
 @pytest.fixture
 def task(bootstrap: str, tmp_path: Path) -> Task:
     name = f"soak-{uuid.uuid4().hex[:8]}"
-    task_path(tmp_path, name).write_text(TASK.format(name=name), "utf-8")
-    made = load(task_path(tmp_path, name))
+    made = save_task(
+        tmp_path,
+        name,
+        "[lags]",
+        f"entities = {ENTITIES}",
+        "[features]",
+        'x = { kind = "number" }',
+        'y = { kind = "number" }',
+        'colour = { kind = "category" }',
+        entity="who",
+    )
     ensure(bootstrap, topic_specs(made))
     with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:  # segments that may be deleted
         admin.alter_configs(
