@@ -649,6 +649,13 @@ def test_a_directory_of_somebody_else_is_refused(two: Path, inner: str) -> None:
         Checkpoints(str(two.parent), run=RUN).newest(SHAPES, accept=everything)
 
 
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    store = LocalStore(str(tmp_path / "link/state"))
+    with pytest.raises(UsageError, match="link is no directory, or a symbolic link that leads"):
+        store.write("name", b"")
+
+
 @pytest.mark.parametrize("inner", ["", RUN], ids=["place", "run"])
 def test_a_symbolic_link_to_a_directory_is_refused(two: Path, inner: str) -> None:
     directory = two.parent / inner

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from stream.broker import bootstrap_servers, user_data_dir
 from stream.errors import BrokerError, UsageError
+from stream.signals import ENDING
 from stream.terminal import Terminal, say, visible
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def read_key(path: Path | None) -> bytes | None:
 
 
 class Stop:
-    """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once.
+    """Turn the first signal that asks for the end into a flag; a second one interrupts at once.
 
     Args:
         begun: whether there is something to end in order; else `begin` says so later, and until
@@ -128,7 +129,7 @@ class Stop:
 
     def begin(self) -> None:
         """From now on there is something to end in order."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             signal.signal(number, self._ask)
 
     def __call__(self) -> bool:

@@ -10,13 +10,13 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from stream import scratch
+from stream.signals import ENDING
 
 GRACE_S = 4.8  # after a signal; then the process ends where it stands
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Deadline:
-    """End this process when it is told to by SIGINT or SIGTERM: at once, or after GRACE_S.
+    """End this process when it is told to by a signal: at once, or after GRACE_S.
 
     At once, where a command has not said that there is anything to end in order. Python would
     raise KeyboardInterrupt between two instructions of the main thread: which waits for Kafka or
@@ -34,12 +34,12 @@ class Deadline:
         read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in SIGNALS:
+        for number in ENDING:
             signal.signal(number, _leave_it_to_the_thread)
         threading.Thread(target=self._watch, args=(read,), name="deadline", daemon=True).start()
 
     def _watch(self, read: int) -> None:
-        while (number := os.read(read, 1)[0]) not in SIGNALS:
+        while (number := os.read(read, 1)[0]) not in ENDING:
             pass
         if signal.getsignal(number) is not _leave_it_to_the_thread:
             time.sleep(GRACE_S)

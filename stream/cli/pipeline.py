@@ -27,6 +27,7 @@ from stream.cli.console import (
 )
 from stream.cli.ending import deadline
 from stream.errors import DeliveryError
+from stream.signals import ENDING
 from stream.terminal import note, say
 
 bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_args_is_help=True)
@@ -35,7 +36,7 @@ bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_ar
 @bench_app.callback()
 def bench() -> None:
     """Measure headrace and its peers in one run."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # peers are to end with us
+    for number in ENDING:  # peers are to end with us
         signal.signal(number, signal.default_int_handler)
 
 

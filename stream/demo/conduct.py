@@ -20,6 +20,7 @@ from stream.demo.tally import Standing
 from stream.demo.view import show, summarize
 from stream.errors import HeadraceError, UsageError
 from stream.infer import to_toml
+from stream.signals import ENDING
 from stream.task import Task
 from stream.terminal import say
 from stream.topic_specs import topic_specs
@@ -92,7 +93,7 @@ def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: b
     """
     demo, code = Demo(rate), 0
     try:
-        with _interrupted_by_sigterm(), show(demo, quiet=as_json):
+        with _interrupted_by_signals(), show(demo, quiet=as_json):
             _conduct(demo, seconds, bootstrap_servers(bootstrap))
     except HeadraceError as error:
         demo.errors += map(str, error.args)
@@ -333,15 +334,13 @@ def _delete_topics(bootstrap: str, loaded: Sequence[Task]) -> None:
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Make SIGTERM what Ctrl-C is; a second one of either ends at once."""
+def _interrupted_by_signals() -> Iterator[None]:
+    """Make every signal that asks for the end what Ctrl-C is."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         yield
     finally:

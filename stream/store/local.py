@@ -116,7 +116,12 @@ class LocalStore:
     def _directory(self, parts: list[str], *, make: bool = False) -> Iterator[int]:
         """Open the directory that `parts` lead to, every one on the way checked."""
         if make:
-            os.makedirs(self._parent, exist_ok=True)
+            try:
+                os.makedirs(self._parent, exist_ok=True)
+            except FileExistsError:
+                raise UsageError(
+                    f"{self._parent} is no directory, or a symbolic link that leads nowhere"
+                ) from None
         path, opened = self._parent, os.open(self._parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             for part in [self._root, *parts]:

@@ -99,12 +99,24 @@ def test_a_learner_ends_whenever_it_is_told_to(bootstrap: str, task: tuple[Task,
         send(bootstrap, made.input.topic, [good(n) for n in range(400 * turn, 400 * turn + 400)])
         with headrace("learn", str(path), "-b", bootstrap, "--micro-batch", "16") as learner:
             time.sleep(0.6 + chance.uniform(0, 1) * turn)
-            code, said = end(learner, chance.choice([signal.SIGTERM, signal.SIGINT]))
+            code, said = end(learner, chance.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
             assert code in (0, 130), said
             assert "Traceback" not in said
             codes.append(code)
     assert life(made, bootstrap).events == 3200
     assert verify(made, bootstrap, deep=True).findings == [], codes
+
+
+def test_a_hangup_ends_what_nohup_does_not_protect() -> None:
+    code = (
+        "import os, signal, time, sys; protected = sys.argv[1] == 'nohup'\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN if protected else signal.SIG_DFL)\n"
+        "from stream.cli.ending import deadline; deadline.start()\n"
+        "os.kill(os.getpid(), signal.SIGHUP); time.sleep(3); sys.exit(77)"
+    )
+    for how, wanted in (("nohup", 77), ("plain", 130)):
+        ended = subprocess.run([sys.executable, "-c", code, how], check=False)
+        assert ended.returncode == wanted, how
 
 
 @pytest.mark.parametrize("moment", ["starting", "learning"])
