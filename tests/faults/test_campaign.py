@@ -15,10 +15,10 @@ from nodes import Node, make_nodes
 SEEDS = 200
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
     """Give a Kafka that may be frozen and killed."""
-    (made,) = make_nodes(tmp_path_factory.mktemp("campaign") / "kafka", 1)
+    (made,) = make_nodes(tmp_path / "kafka", 1)
     yield made
     made.close()
 
