@@ -17,6 +17,9 @@ from model.spec import Spec
 from model.state import Parts, State
 from model.sums import pack
 
+STEP = 0.05  # of the half-width, in typical errors, at each event outside
+PACE = 0.02  # at which what is typical follows
+SURPRISE = 8.0
 MOST_MOVED = 3  # columns that an alarm names
 MOVED = 3 * MOST_MOVED  # numbers that tell of them
 _ENDS = ladder.AT_ONCE + ladder.LATER + MOVED  # of a line, of rows where something happened
@@ -43,6 +46,7 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
         kept = kept._replace(published=kept.published.at[after, ring].set(published))
         state = state._replace(memory=kept)
     if spec.classes:
+        known = known & (said.max() > 0.0)  # before the first class nothing is said
         truth = jnp.where(known, label, 0.0).astype(jnp.int32)
         last = jnp.where(jnp.isnan(no_change), -1.0, no_change).astype(jnp.int32)
         scored: Any = ScoredClass(truth, said, last, known)
@@ -52,12 +56,16 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
             came = jnp.where(jnp.isnan(chunk.label[at]), -1.0, chunk.label[at]).astype(jnp.int32)
             state = state._replace(met=jnp.maximum(state.met, came + 1))
     else:
-        truth = jnp.where(known, label, 0.0)
-        scored = ScoredNumber(truth, said[0], said[1], said[2], no_change, known)
-        miss = jnp.abs(truth - said[0])
-        error = miss / (miss + scale.deviation(state.target.rest)[0])
+        said = jnp.where(known, said, jnp.nan)
+        size = jnp.abs(label + state.zero)
+        value, low, high = said
+        scored = ScoredNumber(label, value, low, high, no_change, size, ~jnp.isnan(label))
+        known = known & ~jnp.isnan(said[0])
+        miss = jnp.where(known, jnp.abs(label - said[0]), 0.0)
+        width = scale.deviation(state.target.rest)[0]
+        error = miss / (miss + width)
         tracked = known & (spec.objective != "pinball")
-        interval = jnp.where(tracked, track(spec, state.interval, miss), state.interval)
+        interval = jnp.where(tracked, track(spec, state.interval, miss, width), state.interval)
     block = jax.tree.map(lambda x: x[None], scored)  # of one row
     measured = parts.metrics.update(state.metrics, block)[0]
     watched = [
@@ -160,7 +168,8 @@ def read_lines(spec: Spec, lines: Array) -> Outcome:
 def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
     """Turn one network output f32[O] into the published numbers f32[P].
 
-    A class that was not met is as unlikely as can be; before the first one, all are.
+    A class that was not met is as unlikely as can be; before the first one, all are. Before the
+    first label a number is NaN, and an interval's ends are before the first rest is known.
 
     Quantiles that cross are put in order, which never makes them worse (Chernozhukov,
     Fernández-Val & Galichon 2010, "Quantile and probability curves without crossing").
@@ -170,9 +179,13 @@ def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
         return ladder.outward(spec, state.ladder, chances)
     if spec.objective == "pinball":
         low, value, high = jnp.sort(target.value(state.target, output, last))
-        return jnp.stack([value, low, high])
-    value = target.value(state.target, output[0], last)
-    return jnp.stack([value, value - state.interval[0], value + state.interval[0]])
+        wide = state.target.rest.seen[0] > 0.0
+        low, high = jnp.where(wide, low, jnp.nan), jnp.where(wide, high, jnp.nan)
+    else:
+        value = target.value(state.target, output[0], last)
+        half = state.interval[0] * state.interval[1]
+        low, high = value - half, value + half
+    return jnp.where(state.target.level.seen[0] > 0.0, jnp.stack([value, low, high]), jnp.nan)
 
 
 def _chances(met: Array, output: Array) -> Array:
@@ -181,13 +194,22 @@ def _chances(met: Array, output: Array) -> Array:
     return jnp.where(known, jax.nn.softmax(jnp.where(known, output, -jnp.inf)), 0.0)
 
 
-def track(spec: Spec, interval: Array, miss: Array) -> Array:
+def track(spec: Spec, interval: Array, miss: Array, width: Array) -> Array:
     """Move the half-width towards the wanted quantile of the absolute error.
 
-    The quantile tracker of Angelopoulos, Candès & Tibshirani (2023), "Conformal PID control
-    for time series prediction", with steps of 5 % of the running mean absolute error.
+    The quantile tracker of Angelopoulos, Candès & Tibshirani (2023), "Conformal PID control for
+    time series prediction", in units of a typical error: the geometric mean of the newest ones,
+    each within SURPRISE times what is typical, so that none counts for more than others. It is a
+    thousandth of the `width` at least, the deviation of what is learned. The first error is the
+    first half-width.
     """
-    typical = interval[1] + 0.01 * (miss - interval[1])
-    outside = (miss > interval[0]).astype(jnp.float32)
-    width = interval[0] + 0.05 * typical * (outside - (1.0 - spec.coverage))
-    return jnp.stack([jnp.maximum(width, 0.0), typical])
+    share, typical = interval
+    outside = (miss > share * typical).astype(jnp.float32)
+    surprise = jnp.clip(miss / typical, 1.0 / SURPRISE, SURPRISE)
+    moved = jnp.stack(
+        [
+            jnp.maximum(share + STEP * (outside - (1.0 - spec.coverage)), 0.0),
+            jnp.maximum(typical * surprise**PACE, 1e-3 * width),
+        ]
+    )
+    return jnp.where(jnp.isnan(typical), jnp.stack([1.0, jnp.maximum(miss, 1e-3 * width)]), moved)

@@ -63,7 +63,8 @@ class State(NamedTuple):
     target: target.TargetState
     memory: memory.MemoryState
     chunk: Chunk
-    interval: Array  # f32[2]  half-width, mean absolute error
+    interval: Array  # f32[2]  half-width over a typical error, and that; NaN before there is one
+    zero: Array  # f32[]  what a regression's labels are counted from, in their unit
     metrics: Any
     detectors: tuple[Any, ...]
     alarmed: Array  # bool[]  whether one fired and `shift` was not asked yet
@@ -145,7 +146,8 @@ def init(parts: Parts) -> State:
             due_ids=jnp.zeros((due, spec.ids), jnp.uint32),
             due_past=jnp.full((due, spec.past_labels), jnp.nan),
         ),
-        interval=jnp.zeros(2),
+        interval=jnp.full(2, jnp.nan),
+        zero=jnp.float32(0.0),
         metrics=parts.metrics.init(),
         detectors=tuple(fold.init() for fold in parts.detectors),
         alarmed=jnp.bool_(False),

@@ -68,7 +68,9 @@ def update(state: TargetState, labels: Array, last: Array) -> TargetState:
     level = scale.update(state.level, labels[:, None])
     both = ~(jnp.isnan(labels) | jnp.isnan(last))
     mean = level.mean[0]
-    y, before = jnp.where(both, labels - mean, 0.0), jnp.where(both, last - mean, 0.0)
+    far = scale.COUNTS * scale.deviation(level)[0]
+    y = jnp.where(both, jnp.clip(labels - mean, -far, far), 0.0)
+    before = jnp.where(both, jnp.clip(last - mean, -far, far), 0.0)
     new = both.sum().astype(jnp.float32)
     products = jnp.stack([(y * before).sum(), (before * before).sum()])
     share = 1.0 / jnp.maximum(level.seen[0], 1.0)

@@ -18,11 +18,12 @@ from model.memory import WAYS
 from stream import fingerprint
 from stream.errors import UsageError
 from stream.events import Records
-from stream.normalize import LARGEST, Normalizer, Rows
+from stream.normalize import Normalizer, Rows
 from stream.rebuild import pieces
 from stream.task import Task, validate
 from stream.trainer import Learned, Pending, Trainer
 
+MOST_MISS = 1e15  # so that the cubes of gains are finite
 DEEPEST = 8  # parts of a key: no task file has more
 
 Verdict = Literal["better", "worse", "no difference shown"]
@@ -111,11 +112,13 @@ class Errors:
         said = (published.argmax(1) if self._classes else published[:, 0]).astype(np.float64)
         place = (np.array(rows.partition, np.int64) << 48) + np.array(rows.offset, np.int64)
         answered, scored = place, ~np.isnan(rows.label)
+        said[~learned.predicted] = np.nan
         if self._horizon:
             answered, said = self._due(rows, place, said)
             scored &= answered >= 0
+        scored &= ~np.isnan(said)
         miss = np.abs(rows.label[scored] - said[scored])
-        error = (miss > 0).astype(np.float64) if self._classes else np.fmin(miss, LARGEST)
+        error = (miss > 0).astype(np.float64) if self._classes else np.fmin(miss, MOST_MISS)
         return Scored(np.flatnonzero(scored), place[scored], answered[scored], error)
 
     def _due(

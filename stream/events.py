@@ -76,7 +76,7 @@ class Feature(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Hold a normalised event, or the code it was refused with: `<task>.features`.
 
     There is exactly one for each raw record, so a missing offset always means a lost row.
-    `numeric` is float32 (NaN = missing), `ids` and `entity` are unsigned 32-bit, little-endian;
+    `numeric` is float64 (NaN = missing), `ids` and `entity` are unsigned 32-bit, little-endian;
     `image` holds the pixels as they came.
     """
 

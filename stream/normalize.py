@@ -25,7 +25,7 @@ from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
 from stream.task import Task
 from stream.units import conversion
 
-LARGEST = 1e15
+LARGEST = 1e300  # so that differences are finite
 
 
 class Rows(NamedTuple):
@@ -36,10 +36,10 @@ class Rows(NamedTuple):
     partition: list[int]
     offset: list[int]
     time_ms: NDArray[np.int64]  # [n]  since 1970 UTC
-    numeric: NDArray[np.float32]  # [n, N]  NaN = missing
+    numeric: NDArray[np.float64]  # [n, N]  NaN = missing
     ids: NDArray[np.uint32]  # [n, S]  0 = absent
     entity: NDArray[np.uint32]  # [n, 2]
-    label: NDArray[np.float32]  # [n]  class index or value, NaN = unknown, NEW_CLASS = the next
+    label: NDArray[np.float64]  # [n]  class index or value, NaN = unknown, NEW_CLASS = the next
     new_class: list[str | None]  # the name of a class that the task file does not
     image: NDArray[np.uint8]  # [n, H, W, C]
 
@@ -135,7 +135,7 @@ class Normalizer:
                 bad[at] = Reject("id", f"{str(value)[:40]!r}: expected {expected}")
         time_ms = self._times(times, bad)
         label, new_class = self._labels(labels, bad)
-        numeric = self._numeric([take_next() for _ in self._numbers], len(events), bad)
+        numeric = self._numeric([take_next() for _ in self._numbers], len(events))
         categories: list[Sequence[Any]] = [take_next() for _ in self._categories]
         image = self._pixels([take_next() for _ in self._images], len(events), bad)
         hashed = self._hashed(categories, [take_next() for _ in self._texts], len(events))
@@ -180,14 +180,14 @@ class Normalizer:
 
     def _labels(
         self, labels: Sequence[Any], bad: dict[int, Reject]
-    ) -> tuple[NDArray[np.float32], list[str | None]]:
+    ) -> tuple[NDArray[np.float64], list[str | None]]:
         """Give classes by their index, and the names of those that have none yet; or numbers."""
         new: list[str | None] = [None] * len(labels)
         if self._task.target.kind == "regress":
             found = _float64(labels)
             for at in np.flatnonzero(np.abs(found) > LARGEST).tolist():
                 bad[at] = Reject("number", f"label {found[at]:g}: expected |x| <= {LARGEST:g}")
-            return found.clip(-LARGEST, LARGEST).astype(np.float32) + np.float32(0), new
+            return found.clip(-LARGEST, LARGEST) + 0.0, new  # -0 is 0
         known = self._classes.find_all(labels)
         for at, value in enumerate(known):
             if value != NEW_CLASS:
@@ -200,21 +200,17 @@ class Normalizer:
             if not self._spec.unmet:
                 expected = f"one of {', '.join(self._task.target.classes[:10])}"
             bad[at] = Reject("label", f"{name[:40]!r}: expected {expected}")
-        return np.array(known, np.float32), new
+        return np.array(known, np.float64), new
 
-    def _numeric(
-        self, columns: list[Sequence[Any]], count: int, bad: dict[int, Reject]
-    ) -> NDArray[np.float32]:
-        """Convert units; missing and impossible readings become NaN, absurd numbers a reject."""
+    def _numeric(self, columns: list[Sequence[Any]], count: int) -> NDArray[np.float64]:
+        """Convert units; missing and impossible readings become NaN, and so do absurd numbers."""
         values = np.empty((len(columns), count), np.float64)
         for row, column in zip(values, columns, strict=True):
             row[:] = _float64(column)
-        for (name, number), row, (factor, offset) in zip(
-            self._numbers.items(), values, self._units, strict=True
+        for number, row, (factor, offset) in zip(
+            self._numbers.values(), values, self._units, strict=True
         ):
-            for at in np.flatnonzero(np.abs(row) > LARGEST).tolist():
-                bad[at] = Reject("number", f"{name} = {row[at]:g}: expected |x| <= {LARGEST:g}")
-                row[at] = np.nan
+            row[np.abs(row) > LARGEST] = np.nan
             if number.missing:
                 row[np.isin(row, number.missing)] = np.nan
             if number.unit:
@@ -224,7 +220,7 @@ class Normalizer:
                 row[row < number.min] = np.nan
             if number.max is not None:
                 row[row > number.max] = np.nan
-        return values.T.astype(np.float32) + np.float32(0)  # -0 is 0
+        return values.T + 0.0  # -0 is 0
 
     def _pixels(
         self, columns: list[Sequence[bytes]], count: int, bad: dict[int, Reject]
@@ -299,10 +295,10 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
         partition=[feature.partition for feature, _ in kept],
         offset=[feature.offset for feature, _ in kept],
         time_ms=np.array([feature.time_ms for feature, _ in kept], np.int64),
-        numeric=column("numeric", np.float32, spec.numeric),
+        numeric=column("numeric", np.float64, spec.numeric),
         ids=column("ids", np.uint32, spec.ids),
         entity=column("entity", np.uint32, 2),
-        label=np.array([feature.label for feature, _ in kept], np.float32),
+        label=np.array([feature.label for feature, _ in kept], np.float64),
         new_class=[feature.new_class for feature, _ in kept],
         image=column("image", np.uint8, *spec.image),
     )

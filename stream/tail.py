@@ -99,7 +99,7 @@ def decode(topic: str, value: bytes | None) -> Any:
                 msgspec.structs.asdict(feature)
                 | {
                     name: _numbers(getattr(feature, name), kind)
-                    for name, kind in (("numeric", "f4"), ("ids", "u4"), ("entity", "u4"))
+                    for name, kind in (("numeric", "f8"), ("ids", "u4"), ("entity", "u4"))
                 }
                 | {"label": feature.label if math.isfinite(feature.label) else None}
                 | {"image": base64.b64encode(feature.image).decode()}

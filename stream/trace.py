@@ -34,7 +34,7 @@ def schema(task: Task) -> Any:
     where the task maps none. A refused row has its `offset` and in `rejected` the code, no more.
     """
     classes = task.spec.classes
-    value = pa.string() if classes else pa.float32()
+    value = pa.string() if classes else pa.float64()
     said = {"probabilities": pa.list_(pa.float32())} if classes else dict.fromkeys(_ENDS, value)
     return pa.schema(
         {

@@ -5,6 +5,7 @@ The service and the offline evaluation share this class, so both learn the same 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model import ladder, mixture, pool
+from model import frame, ladder, mixture, pool
 from model.batch import EVIDENCE, Outcome, empty_batch
+from model.frame import Frame
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
 from stream.classes import NEW_CLASS, Classes, came_shape
@@ -38,11 +40,19 @@ from stream.tables import MOST_NAMED
 from stream.task import Task
 
 
+class Part(NamedTuple):
+    """Hold consecutive rows that the compiled loop is working on."""
+
+    rows: int
+    outcome: Outcome
+    frame: Frame
+
+
 class Pending(NamedTuple):
     """Hold a micro-batch that the compiled loop is working on."""
 
     rows: Rows
-    outcome: Outcome
+    parts: list[Part]
 
 
 @dataclass(frozen=True)
@@ -50,10 +60,16 @@ class Learned:
     """Hold what came of a micro-batch, line by line as its rows."""
 
     rows: Rows
-    published: NDArray[np.float32]  # [n, P]
+    published: NDArray[Any]  # [n, P]  float32 of classes, float64 of numbers; NaN = nothing said
     step: NDArray[np.int32]  # [n]
     drift: list[DriftRecord]
     classes: Classes  # by their index; later ones may be among them
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """Say of each row whether anything was said: nothing is before a label is known."""
+        said = self.published.max(1) > 0 if self.classes else ~np.isnan(self.published[:, 0])
+        return np.asarray(said)
 
     def outcome(self, first: int = 0, last: int | None = None) -> str:
         """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
@@ -71,16 +87,18 @@ class Snapshot(NamedTuple):
     state: Any
     recent: list[str | int]
     came: NDArray[np.uint8]
+    frame: NDArray[np.float64]
     learned: int
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Wait for the state, and give its arrays by name.
 
-        `recent` holds the remembered ids, and `came` the classes that came.
+        `recent` holds the remembered ids, `came` the classes that came, and `frame` what numbers
+        are counted from.
         """
         ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
         arrays = {name: np.asarray(leaf) for name, leaf in _named(self.state)}
-        return arrays | {"recent": ids, "came": self.came}
+        return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
 
 
 def digest(tensors: Tensors) -> str:
@@ -101,7 +119,11 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
     state = jax.eval_shape(make_learner(task.spec).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in _named(state)}
-    return found | {"recent": ("uint8", (-1,)), "came": ("uint8", came_shape(task))}
+    return found | {
+        "recent": ("uint8", (-1,)),
+        "came": ("uint8", came_shape(task)),
+        "frame": ("float64", frame.blank(task.spec).shape),
+    }
 
 
 class Trainer:
@@ -121,6 +143,7 @@ class Trainer:
         self._columns = [*task.columns, "prediction"]
         self._recent = RecentIds(task.input.recent_ids)
         self._classes = Classes(task)
+        self._frame = Frame(task.spec)
         self.learned = 0
 
     @property
@@ -163,25 +186,32 @@ class Trainer:
 
     def submit(self, rows: Rows) -> Pending:
         """Start predicting and learning up to `capacity` rows; does not wait."""
-        count = len(rows.id)
-        batch = empty_batch(self._learner.spec, self._capacity)
-        batch.numeric[:count] = rows.numeric
-        batch.ids[:count] = rows.ids
-        batch.entity[:count] = rows.entity
-        batch.label[:count] = rows.label
-        batch.image[:count] = rows.image
-        self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
-        self.learned += count - int(np.isnan(rows.label).sum())
-        return Pending(rows, outcome)
+        spec, values, parts = self._learner.spec, rows.numeric, []
+        if not spec.classes:
+            values = np.column_stack([values, rows.label])
+        for first, end, change in self._frame.stretches(values):
+            if change:
+                self._state = frame.rebase(spec, self._state, change, self._frame)
+            count, batch = end - first, empty_batch(spec, self._capacity)
+            numbers = self._frame.inward(values[first:end])
+            batch.numeric[:count] = numbers[:, : spec.numeric]
+            batch.ids[:count] = rows.ids[first:end]
+            batch.entity[:count] = rows.entity[first:end]
+            batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
+            batch.image[:count] = rows.image[first:end]
+            self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
+            parts.append(Part(count, outcome, self._frame.copy()))
+        self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
+        return Pending(rows, parts)
 
     def collect(self, pending: Pending) -> Learned:
         """Wait for a submitted batch and give what came of it."""
-        rows, outcome = pending
-        count = len(rows.id)
-        published = np.asarray(outcome.published)[:count]
-        step = np.asarray(outcome.step)[:count]
-        raised, rungs = np.asarray(outcome.alarms)[:count], np.asarray(outcome.rungs)[:count]
-        moved = np.asarray(outcome.moved)
+        rows, parts = pending
+        published = np.concatenate([self._published(part) for part in parts])
+        step, raised, rungs, moved = (
+            np.concatenate([np.asarray(getattr(part.outcome, name))[: part.rows] for part in parts])
+            for name in ("step", "alarms", "rungs", "moved")
+        )
         drift: dict[int, list[DriftRecord]] = {}
         for at, which in np.argwhere(raised[:, :, 0] > 0).tolist():
             alarm = DriftAlarm(
@@ -196,6 +226,10 @@ class Trainer:
             drift.setdefault(at, []).extend(_steps(self._classes, rungs[at], where))
         records = [record for at in sorted(drift) for record in drift[at]]
         return Learned(rows, published, step, records, self._classes)
+
+    def _published(self, part: Part) -> NDArray[Any]:
+        published = np.asarray(part.outcome.published)[: part.rows]
+        return published if self._learner.spec.classes else part.frame.outward(published)
 
     def _moved(self, told: NDArray[np.float32]) -> list[Moved]:
         return [Moved(self._columns[int(nth) - 1], *by) for nth, *by in told.tolist() if nth]
@@ -213,8 +247,8 @@ class Trainer:
                 for name, line, i, s, t, p, o in zip(best, lines, *common, strict=True)
             ]
         return [
-            Prediction(i, line[0], s, t, p, o, None, line[1:])
-            for line, i, s, t, p, o in zip(lines, *common, strict=True)
+            Prediction(i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high])
+            for (value, low, high), i, s, t, p, o in zip(lines, *common, strict=True)
         ]
 
     def _best(self, published: NDArray[np.float32]) -> list[str | None]:
@@ -227,9 +261,9 @@ class Trainer:
 
     def snapshot(self) -> Snapshot:
         """Copy the state as it will be after the last submitted row; does not wait."""
-        came = self._classes.as_array()
+        came, held = self._classes.as_array(), self._frame.as_array()
         copied = self._learner.copy(self._state)  # the loop updates the original in place
-        return Snapshot(copied, self._recent.as_list(), came, self.learned)
+        return Snapshot(copied, self._recent.as_list(), came, held, self.learned)
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
@@ -240,15 +274,20 @@ class Trainer:
         ids = msgspec.msgpack.decode(tensors["recent"].tobytes(), type=list[str | int])
         self._recent = RecentIds(self._task.input.recent_ids, ids)
         self._classes = Classes(self._task, tensors["came"])
+        self._frame = Frame(self._task.spec, tensors["frame"])
         self.learned = learned
 
     def report(self) -> dict[str, Any]:
         """Give the metrics, their baselines and the members' weights as of the last row."""
-        classes = self._learner.spec.classes
-        report = classification_report if classes else regression_report
+        classes, metrics = self._learner.spec.classes, self._state.metrics
+        scores = (
+            classification_report(metrics)
+            if classes
+            else regression_report(metrics, self._frame.unit[-1])
+        )
         weights = mixture.total(self._state.champion.mixture).astype(float).round(4)
         members = dict(zip(pool.names(self._learner.spec), weights.tolist(), strict=True))
-        found = report(self._state.metrics) | {
+        found = scores | {
             "members": members,
             "refused_updates": int(np.asarray(self._state.refused).sum()),
             "entities_left": int(self._state.memory.left),
@@ -261,6 +300,10 @@ class Trainer:
                     for scope, lines in named.items()
                 }
         return found
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 Where = tuple[str | int, int, int, int, int]

@@ -14,41 +14,46 @@ from model.metrics import tally
 from model.metrics.tally import FADED
 
 _LIMIT = 1e15  # of labels, errors and widths, so that sums of their squares stay finite
-# an event, one whose label is not 0, a covered one, its width, spread, fading spread; then the
-# absolute, the squared and the relative error, of each of three predictors
-_TERM = np.array([0, 1, 2, 3, 4, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8])
-_PREDICTOR = np.array([0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 2, 0, 1, 2])
+# a label, a scored one, a scored one that is not 0, an interval, one that covers, its width,
+# spread, fading spread; then the absolute, the squared and the relative error of each predictor
+_TERM = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 9, 9, 9, 10, 10, 10])
+_PREDICTOR = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 2, 0, 1, 2])
+_ERRORS = 8  # columns before them
+UNITS = np.array([0, 0, 0, 0, 0, 1, 2, 2, 1, 2, 0])[_TERM]
+"""The power of the label's unit in each column of the sums."""
 
 
 class ScoredNumber(NamedTuple):
     """Hold a block of K predictions, in their order, and the truth about them."""
 
     label: jax.Array  # f32[K]: an event whose label is not finite is passed over
-    prediction: jax.Array  # f32[K]
-    low: jax.Array  # f32[K]: of the predicted interval
+    prediction: jax.Array  # f32[K]: NaN if nothing was said, which is not scored
+    low: jax.Array  # f32[K]: of the predicted interval, NaN if there is none
     high: jax.Array  # f32[K]
     no_change: jax.Array  # f32[K]: the label known last, NaN if there is none
-    weight: jax.Array  # f32[K] or bool[K]: 0 leaves the state as it is, all else scores the event
+    size: jax.Array  # f32[K]: of the label, for relative errors: it may be counted from elsewhere
+    weight: jax.Array  # f32[K] or bool[K]: 0 leaves the state as it is, all else takes the label in
 
 
 class RegressionMetrics(NamedTuple):
     """Sum up events, intervals, the spread of the labels and the errors of three predictors."""
 
-    sums: jax.Array  # f32[3, 15]: a tally
+    sums: jax.Array  # f32[3, 17]: a tally
     means: jax.Array  # f32[3]: mean of all labels, what float32 lost of it, fading mean
 
 
 def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, ScoredNumber, None]:
     """Make the metrics of a regressor, and of two baselines: the last label, the running mean.
 
-    The running mean predicts 0 at first; repeating the last label predicts the running mean while
-    there is no last one. The mean is that from before the block, as the model too predicts a block
-    with what it knew before; so the state depends on where blocks begin, and with blocks of one
-    event it is that of each event after the other.
+    A label about which nothing was said scores nobody, but the running mean takes it in. Repeating
+    the last label predicts the running mean while there is no last one; the mean of no labels is 0.
+    The mean is that from before the block, as the model too predicts a block with what it knew
+    before; so the state depends on where blocks begin, and with blocks of one event it is that of
+    each event after the other.
 
-    Labels and errors are clipped to plus and minus 1e15, a prediction that is not a number counts
-    as such an error; so for relative errors, and the interval's width. Both ends belong to the
-    interval; one that ends before it begins is 0 wide and holds nothing.
+    Labels and errors are clipped to plus and minus 1e15, and so are relative errors and the
+    interval's width. Both ends belong to the interval; one that ends before it begins is 0 wide and
+    holds nothing.
 
     Args:
         window: effective number of events of the fading metrics, at least 1.
@@ -69,15 +74,17 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
         y = jnp.where(counts, jnp.clip(scored.label, -_LIMIT, _LIMIT), 0.0)
         mean, lost, faded_mean = state.means
         repeated = jnp.where(jnp.isnan(scored.no_change), mean, scored.no_change)
-        said = (scored.prediction[:, None], repeated[:, None], mean[None, None])
-        miss = jnp.abs(y[:, None] - sums.choose(_PREDICTOR[None], said))
-        miss = jnp.where(miss < _LIMIT, miss, _LIMIT)  # also where it is not a number
-        width = jnp.maximum(scored.high - scored.low, 0.0)
-        width = jnp.where(width < _LIMIT, width, _LIMIT)
-        covered = (scored.low <= y) & (y <= scored.high)
+        predicted = (scored.prediction[:, None], repeated[:, None], mean[None, None])
+        miss = jnp.abs(y[:, None] - sums.choose(_PREDICTOR[None], predicted))
+        said = counts & ~jnp.isnan(scored.prediction)
+        miss = jnp.where(miss < _LIMIT, miss, _LIMIT)
+        width = scored.high - scored.low
+        bounded = said & ~jnp.isnan(width)
+        width = jnp.where(bounded, jnp.clip(width, 0.0, _LIMIT), 0.0)
+        covered = bounded & (scored.low <= y) & (y <= scored.high)
 
-        some = y != 0
-        relative = miss * (1.0 / jnp.where(some, jnp.abs(y), jnp.inf))[:, None]
+        some = said & (scored.size > 0)
+        relative = miss * (1.0 / jnp.where(some, scored.size, jnp.inf))[:, None]
         relative = jnp.where(relative < _LIMIT, relative, _LIMIT)
         off = sums.pack(sums.subtract(y, mean, lost)[0], y - faded_mean)
         events = sums.pack(state.sums[0, 0], kept * state.sums[2, 0]) + jnp.sum(weights, axis=1)
@@ -85,9 +92,10 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
         mean, lost = sums.add(mean, lost, step)
         faded_mean += faded_step
         spreads = off * sums.pack(sums.subtract(y, mean, lost)[0], y - faded_mean)
-        numbers = (jnp.ones_like(y), some.astype(y.dtype), covered.astype(y.dtype), width, *spreads)
-        columns = [number[:, None] for number in numbers]
+        flags = [flag.astype(y.dtype) for flag in (counts, said, some, bounded, covered)]
+        columns = [number[:, None] for number in (*flags, width, *spreads)]
         terms = sums.choose(_TERM[None], (*columns, miss, miss**2, relative))
+        terms = jnp.where(said[:, None] | (np.arange(len(_TERM)) < _ERRORS), terms, 0.0)
         new = RegressionMetrics(
             sums=tally.add(state.sums, terms, weights, kept),
             means=sums.pack(mean, lost, faded_mean),
@@ -100,18 +108,19 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
     return Fold(init, update)
 
 
-def regression_report(state: RegressionMetrics) -> dict[str, Any]:
-    """Return plain numbers, None where undefined.
+def regression_report(state: RegressionMetrics, unit: float = 1.0) -> dict[str, Any]:
+    """Return plain numbers, None where undefined; labels were counted in a `unit`.
 
     "all" is over all events, "window" over the fading ones:
 
     - mae, rmse: of the unit of the label, at least 0.
-    - r2: 1 less the squared errors over the squared deviations of the labels from their mean, at
-      most 1; undefined below two events and where all labels are equal.
+    - r2: 1 less the squared errors over the squared deviations of all labels from their mean, at
+      most 1; undefined below two labels and where all labels are equal.
     - mape: the mean absolute error over the absolute label, as a share (0.1 is 10 %), over the
       `mape_events` events whose label is not 0.
-    - coverage: the share of labels inside the predicted interval.
-    - width: the mean width of that interval, of the unit of the label.
+    - coverage: the share of labels inside the predicted interval, where there was one.
+    - width: the mean width of these, of the unit of the label.
+    - events: those that were scored; the first label is not, as nothing was said about it.
 
     Baselines have what a prediction without interval gives.
 
@@ -129,14 +138,14 @@ def regression_report(state: RegressionMetrics) -> dict[str, Any]:
     """
     report: dict[str, Any] = {"baselines": {"no_change": {}, "mean": {}}}
     for span, terms in tally.spans(state.sums).items():
-        events, some, covered, width, spread, faded_spread = map(float, terms[:6])
-        errors = terms[6:].reshape(3, 3)
+        _, events, some, bounded, covered, width, spread, faded_spread = map(float, terms[:_ERRORS])
+        errors = terms[_ERRORS:].reshape(3, 3)
         spread = spread if span == "all" else faded_spread
         for k, name in enumerate(("no_change", "mean"), start=1):
-            report["baselines"][name][span] = _scores(events, some, spread, errors[:, k])
-        report[span] = _scores(events, some, spread, errors[:, 0]) | {
-            "coverage": covered / events if events else None,
-            "width": width / events if events else None,
+            report["baselines"][name][span] = _scores(events, some, spread, errors[:, k], unit)
+        report[span] = _scores(events, some, spread, errors[:, 0], unit) | {
+            "coverage": covered / bounded if bounded else None,
+            "width": unit * width / bounded if bounded else None,
             "mape_events": int(some) if span == "all" else some,
             "events": int(events) if span == "all" else events,
         }
@@ -144,12 +153,12 @@ def regression_report(state: RegressionMetrics) -> dict[str, Any]:
 
 
 def _scores(
-    events: float, some: float, spread: float, errors: np.ndarray
+    events: float, some: float, spread: float, errors: np.ndarray, unit: float
 ) -> dict[str, float | None]:
     absolute, squared, relative = map(float, errors)
     return {
-        "mae": absolute / events if events else None,
-        "rmse": float(np.sqrt(squared / events)) if events else None,
+        "mae": unit * absolute / events if events else None,
+        "rmse": unit * float(np.sqrt(squared / events)) if events else None,
         "r2": 1 - squared / spread if spread > 0 else None,
         "mape": relative / some if some > FADED else None,
     }
