@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
     step: Any  # i32[B]  optimizer steps behind the prediction
     alarms: Any  # f32[B, D, 6]  EVIDENCE by the spec's detectors
     rungs: Any  # f32[B, 10]  what the ladder did: `ladder.AT_ONCE`, then `ladder.LATER`
+    lost: Any  # f32[B]  which of `pool.resettable` began anew: a sum of 2^place
     moved: Any  # f32[B, 3, 3]  columns that moved, see `scoring.most_moved`
 
 

@@ -33,8 +33,8 @@ from model.batch import Batch, Outcome, empty_batch
 from model.fold import walk
 from model.inputs import admit, light
 from model.lesson import Heard, Learned, Question, attend
-from model.optimizer import scheduled
-from model.pool import Views
+from model.optimizer import each, scheduled
+from model.pool import Contender, Views
 from model.scoring import (
     line_width,
     name_moved,
@@ -43,6 +43,7 @@ from model.scoring import (
     score,
     tell_at_once,
     tell_later,
+    tell_lost,
 )
 from model.spec import Spec
 from model.state import Parts, State, init, make_parts
@@ -77,7 +78,7 @@ def make_learner(spec: Spec) -> Learner:
         return body(0, carry) if k == 1 else lax.fori_loop(0, count, body, carry)
 
     @jax.jit(donate_argnums=0)
-    def run(state: State, batch: Batch, count: Array) -> tuple[State, Outcome]:
+    def loop(state: State, batch: Batch, count: Array, fresh: Contender) -> tuple[State, Outcome]:
         capacity = batch.label.shape[0]
 
         def segment(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
@@ -104,12 +105,13 @@ def make_learner(spec: Spec) -> Learner:
             The inner loop is one compiled function. It must be small, and nothing in it may sort.
             """
             state, lines, first, row = lax.while_loop(
-                lambda c: (c[3] < count) & ~c[0].alarmed & ~ladder.waits(spec, c[0].ladder),
+                lambda c: (c[3] < count) & ~calls(spec, c[0]),
                 segment,
                 carry,
             )
             state, lines = name_moved(spec, state, lines, first, row)
             state, lines = climb(parts, state, lines, row)
+            state, lines = begin_anew(spec, state, lines, row, fresh)
             return state, lines, row, row
 
         blank = jnp.zeros((capacity, line_width(spec)))
@@ -117,7 +119,7 @@ def make_learner(spec: Spec) -> Learner:
         state, lines, _, _ = lax.while_loop(lambda c: c[3] < count, stretch, carry)
         return state, read_lines(spec, lines)
 
-    def fresh() -> State:
+    def first() -> State:
         """Make the first state, of the types that later ones have: else XLA compiles twice."""
         state: State = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), init(parts))
         return state
@@ -126,7 +128,14 @@ def make_learner(spec: Spec) -> Learner:
         copied: State = jax.tree.map(jnp.copy, state)
         return copied
 
-    return Learner(spec, jax.jit(fresh), run, jax.jit(copy))
+    begin = jax.jit(first)
+    fresh = lru_cache(1)(lambda: begin().champion)
+
+    def run(state: State, batch: Batch, count: Any) -> tuple[State, Outcome]:
+        after: tuple[State, Outcome] = loop(state, batch, count, fresh())
+        return after
+
+    return Learner(spec, begin, run, jax.jit(copy))
 
 
 def warm_up(learner: Learner, capacity: int) -> State:
@@ -174,9 +183,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
         if spec.neighbours:
             window = near._replace(next=state.neighbours.next)
             others.append(neighbours.vote(spec, window, *_own(spec, rows), before))
-        said = jnp.concatenate(others)
-        said = jnp.maximum(said, pool.FLOOR) if spec.classes else said
-        questions.append(Question(rows, vectors, said))
+        questions.append(Question(rows, vectors, pool.gate(spec, jnp.concatenate(others))))
     learned = attend(
         spec,
         parts.network,
@@ -236,6 +243,48 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
     return state._replace(champion=champion, ladder=rungs), lines
 
 
+def calls(spec: Spec, state: State) -> Array:
+    """Say whether a row calls for what the inner loop leaves to others, bool[]."""
+    return state.alarmed | ladder.waits(spec, state.ladder) | state.lost.any()
+
+
+def begin_anew(
+    spec: Spec, state: State, lines: Array, row: Array, fresh: Contender
+) -> tuple[State, Array]:
+    """Put fresh ones in place of members that are lost; it is told with the row before `row`."""
+    lost, members = state.lost, spec.networks
+
+    def anew(_: Any, carry: Any) -> Any:
+        champion, steps = carry
+        networks = champion.params, champion.optimizer
+        params, optimizer = jax.tree.map(
+            lambda old, new: jnp.where(each(lost[:members], old), new, old),
+            networks,
+            (fresh.params, fresh.optimizer),
+        )
+        if not spec.classes:
+            steps = _choose(lost[members], autoregression.init(spec), steps)
+        return champion._replace(params=params, optimizer=optimizer), steps
+
+    champion, steps = lax.fori_loop(
+        0, lost.any().astype(jnp.int32), anew, (state.champion, state.steps)
+    )
+    lines = tell_lost(spec, lines, jnp.where(lost.any(), row - 1, len(lines)), lost)
+    state = state._replace(
+        champion=champion, steps=steps, lost=jnp.zeros_like(lost), resets=state.resets + lost
+    )
+    return state, lines
+
+
+def finite(tree: Any) -> Array:
+    """Say whether all numbers of some arrays are finite, bool[]."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _choose(condition: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda one, other: jnp.where(condition, one, other), yes, no)
+
+
 def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     """Close a full chunk: take over what was learned of it, then measure its rows and labels.
 
@@ -260,6 +309,7 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
         taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
     champion, refused, pairs, steps, place = taken
     state = state._replace(
+        lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~finite(steps))),
         step=state.step + apply,
         champion=champion,
         refused=refused,

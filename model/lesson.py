@@ -43,6 +43,7 @@ class Learned(NamedTuple):
 
     after: Contender
     refused: Array  # i32[M]  updates of each network that were not finite
+    lost: Array  # bool[M]  networks that said what nobody can hear
     said: Array  # f32[K, O]  about its rows
     slow: Array  # f32[K, O]  the same, by the slow pace of the mixture alone
     answers: Array  # f32[K, O]  to what was asked beside
@@ -110,11 +111,11 @@ def attend(
     def one(pupil: Pupil, row: Array) -> tuple[Pupil, Any]:
         at = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1)
         seen, goal, known = at(features, axis=1), at(goals), at(learnable)
-        outputs = speak(pupil.last, seen, at(direct))
+        outputs, lost = pool.silenced(speak(pupil.last, seen, at(direct)))
         said, mixed = mix(pupil, outputs, at(heard.others, axis=1))
         answers = mixed.whole
         if asked and beside:
-            more = speak(pupil.last, at(beside[0], axis=1), at(beside[1]))
+            more, _ = pool.silenced(speak(pupil.last, at(beside[0], axis=1), at(beside[1])))
             answers = mix(pupil, more, at(asked.others, axis=1))[1].whole
         slopes = jnp.where(known, losses.slope(spec, outputs, goal), 0.0)
         _, pull_back = jax.vjp(jax.vmap(answer), pupil.last, seen)
@@ -124,7 +125,7 @@ def attend(
             mixture=mixture.learn(spec, pupil.mixture, said, mixed.each, named, boost, learns),
             back=lax.dynamic_update_slice_in_dim(pupil.back, back, row, 1) if by_row else back,
         )
-        told = mixed.whole[0], mixed.each[0, 0], answers[0]
+        told = mixed.whole[0], mixed.each[0, 0], answers[0], lost
         if not by_row:
             return pupil, (*told, gradient)
         last, inner, refused = optimizer.step(
@@ -140,7 +141,7 @@ def attend(
         own.mixture,
         jnp.zeros_like(features),
     )
-    pupil, (said, slow, answers, last) = walk(one, first, jnp.arange(spec.chunk))
+    pupil, (said, slow, answers, lost, last) = walk(one, first, jnp.arange(spec.chunk))
     share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
     words = losses.slope(spec, pool.around(spec, direct), goals) * share
     below, of_table = pull_down((pupil.back * share, words))
@@ -152,7 +153,8 @@ def attend(
         moved = optimizer.step(own.params, own.optimizer, Params(below, last[0]), rates, some)
         params, inner = moved.params, moved.state
     after = Contender(params, inner, pupil.mixture)
-    return Learned(after, pupil.refused + moved.refused, said, slow, answers, of_table)
+    refused = pupil.refused + moved.refused
+    return Learned(after, refused, lost.any(0), said, slow, answers, of_table)
 
 
 def _features(

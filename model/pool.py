@@ -21,6 +21,7 @@ from model.optimizer import make_optimizer
 from model.spec import Spec
 
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
+EXPLODED = 1e4  # an output, in logits or deviations, that no sound network comes to
 
 
 class Contender(NamedTuple):
@@ -59,6 +60,12 @@ def names(spec: Spec) -> list[str]:
         *([] if spec.classes else [autoregression.NAME]),
         *(neighbours.VOTES if spec.neighbours else []),
     ]
+
+
+def resettable(spec: Spec) -> list[str]:
+    """Name what begins anew when it is lost; no other member can come to numbers that are none."""
+    networks = names(spec)[: spec.networks]
+    return [*networks, *([] if spec.classes else [autoregression.NAME])]
 
 
 def contender(spec: Spec, network: Network) -> Contender:
@@ -101,13 +108,24 @@ def around(spec: Spec, outputs: Array) -> Array:
     return outputs + losses.normal(spec) if spec.objective == "pinball" else outputs
 
 
-def opinion(spec: Spec, outputs: Array) -> Array:
-    """Turn outputs f32[..., O] into logarithms of probabilities, or goals.
+def silenced(outputs: Array) -> tuple[Array, Array]:
+    """Let networks that have lost themselves say nothing: 0 for all outputs f32[M, K, O].
 
-    Members that have lost themselves do no harm: what is not finite counts as 0, and a goal lies
-    within the bounds of standardised values.
+    Returns:
+        the outputs, and which networks said what is not finite or has exploded, bool[M].
     """
-    outputs = jnp.where(jnp.isfinite(outputs), outputs, 0.0)
+    sound = (jnp.abs(outputs) < EXPLODED).all((1, 2))
+    return jnp.where(sound[:, None, None], outputs, 0.0), ~sound
+
+
+def gate(spec: Spec, said: Array) -> Array:
+    """Let through what is an opinion f32[N, K, O], whoever has it; else nothing is said: 0."""
+    low, high = (FLOOR, jnp.inf) if spec.classes else (-scale.CLIP, scale.CLIP)
+    return jnp.where(jnp.isfinite(said), jnp.clip(said, low, high), 0.0)
+
+
+def opinion(spec: Spec, outputs: Array) -> Array:
+    """Turn outputs f32[..., O] into logarithms of probabilities, or goals, which are bounded."""
     if spec.classes:
         return jnp.maximum(losses.log_probabilities(spec, outputs), FLOOR)
     return jnp.clip(outputs, -scale.CLIP, scale.CLIP)

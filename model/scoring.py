@@ -22,7 +22,8 @@ PACE = 0.02  # at which what is typical follows
 SURPRISE = 8.0
 MOST_MOVED = 3  # columns that an alarm names
 MOVED = 3 * MOST_MOVED  # numbers that tell of them
-_ENDS = ladder.AT_ONCE + ladder.LATER + MOVED  # of a line, of rows where something happened
+LOST = 1  # number that tells who began anew: a sum of 2^place
+_ENDS = ladder.AT_ONCE + ladder.LATER + LOST + MOVED  # of rows where something happened
 
 
 def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, Array]:
@@ -101,8 +102,14 @@ def tell_at_once(spec: Spec, lines: Array, row: Array, told: Array) -> Array:
 
 def tell_later(spec: Spec, lines: Array, row: Array, told: Array) -> Array:
     """Put what the ladder did then into a row's line; beyond the last one it is dropped."""
-    first = line_width(spec) - MOVED - ladder.LATER
+    first = line_width(spec) - MOVED - LOST - ladder.LATER
     return lines.at[row, first : first + ladder.LATER].set(told, mode="drop")
+
+
+def tell_lost(spec: Spec, lines: Array, row: Array, lost: Array) -> Array:
+    """Put who began anew into a row's line, bool[L]; beyond the last one it is dropped."""
+    told = (lost * 2.0 ** np.arange(len(lost))).sum()
+    return lines.at[row, line_width(spec) - MOVED - LOST].set(told, mode="drop")
 
 
 def name_moved(
@@ -153,14 +160,15 @@ def most_moved(rows: shift.Rows) -> Array:
 def read_lines(spec: Spec, lines: Array) -> Outcome:
     """Take the lines f32[B, W] apart."""
     evidence = len(spec.detectors) * len(EVIDENCE)
-    widths = [spec.published, 1, evidence, ladder.AT_ONCE + ladder.LATER]
+    widths = [spec.published, 1, evidence, ladder.AT_ONCE + ladder.LATER, LOST]
     parts = jnp.split(lines, np.cumsum(widths), axis=1)
-    published, step, alarms, rungs, moved = parts
+    published, step, alarms, rungs, lost, moved = parts
     return Outcome(
         published=published,
         step=lax.bitcast_convert_type(step[:, 0], jnp.int32),
         alarms=alarms.reshape(len(lines), len(spec.detectors), len(EVIDENCE)),
         rungs=rungs,
+        lost=lost[:, 0],
         moved=moved.reshape(len(lines), MOST_MOVED, 3),
     )
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
 Rung = Literal["relabel", "boost", "challenger", "restore", "rollback"]
-Step = Literal["boost", "challenge", "promotion", "rollback", "dismissal", "relabel"]
+Step = Literal["boost", "challenge", "promotion", "rollback", "dismissal", "relabel", "reset"]
 Rival = Literal["fresh", "earlier"]
 ORDER = 6  # steps between past labels that an autoregression goes by
 RUNGS: tuple[Rung, ...] = ("relabel", "boost")  # by default: trials take XLA seconds to compile

@@ -53,6 +53,8 @@ class State(NamedTuple):
     met: Array  # i32[]  classes that may be predicted: the first ones
     champion: Contender  # who predicts
     refused: Array  # i32[M]  updates of each network that were not finite
+    lost: Array  # bool[L]  who has to begin anew, of `pool.resettable`
+    resets: Array  # i32[L]  how often they did
     ladder: ladder.LadderState
     pairs: Array  # f32[C + 1, C]  labels that followed each label
     steps: autoregression.AutoregressionState
@@ -122,6 +124,8 @@ def init(parts: Parts) -> State:
         met=jnp.int32(spec.classes - spec.unmet),
         champion=fresh,
         refused=jnp.zeros(spec.networks, jnp.int32),
+        lost=jnp.zeros(len(pool.resettable(spec)), bool),
+        resets=jnp.zeros(len(pool.resettable(spec)), jnp.int32),
         ladder=ladder.init(spec, fresh),
         pairs=persistence.init(spec),
         steps=autoregression.init(spec),

@@ -145,7 +145,8 @@ class LadderStep(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kin
     What was decided by comparing says how: `gain` is the mean of the champion's error less the
     rival's over `events` labels, and lies between `low` and `high` with 95 % confidence, however
     often that is looked at. `exchanged` are two classes that have changed places, and `statistic`
-    the logarithm of how much likelier that made the last labels.
+    the logarithm of how much likelier that made the last labels. A `member` of the pool that was
+    reset had come to numbers that are none, or exploded.
     """
 
     action: Step
@@ -161,6 +162,7 @@ class LadderStep(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kin
     high: float | None = None
     exchanged: list[str] | None = None
     statistic: float | None = None
+    member: str | None = None
 
 
 DriftRecord = DriftAlarm | LadderStep

@@ -208,9 +208,9 @@ class Trainer:
         """Wait for a submitted batch and give what came of it."""
         rows, parts = pending
         published = np.concatenate([self._published(part) for part in parts])
-        step, raised, rungs, moved = (
+        step, raised, rungs, lost, moved = (
             np.concatenate([np.asarray(getattr(part.outcome, name))[: part.rows] for part in parts])
-            for name in ("step", "alarms", "rungs", "moved")
+            for name in ("step", "alarms", "rungs", "lost", "moved")
         )
         drift: dict[int, list[DriftRecord]] = {}
         for at, which in np.argwhere(raised[:, :, 0] > 0).tolist():
@@ -224,11 +224,20 @@ class Trainer:
         for at in np.flatnonzero(rungs.any(1)).tolist():
             where = _where(rows, step, at)
             drift.setdefault(at, []).extend(_steps(self._classes, rungs[at], where))
+        names = pool.resettable(self._learner.spec)
+        for at in np.flatnonzero(lost).tolist():
+            where = _where(rows, step, at)
+            drift.setdefault(at, []).extend(
+                LadderStep("reset", *where, member=name)
+                for place, name in enumerate(names)
+                if int(lost[at]) >> place & 1
+            )
         records = [record for at in sorted(drift) for record in drift[at]]
         return Learned(rows, published, step, records, self._classes)
 
     def _published(self, part: Part) -> NDArray[Any]:
         published = np.asarray(part.outcome.published)[: part.rows]
+        published = np.where(np.isfinite(published), published, np.nan)
         return published if self._learner.spec.classes else part.frame.outward(published)
 
     def _moved(self, told: NDArray[np.float32]) -> list[Moved]:
@@ -290,6 +299,7 @@ class Trainer:
         found = scores | {
             "members": members,
             "refused_updates": int(np.asarray(self._state.refused).sum()),
+            "resets": int(np.asarray(self._state.resets).sum()),
             "entities_left": int(self._state.memory.left),
         }
         if classes:
