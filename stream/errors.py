@@ -9,7 +9,8 @@ HeadraceError                exit 1   anything below; the command line prints it
 ├── DoubtError               exit 5   not certain that a batch was committed: start again
 ├── FencedError              exit 6   another learner of the task has taken over
 ├── RecoveryError            exit 7   the state cannot be had again without a decision of yours
-│   └── HistoryError         exit 7   events that are needed again are gone
+│   ├── HistoryError         exit 7   events that are needed again are gone
+│   └── StoreError           exit 3   the store behind a URL does not do what it is asked
 ├── AuditError               exit 8   the ledger, the predictions and the state do not agree
 └── StoppedError             exit 130 told to end before it had begun
 """
@@ -72,6 +73,12 @@ class RecoveryError(HeadraceError):
 
 class HistoryError(RecoveryError):
     """Report events that are needed again and are no longer there."""
+
+
+class StoreError(RecoveryError):
+    """Report a store behind a URL that does not do what it is asked, now."""
+
+    exit_code = 3
 
 
 class AuditError(HeadraceError):

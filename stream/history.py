@@ -155,7 +155,8 @@ class _Reader:
             self._source.close()
             raise HistoryError(
                 f"{self._name}: offsets {start:,} to {begin - 1:,} are needed again and were "
-                "deleted (retention); give an archive that has them, or begin --from-scratch"
+                "deleted (retention); read them from an --archive (`headrace state` makes a "
+                "checkpoint of them, that learn goes on from), or begin --from-scratch"
             )
 
     def _fetch(self, wanted: Range) -> bool:

@@ -142,7 +142,7 @@ class FromFeatures:
         self._source = Source(bootstrap, features, offsets=reading, or_later=True, watch=watch)
         self._raw = TopicHistory(bootstrap, task.input.topic)
         spec = task.spec
-        self._sizes = (4 * spec.numeric, 4 * spec.ids, 8, spec.pixels)
+        self._sizes = (8 * spec.numeric, 4 * spec.ids, 8, spec.pixels)
         self._positions = dict.fromkeys(self._source.partitions, 0) | positions
         self._looked = self._positions | starts  # raw offsets up to which nothing is left to heal
         self._reading = dict(self._source.position)

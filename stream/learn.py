@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from stream.collector import tune_memory
-from stream.progress import Progress, Stall
+from stream.kafka import ends
+from stream.progress import Progress, Stall, waits
 from stream.service import Origin, Safety, Service
 from stream.task import Task
 
@@ -56,4 +57,15 @@ def learn(
             task, bootstrap, origin, safety, micro_batch, report, on_note, stop, stack
         )
         on_ready()
-        return service.run(drain=drain, stop=stop)
+        progress = service.run(drain=drain, stop=stop)
+    if drain and (hidden := _hidden(bootstrap, task.input.topic)):
+        on_note(waits(hidden))
+    return progress
+
+
+def _hidden(bootstrap: str, topic: str) -> int:
+    """Count the records behind a transaction that is still open."""
+    all_there, committed = (
+        sum(ends(bootstrap, [topic], committed=c).values()) for c in (False, True)
+    )
+    return all_there - committed

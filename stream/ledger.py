@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -163,6 +164,12 @@ def _entries(offsets: Sequence[int], values: Sequence[bytes | None]) -> list[Ent
             f"the ledger holds something that is no record, at or after offset {offsets[0]}: "
             f"{error}; somebody else wrote to it"
         ) from error
+
+
+def beginning(bootstrap: str, topic: str) -> int:
+    """Give the first offset that is there; above 0, somebody has deleted what the ledger said."""
+    with closing(Source(bootstrap, topic, partitions=[0])) as source:
+        return source.begins[0]
 
 
 def tip(bootstrap: str, topic: str, *, decided: bool = False) -> Entry | None:

@@ -186,7 +186,9 @@ class Normalizer:
         if self._task.target.kind == "regress":
             found = _float64(labels)
             for at in np.flatnonzero(np.abs(found) > LARGEST).tolist():
-                bad[at] = Reject("number", f"label {found[at]:g}: expected |x| <= {LARGEST:g}")
+                bad[at] = Reject(
+                    "number", f"label {float(found[at])!r}: expected |x| <= {LARGEST:g}"
+                )
             return found.clip(-LARGEST, LARGEST) + 0.0, new  # -0 is 0
         known = self._classes.find_all(labels)
         for at, value in enumerate(known):

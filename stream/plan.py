@@ -108,6 +108,8 @@ def plan(
     if tip is None or tip.record.run != run:
         return Plan(run, tip, Position(begins(task, bootstrap)), {})
     found = Plan(run, tip, Position(), {})
+    broken = _beginning_gone(bootstrap, topic, run)
+    found.problems += broken
     most = -1 if from_zero else tip.record.seq
     while usable := _newest(found, task, bootstrap, checkpoints, most):
         found.manifest, found.tensors = usable
@@ -123,6 +125,8 @@ def plan(
         found.code_changed = found.manifest.code != fingerprint.of_code()
         if _count(found, bootstrap, topic):
             return found
+    if broken:
+        raise RecoveryError(f"{broken[0]}; no checkpoint can be used: begin --from-scratch")
     opening = run_opening(bootstrap, topic, run)
     if opening.record.opening and opening.record.opening.task != fingerprint.of_task(task):
         raise other_task(task, opening.record)
@@ -214,9 +218,12 @@ def follow_topics(
     if from_scratch:
         return
     raw, predictions = task.input.topic, task.output("predictions")
-    if found.tip is None and _holds_predictions(bootstrap, predictions):
+    if found.tip is None and (
+        _holds_predictions(bootstrap, predictions)
+        or ledger.beginning(bootstrap, task.output("ledger"))
+    ):
         raise RecoveryError(
-            f"{task.output('ledger')} is empty, and {predictions} is not: the ledger was deleted, "
+            f"{task.output('ledger')} is empty, and was not always: the ledger was deleted, "
             "and with it what was learned from which events; begin --from-scratch"
         )
     others = {name for name, known in found.topics.items() if topics.get(name, known) != known}
@@ -258,9 +265,25 @@ def run_opening(bootstrap: str, topic: str, run: str) -> Entry:
         AuditError: it is not there.
     """
     for entry in ledger.read(bootstrap, topic):
-        if entry.record.run == run and entry.record.opening:
+        if entry.record.run != run:
+            continue
+        if entry.record.opening and entry.record.opening.settings is not None:
             return entry
-    raise AuditError(f"{topic}: the beginning of run {run[:8]} is not there any more")
+        break
+    raise AuditError(
+        f"{topic}: records before offset {ledger.beginning(bootstrap, topic):,} were deleted, and "
+        f"with them the beginning of run {run[:8]}: nothing before them can be learned again"
+    )
+
+
+def _beginning_gone(bootstrap: str, topic: str, run: str) -> list[str]:
+    """Say so if somebody deleted the record that began a run."""
+    if ledger.beginning(bootstrap, topic):
+        try:
+            run_opening(bootstrap, topic, run)
+        except AuditError as error:
+            return [str(error)]
+    return []
 
 
 def begins_of(record: Record) -> Offsets:

@@ -42,8 +42,13 @@ class Stall:
             self._taken, self._since_s, self._told = taken, now_s, False
         elif now_s - self._since_s >= STALLED_S and not self._told:
             self._told = True
-            return (
-                f"{progress.lag:,} records wait and cannot be read: a producer's transaction is "
-                "still open there (kafka-transactions.sh find-hanging names it)"
-            )
+            return waits(progress.lag)
         return None
+
+
+def waits(records: int) -> str:
+    """Say that records wait behind a transaction."""
+    return (
+        f"{records:,} records wait and cannot be read: a producer's transaction is still open "
+        "there (kafka-transactions.sh find-hanging names it)"
+    )

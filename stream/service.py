@@ -140,7 +140,7 @@ class Service:
         self._publisher = Publisher(task, transactions, self._ledger, watch, self._saver.confirmed)
         self._work: Work | None = None
         self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
-        self._passed_s = time.monotonic()
+        self._passed_s = -math.inf  # a loss that was accepted is written down at once
         self._seq = 0  # of the batch that is submitted next
         self._open(found, topics, recomputed)
 

@@ -17,8 +17,8 @@ import threading
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -59,13 +59,9 @@ def as_toml(text: str) -> str:
 
 def say(value: Any) -> None:
     """Print one line of text, or one line of JSON for anything else, on standard output."""
-    try:
+    with _writing():
         sys.stdout.write(f"{visible(value) if isinstance(value, str) else as_json(value)}\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(f"the output cannot be written: {error.strerror}") from error
 
 
 def note(text: str) -> None:
@@ -89,6 +85,11 @@ class Terminal(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
         if not self.is_terminal:
             self.width = WIDTH
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, as `say` does."""
+        with _writing():
+            super().print(*objects, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Make a cell or a title visible before its width is measured."""
@@ -125,6 +126,16 @@ def guard() -> None:
     warnings.showwarning = _warn
     sys.excepthook = _tell
     threading.excepthook = _tell_of_thread
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"the output cannot be written: {error.strerror}") from error
 
 
 def _says_unicode() -> bool:

@@ -92,6 +92,8 @@ def verify(
     audit, started_s = Audit(), time.monotonic()
     topic = task.output("ledger")
     with ExitStack() as stack:
+        if first := ledger.beginning(bootstrap, topic):
+            audit.found(f"{topic}: records before offset {first:,} were deleted")
         published = _Published(task, bootstrap)
         stack.callback(published.close)
         entries = []

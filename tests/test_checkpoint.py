@@ -31,7 +31,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from stream.checkpoint import Checkpoints, Manifest
-from stream.errors import RecoveryError, UsageError
+from stream.errors import RecoveryError, StoreError, UsageError
 from stream.store import LocalStore, open_store
 
 RUN = "5f3a"
@@ -647,6 +647,21 @@ def test_a_directory_of_somebody_else_is_refused(two: Path, inner: str) -> None:
     os.chown(two.parent / inner, 12345, -1)
     with pytest.raises(RecoveryError, match=r"belongs to user 12345.*not to you"):
         Checkpoints(str(two.parent), run=RUN).newest(SHAPES, accept=everything)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "s3://bucket/x"])
+def test_a_store_that_is_away_is_not_an_empty_one(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+    ):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match=f"cannot list {url}: .*127.0.0.1.*can be reached") as info:
+        open_store(url).names()
+    assert info.value.exit_code == 3  # to be tried again
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:

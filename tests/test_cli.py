@@ -57,6 +57,9 @@ def test_every_command_explains_itself(command: str) -> None:
         (["produce", "sensor", "--speed", "fast", "--bootstrap", "127.0.0.1:1"], 2, "fast"),
         (["tail", "x", "--bootstrap", "127.0.0.1:1"], 3, "127.0.0.1:1 does not answer"),
         (["topics", "list", "--bootstrap", "127.0.0.1:1"], 3, "127.0.0.1:1"),
+        (["topics", "list", "--bootstrap", "localhost:99999"], 2, "expected host:port"),
+        (["topics", "list", "--bootstrap", "a:1,,b:2"], 2, "'' is no address of a Kafka"),
+        (["topics", "list", "--bootstrap", "a b"], 2, "expected host:port"),
     ],
 )
 def test_a_mistake_is_one_line_and_an_exit_code(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -365,11 +366,21 @@ def test_nothing_else_writes_to_a_terminal() -> None:
         ("{} --help | head -1", 0, ""),
         ("{} schema >&-", 0, ""),
         ("{} schema >/dev/full", 2, "headrace: the output cannot be written: No space left"),
+        (
+            "printf 'x,y\\n1,2\\n2,3\\n' >a.csv; {} evaluate --input a.csv --target y >/dev/full",
+            2,
+            "headrace: the output cannot be written: No space left",
+        ),
     ],
 )
-def test_an_output_that_nobody_takes_is_no_crash(pipeline: str, code: int, line: str) -> None:
+def test_an_output_that_nobody_takes_is_no_crash(
+    pipeline: str, code: int, line: str, tmp_path: Path
+) -> None:
     command = pipeline.format(f"{sys.executable} -m stream.cli") + "; exit ${PIPESTATUS[0]}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, cwd=tmp_path, env=environment
+    )
     said = done.stderr.decode()
     assert (done.returncode, "Traceback" in said) == (code, False), said
     assert said.startswith(line)

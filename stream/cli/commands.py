@@ -7,8 +7,11 @@ import traceback
 import typer
 
 from stream.cli import archive, audit, cluster, offline, pipeline, replay
+from stream.cli.ending import deadline
 from stream.errors import HeadraceError
 from stream.terminal import guard, note, visible
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="headrace",
@@ -26,7 +29,10 @@ def run() -> int:
     """Run the command that the arguments name, and give its exit code."""
     guard()
     try:
-        return app(prog_name="headrace", standalone_mode=False) or 0
+        code = app(prog_name="headrace", standalone_mode=False) or 0
+        if code == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            raise KeyboardInterrupt
+        return int(code)
     except HeadraceError as error:
         for line in error.args:
             note(visible(f"headrace: {line}", keep="\t"))
@@ -42,8 +48,8 @@ def run() -> int:
             return 0
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
-        note("headrace: interrupted")
-        return 130
+        note(f"headrace: {deadline.told}")
+        return deadline.code
     except BrokenPipeError:
         return 0
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,16 +67,24 @@ StateKey = Annotated[
 
 DEFAULT_PORT = 9092
 MOST_KEY_BYTES = 65_536
+_ADDRESS = re.compile(
+    r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/\[\]]+)(?::(\d{1,5}))?"
+).fullmatch
 
 
 def bootstrap_of(option: str | None) -> str:
     """Give the Kafka to use: the option, KAFKA_BOOTSTRAP, or what `headrace up` starts.
 
     Raises:
+        UsageError: what is named is no list of addresses.
         BrokerError: nothing is named and nothing listens where `headrace up` would.
     """
     named = bootstrap_servers(option)
     if named:
+        for part in named.split(","):
+            port = _ADDRESS(part.strip())
+            if not port or not 0 < int(port[1] or DEFAULT_PORT) < 65_536:
+                raise UsageError(f"{part!r} is no address of a Kafka: expected host:port")
         return named
     import socket
 

@@ -33,15 +33,17 @@ def check_size(path: str, size: int, most_bytes: int) -> None:
 
 
 @contextmanager
-def one_line(doing: str, where: str, *passed: type[Exception]) -> Iterator[None]:
-    """Turn what a driver raises into a RecoveryError that says what failed, where and why."""
+def one_line(
+    doing: str, where: str, *passed: type[Exception], kind: type[RecoveryError] = RecoveryError
+) -> Iterator[None]:
+    """Turn what a driver raises into an error of a kind that says what failed, where and why."""
     try:
         yield
     except Exception as error:
         if isinstance(error, (HeadraceError, *passed)):
             raise
         hint = _HINTS.get(getattr(error, "errno", None) or 0, "check that it can be reached")
-        raise RecoveryError(f"cannot {doing} {where}: {why(error)}; {hint}") from error
+        raise kind(f"cannot {doing} {where}: {why(error)}; {hint}") from error
 
 
 def why(error: Exception) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
-from stream.errors import UsageError
+from stream.errors import StoreError, UsageError
 from stream.failpoint import failpoint
-from stream.store.failures import READ_BYTES, check_size, one_line, parts, why
+from stream.store.failures import READ_BYTES, check_size, parts, why
+from stream.store.failures import one_line as failing
+
+one_line = partial(failing, kind=StoreError)
 
 
 class UrlStore:
@@ -24,7 +28,9 @@ class UrlStore:
         found: list[str] = []
         with one_line("list", self.place), suppress(FileNotFoundError):
             self._fs.invalidate_cache()
-            found = self._fs.find(self._path(top) if top else self._root)
+            place = self._path(top) if top else self._root
+            # A driver may take a server that is not there for an empty place, but when asked twice.
+            found = self._fs.find(place) or self._fs.ls(place, detail=False)[:0]
         names = (str(path).removeprefix(self._root).lstrip("/") for path in found)
         return sorted(
             name for name in names if name and name.startswith(prefix) and not name.endswith("/")

@@ -183,11 +183,22 @@ class Campaign:
 
     def _grow(self) -> None:
         from kafka import KafkaAdminClient
+        from kafka.errors import KafkaError
 
         if self._partitions < MOST_PARTITIONS:
             self._partitions += 1
             with KafkaAdminClient(bootstrap_servers=self._case.bootstrap) as admin:
-                admin.create_partitions({self._case.task.input.topic: self._partitions})
+                topic = self._case.task.input.topic
+                give_up_s = time.monotonic() + 60
+                while True:
+                    try:
+                        admin.create_partitions({topic: self._partitions})
+                        break
+                    except KafkaError:  # a broker that was frozen is fenced for a moment
+                        assert time.monotonic() < give_up_s
+                        time.sleep(0.5)
+                while len(admin.describe_topics([topic])[0]["partitions"]) < self._partitions:
+                    time.sleep(0.1)  # a producer of now would not know of it
 
     def _forget(self) -> None:
         """Delete what the newest checkpoint has behind it, as retention would."""
