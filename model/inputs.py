@@ -17,7 +17,7 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
     """Turn row `row` of the batch into place `at` of the open chunk."""
     numeric, ids, label = batch.numeric[row], batch.ids[row], batch.label[row]
     image = batch.image[row]
-    kept, slot, held = memory.recall(spec, state.memory, batch.entity[row], state.event)
+    kept, slot, held = memory.recall(spec, state.memory, batch.entity[row])
     labels = jnp.where(jnp.isnan(label), held.labels, memory.push(held.labels, label))
     known = labels if spec.horizon else held.labels
     past = known[: spec.past_labels]
@@ -53,12 +53,13 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
             due_past=chunk.due_past.at[at].set(held.past[ring]),
         )
         held = held._replace(
-            seen=held.seen + 1,
+            seen=jnp.where(held.seen + 1 < 2 * spec.horizon, held.seen + 1, spec.horizon),
             inputs=held.inputs.at[ring].set(inputs),
             ids=held.ids.at[ring].set(ids),
             past=held.past.at[ring].set(past),
         )
-    return state._replace(event=state.event + 1, memory=memory.keep(kept, slot, held), chunk=chunk)
+    held_all = memory.keep(kept, slot, held)
+    return state._replace(begun=jnp.bool_(True), memory=held_all, chunk=chunk)
 
 
 def shares(image: Array) -> Array:

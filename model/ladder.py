@@ -71,7 +71,7 @@ class LadderState(NamedTuple):
     boosted: Array  # i32[]  steps of higher rates to come
     phase: Array  # i32[]
     age: Array  # i32[]  labels since the phase began
-    shelved: Array  # i32[]  earlier champions met
+    shelved: Array  # i32[]  earlier champions met, less multiples of SHELF beyond 3 SHELF
     called: Array  # bool[]  whether there was an alarm that `climb` does not know of
     heard: Array  # i32[]  chunks that wait for the rivals
     chunks: Heard  # with a leading axis
@@ -321,7 +321,7 @@ def _challenge(champion: Contender, state: LadderState) -> tuple[LadderState, Ar
         rivals=jax.tree.map(lambda yes, no: jnp.where(begins, yes, no), begun, state.rivals),
         phase=jnp.where(begins, TRIAL, state.phase),
         age=jnp.where(begins, 0, state.age),
-        shelved=state.shelved + begins,
+        shelved=jnp.where(state.shelved + begins < 3 * SHELF, state.shelved + begins, 2 * SHELF),
         gains=jax.tree.map(lambda gain: jnp.where(begins, 0.0, gain), state.gains),
         called=jnp.bool_(False),
     )

@@ -20,6 +20,7 @@ from jax import Array, lax
 
 from model import (
     autoregression,
+    counter,
     embed,
     ladder,
     memory,
@@ -190,7 +191,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
         state.champion,
         questions[0],
         goal,
-        scheduled(spec.schedule, state.step) * pool.rates(spec),
+        scheduled(spec.schedule, counter.clipped(state.step)) * pool.rates(spec),
         ladder.boost(state.ladder),
         asked=questions[1] if spec.horizon else None,
     )
@@ -230,7 +231,7 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
     spec = parts.spec
     if not ladder.challenges(spec):
         return state, lines
-    rates = scheduled(spec.schedule, state.step) * pool.rates(spec)
+    rates = scheduled(spec.schedule, counter.clipped(state.step)) * pool.rates(spec)
     waits = ladder.waits(spec, state.ladder)
     champion, rungs, told = lax.cond(
         waits,
@@ -271,7 +272,10 @@ def begin_anew(
     )
     lines = tell_lost(spec, lines, jnp.where(lost.any(), row - 1, len(lines)), lost)
     state = state._replace(
-        champion=champion, steps=steps, lost=jnp.zeros_like(lost), resets=state.resets + lost
+        champion=champion,
+        steps=steps,
+        lost=jnp.zeros_like(lost),
+        resets=counter.add(state.resets, lost),
     )
     return state, lines
 
@@ -303,14 +307,14 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
         near = near._replace(next=asked)
         near = neighbours.remember(spec, near, *_own(spec, rows), heard.label)
     labels = jnp.where(full, state.chunk.label, jnp.nan)
-    taken = learned.after, state.refused + learned.refused, pairs, steps, near.next
+    taken = learned.after, counter.add(state.refused, learned.refused), pairs, steps, near.next
     left = state.champion, state.refused, state.pairs, state.steps, state.neighbours.next
     if spec.chunk > 1:
         taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
     champion, refused, pairs, steps, place = taken
     state = state._replace(
         lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~finite(steps))),
-        step=state.step + apply,
+        step=counter.add(state.step, apply),
         champion=champion,
         refused=refused,
         ladder=rungs,

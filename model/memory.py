@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from model import counter
 from model.spec import Spec
 
 WAYS = 4
@@ -20,7 +21,7 @@ WAYS = 4
 class Remembered(NamedTuple):
     """Hold one entity; with a leading axis E, all. h is the horizon, I inputs, S ids."""
 
-    seen: Array  # i32[]  events of the entity
+    seen: Array  # i32[]  events of the entity, less multiples of h once there are 2 h
     labels: Array  # f32[L]  last known labels, newest first, NaN = none
     numeric: Array  # f32[W, N]  earlier rows, newest first
     fading: Array  # f32[T, N]  fading means of the columns, NaN = none yet
@@ -33,8 +34,8 @@ class MemoryState(NamedTuple):
     """Hold E slots; P is the count of published numbers."""
 
     key: Array  # u32[E]  second half of the entity's hash
-    used: Array  # i32[E]  event number of the last visit, 0 = empty
-    left: Array  # i32[]  entities that had to leave
+    rank: Array  # u8[E]  slots of its set that were visited since, WAYS = empty
+    left: Array  # u32[2]  entities that had to leave: a `counter`
     slots: Remembered  # with a leading axis E
     published: Array  # f32[E, h, P]  what was predicted for the open rows
 
@@ -44,16 +45,14 @@ def init(spec: Spec) -> MemoryState:
     size = -(-spec.entities // WAYS) * WAYS or 1
     return MemoryState(
         key=jnp.zeros(size, jnp.uint32),
-        used=jnp.zeros(size, jnp.int32),
-        left=jnp.int32(0),
+        rank=jnp.full(size, WAYS, jnp.uint8),
+        left=counter.zero(),
         slots=jax.tree.map(lambda x: jnp.repeat(x[None], size, 0), _nothing(spec)),
         published=jnp.zeros((size, spec.horizon, spec.published)),
     )
 
 
-def recall(
-    spec: Spec, state: MemoryState, entity: Array, event: Array
-) -> tuple[MemoryState, Array, Remembered]:
+def recall(spec: Spec, state: MemoryState, entity: Array) -> tuple[MemoryState, Array, Remembered]:
     """Find the slot i32[] of entity u32[2] and what it holds; a newcomer takes the stalest.
 
     The branch makes XLA read a slot once, before it is written: so the memory is updated in place
@@ -63,20 +62,21 @@ def recall(
         return state, jnp.int32(0), jax.tree.map(lambda values: values[0], state.slots)
     sets = jnp.uint32(state.key.shape[0] // WAYS)
     first = (entity[0] % sets).astype(jnp.int32) * WAYS
-    used = lax.dynamic_slice_in_dim(state.used, first, WAYS)
-    found = (lax.dynamic_slice_in_dim(state.key, first, WAYS) == entity[1]) & (used > 0)
+    rank = lax.dynamic_slice_in_dim(state.rank, first, WAYS)
+    found = (lax.dynamic_slice_in_dim(state.key, first, WAYS) == entity[1]) & (rank < WAYS)
     known = found.any()
-    slot = first + jnp.where(known, jnp.argmax(found), jnp.argmin(used)).astype(jnp.int32)
+    place = jnp.where(known, jnp.argmax(found), jnp.argmax(rank)).astype(jnp.int32)
+    slot = first + place
+    ranked = jnp.where(jnp.arange(WAYS) == place, 0, rank + (rank < rank[place])).astype(jnp.uint8)
     held = lax.cond(
         known,
         lambda: jax.tree.map(lambda values: values[slot], state.slots),
         lambda: _nothing(spec),
     )
-    left = state.left + (~known & (used.min() > 0))
     state = state._replace(
         key=state.key.at[slot].set(entity[1]),
-        used=state.used.at[after(left, slot)].set(event + 1),
-        left=left,
+        rank=lax.dynamic_update_slice_in_dim(state.rank, ranked, after(ranked, first), 0),
+        left=counter.add(state.left, ~known & (rank.max() < WAYS)),
     )
     return state, slot, held
 

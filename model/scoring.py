@@ -22,6 +22,7 @@ PACE = 0.02  # at which what is typical follows
 SURPRISE = 8.0
 MOST_MOVED = 3  # columns that an alarm names
 MOVED = 3 * MOST_MOVED  # numbers that tell of them
+STEP_HALVES = 2  # of the count of optimizer steps
 LOST = 1  # number that tells who began anew: a sum of 2^place
 _ENDS = ladder.AT_ONCE + ladder.LATER + LOST + MOVED  # of rows where something happened
 
@@ -75,7 +76,7 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
     ]
     step = lax.bitcast_convert_type(state.step, jnp.float32)
     evidence = [getattr(alarm, name) for _, alarm in watched for name in EVIDENCE]
-    told = pack(step, *(number.astype(jnp.float32) for number in evidence))
+    told = pack(*step, *(number.astype(jnp.float32) for number in evidence))
     line = jnp.concatenate([published, told, jnp.zeros(_ENDS)])
     answer = jnp.argmax(published).astype(jnp.float32) if spec.classes else published[0]
     alarmed = [alarm.fired for _, alarm in watched]
@@ -92,7 +93,7 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
 
 def line_width(spec: Spec) -> int:
     """Count the numbers of a line: one array is written for each row."""
-    return spec.published + 1 + len(spec.detectors) * len(EVIDENCE) + _ENDS
+    return spec.published + STEP_HALVES + len(spec.detectors) * len(EVIDENCE) + _ENDS
 
 
 def tell_at_once(spec: Spec, lines: Array, row: Array, told: Array) -> Array:
@@ -134,7 +135,7 @@ def note(spec: Spec, state: State) -> State:
     """Take the rows of the chunk before into the watch for shifts, as a new one begins."""
     if not spec.detectors:
         return state
-    chunk, begins = state.chunk, (state.chunk.filled == 0) & (state.event > 0)
+    chunk, begins = state.chunk, (state.chunk.filled == 0) & state.begun
 
     def one(row: Array, rows: shift.Rows) -> shift.Rows:
         return shift.note(rows, jnp.append(chunk.numeric[row], chunk.said[row]))
@@ -160,12 +161,12 @@ def most_moved(rows: shift.Rows) -> Array:
 def read_lines(spec: Spec, lines: Array) -> Outcome:
     """Take the lines f32[B, W] apart."""
     evidence = len(spec.detectors) * len(EVIDENCE)
-    widths = [spec.published, 1, evidence, ladder.AT_ONCE + ladder.LATER, LOST]
+    widths = [spec.published, STEP_HALVES, evidence, ladder.AT_ONCE + ladder.LATER, LOST]
     parts = jnp.split(lines, np.cumsum(widths), axis=1)
     published, step, alarms, rungs, lost, moved = parts
     return Outcome(
         published=published,
-        step=lax.bitcast_convert_type(step[:, 0], jnp.int32),
+        step=lax.bitcast_convert_type(step, jnp.uint32),
         alarms=alarms.reshape(len(lines), len(spec.detectors), len(EVIDENCE)),
         rungs=rungs,
         lost=lost[:, 0],

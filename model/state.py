@@ -9,6 +9,7 @@ from jax import Array
 
 from model import (
     autoregression,
+    counter,
     drift,
     embed,
     ladder,
@@ -48,13 +49,13 @@ class Chunk(NamedTuple):
 class State(NamedTuple):
     """Hold everything that is learned or measured; a checkpoint is this and nothing else."""
 
-    event: Array  # i32[]  rows met
-    step: Array  # i32[]  optimizer steps
+    begun: Array  # bool[]  whether a row was met
+    step: Array  # u32[2]  optimizer steps: a `counter`
     met: Array  # i32[]  classes that may be predicted: the first ones
     champion: Contender  # who predicts
-    refused: Array  # i32[M]  updates of each network that were not finite
+    refused: Array  # u32[M, 2]  updates of each network that were not finite: counters
     lost: Array  # bool[L]  who has to begin anew, of `pool.resettable`
-    resets: Array  # i32[L]  how often they did
+    resets: Array  # u32[L, 2]  how often they did: counters
     ladder: ladder.LadderState
     pairs: Array  # f32[C + 1, C]  labels that followed each label
     steps: autoregression.AutoregressionState
@@ -119,13 +120,13 @@ def init(parts: Parts) -> State:
     fresh = pool.contender(spec, parts.network)
     due = k if spec.horizon else 0
     return State(
-        event=jnp.int32(0),
-        step=jnp.int32(0),
+        begun=jnp.bool_(False),
+        step=counter.zero(),
         met=jnp.int32(spec.classes - spec.unmet),
         champion=fresh,
-        refused=jnp.zeros(spec.networks, jnp.int32),
+        refused=counter.zero(spec.networks),
         lost=jnp.zeros(len(pool.resettable(spec)), bool),
-        resets=jnp.zeros(len(pool.resettable(spec)), jnp.int32),
+        resets=counter.zero(len(pool.resettable(spec))),
         ladder=ladder.init(spec, fresh),
         pairs=persistence.init(spec),
         steps=autoregression.init(spec),

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model import frame, ladder, mixture, pool
+from model import counter, frame, ladder, mixture, pool
 from model.batch import EVIDENCE, Outcome, empty_batch
 from model.frame import Frame
 from model.learner import make_learner, warm_up
@@ -61,7 +61,7 @@ class Learned:
 
     rows: Rows
     published: NDArray[Any]  # [n, P]  float32 of classes, float64 of numbers; NaN = nothing said
-    step: NDArray[np.int32]  # [n]
+    step: NDArray[np.int64]  # [n]
     drift: list[DriftRecord]
     classes: Classes  # by their index; later ones may be among them
 
@@ -208,10 +208,11 @@ class Trainer:
         """Wait for a submitted batch and give what came of it."""
         rows, parts = pending
         published = np.concatenate([self._published(part) for part in parts])
-        step, raised, rungs, lost, moved = (
+        halves, raised, rungs, lost, moved = (
             np.concatenate([np.asarray(getattr(part.outcome, name))[: part.rows] for part in parts])
             for name in ("step", "alarms", "rungs", "lost", "moved")
         )
+        step = counter.value(halves)
         drift: dict[int, list[DriftRecord]] = {}
         for at, which in np.argwhere(raised[:, :, 0] > 0).tolist():
             alarm = DriftAlarm(
@@ -298,9 +299,9 @@ class Trainer:
         members = dict(zip(pool.names(self._learner.spec), weights.tolist(), strict=True))
         found = scores | {
             "members": members,
-            "refused_updates": int(np.asarray(self._state.refused).sum()),
-            "resets": int(np.asarray(self._state.resets).sum()),
-            "entities_left": int(self._state.memory.left),
+            "refused_updates": int(counter.value(self._state.refused).sum()),
+            "resets": int(counter.value(self._state.resets).sum()),
+            "entities_left": int(counter.value(self._state.memory.left)),
         }
         if classes:
             named = found.pop("per_class")
@@ -319,7 +320,7 @@ def _known(value: float) -> float | None:
 Where = tuple[str | int, int, int, int, int]
 
 
-def _where(rows: Rows, step: NDArray[np.int32], at: int) -> Where:
+def _where(rows: Rows, step: NDArray[np.int64], at: int) -> Where:
     """Say at which row it was, as a drift record does."""
     return rows.id[at], int(step[at]), int(rows.time_ms[at]), rows.partition[at], rows.offset[at]
 

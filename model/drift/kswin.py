@@ -70,7 +70,7 @@ def make_kswin(
 
     def update(state: Kswin, observed: Observed) -> tuple[Kswin, Alarm]:
         x, counts = usable(observed)
-        n = state.n + 1
+        n = jnp.where(state.n + 1 == 0, jnp.uint32(window_size), state.n + 1)  # after 2^32 values
         window = jnp.concatenate([state.window[1:], x[None]])
         gap = lax.cond(
             counts & (n >= window_size),
