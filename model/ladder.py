@@ -2,9 +2,11 @@
 
 * **relabel**: two classes have changed places where exchanging them would have explained the last
   labels far better. That is a likelihood ratio in Page's cumulative sum (Page 1954; Lorden 1971,
-  "Procedures for reacting to a change in distribution": with a threshold of h, and probabilities
-  that are right, false alarms are at least exp(h) events apart). The learner then goes on with the
-  two exchanged on the way in and on the way out, and knows all that it knew.
+  "Procedures for reacting to a change in distribution": with a threshold of h false alarms are at
+  least exp(h) events apart). Probabilities are believed no more than they deserve: within the share
+  of labels that were missed lately, and MARGIN; where half are missed, they say nothing. The
+  learner then goes on with the two exchanged on the way in and on the way out, and knows all that
+  it knew.
 * **boost**: a detector that warns of a risen error, or an alarm at one, raises the learning rates.
 * **challenger**: an alarm also begins a trial, in which fresh networks learn beside the champion.
 * **restore**: the champions of earlier alarms are in the trial too, as they were: what was learned
@@ -19,6 +21,7 @@ zero. For one rival that happens by mistake with a chance of 1 in 40.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -41,7 +44,8 @@ PATIENCE = 1000  # labels until a trial or a probation is over
 LOOK = 32  # labels from one look at the gains to the next
 MOST_CLASSES = 64  # that are watched for exchanges: the sums take the square of it
 EXCHANGED = 16.0  # logarithm of a likelihood ratio: 8,000,000 events between false alarms
-LEAST = 0.02  # of a probability in it
+MARGIN = 0.05  # above the share of labels that were missed
+LATELY = 500.0  # labels that this share fades over
 
 CALM, TRIAL, PROBATION = 0, 1, 2  # phases
 WARNED, ALARMED = 1, 2  # what detectors did
@@ -67,6 +71,7 @@ class LadderState(NamedTuple):
 
     order: Array  # i32[C]  what the learner takes each class for
     exchanges: Array  # f32[C, C]  cumulative sums of two classes having changed places
+    missed: Array  # f32[]  share of the last labels
     raised: Array  # i32[]  what detectors did since the last step of the optimizer
     boosted: Array  # i32[]  steps of higher rates to come
     phase: Array  # i32[]
@@ -87,6 +92,7 @@ def init(spec: Spec, fresh: Contender) -> LadderState:
     return LadderState(
         order=jnp.arange(watched),
         exchanges=jnp.zeros((watched, watched)),
+        missed=jnp.float32(0.5),
         raised=jnp.int32(0),
         boosted=jnp.int32(0),
         phase=jnp.int32(CALM),
@@ -113,6 +119,11 @@ def relabels(spec: Spec) -> bool:
 def challenges(spec: Spec) -> bool:
     """Say whether there can be a trial."""
     return "challenger" in spec.ladder and bool(spec.detectors)
+
+
+def exchanged(spec: Spec) -> float:
+    """Give the threshold of each pair of classes: all of them together cry wolf no more often."""
+    return EXCHANGED + math.log(spec.classes * (spec.classes - 1) / 2)
 
 
 def inward(spec: Spec, state: LadderState, labels: Array) -> Array:
@@ -213,14 +224,18 @@ def _exchange(
     known = ~jnp.isnan(labels)
     label = jnp.where(known, labels, 0.0).astype(jnp.int32)
     hot = (label[:, None] == jnp.arange(spec.classes)) & known[:, None]
-    likely = jnp.log(jnp.maximum(jax.nn.softmax(slow), LEAST))
+    doubt = jnp.minimum(state.missed + MARGIN, 0.5)
+    likely = jnp.log(jnp.clip(jax.nn.softmax(slow), doubt, 1.0 - doubt))
     ahead = jnp.where(known[:, None], likely - (likely * hot).sum(1, keepdims=True), 0.0)
+    misses = known & (jnp.argmax(slow, 1) != label)
+    share = jnp.where(apply, known.sum() / LATELY, 0.0)
+    missed = misses.sum() / jnp.maximum(known.sum(), 1) - state.missed
     gained = jnp.einsum("ka,kb->ab", hot.astype(jnp.float32), ahead)
     sums = jnp.maximum(state.exchanges + jnp.where(apply, gained + gained.T, 0.0), 0.0)
     rows = sums.max(1)
     one = jnp.argmax(rows)
     other, statistic = jnp.argmax(sums[one]), rows[one]
-    found = statistic >= EXCHANGED
+    found = statistic >= exchanged(spec)
     order = state.order
     swapped = jnp.where(order == one, other, jnp.where(order == other, one, order))
     told = pack(
@@ -231,6 +246,7 @@ def _exchange(
     state = state._replace(
         order=jnp.where(found, swapped, order).astype(order.dtype),
         exchanges=jnp.where(found, 0.0, sums),
+        missed=jnp.where(found, state.missed, state.missed + share * missed),
     )
     return state, jnp.where(found, told, 0.0)
 

@@ -73,10 +73,11 @@ def recall(spec: Spec, state: MemoryState, entity: Array) -> tuple[MemoryState, 
         lambda: jax.tree.map(lambda values: values[slot], state.slots),
         lambda: _nothing(spec),
     )
+    left = counter.add(state.left, ~known & (rank.max() < WAYS))
     state = state._replace(
         key=state.key.at[slot].set(entity[1]),
-        rank=lax.dynamic_update_slice_in_dim(state.rank, ranked, after(ranked, first), 0),
-        left=counter.add(state.left, ~known & (rank.max() < WAYS)),
+        rank=lax.dynamic_update_slice_in_dim(state.rank, ranked, after(left, first), 0),
+        left=left,
     )
     return state, slot, held
 

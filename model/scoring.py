@@ -194,7 +194,8 @@ def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
         value = target.value(state.target, output[0], last)
         half = state.interval[0] * state.interval[1]
         low, high = value - half, value + half
-    return jnp.where(state.target.level.seen[0] > 0.0, jnp.stack([value, low, high]), jnp.nan)
+    known = (state.target.level.seen[0] > 0.0) | ~jnp.isnan(last)
+    return jnp.where(known, jnp.stack([value, low, high]), jnp.nan)
 
 
 def _chances(met: Array, output: Array) -> Array:

@@ -123,7 +123,7 @@ class Spec:
     embedding: int = 8
     table_bits: int = 16
     coverage: float = 0.9
-    detectors: tuple[Detector, ...] = ("adwin", "page_hinkley")
+    detectors: tuple[Detector, ...] = ("adwin",)
     adwin_delta: float = 0.002
     page_hinkley_threshold: float = 50.0
     ladder: tuple[Rung, ...] = RUNGS

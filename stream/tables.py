@@ -174,7 +174,7 @@ class Drift(Part):
     """When to say that the world has changed."""
 
     detectors: tuple[Detector, ...] = Field(
-        ("adwin", "page_hinkley"), description="What watches the error of every labelled event."
+        ("adwin",), description="What watches the error of every labelled event."
     )
     adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
     page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's alarm level.")

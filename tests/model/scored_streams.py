@@ -40,7 +40,7 @@ def numbers(seed: int, n: int, offset: float = 0.0) -> ScoredNumber:
     half = rng.uniform(0, 2, n)
     no_change = np.concatenate([np.full(50, np.nan), y[49:-1]])
     known = rng.random(n) < 0.8
-    columns = (y, prediction, prediction - half, prediction + half, no_change, known)
+    columns = (y, prediction, prediction - half, prediction + half, no_change, abs(y), known)
     return ScoredNumber(*(jnp.asarray(x, jnp.float32) for x in columns))
 
 

@@ -66,7 +66,8 @@ def _classification(n_classes: int, k: int) -> Case:
 def _regression(k: int) -> Case:
     rng = np.random.default_rng(3)
     y = rng.normal(size=N)
-    columns = (y, y + rng.normal(size=N), y - 1, y + rng.random(N), np.roll(y, 1), np.ones(N))
+    low, high, size = y - 1, y + rng.random(N), abs(y)
+    columns = (y, y + rng.normal(size=N), low, high, np.roll(y, 1), size, np.ones(N))
     events = ScoredNumber(*(jnp.asarray(x, jnp.float32) for x in columns))
     weightless = events._replace(weight=jnp.zeros(N, jnp.float32))
     broken = events._replace(label=jnp.asarray(rng.choice([np.nan, np.inf], N), jnp.float32))

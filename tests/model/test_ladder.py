@@ -189,7 +189,41 @@ def test_classes_that_change_places_are_exchanged_at_once(classes: int, chunk: i
     assert 4000 <= at < 4000 + 20 * classes + chunk
     one, two, statistic = told[at, 1 : ladder.AT_ONCE]
     assert {one, two} == {0, 1}
-    assert statistic >= ladder.EXCHANGED
+    assert statistic >= ladder.exchanged(spec)
     assert right[at + 1 : at + 401].mean() > right[3000:4000].mean() - 0.04
     _, slow, _ = run(replace(spec, ladder=()), (numeric, after))
     assert right[4000:5000].sum() > slow[4000:5000].sum()
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("size", [0.0, 1.0, 8.0], ids=["undecided", "noise", "overconfident noise"])
+def test_on_noise_no_classes_change_places(classes: int, size: float) -> None:
+    """Whatever the probabilities: the threshold promises 8,000,000 events between two."""
+    n, rng = 1_000_000, np.random.default_rng(0)
+    spec = Spec(numeric=1, classes=classes)
+    labels = rng.integers(0, classes, n).astype(np.float32)
+    said = (size * rng.normal(size=(n, classes))).astype(np.float32)
+    assert exchanges(spec, labels, said) == 0
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9])
+def test_overconfidence_is_no_exchange(share: float) -> None:
+    n, rng = 1_000_000, np.random.default_rng(0)
+    right = rng.integers(0, 2, n)
+    labels = np.where(rng.random(n) < share, right, 1 - right).astype(np.float32)
+    said = np.where(right[:, None] == np.arange(2), 5.0, -5.0).astype(np.float32)
+    spec = Spec(numeric=1, classes=2)
+    assert exchanges(spec, labels, said) == 0
+    labels[n // 2 :] = 1 - labels[n // 2 :]
+    assert (exchanges(spec, labels, said) > 0) == (share == 0.9)  # which leaves no doubt
+
+
+def exchanges(spec: Spec, labels: NDArray[Any], said: NDArray[Any]) -> int:
+    def one(state: Any, row: Any) -> Any:
+        return ladder._exchange(spec, state, row[0][None], row[1][None], np.bool_(True))
+
+    @jax.jit
+    def run(labels: Any, said: Any) -> Any:
+        return jax.lax.scan(one, ladder.init(spec, ()), (labels, said))[1]
+
+    return int((np.asarray(run(labels, said))[:, 2] > 0).sum())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model import counter
 from model.batch import EVIDENCE, Batch, empty_batch
 from model.learner import KEPT, Learner, make_learner, warm_up
 from model.spec import Detector, Spec
@@ -129,7 +130,9 @@ def test_micro_batches_never_change_state_or_predictions(name: str) -> None:
     spec = SPECS[name]
     learner, columns = make_learner(spec), stream(spec)
     whole, said = feed(learner, columns, [], N)
-    assert np.isfinite(said).all()
+    nothing = np.isnan(said)  # before a label, or an error, is known, and never after
+    assert np.isfinite(said[~nothing]).all()
+    assert not nothing[40:].any()
     rng = np.random.default_rng(1)
     capacity = 24
     cuts, at = [], 0
@@ -145,8 +148,20 @@ def test_one_program_serves_every_count() -> None:
         numeric=4, classes=2, seed=75, detectors=()
     )  # no other test's: equal specs share a learner
     learner = make_learner(spec)
-    feed(learner, stream(spec), [1, 2, 60, 100, 101, 160, 200, 260, 300, 360], 64)
-    assert learner.run._cache_size() == 1  # type: ignore[attr-defined]
+    feed(learner, stream(spec), [64, 128, 192, 256, 320, 384], 64)
+    compiled: list[str] = []
+
+    def count(event: str, _: float, **__: Any) -> None:
+        compiled.extend([event] if "backend_compile" in event else [])
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        feed(learner, stream(spec), [1, 2, 60, 100, 101, 160, 200, 260, 300, 360], 64)
+        assert compiled == []
+        feed(learner, stream(spec), [1, 2, 60, 100, 101, 160, 200, 260, 300, 360], 63)
+        assert compiled != []  # so a program would be noticed
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
 
 
 def test_a_process_that_meets_many_specs_keeps_the_programs_of_the_last_ones() -> None:
@@ -253,7 +268,7 @@ def test_events_without_label_are_predicted_and_teach_nothing() -> None:
     fresh = jax.device_get(learner.init())
     state, said = feed(learner, columns, [], 50)
     assert digest((state.champion, state.table)) == digest((fresh.champion, fresh.table))
-    assert state.step == 0
+    assert counter.value(state.step) == 0
     assert np.allclose(said.sum(1), 1)
 
 
@@ -346,5 +361,5 @@ def test_a_full_memory_forgets_the_entity_met_longest_ago() -> None:
     columns = (np.zeros((n, 1), np.float32), np.zeros((n, 0), np.uint32), entity, label)
     state, _ = feed(learner, columns, [], n)
     assert sorted(state.memory.key.tolist()) == [2, 3, 4, 5]
-    assert state.memory.left == 1
+    assert counter.value(state.memory.left) == 1
     assert sorted(state.memory.slots.labels[:, 0].tolist()) == [2.0, 3.0, 4.0, 5.0]

@@ -199,10 +199,23 @@ def test_regression_is_rivers(seed: int, offset: float) -> None:
 
 
 def test_regression_says_so_when_the_model_predicts_nonsense() -> None:
-    events = numbers(0, 100)._replace(prediction=jnp.full(100, jnp.nan), weight=jnp.ones(100))
+    events = numbers(0, 100)._replace(prediction=jnp.full(100, jnp.inf), weight=jnp.ones(100))
     report = regression_report(run(make_regression_metrics(), blocks(events))[0])
     assert report["all"]["mae"] == pytest.approx(1e15)
     assert report["baselines"]["mean"]["all"]["mae"] < 100
+
+
+def test_what_nothing_was_said_about_is_no_score_but_a_label() -> None:
+    events = numbers(0, 100)._replace(weight=jnp.ones(100))
+    silent = events._replace(prediction=events.prediction.at[:50].set(jnp.nan))
+    report = regression_report(run(make_regression_metrics(), blocks(silent))[0])
+    labels = np.asarray(events.label, np.float64)
+    means = [labels[:at].mean() for at in range(50, 100)]
+    assert report["all"]["events"] == report["all"]["mape_events"] == 50
+    misses = np.abs(labels - np.asarray(events.prediction, np.float64))
+    assert report["all"]["mae"] == pytest.approx(misses[50:].mean(), rel=1e-4)
+    mean = report["baselines"]["mean"]["all"]["mae"]
+    assert mean == pytest.approx(np.abs(labels[50:] - means).mean(), rel=1e-4)
 
 
 @pytest.mark.parametrize(
