@@ -293,7 +293,7 @@ class Trainer:
         scores = (
             classification_report(metrics)
             if classes
-            else regression_report(metrics, self._frame.unit[-1])
+            else regression_report(metrics, float(self._frame.unit[-1]))
         )
         weights = mixture.total(self._state.champion.mixture).astype(float).round(4)
         members = dict(zip(pool.names(self._learner.spec), weights.tolist(), strict=True))

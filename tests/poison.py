@@ -54,8 +54,6 @@ POISON: dict[str, tuple[bytes | None, str]] = {
     "NaN": (good(0).replace(b"-3.5", b"NaN"), "json"),
     "Infinity": (good(0).replace(b"-3.5", b"-Infinity"), "json"),
     "beyond float64": (good(0).replace(b"-3.5", b"1e400"), "schema"),
-    "beyond float32": (good(0, y=1e39), "number"),
-    "beyond the bound": (good(0, y=-2e15), "number"),
     "five thousand digits": (good(0, text="").replace(b"-3.5", b"9" * 3500), "schema"),
     "number as text": (good(0, x="3.5"), "schema"),
     "number as boolean": (good(0, x=True), "schema"),

@@ -197,8 +197,9 @@ def test_a_field_of_two_kinds_has_to_be_both() -> None:
     rows, letters = Normalizer(parse(text, "t")).normalize(
         records([good(0, x=10**400), good(1, x=3)])
     )
-    assert [(letter.code, letter.offset) for letter in letters] == [("number", 0)]
-    assert rows.numeric[0, 0] == 3
+    assert letters == []
+    assert np.isnan(rows.numeric[0, 0])  # beyond float64: missing
+    assert rows.numeric[1, 0] == 3
     with pytest.raises(TaskError, match="text is mapped twice, as kinds that no value is both of"):
         Codec(parse(TASK.replace("x = { kind", 'x = { field = "text", kind'), "t"))
 
