@@ -29,6 +29,7 @@ _LEADERLESS = {  # for a moment, while one is elected or starts
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,  # to the client, of a topic that was just made
 }
 
 

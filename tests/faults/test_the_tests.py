@@ -61,7 +61,7 @@ def test_predictions_beside_the_transaction_are_found(fed: Case) -> None:
     )
     assert killed.wait() == -9, killed.errors
     fed.drain("--micro-batch", "64", mutants=("loose_outputs",))
-    assert judged(fed) == "I2"
+    assert judged(fed) in ("I2", "I4")  # by where the second life cuts what the first one said
 
 
 def test_offsets_that_move_on_before_the_commit_are_found(fed: Case) -> None:

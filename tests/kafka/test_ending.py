@@ -25,6 +25,7 @@ from test_learn import send
 from stream import saver
 from stream.broker import Broker, embedded
 from stream.store.local import LocalStore
+from stream.signals import ENDING
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs
 from stream.topics import describe, ensure
@@ -99,7 +100,7 @@ def test_a_learner_ends_whenever_it_is_told_to(bootstrap: str, task: tuple[Task,
         send(bootstrap, made.input.topic, [good(n) for n in range(400 * turn, 400 * turn + 400)])
         with headrace("learn", str(path), "-b", bootstrap, "--micro-batch", "16") as learner:
             time.sleep(0.6 + chance.uniform(0, 1) * turn)
-            code, said = end(learner, chance.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
+            code, said = end(learner, chance.choice(ENDING))
             assert code in (0, 130), said
             assert "Traceback" not in said
             codes.append(code)
