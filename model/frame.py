@@ -218,12 +218,13 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
             due_past=moved(chunk.due_past, -1),
         )
         memory = memory._replace(published=moved(memory.published, -1))
-        counted = np.asarray(metrics.sums)[0, 0] > 0
-        mean, lost, fading = np.asarray(metrics.means, np.float64)
-        exact = (mean + lost) * before.unit[-1] + before.origin[-1] - after.origin[-1]
+        pairs, fading = np.split(np.asarray(metrics.means, np.float64), [4])
+        exact = pairs.reshape(2, 2).sum(1) * before.unit[-1] + before.origin[-1] - after.origin[-1]
         high = _float32(exact / after.unit[-1])
         low = _float32(exact / after.unit[-1] - high)
-        means = np.array([high, low, moved(fading, -1)])
+        known = np.asarray(metrics.sums)[0, :2] > 0  # a label, one that was scored
+        means = np.append(np.column_stack([high, low]), moved(fading, -1))
+        means = np.where(np.append(known.repeat(2), known[1]), means, np.float32(0))
         state = state._replace(
             target=goals._replace(
                 level=level(goals.level, label),
@@ -233,7 +234,7 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
             interval=interval,
             metrics=metrics._replace(
                 sums=scaled(metrics.sums, -1, UNITS),
-                means=means if counted else np.zeros(3, np.float32),
+                means=means,
             ),
             zero=jnp.asarray(_float32(after.origin[-1] / after.unit[-1])),
         )

@@ -3,10 +3,9 @@
 * **relabel**: two classes have changed places where exchanging them would have explained the last
   labels far better. That is a likelihood ratio in Page's cumulative sum (Page 1954; Lorden 1971,
   "Procedures for reacting to a change in distribution": with a threshold of h false alarms are at
-  least exp(h) events apart). Probabilities are believed no more than they deserve: within the share
-  of labels that were missed lately, and MARGIN; where half are missed, they say nothing. The
-  learner then goes on with the two exchanged on the way in and on the way out, and knows all that
-  it knew.
+  least exp(h) events apart). Probabilities are believed within the share of labels that were missed
+  lately, and MARGIN: where half are missed, they say nothing. The learner then goes on with the two
+  exchanged on the way in and on the way out, and knows all that it knew.
 * **boost**: a detector that warns of a risen error, or an alarm at one, raises the learning rates.
 * **challenger**: an alarm also begins a trial, in which fresh networks learn beside the champion.
 * **restore**: the champions of earlier alarms are in the trial too, as they were: what was learned
@@ -121,11 +120,6 @@ def challenges(spec: Spec) -> bool:
     return "challenger" in spec.ladder and bool(spec.detectors)
 
 
-def exchanged(spec: Spec) -> float:
-    """Give the threshold of each pair of classes: all of them together cry wolf no more often."""
-    return EXCHANGED + math.log(spec.classes * (spec.classes - 1) / 2)
-
-
 def inward(spec: Spec, state: LadderState, labels: Array) -> Array:
     """Turn labels of the world, NaN = none, into what the learner takes them for."""
     if not relabels(spec):
@@ -235,7 +229,8 @@ def _exchange(
     rows = sums.max(1)
     one = jnp.argmax(rows)
     other, statistic = jnp.argmax(sums[one]), rows[one]
-    found = statistic >= exchanged(spec)
+    pairs = spec.classes * (spec.classes - 1) / 2  # which together cry wolf no more often
+    found = statistic >= EXCHANGED + math.log(pairs)
     order = state.order
     swapped = jnp.where(order == one, other, jnp.where(order == other, one, order))
     told = pack(

@@ -54,8 +54,9 @@ def again(state: TargetState, last: Array) -> Array:
 
 
 def value(state: TargetState, output: Array, last: Array) -> Array:
-    """Turn an output of the network into a label."""
-    return anchor(state, last) + scale.deviation(state.rest)[0] * output
+    """Turn an output of the network into a label; the anchor alone while no rest is known."""
+    width = jnp.where(state.rest.seen[0] > 0.0, scale.deviation(state.rest)[0], 0.0)
+    return anchor(state, last) + width * output
 
 
 def update(state: TargetState, labels: Array, last: Array) -> TargetState:

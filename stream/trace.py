@@ -118,9 +118,9 @@ class Trace:
             columns["id"][at], columns["prediction"][at] = str(said.id), said.prediction
             if self._timed:
                 columns["time"][at] = said.time_ms
-            if said.interval is None:
+            if said.probabilities is not None:
                 columns["probabilities"][at] = said.probabilities
-            else:
+            elif said.interval is not None:
                 columns["low"][at], columns["high"][at] = said.interval
             if label == label:
                 columns["label"][at] = learned.classes[int(label)] if learned.classes else label

@@ -251,7 +251,7 @@ def test_the_command_compares_draws_and_traces(turning: Path, tmp_path: Path) ->
     assert "theirs: features.b:" in done.stdout
     assert "worse: accuracy -" in done.stdout
     assert "over 1,500 events of both" in done.stdout
-    assert re.search(r"theirs less ours: -\d+\.\d+, worse", plot.read_text().replace("\u2212", "-"))
+    assert re.search(r"theirs less ours: -[\d.]+, worse", plot.read_text().replace("\u2212", "-"))
     assert pq.read_metadata(trace).num_rows == 1500
     for option, name in (("--plot", "plot.pdf"), ("--trace", "trace.csv")):
         done = run(str(ours), "--input", str(turning), option, str(tmp_path / name))

@@ -43,7 +43,7 @@ def test_a_plot_shows_the_metric_the_baselines_the_alarms_and_the_pool(
         shown = words(data)
         assert {"poisoned: accuracy in a fading window of 1,000 events", "events"} <= shown
         assert {"it  0.54", "no change", "majority  0.54"} <= shown
-        assert {"adwin (3)", "page hinkley (0)"} <= shown
+        assert "adwin (3)" in shown
         assert {"member 0 (+1.00)", "member 7 (+0.12)", "4 others"} <= shown
 
 

@@ -39,7 +39,10 @@ class RegressionMetrics(NamedTuple):
     """Sum up events, intervals, the spread of the labels and the errors of three predictors."""
 
     sums: jax.Array  # f32[3, 17]: a tally
-    means: jax.Array  # f32[3]: mean of all labels, what float32 lost of it, fading mean
+    means: (
+        jax.Array
+    )  # f32[5]: mean of all labels and of the scored ones, each with what float32 lost
+    # of it; fading mean of the scored ones
 
 
 def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, ScoredNumber, None]:
@@ -72,7 +75,7 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
         counts = (scored.weight != 0) & jnp.isfinite(scored.label)
         weights, kept = tally.weights(counts, fade)
         y = jnp.where(counts, jnp.clip(scored.label, -_LIMIT, _LIMIT), 0.0)
-        mean, lost, faded_mean = state.means
+        mean, lost, centre, blur, faded_centre = state.means
         repeated = jnp.where(jnp.isnan(scored.no_change), mean, scored.no_change)
         predicted = (scored.prediction[:, None], repeated[:, None], mean[None, None])
         miss = jnp.abs(y[:, None] - sums.choose(_PREDICTOR[None], predicted))
@@ -86,24 +89,28 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
         some = said & (scored.size > 0)
         relative = miss * (1.0 / jnp.where(some, scored.size, jnp.inf))[:, None]
         relative = jnp.where(relative < _LIMIT, relative, _LIMIT)
-        off = sums.pack(sums.subtract(y, mean, lost)[0], y - faded_mean)
-        events = sums.pack(state.sums[0, 0], kept * state.sums[2, 0]) + jnp.sum(weights, axis=1)
-        step, faded_step = jnp.sum(weights * off, axis=1) / jnp.maximum(events, 1.0)
+        labels = state.sums[0, 0] + jnp.sum(weights[0])
+        step = jnp.sum(weights[0] * sums.subtract(y, mean, lost)[0]) / jnp.maximum(labels, 1.0)
         mean, lost = sums.add(mean, lost, step)
-        faded_mean += faded_step
-        spreads = off * sums.pack(sums.subtract(y, mean, lost)[0], y - faded_mean)
+        share = weights * said
+        off = sums.pack(sums.subtract(y, centre, blur)[0], y - faded_centre)
+        events = sums.pack(state.sums[0, 1], kept * state.sums[2, 1]) + jnp.sum(share, axis=1)
+        step, faded_step = jnp.sum(share * off, axis=1) / jnp.maximum(events, 1.0)
+        centre, blur = sums.add(centre, blur, step)
+        faded_centre += faded_step
+        spreads = off * sums.pack(sums.subtract(y, centre, blur)[0], y - faded_centre)
         flags = [flag.astype(y.dtype) for flag in (counts, said, some, bounded, covered)]
         columns = [number[:, None] for number in (*flags, width, *spreads)]
         terms = sums.choose(_TERM[None], (*columns, miss, miss**2, relative))
-        terms = jnp.where(said[:, None] | (np.arange(len(_TERM)) < _ERRORS), terms, 0.0)
+        terms = jnp.where(said[:, None] | (_TERM == 0), terms, 0.0)
         new = RegressionMetrics(
             sums=tally.add(state.sums, terms, weights, kept),
-            means=sums.pack(mean, lost, faded_mean),
+            means=sums.pack(mean, lost, centre, blur, faded_centre),
         )
         return jax.tree.map(lambda a, b: jnp.where(counts.any(), a, b), new, state), None
 
     def init() -> RegressionMetrics:
-        return RegressionMetrics(tally.empty(len(_TERM)), jnp.zeros(3, jnp.float32))
+        return RegressionMetrics(tally.empty(len(_TERM)), jnp.zeros(5, jnp.float32))
 
     return Fold(init, update)
 
@@ -114,8 +121,8 @@ def regression_report(state: RegressionMetrics, unit: float = 1.0) -> dict[str, 
     "all" is over all events, "window" over the fading ones:
 
     - mae, rmse: of the unit of the label, at least 0.
-    - r2: 1 less the squared errors over the squared deviations of all labels from their mean, at
-      most 1; undefined below two labels and where all labels are equal.
+    - r2: 1 less the squared errors over the squared deviations of the labels from their mean, at
+      most 1; undefined below two events and where all labels are equal.
     - mape: the mean absolute error over the absolute label, as a share (0.1 is 10 %), over the
       `mape_events` events whose label is not 0.
     - coverage: the share of labels inside the predicted interval, where there was one.

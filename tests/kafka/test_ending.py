@@ -24,8 +24,8 @@ from test_learn import send
 
 from stream import saver
 from stream.broker import Broker, embedded
-from stream.store.local import LocalStore
 from stream.signals import ENDING
+from stream.store.local import LocalStore
 from stream.task import Task, parse
 from stream.topic_specs import topic_specs
 from stream.topics import describe, ensure

@@ -189,7 +189,7 @@ def test_classes_that_change_places_are_exchanged_at_once(classes: int, chunk: i
     assert 4000 <= at < 4000 + 20 * classes + chunk
     one, two, statistic = told[at, 1 : ladder.AT_ONCE]
     assert {one, two} == {0, 1}
-    assert statistic >= ladder.exchanged(spec)
+    assert statistic >= ladder.EXCHANGED
     assert right[at + 1 : at + 401].mean() > right[3000:4000].mean() - 0.04
     _, slow, _ = run(replace(spec, ladder=()), (numeric, after))
     assert right[4000:5000].sum() > slow[4000:5000].sum()
