@@ -13,6 +13,7 @@ could be held against then, what is known of it begins anew (`Change.anew`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Any, NamedTuple
 
 import jax
@@ -49,7 +50,6 @@ class Frame:
 
     def __init__(self, spec: Spec, held: Floats | None = None) -> None:
         """Start with 0 and 1, or with what `as_array` held."""
-        self._spec = spec
         held = np.array(blank(spec) if held is None else held)
         self.origin, self.unit, self._spread, rows = held[:4]
         self._ends, self._newest = held[4:6], held[6:]
@@ -63,7 +63,7 @@ class Frame:
 
     def copy(self) -> Frame:
         """Give another one that is the same."""
-        return Frame(self._spec, self.as_array())
+        return copy(self)  # what it holds is replaced, and never changed
 
     def stretches(self, values: Floats) -> Iterator[tuple[int, int, Change | None]]:
         """Take rows float64[n, C] in, NaN = missing; cut them where something changes.
