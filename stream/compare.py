@@ -110,9 +110,10 @@ class Errors:
         """Give the events of the next batch whose label scored something, and the errors."""
         rows, published = learned.rows, learned.published
         said = (published.argmax(1) if self._classes else published[:, 0]).astype(np.float64)
+        if self._classes:
+            said[~(published.max(1) > 0)] = np.nan  # nothing: no class was known
         place = (np.array(rows.partition, np.int64) << 48) + np.array(rows.offset, np.int64)
         answered, scored = place, ~np.isnan(rows.label)
-        said[~learned.predicted] = np.nan
         if self._horizon:
             answered, said = self._due(rows, place, said)
             scored &= answered >= 0

@@ -65,12 +65,6 @@ class Learned:
     drift: list[DriftRecord]
     classes: Classes  # by their index; later ones may be among them
 
-    @property
-    def predicted(self) -> NDArray[np.bool_]:
-        """Say of each row whether anything was said: nothing is before a label is known."""
-        said = self.published.max(1) > 0 if self.classes else ~np.isnan(self.published[:, 0])
-        return np.asarray(said)
-
     def outcome(self, first: int = 0, last: int | None = None) -> str:
         """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
         said = sha256(self.published[first:last].tobytes())
