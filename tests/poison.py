@@ -24,6 +24,11 @@ text = { kind = "text", max_tokens = 16 }
 """
 
 
+def task_text(name: str) -> str:
+    """Give the task under another name, which its raw topic has too."""
+    return TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name)
+
+
 def good(number: int, **changes: object) -> bytes:
     """Make a good event, or one with some fields changed."""
     event: dict[str, object] = {

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from poison import TASK, good
+from poison import TASK, good, task_text
 from running import Running
 from test_exactly_once import life, records_of
 from test_learn import send
@@ -38,7 +38,7 @@ CSV = Path(__file__).parents[2] / "producers/data/sensor.csv.gz"
 @pytest.fixture
 def task(bootstrap: str, tmp_path: Path) -> tuple[Task, Path]:
     name = f"end-{uuid.uuid4().hex[:8]}"
-    text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name)
+    text = task_text(name)
     path = tmp_path / "task.toml"
     path.write_text(text)
     made = parse(text, str(path))

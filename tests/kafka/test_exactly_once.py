@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from poison import TASK, good
+from poison import TASK, good, task_text
 from test_learn import read, send
 
 from stream import ledger, plan
@@ -94,7 +94,7 @@ def test_a_life_that_met_other_scalars_first_comes_to_the_same_rows(
 ) -> None:
     """`true`, 1 and 1.0 are equal to Python: whichever came first used to stand for all."""
     name = f"scalars-{uuid.uuid4().hex[:8]}"
-    made = parse(TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name), "t")
+    made = parse(task_text(name), "t")
     ensure(bootstrap, topic_specs(made))
     state, old = Path(os.environ["HEADRACE_STATE"]), tmp_path / "old"
     send(bootstrap, name, [good(n, color=True) for n in range(200)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from poison import TASK, good
+from poison import good, task_text
 from running import Running
 from test_exactly_once import life
 from test_learn import read, send
@@ -28,7 +28,7 @@ from stream.verify import verify
 @pytest.fixture
 def task(bootstrap: str) -> Task:
     name = f"fence-{uuid.uuid4().hex[:8]}"
-    made = parse(TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name), "t")
+    made = parse(task_text(name), "t")
     ensure(bootstrap, topic_specs(made))
     return made
 

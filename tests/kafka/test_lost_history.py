@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
-from poison import TASK, good
+from poison import good, task_text
 from test_ending import await_line, headrace
 from test_exactly_once import life, records_of
 from test_learn import send
@@ -32,7 +32,7 @@ from stream.verify import verify
 @pytest.fixture
 def task(bootstrap: str) -> Task:
     name = f"lost-{uuid.uuid4().hex[:8]}"
-    made = parse(TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name), "t")
+    made = parse(task_text(name), "t")
     ensure(bootstrap, topic_specs(made))
     return made
 
@@ -119,9 +119,7 @@ def test_a_second_signal_ends_at_once_and_in_doubt(
     bootstrap: str, task: Task, tmp_path: Path
 ) -> None:
     path = tmp_path / "task.toml"
-    path.write_text(
-        TASK.replace('"poisoned"', f'"{task.name}"').replace("events.poisoned", task.name)
-    )
+    path.write_text(task_text(task.name))
     send(bootstrap, task.input.topic, [good(n) for n in range(50)])
     with headrace("learn", str(path), "-b", bootstrap, "--json") as learner:
         await_line(learner, '"events": 50')

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from poison import TASK, good
+from poison import good, task_text
 from running import Running
 from test_exactly_once import life, records_of
 from test_learn import read, send
@@ -31,7 +31,7 @@ from stream.verify import verify
 @pytest.fixture
 def task(bootstrap: str) -> Task:
     name = f"change-{uuid.uuid4().hex[:8]}"
-    made = parse(TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name), "t")
+    made = parse(task_text(name), "t")
     ensure(bootstrap, topic_specs(made))
     return made
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from poison import TASK, good
+from poison import good, task_text
 from running import Running
 from test_checkpoint import resealed
 from test_exactly_once import checkpoints, life, records_of
@@ -36,7 +36,7 @@ from stream.verify import verify
 @pytest.fixture
 def task(bootstrap: str) -> Task:
     name = f"audit-{uuid.uuid4().hex[:8]}"
-    made = parse(TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name), "t")
+    made = parse(task_text(name), "t")
     ensure(bootstrap, topic_specs(made))
     return made
 
