@@ -43,7 +43,7 @@ def test_the_walk_sees_the_tree() -> None:
 def test_the_core_knows_only_arrays() -> None:
     allowed = {"jax", "flax", "optax", "numpy", "model"}
     standard = {"__future__", "typing", "collections", "dataclasses", "itertools", "functools"}
-    standard |= {"math", "os", "platform"}  # os and platform: XLA's flags
+    standard |= {"copy", "math", "os", "platform"}  # os and platform: XLA's flags
     for path in FILES:
         if path.is_relative_to(ROOT / "model"):
             roots = {name.split(".")[0] for name in imports(path)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import pool
+from model import counter, pool
 from model.batch import Batch, empty_batch
 from model.learner import Learner, make_learner, warm_up
 from model.spec import Spec
@@ -92,7 +92,7 @@ def test_a_lost_member_is_reset_and_told_of(spec: Spec) -> None:
     assert row < spec.chunk
     assert np.asarray(said.lost)[row] == 2.0
     names = pool.resettable(spec)
-    assert dict(zip(names, np.asarray(whole.resets).tolist(), strict=True)) == {
+    assert dict(zip(names, counter.value(whole.resets).tolist(), strict=True)) == {
         name: int(place == 1) for place, name in enumerate(names)
     }
     cut, first = run(learner, state, batch, BEFORE, BEFORE + 3)
