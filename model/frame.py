@@ -103,11 +103,11 @@ class Frame:
 
     def _strays(self, newest: Floats, values: Floats) -> NDArray[np.bool_]:
         """Say in which columns the first values lie much farther apart than the newest ones."""
-        if self._rows >= FIRST:
-            return np.zeros(len(self.origin), bool)
-        early = values[: FIRST - self._rows]
+        early = values[: max(FIRST - self._rows, 0)]
         low, high = np.fmin.reduce([self._ends[0], *early]), np.fmax.reduce([self._ends[1], *early])
         self._ends = np.array([low, high])
+        if self._rows + len(values) > FIRST:
+            return np.zeros(len(self.origin), bool)
         few = np.isnan(newest).any(0) | (self._rows + len(values) <= NEWEST)
         spread = _spread(newest)
         found: NDArray[np.bool_] = ~few & (spread > 0) & (high - low > STRAY * spread)

@@ -77,9 +77,11 @@ def walked(values: Floats, cuts: list[int]) -> tuple[Floats, list[Floats]]:
     frame, inward = Frame(SPEC), []
     for first, end in zip([0, *cuts], [*cuts, len(values)], strict=True):
         piece = values[first:end]
-        for start, stop, _ in frame.stretches(piece):
+        for start, stop, change in frame.stretches(piece):
+            anew = change.anew if change else np.zeros(len(frame.origin), bool)
             inward.extend(
-                np.array([frame.origin, frame.unit, row]) for row in frame.inward(piece[start:stop])
+                np.array([frame.origin, frame.unit, row, anew & (at == 0)])
+                for at, row in enumerate(frame.inward(piece[start:stop]))
             )
     return frame.as_array(), inward
 
@@ -96,6 +98,15 @@ def test_a_frame_does_not_depend_on_cuts(values: Floats, data: st.DataObject) ->
     cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=5)))
     for one, other in zip(walked(values, []), walked(values, cuts), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_first_values_far_apart_are_found_however_they_are_cut(seed: int) -> None:
+    values = np.random.default_rng(seed).pareto(0.4, (400, 3))
+    whole = walked(values, [])
+    for cuts in ([1, 3, 64, 100], list(range(1, 400, 7)), [63, 65]):
+        for one, other in zip(whole, walked(values, cuts), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_checks_go_on_for_ever() -> None:
