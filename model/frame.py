@@ -236,6 +236,9 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
                 sums=scaled(metrics.sums, -1, UNITS),
                 means=means,
             ),
+            middle=state.middle._replace(
+                labels=moved(state.middle.labels, -1), ranked=moved(state.middle.ranked, -1)
+            ),
             zero=jnp.asarray(_float32(after.origin[-1] / after.unit[-1])),
         )
     state = state._replace(

@@ -2,7 +2,8 @@
 
 Rows are grouped into chunks of `spec.chunk` consecutive events. The networks' lower layers and the
 table of hashed ids are those from before a chunk for all of its rows, and learn when it is full;
-all else learns from each row before the next one is predicted.
+all else learns from each row before the next one is predicted. With a horizon, a label belongs to
+an earlier row, so without chunks it is even learned before the row that brought it is predicted.
 Chunk boundaries belong to the count of events, never to micro-batches: an open chunk is carried
 in the state, so state and predictions are the same bits however a stream is cut into batches.
 """
@@ -10,7 +11,7 @@ in the state, so state and predictions are the same bits however a stream is cut
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -18,24 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import (
-    autoregression,
-    counter,
-    embed,
-    ladder,
-    memory,
-    neighbours,
-    persistence,
-    pool,
-    scale,
-    target,
-)
+from model import autoregression, counter, ladder, median, pool
 from model.batch import Batch, Outcome, empty_batch
-from model.fold import walk
-from model.inputs import admit, light
-from model.lesson import Heard, Learned, Question, attend
+from model.inputs import admit
 from model.optimizer import each, scheduled
-from model.pool import Contender, Views
+from model.pool import Contender
 from model.scoring import (
     line_width,
     name_moved,
@@ -48,6 +36,7 @@ from model.scoring import (
 )
 from model.spec import Spec
 from model.state import Parts, State, init, make_parts
+from model.study import answers_late, learn, respond, study
 
 KEPT = 8  # learners: a service needs one or two, and each holds some 50 MB of programs
 
@@ -90,14 +79,19 @@ def make_learner(spec: Spec) -> Learner:
             state = repeat(new, lambda j, s: admit(spec, s, batch, row + j, opened + j), state)
             state = state._replace(chunk=state.chunk._replace(filled=jnp.int32(opened + new)))
             outputs, studied = study(parts, state)
+            middle = median.middle(state.middle)
+            if answers_late(spec):
+                state, told = learn(parts, state, studied)
+                outputs = respond(parts, state)
 
             def tell(j: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
                 state, lines = carry
-                state, line = score(parts, state, opened + j, outputs[opened + j])
+                state, line = score(parts, state, opened + j, outputs[opened + j], middle)
                 return state, lines.at[row + j].set(line, mode="promise_in_bounds")
 
             state, lines = repeat(new, tell, (state, lines))
-            state, told = learn(parts, state, studied)
+            if not answers_late(spec):
+                state, told = learn(parts, state, studied)
             return state, tell_at_once(spec, lines, row + new - 1, told), row, row + new
 
         def stretch(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
@@ -144,86 +138,6 @@ def warm_up(learner: Learner, capacity: int) -> State:
     state, _ = learner.run(learner.init(), empty_batch(learner.spec, capacity), np.int32(0))
     jax.block_until_ready(state)  # type: ignore[no-untyped-call]
     return learner.init()
-
-
-class Studied(NamedTuple):
-    """Hold what the open chunk teaches, had it its last row."""
-
-    heard: Heard
-    learned: Learned
-    pairs: Array  # f32[C + 1, C]
-    steps: autoregression.AutoregressionState
-    near: neighbours.NeighboursState
-
-
-def study(parts: Parts, state: State) -> tuple[Array, Studied]:
-    """Predict the open chunk, f32[K, O], and give what it teaches.
-
-    It runs whole for an unfilled chunk too, so that a row's prediction is the same bits
-    whether its chunk was filled by one micro-batch or by several.
-    """
-    spec, chunk = parts.spec, state.chunk
-    inward = partial(ladder.inward, spec, state.ladder)
-    views = [Views(chunk.inputs, chunk.ids, inward(chunk.past))]
-    learnable = ~jnp.isnan(chunk.label) & (jnp.arange(spec.chunk) < chunk.filled)
-    if spec.horizon:
-        views.insert(0, Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_past)))
-        learnable = learnable & (chunk.turn >= 0)
-    due, label = views[0], inward(chunk.label)
-    goal = label if spec.classes else target.goal(state.target, label, due.last)
-    goal = jnp.where(learnable, goal, jnp.nan)
-    (pairs, steps), again = _go_on(spec, state, views, goal)
-    near, before = state.neighbours, None
-    if spec.neighbours and spec.chunk > 1:
-        near = neighbours.remember(spec, near, *_own(spec, due), goal)
-        before = jnp.cumsum(learnable) - learnable
-    found = embed.look_up(spec, state.table, jnp.concatenate([rows.ids for rows in views], 1))
-    questions = []
-    for rows, vectors, said in zip(views, jnp.split(found, len(views), 1), again, strict=True):
-        others = [pool.words(spec, vectors, rows.ids), said]
-        if spec.neighbours:
-            window = near._replace(next=state.neighbours.next)
-            others.append(neighbours.vote(spec, window, *_own(spec, rows), before))
-        questions.append(Question(rows, vectors, pool.gate(spec, jnp.concatenate(others))))
-    learned = attend(
-        spec,
-        parts.network,
-        state.champion,
-        questions[0],
-        goal,
-        scheduled(spec.schedule, counter.clipped(state.step)) * pool.rates(spec),
-        ladder.boost(state.ladder),
-        asked=questions[1] if spec.horizon else None,
-    )
-    heard = Heard(questions[0], goal, learned.said)
-    return learned.answers, Studied(heard, learned, pairs, steps, near)
-
-
-def _go_on(
-    spec: Spec, state: State, views: list[Views], label: Array
-) -> tuple[tuple[Array, autoregression.AutoregressionState], list[Array]]:
-    """Say of each view what the last labels say by themselves, f32[0 to 2, K, O], row by row."""
-
-    def one(carry: Any, row: tuple[Array, Array]) -> Any:
-        (pairs, steps), (past, label) = carry, row
-        said = [jnp.zeros((0, len(views), spec.outputs))]
-        if persistence.kept(spec):
-            said.append(persistence.say(spec, pairs, state.target, past[:, 0]))
-        if not spec.classes:
-            said.append(autoregression.say(spec, steps, state.target, past))
-            steps = autoregression.learn(steps, state.target, past[0], label)
-        elif persistence.kept(spec):
-            pairs = persistence.learn(pairs, past[0, 0], label)
-        return (pairs, steps), jnp.concatenate(said)
-
-    pasts = jnp.stack([rows.past for rows in views], 1)
-    after, said = walk(one, (state.pairs, state.steps), (pasts, label))
-    return after, list(said.transpose(2, 1, 0, 3))
-
-
-def _own(spec: Spec, rows: Views) -> tuple[Array, Array]:
-    """Give what neighbours go by: columns f32[K, D] and categories u32[K, C]."""
-    return rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]
 
 
 def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, Array]:
@@ -280,51 +194,5 @@ def begin_anew(
     return state, lines
 
 
-def finite(tree: Any) -> Array:
-    """Say whether all numbers of some arrays are finite, bool[]."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
 def _choose(condition: Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda one, other: jnp.where(condition, one, other), yes, no)
-
-
-def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
-    """Close a full chunk: take over what was learned of it, then measure its rows and labels.
-
-    Returns:
-        the state, and what the ladder tells of it.
-    """
-    spec, (heard, learned, pairs, steps, near) = parts.spec, studied
-    full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
-    apply = full & ~jnp.isnan(heard.label).all()
-    rungs, told = ladder.follow(spec, state.ladder, heard, learned.slow, apply)
-    rows, table = heard.question.rows, state.table
-    if spec.ids:
-        table = embed.descend(table, embed.slots(spec, rows.ids), learned.gradient, apply)
-    if spec.neighbours and spec.chunk == 1:
-        asked = memory.after(state.chunk.said, memory.after(learned.said, near.next))
-        near = near._replace(next=asked)
-        near = neighbours.remember(spec, near, *_own(spec, rows), heard.label)
-    labels = jnp.where(full, state.chunk.label, jnp.nan)
-    taken = learned.after, counter.add(state.refused, learned.refused), pairs, steps, near.next
-    left = state.champion, state.refused, state.pairs, state.steps, state.neighbours.next
-    if spec.chunk > 1:
-        taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
-    champion, refused, pairs, steps, place = taken
-    state = state._replace(
-        lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~finite(steps))),
-        step=counter.add(state.step, apply),
-        champion=champion,
-        refused=refused,
-        ladder=rungs,
-        pairs=pairs,
-        steps=steps,
-        neighbours=near._replace(next=place),
-        table=table,
-        inputs=scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan)),
-        pixels=light(spec, state, full),
-        target=state.target if spec.classes else target.update(state.target, labels, rows.last),
-        chunk=state.chunk._replace(filled=jnp.where(full, 0, state.chunk.filled)),
-    )
-    return state, told

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from model import embed, losses, mixture, pool
+from model import embed, losses, mixture, networks, pool
 from model.fold import walk
 from model.mixture import Mixed, Mixture
-from model.networks import Network, Params, Seen, answer
+from model.networks import Network, Params, Seen
 from model.optimizer import Stepped, make_optimizer
 from model.pool import Contender, Views
 from model.spec import Spec
@@ -100,10 +100,6 @@ def attend(
     )
     beside = _features(spec, network, own.params.below, asked) if asked else None
 
-    def speak(last: Array, features: Array, direct: Array) -> Array:
-        said = jax.vmap(answer)(last, features)
-        return pool.around(spec, said + jax.lax.stop_gradient(direct))
-
     def mix(pupil: Pupil, outputs: Array, others: Array) -> tuple[Array, Mixed]:
         said = jnp.concatenate([pool.opinion(spec, outputs), others])
         return said, mixture.mix(spec, pupil.mixture, said)
@@ -111,14 +107,15 @@ def attend(
     def one(pupil: Pupil, row: Array) -> tuple[Pupil, Any]:
         at = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1)
         seen, goal, known = at(features, axis=1), at(goals), at(learnable)
-        outputs, lost = pool.silenced(speak(pupil.last, seen, at(direct)))
+        outputs, lost = pool.silenced(_speak(spec, pupil.last, seen, at(direct)))
         said, mixed = mix(pupil, outputs, at(heard.others, axis=1))
         answers = mixed.whole
         if asked and beside:
-            more, _ = pool.silenced(speak(pupil.last, at(beside[0], axis=1), at(beside[1])))
+            spoken = _speak(spec, pupil.last, at(beside[0], axis=1), at(beside[1]))
+            more, _ = pool.silenced(spoken)
             answers = mix(pupil, more, at(asked.others, axis=1))[1].whole
         slopes = jnp.where(known, losses.slope(spec, outputs, goal), 0.0)
-        _, pull_back = jax.vjp(jax.vmap(answer), pupil.last, seen)
+        _, pull_back = jax.vjp(jax.vmap(networks.answer), pupil.last, seen)
         gradient, back = pull_back(slopes)
         named = jnp.where(known, goal, jnp.nan)
         pupil = pupil._replace(
@@ -155,6 +152,20 @@ def attend(
     after = Contender(params, inner, pupil.mixture)
     refused = pupil.refused + moved.refused
     return Learned(after, refused, lost.any(0), said, slow, answers, of_table)
+
+
+def answer(spec: Spec, network: Network, own: Contender, asked: Question) -> Array:
+    """Let a contender answer rows that it does not learn, f32[K, O]."""
+    features, direct = _features(spec, network, own.params.below, asked)
+    outputs, _ = pool.silenced(_speak(spec, own.params.last, features, direct))
+    said = jnp.concatenate([pool.opinion(spec, outputs), asked.others])
+    return mixture.mix(spec, own.mixture, said).whole
+
+
+def _speak(spec: Spec, last: Array, features: Array, direct: Array) -> Array:
+    """Give what networks put out about rows with such features, f32[M, K, O]."""
+    said = jax.vmap(networks.answer)(last, features)
+    return pool.around(spec, said + jax.lax.stop_gradient(direct))
 
 
 def _features(

@@ -6,7 +6,8 @@ its best member, and leaves one that has become wrong. Weights that move slowly 
 best ones while the world stands still, fast ones when it moves; and while labels are few, one
 member may be better than any mixture. So the mixtures of both paces and all members are averaged by
 how likely each has made the labels, a little trust always being shared out (fixed share: Herbster &
-Warmuth 1998, "Tracking the best expert").
+Warmuth 1998, "Tracking the best expert"). The last members may be heard alone only: those that are
+right or wrong as they are, and would be noise in a sum.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ RATES = np.array([0.001, 0.005], np.float32)
 GOAL_RATES = np.array([0.01, 0.05], np.float32)
 SHARED = 1e-3  # of the trust, at each step
 ALONE = 0.1  # of what is shared, for members by themselves
+STERN, SOON = 5.0, 100.0  # so much more does a number's error count at first; half at so many
 LEAST = 1e-6  # of a label's probability, where trust is concerned
 
 
 class Mixture(NamedTuple):
-    """Hold what is thought of N members."""
+    """Hold what is thought of N members, of which S are added up."""
 
-    weights: Array  # f32[2, N]  of their opinions, at each pace
+    weights: Array  # f32[2, S]  of the opinions of the first ones, at each pace
     trust: Array  # f32[2 + N]  in the mixture at either pace, and in each member; adds up to one
+    labels: Array  # f32[]  that were learned, at most 2^24
 
 
 class Mixed(NamedTuple):
@@ -43,16 +46,17 @@ class Mixed(NamedTuple):
     each: Array  # f32[2, K, O]  at either pace
 
 
-def init(members: int) -> Mixture:
-    """Start with the mean of all opinions."""
-    return Mixture(jnp.full((len(RATES), members), 1.0 / members), _shares(members))
+def init(added: int, alone: int = 0) -> Mixture:
+    """Start with the mean of the opinions that are added up."""
+    weights = jnp.full((len(RATES), added), 1.0 / added)
+    return Mixture(weights, _shares(added + alone), jnp.float32(0.0))
 
 
 def mix(spec: Spec, state: Mixture, said: Array) -> Mixed:
     """Add opinions f32[N, K, O] up; a member that is alone is heard as it is."""
     if len(said) == 1:
         return Mixed(said[0], jnp.broadcast_to(said, (len(RATES), *said.shape[1:])))
-    each = jnp.einsum("pn,nko->pko", state.weights, said)
+    each = jnp.einsum("pn,nko->pko", state.weights, _added(state, said))
     heard = jnp.concatenate([each, said])
     if not spec.classes:
         return Mixed(jnp.einsum("p,pko->ko", state.trust, heard), each)
@@ -75,24 +79,29 @@ def learn(
     and the class index or goal f32[1], NaN = teaches nothing. Unless `apply`, nothing moves.
 
     Goals have no scale that is known beforehand: there the step is that of normalised least mean
-    squares (Nagumo & Noda 1967).
+    squares (Nagumo & Noda 1967). And the first errors of numbers count for more than later ones, as
+    with a learning rate that falls from a high one (Cesa-Bianchi & Lugosi 2006, "Prediction,
+    learning, and games", section 2.3): so whoever is right at first is heard at once.
     """
     known = ~jnp.isnan(label)
     goal = jnp.where(known, label, 0.0)
     slope = jnp.where(known[:, None], mixed_slope(spec, each, goal), 0.0)
-    pull = jnp.einsum("nko,pko->pn", said, slope)
+    added = _added(state, said)
+    pull = jnp.einsum("nko,pko->pn", added, slope)
     heard = jnp.concatenate([each, said])
     if spec.classes:
         right = (goal[:, None] == jnp.arange(spec.classes)) * jax.nn.softmax(heard)
         rates: Array | NDArray[Any] = RATES
         losses = -jnp.log(jnp.maximum(right.sum(2), LEAST))
     else:
-        rates = GOAL_RATES / (jnp.square(said).sum(0).mean() + 0.1)
+        rates = GOAL_RATES / (jnp.square(added).sum(0).mean() + 0.1)
         losses = jnp.abs(heard[..., spec.outputs // 2] - goal)
+        losses = losses * (1.0 + STERN / (1.0 + state.labels / SOON))
     lost = jnp.where(known, losses, 0.0)[:, 0]
     trust = state.trust * jnp.exp(lost.min() - lost)
     trust = (1.0 - SHARED) * trust / trust.sum() + SHARED * _shares(len(said))
-    learned = Mixture(state.weights - boost * rates[:, None] * pull, trust)
+    weights = state.weights - boost * rates[:, None] * pull
+    learned = Mixture(weights, trust, state.labels + 1.0)
     apply = apply & known[0]
     kept: Mixture = jax.tree.map(lambda new, old: jnp.where(apply, new, old), learned, state)
     return kept
@@ -100,14 +109,19 @@ def learn(
 
 def unbiased(state: Mixture) -> Mixture:
     """Share the trust out anew."""
-    return state._replace(trust=_shares(state.weights.shape[1]))
+    return state._replace(trust=_shares(len(state.trust) - len(RATES)))
 
 
 def total(state: Mixture) -> NDArray[Any]:
     """Wait for a mixture, and give the weight of each member, f32[N]."""
     paces, alone = np.split(np.asarray(state.trust), [len(RATES)])
-    weights: NDArray[Any] = paces @ np.asarray(state.weights) + alone
+    weights: NDArray[Any] = alone.copy()
+    weights[: state.weights.shape[1]] += paces @ np.asarray(state.weights)
     return weights
+
+
+def _added(state: Mixture, said: Array) -> Array:
+    return said[: state.weights.shape[1]]
 
 
 def _shares(members: int) -> Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model import autoregression, embed, losses, mixture, neighbours, persistence, scale
+from model import autoregression, embed, losses, median, mixture, neighbours, persistence, scale
 from model.mixture import Mixture
 from model.networks import Network, Params
 from model.optimizer import make_optimizer
@@ -59,6 +59,7 @@ def names(spec: Spec) -> list[str]:
         *([persistence.NAME] if persistence.kept(spec) else []),
         *([] if spec.classes else [autoregression.NAME]),
         *(neighbours.VOTES if spec.neighbours else []),
+        *([] if spec.classes else median.NAMES),
     ]
 
 
@@ -77,7 +78,8 @@ def contender(spec: Spec, network: Network) -> Contender:
     if spec.chunk > 1:
         below = remember(params.below) if params.below else {}
         remembered = Params(below, remember(params.last))
-    return Contender(params, remembered, mixture.init(len(names(spec))))
+    alone = 0 if spec.classes else len(median.NAMES)
+    return Contender(params, remembered, mixture.init(len(names(spec)) - alone, alone))
 
 
 def sight(spec: Spec) -> np.ndarray[Any, Any]:

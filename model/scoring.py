@@ -27,8 +27,12 @@ LOST = 1  # number that tells who began anew: a sum of 2^place
 _ENDS = ladder.AT_ONCE + ladder.LATER + LOST + MOVED  # of rows where something happened
 
 
-def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, Array]:
+def score(
+    parts: Parts, state: State, at: Array, output: Array, middle: Array
+) -> tuple[State, Array]:
     """Score what was said about the label that row `at` brought; then say the next thing.
+
+    The baselines know the `middle` of the labels before it, f32[].
 
     Returns the state, and what is told about the row as one line for `read_lines`.
     """
@@ -61,7 +65,7 @@ def score(parts: Parts, state: State, at: Array, output: Array) -> tuple[State, 
         said = jnp.where(known, said, jnp.nan)
         size = jnp.abs(label + state.zero)
         value, low, high = said
-        scored = ScoredNumber(label, value, low, high, no_change, size, ~jnp.isnan(label))
+        scored = ScoredNumber(label, value, low, high, no_change, middle, size, ~jnp.isnan(label))
         known = known & ~jnp.isnan(said[0])
         miss = jnp.where(known, jnp.abs(label - said[0]), 0.0)
         width = scale.deviation(state.target.rest)[0]

@@ -13,6 +13,7 @@ from model import (
     drift,
     embed,
     ladder,
+    median,
     memory,
     neighbours,
     persistence,
@@ -59,6 +60,7 @@ class State(NamedTuple):
     ladder: ladder.LadderState
     pairs: Array  # f32[C + 1, C]  labels that followed each label
     steps: autoregression.AutoregressionState
+    middle: median.MedianState
     neighbours: neighbours.NeighboursState
     table: embed.TableState
     inputs: scale.ScaleState
@@ -130,6 +132,7 @@ def init(parts: Parts) -> State:
         ladder=ladder.init(spec, fresh),
         pairs=persistence.init(spec),
         steps=autoregression.init(spec),
+        middle=median.init(spec),
         neighbours=neighbours.init(spec),
         table=embed.init(spec),
         inputs=scale.init(spec.numeric),

@@ -50,7 +50,13 @@ def goal(state: TargetState, label: Array, last: Array) -> Array:
 
 def again(state: TargetState, last: Array) -> Array:
     """Give the goals f32[K] of seeing the last labels again; 0 where there is none."""
-    return jnp.where(jnp.isnan(last), 0.0, goal(state, last, last))
+    return same(state, last, last)
+
+
+def same(state: TargetState, label: Array, last: Array) -> Array:
+    """Give the goals f32[..., K] of seeing these labels; 0 where there is none."""
+    expected = scale.transform(state.rest, (label - anchor(state, last))[..., None], jnp.zeros(1))
+    return jnp.where(jnp.isnan(label), 0.0, expected[..., 0])
 
 
 def value(state: TargetState, output: Array, last: Array) -> Array:

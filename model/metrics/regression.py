@@ -1,4 +1,4 @@
-"""How a regressor does, event after event: errors and its interval, beside two baselines."""
+"""How a regressor does, event after event: errors and its interval, beside baselines."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from model.metrics.tally import FADED
 _LIMIT = 1e15  # of labels, errors and widths, so that sums of their squares stay finite
 # a label, a scored one, a scored one that is not 0, an interval, one that covers, its width,
 # spread, fading spread; then the absolute, the squared and the relative error of each predictor
-_TERM = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 9, 9, 9, 10, 10, 10])
-_PREDICTOR = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 1, 2, 0, 1, 2])
+BASELINES = ("no_change", "mean", "median")
+_PREDICTORS = 1 + len(BASELINES)
+_TERM = np.array([0, 1, 2, 3, 4, 5, 6, 7, *np.repeat([8, 9, 10], _PREDICTORS)])
+_PREDICTOR = np.array([*[0] * 8, *range(_PREDICTORS), *range(_PREDICTORS), *range(_PREDICTORS)])
 _ERRORS = 8  # columns before them
 UNITS = np.array([0, 0, 0, 0, 0, 1, 2, 2, 1, 2, 0])[_TERM]
 """The power of the label's unit in each column of the sums."""
@@ -31,14 +33,15 @@ class ScoredNumber(NamedTuple):
     low: jax.Array  # f32[K]: of the predicted interval, NaN if there is none
     high: jax.Array  # f32[K]
     no_change: jax.Array  # f32[K]: the label known last, NaN if there is none
+    median: jax.Array  # f32[K]: of the newest labels, NaN if there is none
     size: jax.Array  # f32[K]: of the label, for relative errors: it may be counted from elsewhere
     weight: jax.Array  # f32[K] or bool[K]: 0 leaves the state as it is, all else takes the label in
 
 
 class RegressionMetrics(NamedTuple):
-    """Sum up events, intervals, the spread of the labels and the errors of three predictors."""
+    """Sum up events, intervals, the spread of the labels and the errors of four predictors."""
 
-    sums: jax.Array  # f32[3, 17]: a tally
+    sums: jax.Array  # f32[3, 20]: a tally
     means: (
         jax.Array
     )  # f32[5]: mean of all labels and of the scored ones, each with what float32 lost
@@ -46,10 +49,11 @@ class RegressionMetrics(NamedTuple):
 
 
 def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, ScoredNumber, None]:
-    """Make the metrics of a regressor, and of two baselines: the last label, the running mean.
+    """Make the metrics of a regressor, and of three baselines: last label, running mean, median.
 
     A label about which nothing was said scores nobody, but the running mean takes it in. Repeating
-    the last label predicts the running mean while there is no last one; the mean of no labels is 0.
+    the last label predicts the running mean while there is no last one, and so does the median of
+    the newest labels, which comes from outside; the mean of no labels is 0.
     The mean is that from before the block, as the model too predicts a block with what it knew
     before; so the state depends on where blocks begin, and with blocks of one event it is that of
     each event after the other.
@@ -77,7 +81,13 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
         y = jnp.where(counts, jnp.clip(scored.label, -_LIMIT, _LIMIT), 0.0)
         mean, lost, centre, blur, faded_centre = state.means
         repeated = jnp.where(jnp.isnan(scored.no_change), mean, scored.no_change)
-        predicted = (scored.prediction[:, None], repeated[:, None], mean[None, None])
+        middle = jnp.where(jnp.isnan(scored.median), mean, scored.median)
+        predicted = (
+            scored.prediction[:, None],
+            repeated[:, None],
+            mean[None, None],
+            middle[:, None],
+        )
         miss = jnp.abs(y[:, None] - sums.choose(_PREDICTOR[None], predicted))
         said = counts & ~jnp.isnan(scored.prediction)
         miss = jnp.where(miss < _LIMIT, miss, _LIMIT)
@@ -134,7 +144,8 @@ def regression_report(state: RegressionMetrics, unit: float = 1.0) -> dict[str, 
     Example:
         {"all": {"mae": .9, "rmse": 1.2, "r2": .7, "mape": .1, "coverage": .8, "width": 3.5,
          "mape_events": 99, "events": 100}, "window": {...},
-         "baselines": {"no_change": {"all": {...}, "window": {...}}, "mean": {...}}}
+         "baselines": {"no_change": {"all": {...}, "window": {...}}, "mean": {...},
+                       "median": {...}}}
 
     References:
         Hyndman & Koehler 2006, Another look at measures of forecast accuracy, International Journal
@@ -143,12 +154,12 @@ def regression_report(state: RegressionMetrics, unit: float = 1.0) -> dict[str, 
         prediction, and estimation, Journal of the American Statistical Association 102 (coverage
         and width).
     """
-    report: dict[str, Any] = {"baselines": {"no_change": {}, "mean": {}}}
+    report: dict[str, Any] = {"baselines": {name: {} for name in BASELINES}}
     for span, terms in tally.spans(state.sums).items():
         _, events, some, bounded, covered, width, spread, faded_spread = map(float, terms[:_ERRORS])
-        errors = terms[_ERRORS:].reshape(3, 3)
+        errors = terms[_ERRORS:].reshape(3, _PREDICTORS)
         spread = spread if span == "all" else faded_spread
-        for k, name in enumerate(("no_change", "mean"), start=1):
+        for k, name in enumerate(BASELINES, start=1):
             report["baselines"][name][span] = _scores(events, some, spread, errors[:, k], unit)
         report[span] = _scores(events, some, spread, errors[:, 0], unit) | {
             "coverage": covered / bounded if bounded else None,

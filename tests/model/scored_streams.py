@@ -40,7 +40,9 @@ def numbers(seed: int, n: int, offset: float = 0.0) -> ScoredNumber:
     half = rng.uniform(0, 2, n)
     no_change = np.concatenate([np.full(50, np.nan), y[49:-1]])
     known = rng.random(n) < 0.8
-    columns = (y, prediction, prediction - half, prediction + half, no_change, abs(y), known)
+    median = np.where(np.arange(n) < 20, np.nan, np.roll(y, 1) + np.roll(half, 2))
+    low, high = prediction - half, prediction + half
+    columns = (y, prediction, low, high, no_change, median, abs(y), known)
     return ScoredNumber(*(jnp.asarray(x, jnp.float32) for x in columns))
 
 

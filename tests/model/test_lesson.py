@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import embed, pool
+from model import embed, mixture, pool
 from model.lesson import Learned, Question, attend
 from model.networks import Params, make_network
 from model.pool import Contender, Views
@@ -131,5 +131,6 @@ def test_quantiles_of_texts_begin_where_those_of_numbers_do() -> None:
         own = pool.contender(spec, network)
         unknown, rates = jnp.full(K, jnp.nan), jnp.array([0.01])
         said = attend(spec, network, own, heard, unknown, rates).said
-        np.testing.assert_allclose(members * said[:, 0], -1.645, atol=0.1)
+        weight = mixture.total(own.mixture)[0]
+        np.testing.assert_allclose(said[:, 0] / weight, -1.645, atol=0.1)
         np.testing.assert_allclose(members * said[:, 2], 1.645, atol=0.1)

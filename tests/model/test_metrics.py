@@ -182,6 +182,7 @@ def test_regression_is_rivers(seed: int, offset: float) -> None:
             m if math.isnan(row[4]) else row[4] for row, m in zip(rows, means, strict=True)
         ],
         "mean": means,
+        "median": [m if math.isnan(row[5]) else row[5] for row, m in zip(rows, means, strict=True)],
     }
     inside = [row[2] <= row[0] <= row[3] for row in rows]
     for span, fade in (("all", 1.0), ("window", 1 - 1 / WINDOW)):

@@ -173,9 +173,13 @@ def test_regression_is_scikit_learns(seed: int) -> None:
     events = events._replace(label=jnp.asarray(label), size=jnp.abs(jnp.asarray(label)))
     report = regression_report(run(make_regression_metrics(WINDOW), blocks(events))[0])
     rows = np.array(counting(events), np.float64)
-    labels, predicted, low, high, last = rows.T[:5]
+    labels, predicted, low, high, last, median = rows.T[:6]
     means = np.array([0.0, *(np.cumsum(labels)[:-1] / np.arange(1, len(labels)))])
-    predictions = {"no_change": np.where(np.isnan(last), means, last), "mean": means}
+    predictions = {
+        "no_change": np.where(np.isnan(last), means, last),
+        "mean": means,
+        "median": np.where(np.isnan(median), means, median),
+    }
     some = labels != 0
     for span, fade in SPANS:
         weights = _weights(fade, len(rows))

@@ -1,0 +1,204 @@
+"""What the open chunk teaches, what is said about it, and what is taken over of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from model import (
+    autoregression,
+    counter,
+    embed,
+    ladder,
+    median,
+    memory,
+    neighbours,
+    persistence,
+    pool,
+    scale,
+    target,
+)
+from model.fold import walk
+from model.inputs import light
+from model.lesson import Heard, Learned, Question, answer, attend
+from model.optimizer import scheduled
+from model.pool import Views
+from model.spec import Spec
+from model.state import Parts, State
+
+
+def answers_late(spec: Spec) -> bool:
+    """Say whether a row is answered when the label that it brought is learned.
+
+    It is known by then, as it belongs to an earlier row. In a chunk of several all are answered in
+    one pass with what they teach.
+    """
+    return spec.horizon > 0 and spec.chunk == 1
+
+
+class Studied(NamedTuple):
+    """Hold what the open chunk teaches, had it its last row."""
+
+    heard: Heard
+    learned: Learned
+    pairs: Array  # f32[C + 1, C]
+    steps: autoregression.AutoregressionState
+    middle: median.MedianState
+    near: neighbours.NeighboursState
+
+
+def study(parts: Parts, state: State) -> tuple[Array, Studied]:
+    """Predict the open chunk, f32[K, O], and give what it teaches.
+
+    It runs whole for an unfilled chunk too, so that a row's prediction is the same bits
+    whether its chunk was filled by one micro-batch or by several.
+    """
+    spec, chunk = parts.spec, state.chunk
+    inward = partial(ladder.inward, spec, state.ladder)
+    views = [_rows(spec, state)]
+    label = jnp.where(jnp.arange(spec.chunk) < chunk.filled, inward(chunk.label), jnp.nan)
+    learnable = ~jnp.isnan(label)
+    if spec.horizon:
+        due = Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_past))
+        views = [due] if answers_late(spec) else [due, *views]
+        learnable = learnable & (chunk.turn >= 0)
+    due = views[0]
+    goal = label if spec.classes else target.goal(state.target, label, due.last)
+    goal = jnp.where(learnable, goal, jnp.nan)
+    (pairs, steps, middle), again = _go_on(spec, state, views, goal, label)
+    near, before = state.neighbours, None
+    if spec.neighbours and spec.chunk > 1:
+        near = neighbours.remember(spec, near, *_own(spec, due), goal)
+        before = jnp.cumsum(learnable) - learnable
+    found = embed.look_up(spec, state.table, jnp.concatenate([rows.ids for rows in views], 1))
+    questions = []
+    window = near._replace(next=state.neighbours.next)
+    for rows, vectors, said in zip(views, jnp.split(found, len(views), 1), again, strict=True):
+        questions.append(_question(spec, rows, vectors, said, window, before))
+    learned = attend(
+        spec,
+        parts.network,
+        state.champion,
+        questions[0],
+        goal,
+        scheduled(spec.schedule, counter.clipped(state.step)) * pool.rates(spec),
+        ladder.boost(state.ladder),
+        asked=questions[1] if len(views) > 1 else None,
+    )
+    heard = Heard(questions[0], goal, learned.said)
+    return learned.answers, Studied(heard, learned, pairs, steps, middle, near)
+
+
+def respond(parts: Parts, state: State) -> Array:
+    """Predict the open chunk by what is known now, f32[K, O]."""
+    spec, rows = parts.spec, _rows(parts.spec, state)
+    nothing = jnp.full(spec.chunk, jnp.nan)
+    _, (said,) = _go_on(spec, state, [rows], nothing, nothing)
+    found = embed.look_up(spec, state.table, rows.ids)
+    question = _question(spec, rows, found, said, state.neighbours, None)
+    return answer(spec, parts.network, state.champion, question)
+
+
+def _rows(spec: Spec, state: State) -> Views:
+    chunk = state.chunk
+    return Views(chunk.inputs, chunk.ids, ladder.inward(spec, state.ladder, chunk.past))
+
+
+def _question(
+    spec: Spec,
+    rows: Views,
+    found: Array,
+    said: Array,
+    window: neighbours.NeighboursState,
+    before: Array | None,
+) -> Question:
+    """Put the opinions of those who are no networks together; `said` is what labels say."""
+    spoken, alone = jnp.split(said, [len(said) - 2 * (not spec.classes)])
+    others = [pool.words(spec, found, rows.ids), spoken]
+    if spec.neighbours:
+        others.append(neighbours.vote(spec, window, *_own(spec, rows), before))
+    return Question(rows, found, pool.gate(spec, jnp.concatenate([*others, alone])))
+
+
+def _go_on(
+    spec: Spec, state: State, views: list[Views], goal: Array, label: Array
+) -> tuple[Any, list[Array]]:
+    """Say of each view what the last labels say by themselves, f32[0 to 4, K, O], row by row."""
+
+    def one(carry: Any, row: tuple[Array, Array, Array]) -> Any:
+        (pairs, steps, middle), (past, goal, label) = carry, row
+        said = [jnp.zeros((0, len(views), spec.outputs))]
+        if persistence.kept(spec):
+            said.append(persistence.say(spec, pairs, state.target, past[:, 0]))
+        if not spec.classes:
+            said.append(autoregression.say(spec, steps, state.target, past))
+            steps = autoregression.learn(steps, state.target, past[0], goal)
+            said.append(median.say(spec, middle, state.target, past))
+            middle = median.learn(middle, label)
+        elif persistence.kept(spec):
+            pairs = persistence.learn(pairs, past[0, 0], goal)
+        return (pairs, steps, middle), jnp.concatenate(said)
+
+    pasts = jnp.stack([rows.past for rows in views], 1)
+    known = state.pairs, state.steps, state.middle
+    after, said = walk(one, known, (pasts, goal, label))
+    return after, list(said.transpose(2, 1, 0, 3))
+
+
+def _own(spec: Spec, rows: Views) -> tuple[Array, Array]:
+    """Give what neighbours go by: columns f32[K, D] and categories u32[K, C]."""
+    return rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]
+
+
+def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
+    """Close a full chunk: take over what was learned of it, then measure its rows and labels.
+
+    Returns:
+        the state, and what the ladder tells of it.
+    """
+    spec, (heard, learned, pairs, steps, middle, near) = parts.spec, studied
+    full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
+    apply = full & ~jnp.isnan(heard.label).all()
+    rungs, told = ladder.follow(spec, state.ladder, heard, learned.slow, apply)
+    rows, table = heard.question.rows, state.table
+    if spec.ids:
+        table = embed.descend(table, embed.slots(spec, rows.ids), learned.gradient, apply)
+    if spec.neighbours and spec.chunk == 1:
+        asked = memory.after(state.chunk.said, memory.after(learned.said, near.next))
+        near = near._replace(next=asked)
+        near = neighbours.remember(spec, near, *_own(spec, rows), heard.label)
+    labels = jnp.where(full, state.chunk.label, jnp.nan)
+    went_on = pairs, steps, middle, near.next
+    taken = learned.after, counter.add(state.refused, learned.refused), *went_on
+    stayed = state.pairs, state.steps, state.middle, state.neighbours.next
+    left = state.champion, state.refused, *stayed
+    if spec.chunk > 1:
+        taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
+    champion, refused, pairs, steps, middle, place = taken
+    moved = target.update(state.target, labels, rows.last)
+    state = state._replace(
+        lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~_finite(steps))),
+        step=counter.add(state.step, apply),
+        champion=champion,
+        refused=refused,
+        ladder=rungs,
+        pairs=pairs,
+        steps=steps,
+        middle=middle,
+        neighbours=near._replace(next=place),
+        table=table,
+        inputs=scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan)),
+        pixels=light(spec, state, full),
+        target=state.target if spec.classes else moved,
+        chunk=state.chunk._replace(filled=jnp.where(full, 0, state.chunk.filled)),
+    )
+    return state, told
+
+
+def _finite(tree: Any) -> Array:
+    """Say whether all numbers of some arrays are finite, bool[]."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model import median, target
+from model.spec import Spec
+
+SPEC = Spec(numeric=1)
+learn = jax.jit(median.learn)
+labels = st.one_of(
+    st.just(np.nan),
+    st.sampled_from([0.0, 1.0, -3.0]),
+    st.floats(-1e6, 1e6, width=32, allow_subnormal=False),
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(labels, max_size=600), st.integers(0, 2**32 - 1))
+def test_the_middle_is_numpys_median_of_the_newest_labels(drawn: list[float], seed: int) -> None:
+    more = np.random.default_rng(seed).normal(size=300).tolist()
+    state, known = median.init(SPEC), list[float]()
+    for label in drawn[:300] + more + drawn[300:]:
+        newest = known[-median.NEWEST :]
+        expected = np.median(np.float32(newest)) if newest else np.nan
+        np.testing.assert_allclose(median.middle(state), expected, rtol=1e-6)
+        state = learn(state, np.float32(label))
+        known += [] if np.isnan(label) else [label]
+
+
+def test_nothing_is_learned_of_classes() -> None:
+    assert median.init(Spec(numeric=1, classes=3)).labels.size == 0
+
+
+@pytest.mark.parametrize(
+    "few", [[], [2.0], [2.0, 2.0], [5.0, 1.0], [5.0, 1.0, 1.0, 9.0], [3, 1, 2]]
+)
+def test_an_entitys_median_is_numpys(few: list[float]) -> None:
+    goals = target.init()
+    for label in np.random.default_rng(0).normal(size=100):
+        goals = target.update(goals, np.float32([label]), np.float32([np.nan]))
+    past = np.full((1, SPEC.past_labels), np.nan, np.float32)
+    past[0, : len(few)] = few
+    said = median.say(SPEC, median.init(SPEC), goals, past)
+    assert said.shape == (2, 1, 1)
+    assert float(said[0, 0, 0]) == 0.0  # no labels at all: nothing is said
+    expected = target.value(goals, said[1, 0], past[:, 0])[0]
+    wanted = np.median(few) if few else target.anchor(goals, past[:, 0])[0]
+    np.testing.assert_allclose(expected, wanted, rtol=1e-5)
