@@ -57,9 +57,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         report.user_properties for report in reports if getattr(report, "when", "") == "call"
     )
     if told := [line for name, line in properties if name == "told"]:
-        terminalreporter.section("faults")
+        terminalreporter.section("told")
         for line in told:
             terminalreporter.line(line)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Give a function that puts a line of figures below the test run's results."""
+    return lambda line: request.node.user_properties.append(("told", line))
 
 
 @pytest.fixture(scope="session")

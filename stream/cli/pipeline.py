@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from stream import task as tasks
-from stream.cli import learning
+from stream.cli import learning, torture
 from stream.cli.console import (
     AsJson,
     Bootstrap,
@@ -45,6 +45,7 @@ def add_to(app: typer.Typer) -> None:
     for command in (demo, learn, normalize, produce):
         app.command()(command)
     learning.add_to(bench_app)
+    torture.add_to(bench_app)
     app.add_typer(bench_app, name="bench")
 
 

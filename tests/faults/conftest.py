@@ -45,15 +45,6 @@ def thorough(request: pytest.FixtureRequest) -> bool:
     return _thorough(request.config)
 
 
-Tell = Callable[[str], None]
-
-
-@pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Tell:
-    """Give a function that puts a line of figures below the test run's results."""
-    return lambda line: request.node.user_properties.append(("told", line))
-
-
 @pytest.fixture(scope="session")
 def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
     """Give the process that learners are forked from."""

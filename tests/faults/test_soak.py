@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
-from conftest import Tell
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
@@ -196,7 +195,7 @@ class Soak:
 @pytest.mark.long
 @pytest.mark.timeout(3 * 3_600)
 def test_a_week_leaves_memory_latency_and_checkpoints_as_they_were(
-    bootstrap: str, task: Task, tmp_path: Path, tell: Tell
+    bootstrap: str, task: Task, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     """As many as HEADRACE_SOAK says, or 10^8; the learner is killed and started again half-way."""
     soak, half = Soak(task, task_path(tmp_path, task.name), bootstrap), STEPS // 2
