@@ -140,7 +140,7 @@ def attend(
     )
     pupil, (said, slow, answers, lost, last) = walk(one, first, jnp.arange(spec.chunk))
     share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
-    words = losses.slope(spec, pool.around(spec, direct), goals) * share
+    words = losses.slope(spec, losses.around(spec, direct), goals) * share
     below, of_table = pull_down((pupil.back * share, words))
     some = learnable.any() & learns
     if by_row:
@@ -165,7 +165,7 @@ def answer(spec: Spec, network: Network, own: Contender, asked: Question) -> Arr
 def _speak(spec: Spec, last: Array, features: Array, direct: Array) -> Array:
     """Give what networks put out about rows with such features, f32[M, K, O]."""
     said = jax.vmap(networks.answer)(last, features)
-    return pool.around(spec, said + jax.lax.stop_gradient(direct))
+    return losses.around(spec, said + jax.lax.stop_gradient(direct))
 
 
 def _features(

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model import autoregression, embed, losses, median, mixture, neighbours, persistence, scale
+from model import (
+    autoregression,
+    embed,
+    losses,
+    median,
+    mixture,
+    neighbours,
+    pairs,
+    persistence,
+    scale,
+)
 from model.mixture import Mixture
 from model.networks import Network, Params
 from model.optimizer import make_optimizer
@@ -56,6 +66,7 @@ def names(spec: Spec) -> list[str]:
     return [
         *networks,
         *(["words"] if spec.ids else []),
+        *([pairs.NAME] if pairs.kept(spec) else []),
         *([persistence.NAME] if persistence.kept(spec) else []),
         *([] if spec.classes else [autoregression.NAME]),
         *(neighbours.VOTES if spec.neighbours else []),
@@ -102,12 +113,7 @@ def words(spec: Spec, found: Array, ids: Array) -> Array:
     if not spec.ids:
         return jnp.zeros((0, len(ids), spec.outputs))
     _, direct = embed.features(spec, found, ids)
-    return opinion(spec, around(spec, direct))[None]
-
-
-def around(spec: Spec, outputs: Array) -> Array:
-    """Let outputs begin where learning them starts: at the quantiles of a standard normal."""
-    return outputs + losses.normal(spec) if spec.objective == "pinball" else outputs
+    return opinion(spec, losses.around(spec, direct))[None]
 
 
 def silenced(outputs: Array) -> tuple[Array, Array]:

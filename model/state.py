@@ -16,6 +16,7 @@ from model import (
     median,
     memory,
     neighbours,
+    pairs,
     persistence,
     pool,
     scale,
@@ -58,11 +59,12 @@ class State(NamedTuple):
     lost: Array  # bool[L]  who has to begin anew, of `pool.resettable`
     resets: Array  # u32[L, 2]  how often they did: counters
     ladder: ladder.LadderState
-    pairs: Array  # f32[C + 1, C]  labels that followed each label
+    followed: Array  # f32[C + 1, C]  labels that followed each label
     steps: autoregression.AutoregressionState
     middle: median.MedianState
     neighbours: neighbours.NeighboursState
     table: embed.TableState
+    cells: Array  # f32[V, 2 O]  of bins and of their pairs
     inputs: scale.ScaleState
     pixels: scale.ScaleState  # of the image's channels
     target: target.TargetState
@@ -130,11 +132,12 @@ def init(parts: Parts) -> State:
         lost=jnp.zeros(len(pool.resettable(spec)), bool),
         resets=counter.zero(len(pool.resettable(spec))),
         ladder=ladder.init(spec, fresh),
-        pairs=persistence.init(spec),
+        followed=persistence.init(spec),
         steps=autoregression.init(spec),
         middle=median.init(spec),
         neighbours=neighbours.init(spec),
         table=embed.init(spec),
+        cells=pairs.init(spec),
         inputs=scale.init(spec.numeric),
         pixels=scale.init(spec.image[2]),
         target=target.init(),

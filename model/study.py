@@ -17,6 +17,7 @@ from model import (
     median,
     memory,
     neighbours,
+    pairs,
     persistence,
     pool,
     scale,
@@ -45,10 +46,11 @@ class Studied(NamedTuple):
 
     heard: Heard
     learned: Learned
-    pairs: Array  # f32[C + 1, C]
+    followed: Array  # f32[C + 1, C]
     steps: autoregression.AutoregressionState
     middle: median.MedianState
     near: neighbours.NeighboursState
+    cells: pairs.Cells
 
 
 def study(parts: Parts, state: State) -> tuple[Array, Studied]:
@@ -69,7 +71,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
     due = views[0]
     goal = label if spec.classes else target.goal(state.target, label, due.last)
     goal = jnp.where(learnable, goal, jnp.nan)
-    (pairs, steps, middle), again = _go_on(spec, state, views, goal, label)
+    (followed, steps, middle), again = _go_on(spec, state, views, goal, label)
     near, before = state.neighbours, None
     if spec.neighbours and spec.chunk > 1:
         near = neighbours.remember(spec, near, *_own(spec, due), goal)
@@ -77,8 +79,10 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
     found = embed.look_up(spec, state.table, jnp.concatenate([rows.ids for rows in views], 1))
     questions = []
     window = near._replace(next=state.neighbours.next)
-    for rows, vectors, said in zip(views, jnp.split(found, len(views), 1), again, strict=True):
-        questions.append(_question(spec, rows, vectors, said, window, before))
+    cells = [pairs.look_up(spec, state.cells, rows.inputs, rows.ids, state.begun) for rows in views]
+    vectors = jnp.split(found, len(views), 1)
+    for rows, vector, cell, said in zip(views, vectors, cells, again, strict=True):
+        questions.append(_question(spec, rows, vector, cell, said, window, before))
     learned = attend(
         spec,
         parts.network,
@@ -90,7 +94,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
         asked=questions[1] if len(views) > 1 else None,
     )
     heard = Heard(questions[0], goal, learned.said)
-    return learned.answers, Studied(heard, learned, pairs, steps, middle, near)
+    return learned.answers, Studied(heard, learned, followed, steps, middle, near, cells[0])
 
 
 def respond(parts: Parts, state: State) -> Array:
@@ -99,7 +103,8 @@ def respond(parts: Parts, state: State) -> Array:
     nothing = jnp.full(spec.chunk, jnp.nan)
     _, (said,) = _go_on(spec, state, [rows], nothing, nothing)
     found = embed.look_up(spec, state.table, rows.ids)
-    question = _question(spec, rows, found, said, state.neighbours, None)
+    cells = pairs.look_up(spec, state.cells, rows.inputs, rows.ids, state.begun)
+    question = _question(spec, rows, found, cells, said, state.neighbours, None)
     return answer(spec, parts.network, state.champion, question)
 
 
@@ -112,13 +117,17 @@ def _question(
     spec: Spec,
     rows: Views,
     found: Array,
+    cells: pairs.Cells,
     said: Array,
     window: neighbours.NeighboursState,
     before: Array | None,
 ) -> Question:
     """Put the opinions of those who are no networks together; `said` is what labels say."""
     spoken, alone = jnp.split(said, [len(said) - 2 * (not spec.classes)])
-    others = [pool.words(spec, found, rows.ids), spoken]
+    others = [pool.words(spec, found, rows.ids)]
+    if pairs.kept(spec):
+        others.append(pool.opinion(spec, pairs.say(spec, cells))[None])
+    others.append(spoken)
     if spec.neighbours:
         others.append(neighbours.vote(spec, window, *_own(spec, rows), before))
     return Question(rows, found, pool.gate(spec, jnp.concatenate([*others, alone])))
@@ -130,21 +139,21 @@ def _go_on(
     """Say of each view what the last labels say by themselves, f32[0 to 4, K, O], row by row."""
 
     def one(carry: Any, row: tuple[Array, Array, Array]) -> Any:
-        (pairs, steps, middle), (past, goal, label) = carry, row
+        (followed, steps, middle), (past, goal, label) = carry, row
         said = [jnp.zeros((0, len(views), spec.outputs))]
         if persistence.kept(spec):
-            said.append(persistence.say(spec, pairs, state.target, past[:, 0]))
+            said.append(persistence.say(spec, followed, state.target, past[:, 0]))
         if not spec.classes:
             said.append(autoregression.say(spec, steps, state.target, past))
             steps = autoregression.learn(steps, state.target, past[0], goal)
             said.append(median.say(spec, middle, state.target, past))
             middle = median.learn(middle, label)
         elif persistence.kept(spec):
-            pairs = persistence.learn(pairs, past[0, 0], goal)
-        return (pairs, steps, middle), jnp.concatenate(said)
+            followed = persistence.learn(followed, past[0, 0], goal)
+        return (followed, steps, middle), jnp.concatenate(said)
 
     pasts = jnp.stack([rows.past for rows in views], 1)
-    known = state.pairs, state.steps, state.middle
+    known = state.followed, state.steps, state.middle
     after, said = walk(one, known, (pasts, goal, label))
     return after, list(said.transpose(2, 1, 0, 3))
 
@@ -160,7 +169,7 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     Returns:
         the state, and what the ladder tells of it.
     """
-    spec, (heard, learned, pairs, steps, middle, near) = parts.spec, studied
+    spec, (heard, learned, followed, steps, middle, near, cells) = parts.spec, studied
     full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
     apply = full & ~jnp.isnan(heard.label).all()
     rungs, told = ladder.follow(spec, state.ladder, heard, learned.slow, apply)
@@ -172,13 +181,13 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
         near = near._replace(next=asked)
         near = neighbours.remember(spec, near, *_own(spec, rows), heard.label)
     labels = jnp.where(full, state.chunk.label, jnp.nan)
-    went_on = pairs, steps, middle, near.next
+    went_on = followed, steps, middle, near.next
     taken = learned.after, counter.add(state.refused, learned.refused), *went_on
-    stayed = state.pairs, state.steps, state.middle, state.neighbours.next
+    stayed = state.followed, state.steps, state.middle, state.neighbours.next
     left = state.champion, state.refused, *stayed
     if spec.chunk > 1:
         taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
-    champion, refused, pairs, steps, middle, place = taken
+    champion, refused, followed, steps, middle, place = taken
     moved = target.update(state.target, labels, rows.last)
     state = state._replace(
         lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~_finite(steps))),
@@ -186,11 +195,12 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
         champion=champion,
         refused=refused,
         ladder=rungs,
-        pairs=pairs,
+        followed=followed,
         steps=steps,
         middle=middle,
         neighbours=near._replace(next=place),
         table=table,
+        cells=pairs.descend(spec, state.cells, cells, heard.label, apply),
         inputs=scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan)),
         pixels=light(spec, state, full),
         target=state.target if spec.classes else moved,

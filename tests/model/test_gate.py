@@ -18,7 +18,14 @@ N, BEFORE = 1200, 600
 NUMBERS = Spec(numeric=3, neighbours=50)
 CLASSES = Spec(numeric=3, classes=2, neighbours=50)
 CHUNKS = Spec(numeric=3, chunk=8, neighbours=50)
-MEMBERS = [".champion.params", ".champion.optimizer", ".steps", ".neighbours", ".pairs"]
+MEMBERS = [
+    ".champion.params",
+    ".champion.optimizer",
+    ".steps",
+    ".neighbours",
+    ".followed",
+    ".cells",
+]
 
 
 def batch_of(spec: Spec, seed: int = 0) -> Batch:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import re
+from collections import defaultdict
 from typing import Any, get_args
 
 import jax
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from model import counter
 from model.batch import EVIDENCE, Batch, empty_batch
 from model.learner import KEPT, Learner, make_learner, warm_up
+from model.pairs import ALONE, RATE, TOGETHER
+from model.pairs import KEPT as REMEMBERED
 from model.spec import Detector, Spec
 
 N = 400
@@ -305,9 +308,11 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
     assert networks.shape == (4, 6 + 3 + 2 + 1, 2)  # values, flags; distances, lag; always 1
     _, said = feed(learner, columns, [], n)
 
-    second, weights = np.zeros_like(networks), np.full((2, 8), 1 / 8)
-    shares = np.array([0.45] * 2 + [0.1 / 8] * 8)
+    second, weights = np.zeros_like(networks), np.full((2, 9), 1 / 9)
+    shares = np.array([0.45] * 2 + [0.1 / 9] * 9)
     trust = shares
+    cells: dict[Any, Any] = defaultdict(lambda: (np.zeros(2), np.zeros(2)))
+    taught: list[Any] = []
     lag, pairs, past, fading = np.zeros(2), np.zeros((3, 2)), [], numeric[0].astype(float)
     for t in range(n):
         opened = t - t % chunk
@@ -319,6 +324,13 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
         inputs = [np.concatenate([row, seen, [1.0]]) for seen in (0 * before, before)]
         sights = np.repeat(inputs, 2, axis=0)
         opinions = [softmax(x @ w) for x, w in zip(sights, networks, strict=True)]
+        alone, together = np.searchsorted(ALONE, z), np.searchsorted(TOGETHER, z)
+        fell = [
+            *enumerate(alone),
+            *(((a, b), *together[[a, b]]) for a, b in ((0, 1), (0, 2), (1, 2))),
+        ]
+        opinions.append(softmax(sum(cells[cell][0] for cell in fell)))
+        taught.append((fell, opinions[-1] - np.eye(2)[int(label[t])]))
         last = int(label[t - 1]) if t else 2
         opinions.append((pairs[last] + 0.5) / (pairs[last] + 0.5).sum())
         opinions += votes(past[-(window + t - opened) :], z)
@@ -328,6 +340,12 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
         p = trust @ heard
         assert np.allclose(p, said[t], atol=1e-3), t
         one_hot = np.eye(2)[int(label[t])]
+        if len(taught) == chunk:
+            for cell, slope in ((cell, slope / chunk) for fell, slope in taught for cell in fell):
+                weight, square = cells[cell]
+                square = REMEMBERED * square + slope**2
+                cells[cell] = weight - RATE * slope / (np.sqrt(square) + 1e-6), square
+            taught = []
         trust = 0.999 * (right := trust * (heard @ one_hot)) / right.sum() + 0.001 * shares
         for pace, said_at in zip((0, 1), each, strict=True):
             weights[pace] -= (0.001, 0.005)[pace] * logs @ (said_at - one_hot)
