@@ -187,6 +187,7 @@ def begin_anew(
     lines = tell_lost(spec, lines, jnp.where(lost.any(), row - 1, len(lines)), lost)
     state = state._replace(
         champion=champion,
+        active=jnp.where(lost[:members, None], 1.0, state.active),
         steps=steps,
         lost=jnp.zeros_like(lost),
         resets=counter.add(state.resets, lost),

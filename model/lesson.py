@@ -44,6 +44,7 @@ class Learned(NamedTuple):
     after: Contender
     refused: Array  # i32[M]  updates of each network that were not finite
     lost: Array  # bool[M]  networks that said what nobody can hear
+    active: Array  # f32[M, U]  share of the labelled rows in which each hidden unit was not 0
     said: Array  # f32[K, O]  about its rows
     slow: Array  # f32[K, O]  the same, by the slow pace of the mixture alone
     answers: Array  # f32[K, O]  to what was asked beside
@@ -151,7 +152,9 @@ def attend(
         params, inner = moved.params, moved.state
     after = Contender(params, inner, pupil.mixture)
     refused = pupil.refused + moved.refused
-    return Learned(after, refused, lost.any(0), said, slow, answers, of_table)
+    known = learnable.astype(jnp.float32) / jnp.maximum(learnable.sum(), 1)
+    active = jnp.einsum("k,mku->mu", known, features[..., : network.units] != 0.0)
+    return Learned(after, refused, lost.any(0), active, said, slow, answers, of_table)
 
 
 def answer(spec: Spec, network: Network, own: Contender, asked: Question) -> Array:

@@ -31,6 +31,8 @@ from model.optimizer import make_optimizer
 from model.spec import Spec
 
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
+RECENT = 1000.0  # rows that the share in which a unit is active remembers
+DEAD = 1e-3  # such a share, which is e^-7 nearly
 EXPLODED = 1e4  # an output, in logits or deviations, that no sound network comes to
 
 
@@ -78,6 +80,30 @@ def resettable(spec: Spec) -> list[str]:
     """Name what begins anew when it is lost; no other member can come to numbers that are none."""
     networks = names(spec)[: spec.networks]
     return [*networks, *([] if spec.classes else [autoregression.NAME])]
+
+
+def fade(spec: Spec, active: Array, newest: Array) -> Array:
+    """Move shares of rows f32[M, U] towards those of the newest chunk."""
+    return active + min(1.0, spec.chunk / RECENT) * (newest - active)
+
+
+def plasticity(champion: Contender, active: Array) -> dict[str, float | None]:
+    """Say how able to learn the networks are: what is lost in networks that learn for long.
+
+    Returns:
+        dead_units: the share of units of the last hidden layers, in [0, 1], that were 0 in all of
+            the newest rows, some seven times RECENT, which no gradient passes; None without any.
+        weights: the root mean square of all weights, which grows where learning slows down.
+
+    References:
+        Dohare et al. 2024, Loss of plasticity in deep continual learning, Nature 632.
+    """
+    dead = np.asarray(active) < DEAD
+    weights = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(champion.params)]
+    return {
+        "dead_units": float(dead.mean()) if dead.size else None,
+        "weights": float(np.sqrt(np.square(np.concatenate(weights)).mean())),
+    }
 
 
 def contender(spec: Spec, network: Network) -> Contender:

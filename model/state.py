@@ -56,6 +56,7 @@ class State(NamedTuple):
     met: Array  # i32[]  classes that may be predicted: the first ones
     champion: Contender  # who predicts
     refused: Array  # u32[M, 2]  updates of each network that were not finite: counters
+    active: Array  # f32[M, U]  share of the newest rows in which a hidden unit was not 0
     lost: Array  # bool[L]  who has to begin anew, of `pool.resettable`
     resets: Array  # u32[L, 2]  how often they did: counters
     ladder: ladder.LadderState
@@ -129,6 +130,7 @@ def init(parts: Parts) -> State:
         met=jnp.int32(spec.classes - spec.unmet),
         champion=fresh,
         refused=counter.zero(spec.networks),
+        active=jnp.ones((spec.networks, parts.network.units)),
         lost=jnp.zeros(len(pool.resettable(spec)), bool),
         resets=counter.zero(len(pool.resettable(spec))),
         ladder=ladder.init(spec, fresh),

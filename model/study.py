@@ -191,6 +191,7 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     moved = target.update(state.target, labels, rows.last)
     state = state._replace(
         lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~_finite(steps))),
+        active=jnp.where(apply, pool.fade(spec, state.active, learned.active), state.active),
         step=counter.add(state.step, apply),
         champion=champion,
         refused=refused,

@@ -294,6 +294,7 @@ class Trainer:
         found = scores | {
             "members": members,
             "refused_updates": int(counter.value(self._state.refused).sum()),
+            "plasticity": pool.plasticity(self._state.champion, self._state.active),
             "resets": int(counter.value(self._state.resets).sum()),
             "entities_left": int(counter.value(self._state.memory.left)),
         }

@@ -47,10 +47,14 @@ class Params(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Hold `init(seed) -> params` and `features(params.below, seen) -> f32[K, F]`."""
+    """Hold `init(seed) -> params` and `features(params.below, seen) -> f32[K, F]`.
+
+    The first `units` of the features are those of the last hidden layer; 0 where there is none.
+    """
 
     init: Callable[[int], Params]
     features: Callable[[dict[str, Any], Seen], Array]
+    units: int
 
 
 def answer(last: Array, features: Array) -> Array:
@@ -64,7 +68,8 @@ def make_network(spec: Spec) -> Network:
     def build(rngs: nnx.Rngs) -> Any:
         return NETWORKS[spec.network](spec, rngs)
 
-    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    shape = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    graph, units = nnx.split(shape)[0], int(shape.head.units)
 
     def init(seed: int) -> Params:
         rngs = nnx.Rngs(seed)
@@ -75,4 +80,4 @@ def make_network(spec: Spec) -> Network:
     def features(below: dict[str, Any], seen: Seen) -> Array:
         return jnp.asarray(nnx.merge(graph, below)(seen))
 
-    return Network(init, features)
+    return Network(init, features, units)

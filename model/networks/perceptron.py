@@ -23,7 +23,7 @@ ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
 
 
 class Perceptron(nnx.Module):
-    """Map rows to features: what hidden layers make of them, and beside it the rows themselves.
+    """Map rows to features: what hidden `units` make of them, and behind it the rows themselves.
 
     The linear path past the hidden layers lets persistence and other straight-line answers be
     learned within a few events (Cheng et al. 2016, "Wide & deep learning for recommender
@@ -34,7 +34,8 @@ class Perceptron(nnx.Module):
         widths = (inputs, *hidden)
         self.spec = spec
         self.layers = nnx.List(dense(a, b, gain(spec), rngs) for a, b in pairwise(widths))
-        self.features = (widths[-1] if hidden else 0) + inputs + 1
+        self.units = widths[-1] if hidden else 0
+        self.features = self.units + inputs + 1
 
     def __call__(self, rows: Array) -> Array:
         """Map f32[K, inputs] to f32[K, features]."""

@@ -84,7 +84,8 @@ def test_the_last_tenth_is_as_good_as_the_second(
     report = trainer.report()
     tell(
         f"long life, {kind}: {EVENTS:,} events, errors by tenth "
-        f"{[round(mean, 4) for mean in tenths.mean(1).tolist()]}, resets {report['resets']}"
+        f"{[round(mean, 4) for mean in tenths.mean(1).tolist()]}, resets {report['resets']}, "
+        f"plasticity {report['plasticity']}"
     )
     worse = tenths[-1] - tenths[1]
     assert worse.mean() < 3.0 * worse.std() / np.sqrt(CONCEPTS)
