@@ -9,7 +9,7 @@ import jax
 from model import pool
 from model.learner import make_learner
 from stream.kinds import Category, Image, Number, Text
-from stream.normalize import Normalizer
+from stream.normalize import LARGEST, Normalizer
 from stream.task import Task
 
 
@@ -38,6 +38,8 @@ def explain(task: Task) -> Iterator[str]:
         names = task.of_kind(kind)
         if names:
             yield f"{word:<12}{', '.join(names)}"
+        if names and kind is Number:
+            yield f"            to 15 digits, missing beyond {LARGEST:g}; ids are categories"
     for name, image in task.of_kind(Image).items():
         yield f"image       {name}: {' x '.join(map(str, image.shape))} bytes, in base64"
     if task.calendar:

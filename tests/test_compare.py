@@ -59,11 +59,14 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
         parse_moment(text)
 
 
-@pytest.mark.parametrize("kind", ["classify", "regress"])
+@pytest.mark.parametrize(
+    ("kind", "classes"), [("classify", 'classes = ["0", "1"]'), ("classify", ""), ("regress", "")]
+)
 @pytest.mark.parametrize("horizon", [0, 1, 3])
-def test_errors_are_those_that_the_model_is_scored_by(kind: str, horizon: int) -> None:
-    """Entities come and go: the model remembers four of seven."""
-    classes = 'classes = ["0", "1"]' if kind == "classify" else ""
+def test_errors_are_those_that_the_model_is_scored_by(
+    kind: str, classes: str, horizon: int
+) -> None:
+    """Entities come and go: the model remembers four of seven; the first events have no label."""
     task = parse(
         f'name = "t"\n[input]\ntopic = "e"\nentity = "e"\n[target]\nfield = "y"\nkind = "{kind}"\n'
         f'{classes}\nhorizon = {horizon}\n[features]\nx = {{ kind = "number" }}\n'
@@ -74,7 +77,7 @@ def test_errors_are_those_that_the_model_is_scored_by(kind: str, horizon: int) -
     raw: list[bytes | None] = [
         json.dumps(
             {"id": n, "e": int(rng.integers(7 if n % 40 < 10 else 2)), "x": n % 5}
-            | ({} if n % 11 == 0 else {"y": int(rng.integers(2))})
+            | ({} if n % 11 == 0 or n < 40 else {"y": int(rng.integers(2))})
         ).encode()
         for n in range(600)
     ]
@@ -82,6 +85,8 @@ def test_errors_are_those_that_the_model_is_scored_by(kind: str, horizon: int) -
     rows, refused = Normalizer(task).normalize(records)
     assert not refused
     trainer, errors = Trainer(task, 600), Errors(task)
+    rows, repeated = trainer.admit(rows, "e")
+    assert not repeated
     learned = trainer.collect(trainer.submit(rows))
     cuts = [0, 1, 50, 333, 600]
     found = []
