@@ -33,6 +33,7 @@ from model.spec import Spec
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
 RECENT = 1000.0  # rows that the share in which a unit is active remembers
 DEAD = 1e-3  # such a share, which is e^-7 nearly
+WORN = 0.75  # of its units, that a network has lost when it begins anew
 EXPLODED = 1e4  # an output, in logits or deviations, that no sound network comes to
 
 
@@ -85,6 +86,15 @@ def resettable(spec: Spec) -> list[str]:
 def fade(spec: Spec, active: Array, newest: Array) -> Array:
     """Move shares of rows f32[M, U] towards those of the newest chunk."""
     return active + min(1.0, spec.chunk / RECENT) * (newest - active)
+
+
+def worn(active: Array) -> Array:
+    """Choose the first network of which hardly a hidden unit is alive, bool[M]: it begins anew.
+
+    One at a time: the others say what it has to learn again.
+    """
+    dead = (active < DEAD).sum(1) > WORN * active.shape[1]
+    return dead & (jnp.cumsum(dead) == 1)
 
 
 def plasticity(champion: Contender, active: Array) -> dict[str, float | None]:

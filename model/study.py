@@ -189,9 +189,11 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
         taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
     champion, refused, followed, steps, middle, place = taken
     moved = target.update(state.target, labels, rows.last)
+    active = jnp.where(apply, pool.fade(spec, state.active, learned.active), state.active)
+    lost = learned.lost | pool.worn(active)
     state = state._replace(
-        lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~_finite(steps))),
-        active=jnp.where(apply, pool.fade(spec, state.active, learned.active), state.active),
+        lost=full & (lost if spec.classes else jnp.append(lost, ~_finite(steps))),
+        active=active,
         step=counter.add(state.step, apply),
         champion=champion,
         refused=refused,
