@@ -403,7 +403,8 @@ def test_a_task_compared_with_itself_makes_no_difference(lived: Lived) -> None:
 
 
 def test_a_model_that_cannot_learn_is_shown_to_be_worse(lived: Lived) -> None:
-    changed = changed_task(lived.task, ["model.learning_rate=1e-9", "model.neighbours=0"])
+    slow, blind = ("model.learning_rate=1e-9", "model.neighbours=0"), "features.x.field=absent"
+    changed = changed_task(lived.task, [*slow, blind])  # bins of x would learn it still
     topic = f"{lived.task.name}.unlearned"
     found = replay(lived.task, lived.bootstrap, changed=changed, to_topic=topic)
     assert found.comparison is not None
