@@ -46,6 +46,7 @@ def test_normalisers_that_are_killed_lose_nothing(
             wait_until(lambda: covered(case))
             normaliser.send(signal.SIGTERM)
             assert normaliser.wait(30) == 0, normaliser.errors
+        assert learner.wait_ready(), learner.errors  # else it is a start that is interrupted
         learner.send(signal.SIGTERM)
         assert learner.wait() == 0, learner.errors
         case.drain("--from", "features")
