@@ -52,13 +52,13 @@ class Frame:
         """Start with 0 and 1, or with what `as_array` held."""
         held = np.array(blank(spec) if held is None else held)
         self.origin, self.unit, self._spread, rows = held[:4]
-        self._ends, self._newest = held[4:6], held[6:]
+        self._middle, self._ends, self._newest = held[4], held[5:7], held[7:]
         self._rows = int(rows[0]) if len(rows) else 0
 
     def as_array(self) -> Floats:
-        """Give everything that the next rows depend on, as float64[6 + NEWEST, C]."""
+        """Give everything that the next rows depend on, as float64[7 + NEWEST, C]."""
         rows = np.full_like(self.origin, self._rows)
-        first = [self.origin, self.unit, self._spread, rows]
+        first = [self.origin, self.unit, self._spread, rows, self._middle]
         return np.concatenate([first, self._ends, self._newest])
 
     def copy(self) -> Frame:
@@ -114,21 +114,29 @@ class Frame:
         return found
 
     def _moved(self, newest: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]] | None:
-        """Give another origin and unit, and which columns were lost, if these cost too much."""
-        now = _spread(newest)
-        spread, self._spread = np.maximum(now, self._spread), now
+        """Give another origin and unit, and which columns were lost, if these cost too much.
+
+        Rounding takes nothing from a column that has stood still since the last check, whatever it
+        takes from the value; one that moves in steps is as wide as its last step.
+        """
+        now, middle = _spread(newest), _medians(newest)
+        step, first = np.abs(middle - self._middle), np.isnan(self._middle)
+        spread = np.maximum(now, self._spread)
+        spread = np.where((spread > 0) | first, spread, step)
+        known = ~np.isnan(newest).all(0)
+        self._spread, self._middle = now, np.where(known, middle, self._middle)
         with np.errstate(invalid="ignore", over="ignore"):
             exact = (newest - self.origin) / self.unit
             lost = np.abs(exact.clip(-FARTHEST, FARTHEST).astype(np.float32) - exact) * self.unit
         lost = np.fmax.reduce(lost)
         size = spread / self.unit
         odd = (spread > 0) & ((size > RANGE) | (size < 1 / RANGE))
-        move = (lost > LOST * spread) | odd
+        move = (lost > LOST * spread) & ((spread > 0) | first) | odd
         if not move.any():
             return None
         power = np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
         unit = np.where(odd, np.exp2(power.clip(-POWER, POWER)), self.unit)
-        return np.where(move, _medians(newest), self.origin), unit, (lost > now) & (now > 0)
+        return np.where(move, middle, self.origin), unit, (lost > now) & (now > 0)
 
 
 class Change(NamedTuple):
@@ -140,14 +148,14 @@ class Change(NamedTuple):
 
 
 def blank(spec: Spec) -> Floats:
-    """Give what a frame holds at first, float64[6 + NEWEST, C]."""
+    """Give what a frame holds at first, float64[7 + NEWEST, C]."""
     columns = spec.numeric + (not spec.classes)
     return np.concatenate(
         [
             np.zeros((1, columns)),
             np.ones((1, columns)),
             np.zeros((2, columns)),
-            np.full((2 + NEWEST, columns), np.nan),
+            np.full((3 + NEWEST, columns), np.nan),
         ]
     )
 

@@ -109,6 +109,17 @@ def test_first_values_far_apart_are_found_however_they_are_cut(seed: int) -> Non
             np.testing.assert_array_equal(one, other)
 
 
+def test_what_moves_in_steps_is_not_converted_at_each() -> None:
+    """A date, and a reading that stays for long: each conversion waits for the whole state."""
+    days = np.repeat(0.1 + 0.000442 * np.arange(40), 1_000)
+    values = np.column_stack([days, 1e9 + 0.25 * (np.arange(40_000) // 5_000), days])
+    frame = Frame(SPEC)
+    changes = [change for _, _, change in frame.stretches(values) if change]
+    assert len({change.before.origin[0] for change in changes}) <= 2  # 0, and the first value
+    here, there = frame.inward(values[[-1, -1]] + [[0.0, 0.0, 0.0], [0.0, 0.25, 0.0]])[:, 1]
+    assert there - here == 0.25 / frame.unit[1]
+
+
 def test_checks_go_on_for_ever() -> None:
     values = np.column_stack([np.zeros((3 * CHECKED, 2)), 0.25 * np.arange(3.0 * CHECKED)])
     values[2 * CHECKED :, 2] += 1e12 + 0.3
