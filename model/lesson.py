@@ -101,20 +101,15 @@ def attend(
     )
     beside = _features(spec, network, own.params.below, asked) if asked else None
 
-    def mix(pupil: Pupil, outputs: Array, others: Array) -> tuple[Array, Mixed]:
-        said = jnp.concatenate([pool.opinion(spec, outputs), others])
-        return said, mixture.mix(spec, pupil.mixture, said)
-
     def one(pupil: Pupil, row: Array) -> tuple[Pupil, Any]:
         at = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1)
         seen, goal, known = at(features, axis=1), at(goals), at(learnable)
-        outputs, lost = pool.silenced(_speak(spec, pupil.last, seen, at(direct)))
-        said, mixed = mix(pupil, outputs, at(heard.others, axis=1))
+        outputs, lost = _speak(spec, pupil.last, seen, at(direct))
+        said, mixed = _mix(spec, pupil.mixture, outputs, at(heard.others, axis=1))
         answers = mixed.whole
         if asked and beside:
-            spoken = _speak(spec, pupil.last, at(beside[0], axis=1), at(beside[1]))
-            more, _ = pool.silenced(spoken)
-            answers = mix(pupil, more, at(asked.others, axis=1))[1].whole
+            more, _ = _speak(spec, pupil.last, at(beside[0], axis=1), at(beside[1]))
+            answers = _mix(spec, pupil.mixture, more, at(asked.others, axis=1))[1].whole
         slopes = jnp.where(known, losses.slope(spec, outputs, goal), 0.0)
         _, pull_back = jax.vjp(jax.vmap(networks.answer), pupil.last, seen)
         gradient, back = pull_back(slopes)
@@ -140,9 +135,9 @@ def attend(
         jnp.zeros_like(features),
     )
     pupil, (said, slow, answers, lost, last) = walk(one, first, jnp.arange(spec.chunk))
-    share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)[:, None]
-    words = losses.slope(spec, losses.around(spec, direct), goals) * share
-    below, of_table = pull_down((pupil.back * share, words))
+    share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)
+    words = losses.slope(spec, losses.around(spec, direct), goals) * share[:, None]
+    below, of_table = pull_down((pupil.back * share[:, None], words))
     some = learnable.any() & learns
     if by_row:
         moved = _move_below(spec, own, below, rates, some)
@@ -152,23 +147,27 @@ def attend(
         params, inner = moved.params, moved.state
     after = Contender(params, inner, pupil.mixture)
     refused = pupil.refused + moved.refused
-    known = learnable.astype(jnp.float32) / jnp.maximum(learnable.sum(), 1)
-    active = jnp.einsum("k,mku->mu", known, features[..., : network.units] != 0.0)
+    active = jnp.einsum("k,mku->mu", share, features[..., : network.units] != 0.0)
     return Learned(after, refused, lost.any(0), active, said, slow, answers, of_table)
 
 
 def answer(spec: Spec, network: Network, own: Contender, asked: Question) -> Array:
     """Let a contender answer rows that it does not learn, f32[K, O]."""
     features, direct = _features(spec, network, own.params.below, asked)
-    outputs, _ = pool.silenced(_speak(spec, own.params.last, features, direct))
-    said = jnp.concatenate([pool.opinion(spec, outputs), asked.others])
-    return mixture.mix(spec, own.mixture, said).whole
+    outputs, _ = _speak(spec, own.params.last, features, direct)
+    return _mix(spec, own.mixture, outputs, asked.others)[1].whole
 
 
-def _speak(spec: Spec, last: Array, features: Array, direct: Array) -> Array:
-    """Give what networks put out about rows with such features, f32[M, K, O]."""
+def _speak(spec: Spec, last: Array, features: Array, direct: Array) -> tuple[Array, Array]:
+    """Give what networks put out about rows with such features, and who is `pool.silenced`."""
     said = jax.vmap(networks.answer)(last, features)
-    return losses.around(spec, said + jax.lax.stop_gradient(direct))
+    return pool.silenced(losses.around(spec, said + jax.lax.stop_gradient(direct)))
+
+
+def _mix(spec: Spec, state: Mixture, outputs: Array, others: Array) -> tuple[Array, Mixed]:
+    """Give all opinions f32[N, K, O], and what comes of them."""
+    said = jnp.concatenate([pool.opinion(spec, outputs), others])
+    return said, mixture.mix(spec, state, said)
 
 
 def _features(

@@ -98,6 +98,7 @@ def learn(
         rates = GOAL_RATES / (jnp.square(added).sum(0).mean() + 0.1)
         losses = jnp.abs(heard[..., spec.outputs // 2] - goal)
         losses = losses * (1.0 + STERN / (1.0 + state.labels / SOON))
+    # Once: or XLA contracts product and difference in the program of one capacity, not of another.
     lost = once(jnp.where(known, losses, 0.0)[:, 0])
     trust = state.trust * jnp.exp(lost.min() - lost)
     trust = (1.0 - SHARED) * trust / trust.sum() + SHARED * _shares(len(said))

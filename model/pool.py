@@ -1,8 +1,8 @@
 """The pool: learners of several kinds on the same rows.
 
 Networks that differ in their rate and in what they see, hashed logistic (or linear) regression,
-what the last labels say by themselves, and the votes of a row's neighbours: each says what it
-thinks, and `mixture` makes one opinion of all.
+bins of columns and of pairs, what the last labels say by themselves, and the votes of a row's
+neighbours: each says what it thinks, and `mixture` makes one opinion of all.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ def names(spec: Spec) -> list[str]:
     ]
 
 
+def alone(spec: Spec) -> int:
+    """Count the last members, which are heard alone: the medians of numbers."""
+    return 0 if spec.classes else len(median.NAMES)
+
+
 def resettable(spec: Spec) -> list[str]:
     """Name what begins anew when it is lost; no other member can come to numbers that are none."""
     networks = names(spec)[: spec.networks]
@@ -125,8 +130,8 @@ def contender(spec: Spec, network: Network) -> Contender:
     if spec.chunk > 1:
         below = remember(params.below) if params.below else {}
         remembered = Params(below, remember(params.last))
-    alone = 0 if spec.classes else len(median.NAMES)
-    return Contender(params, remembered, mixture.init(len(names(spec)) - alone, alone))
+    added = len(names(spec)) - alone(spec)
+    return Contender(params, remembered, mixture.init(added, alone(spec)))
 
 
 def sight(spec: Spec) -> np.ndarray[Any, Any]:

@@ -123,7 +123,7 @@ def _question(
     before: Array | None,
 ) -> Question:
     """Put the opinions of those who are no networks together; `said` is what labels say."""
-    spoken, alone = jnp.split(said, [len(said) - 2 * (not spec.classes)])
+    spoken, alone = jnp.split(said, [len(said) - pool.alone(spec)])
     others = [pool.words(spec, found, rows.ids)]
     if pairs.kept(spec):
         others.append(pool.opinion(spec, pairs.say(spec, cells))[None])
@@ -188,7 +188,6 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     if spec.chunk > 1:
         taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
     champion, refused, followed, steps, middle, place = taken
-    moved = target.update(state.target, labels, rows.last)
     active = jnp.where(apply, pool.fade(spec, state.active, learned.active), state.active)
     lost = learned.lost | pool.worn(active)
     state = state._replace(
@@ -206,7 +205,7 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
         cells=pairs.descend(spec, state.cells, cells, heard.label, apply),
         inputs=scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan)),
         pixels=light(spec, state, full),
-        target=state.target if spec.classes else moved,
+        target=state.target if spec.classes else target.update(state.target, labels, rows.last),
         chunk=state.chunk._replace(filled=jnp.where(full, 0, state.chunk.filled)),
     )
     return state, told

@@ -13,7 +13,7 @@ from model.spec import Spec
 class Linear(nnx.Module):
     """See the numbers only: categories and words already count by weights of their own.
 
-    What each of them says alone is added to every network's outputs (`pool.speak`), so a linear
+    What each of them says alone is added to every network's outputs (`lesson.attend`), so a linear
     map of their vectors would say it twice, and would not be linear in both its factors.
     """
 
