@@ -69,10 +69,7 @@ def say(spec: Spec, cells: Cells) -> Array:
 
 
 def descend(spec: Spec, table: Array, cells: Cells, goal: Array, apply: Array) -> Array:
-    """Step by Adagrad towards the goals f32[K] of rows, NaN = none; do nothing unless `apply`.
-
-    Of one row each place is named once, so all new values are known before the first is written.
-    """
+    """Step by Adagrad towards the goals f32[K] of rows, NaN = none; do nothing unless `apply`."""
     if not kept(spec):
         return table
     known = ~jnp.isnan(goal)
@@ -82,29 +79,14 @@ def descend(spec: Spec, table: Array, cells: Cells, goal: Array, apply: Array) -
     slopes = jnp.where(jnp.isfinite(slopes), slopes, 0.0)
     places, count = cells.at.reshape(-1), jnp.where(apply, cells.at.size, 0)
 
-    def stepped(rows: Array, slopes: Array) -> Array:
-        weights, squares = jnp.split(rows, 2, 1)
-        squares = jnp.where(jnp.abs(squares) < jnp.inf, KEPT * jnp.maximum(squares, 0.0), 0.0)
-        squares = squares + jnp.square(slopes)
-        weights = _weights(weights) - RATE / (jnp.sqrt(squares) + 1e-6) * slopes
-        return jnp.concatenate([weights, squares], 1)
-
-    if len(goal) == 1:
-        new = stepped(cells.found[0], slopes)
-        put: Array = lax.fori_loop(
-            0,
-            count,
-            lambda one, table: lax.dynamic_update_slice_in_dim(
-                table, lax.dynamic_slice_in_dim(new, one, 1), places[one], 0
-            ),
-            table,
-        )
-        return put
-
     def move(one: Array, table: Array) -> Array:
-        row = lax.dynamic_slice_in_dim(table, places[one], 1)
+        weights, squares = jnp.split(lax.dynamic_slice_in_dim(table, places[one], 1), 2, 1)
         slope = lax.dynamic_slice_in_dim(slopes, one, 1)
-        return lax.dynamic_update_slice_in_dim(table, stepped(row, slope), places[one], 0)
+        squares = jnp.where(jnp.abs(squares) < jnp.inf, KEPT * jnp.maximum(squares, 0.0), 0.0)
+        squares = squares + jnp.square(slope)
+        weights = _weights(weights) - RATE / (jnp.sqrt(squares) + 1e-6) * slope
+        row = jnp.concatenate([weights, squares], 1)
+        return lax.dynamic_update_slice_in_dim(table, row, places[one], 0)
 
     moved: Array = lax.fori_loop(0, count, move, table)
     return moved
