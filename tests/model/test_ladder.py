@@ -176,7 +176,7 @@ def test_rungs_can_be_left_out(rung: Rung) -> None:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_classes_that_change_places_are_exchanged_at_once(classes: int, chunk: int) -> None:
     rng = np.random.default_rng(0)
-    numeric = rng.normal(size=(8000, 2)).astype(np.float32)
+    numeric = rng.normal(size=(8000, 1)).astype(np.float32)
     label = np.digitize(numeric[:, 0], [-0.7, 0.0, 0.7][: classes - 1]).astype(np.float32)
     other = numeric[:, 0] + rng.normal(0, 0.05, len(label)) > 0
     label = label if classes > 2 else other.astype(np.float32)
