@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from model import confidence, lesson, mixture
+from model import confidence, lesson, mixture, pool
 from model.confidence import Gains
 from model.drift import Alarm
 from model.lesson import Heard
@@ -79,7 +79,7 @@ class LadderState(NamedTuple):
     called: Array  # bool[]  whether there was an alarm that `climb` does not know of
     heard: Array  # i32[]  chunks that wait for the rivals
     chunks: Heard  # with a leading axis
-    rivals: Contender  # with a leading axis: RIVALS and SEED, or none where nobody is challenged
+    rivals: Array  # u32[R, P]  `pool.bits` of RIVALS and SEED; P is 0 where nobody is challenged
     gains: Gains  # of each rival over the champion, f32[R]
 
 
@@ -100,7 +100,7 @@ def init(spec: Spec, fresh: Contender) -> LadderState:
         called=jnp.bool_(False),
         heard=jnp.int32(0),
         chunks=_repeat(held, together(spec) if challenged else 0),
-        rivals=_repeat(fresh, SEED + 1 if challenged else 0),
+        rivals=_repeat(pool.bits(fresh) if challenged else jnp.zeros(0, jnp.uint32), SEED + 1),
         gains=Gains(*(jnp.zeros(len(RIVALS)) for _ in Gains._fields)),
     )
 
@@ -202,7 +202,7 @@ def climb(
     Returns:
         the champion from now on, the ladder, and what happened, f32[LATER], zeros if nothing did.
     """
-    state = _compare(spec, network, state, rates)
+    state = _compare(spec, network, champion, state, rates)
     champion, state, told = _judge(spec, champion, state)
     state, begins = _challenge(champion, state)
     return champion, state, told.at[0].add(4.0 * begins)
@@ -246,11 +246,13 @@ def _exchange(
     return state, jnp.where(found, told, 0.0)
 
 
-def _compare(spec: Spec, network: Network, state: LadderState, rates: Array) -> LadderState:
+def _compare(
+    spec: Spec, network: Network, champion: Contender, state: LadderState, rates: Array
+) -> LadderState:
     """Let the rivals say what they think of the rows heard; let the one that learns learn."""
     trial = state.phase == TRIAL
 
-    def listen(which: Array, carry: tuple[Contender, Gains]) -> tuple[Contender, Gains]:
+    def listen(which: Array, carry: tuple[Array, Gains]) -> tuple[Array, Gains]:
         rivals, gains = carry
         learns = which == BESIDE
 
@@ -269,10 +271,10 @@ def _compare(spec: Spec, network: Network, state: LadderState, rates: Array) -> 
             sums = sums + pack(*(jnp.sum(each, dtype=jnp.float32) for each in terms))
             return learned.after, sums, age + learnable.sum()
 
-        rival = jax.tree.map(lambda leaf: leaf[which], rivals)
+        rival = pool.read_bits(rivals[which], champion)
         before = jnp.stack([values[which] for values in gains])
         rival, sums, _ = lax.fori_loop(0, state.heard, one, (rival, before, state.age))
-        return _put(rivals, which, rival), _put(gains, which, Gains(*sums))
+        return _put(rivals, which, pool.bits(rival)), _put(gains, which, Gains(*sums))
 
     # the last one shelved is the champion when the trial began
     earlier = jnp.minimum(state.shelved - 1, SHELF) if "restore" in spec.ladder else 0
@@ -298,12 +300,9 @@ def _judge(
     hopeless = ((high < 0.0) | (~met & ~waiting)).all()
     over = busy & ~wins & (hopeless | (state.age >= LEARNING + PATIENCE))
     promoted, back = wins & (state.phase == TRIAL), wins & (state.phase == PROBATION)
-    best = jax.tree.map(lambda leaf: leaf[chosen], state.rivals)
-    champion, beside = jax.tree.map(
-        lambda yes, no: jnp.where(wins, yes, no),
-        (best, champion),
-        (champion, jax.tree.map(lambda leaf: leaf[BESIDE], state.rivals)),
-    )
+    now = pool.bits(champion)
+    best = jnp.where(wins, state.rivals[chosen], now)
+    beside = jnp.where(wins, now, state.rivals[BESIDE])
     after = PROBATION if "rollback" in spec.ladder else CALM
     steps = 8.0 * promoted + 16.0 * back + 32.0 * (over & (state.phase == TRIAL))
     events = state.gains.events[chosen]
@@ -316,7 +315,7 @@ def _judge(
         rivals=_put(state.rivals, BESIDE, beside),
         gains=jax.tree.map(lambda gain: jnp.where(ended, 0.0, gain), state.gains),
     )
-    return champion, state, jnp.where(steps > 0, told, 0.0)
+    return pool.read_bits(best, champion), state, jnp.where(steps > 0, told, 0.0)
 
 
 def _challenge(champion: Contender, state: LadderState) -> tuple[LadderState, Array]:
@@ -325,11 +324,10 @@ def _challenge(champion: Contender, state: LadderState) -> tuple[LadderState, Ar
     Whom it trusts now is not kept: it was found while the world moved away.
     """
     begins = state.called & (state.phase != TRIAL)
-    fresh = jax.tree.map(lambda leaf: leaf[SEED], state.rivals)
-    kept = champion._replace(mixture=mixture.unbiased(champion.mixture))
-    begun = _put(_put(state.rivals, BESIDE, fresh), 1 + state.shelved % SHELF, kept)
+    kept = pool.bits(champion._replace(mixture=mixture.unbiased(champion.mixture)))
+    begun = _put(_put(state.rivals, BESIDE, state.rivals[SEED]), 1 + state.shelved % SHELF, kept)
     state = state._replace(
-        rivals=jax.tree.map(lambda yes, no: jnp.where(begins, yes, no), begun, state.rivals),
+        rivals=jnp.where(begins, begun, state.rivals),
         phase=jnp.where(begins, TRIAL, state.phase),
         age=jnp.where(begins, 0, state.age),
         shelved=jnp.where(state.shelved + begins < 3 * SHELF, state.shelved + begins, 2 * SHELF),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from model import (
     autoregression,
@@ -123,8 +123,7 @@ def plasticity(champion: Contender, active: Array) -> dict[str, float | None]:
 
 def contender(spec: Spec, network: Network) -> Contender:
     """Draw each network's parameters, and give the mean of all opinions equal weights."""
-    each = [network.init(spec.seed + at) for at in range(spec.networks)]
-    params: Params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    params = jax.vmap(network.init)(spec.seed + jnp.arange(spec.networks, dtype=jnp.uint32))
     remember = make_optimizer(spec).init
     remembered = remember(params)
     if spec.chunk > 1:
@@ -132,6 +131,24 @@ def contender(spec: Spec, network: Network) -> Contender:
         remembered = Params(below, remember(params.last))
     added = len(names(spec)) - alone(spec)
     return Contender(params, remembered, mixture.init(added, alone(spec)))
+
+
+def bits(contender: Contender) -> Array:
+    """Give all that a contender is as one array u32[P], which is copied and chosen in one go."""
+    leaves = jax.tree.leaves(contender)
+    return jnp.concatenate([lax.bitcast_convert_type(leaf, jnp.uint32).ravel() for leaf in leaves])
+
+
+def read_bits(found: Array, like: Contender) -> Contender:
+    """Make a contender of its `bits`; it has the shape of another."""
+    leaves, shape = jax.tree.flatten(like)
+    parts = jnp.split(found, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    read = [
+        lax.bitcast_convert_type(part.reshape(leaf.shape), leaf.dtype)
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
+    contender: Contender = jax.tree.unflatten(shape, read)
+    return contender
 
 
 def sight(spec: Spec) -> np.ndarray[Any, Any]:

@@ -154,12 +154,17 @@ def most_moved(rows: shift.Rows) -> Array:
     Each takes three numbers: its place counted from 1, 0 for none, its index, and its statistic.
     """
     found = shift.compare(rows)
-    left, told = jnp.where(found.moved, found.psi, -1.0), []
-    for _ in range(MOST_MOVED):
+
+    def name(place: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, told = carry
         at = jnp.argmax(left)
-        told.append(jnp.where(left[at] >= 0, pack(at + 1.0, found.psi[at], found.ks[at]), 0.0))
-        left = left.at[at].set(-1.0)
-    return jnp.concatenate(told)[None]
+        numbers = jnp.stack([at + 1.0, found.psi[at], found.ks[at]])
+        told = told.at[place].set(jnp.where(left[at] >= 0, numbers, 0.0))
+        return left.at[at].set(-1.0), told
+
+    carry = jnp.where(found.moved, found.psi, -1.0), jnp.zeros((MOST_MOVED, 3))
+    told: Array = lax.fori_loop(0, MOST_MOVED, name, carry)[1]
+    return told.reshape(1, MOVED)
 
 
 def read_lines(spec: Spec, lines: Array) -> Outcome:

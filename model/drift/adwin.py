@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,10 @@ _SHORTEST = 5  # values on either side of a cut
 _LEVELS = 16  # of buckets of 32, 64, ... values: the window ends at 10 million, exact in float32
 _RUNS = ((16, 4), (8, 4), (4, 5), (2, 4), (1, 4))  # (size, how many) among the newest, oldest first
 _RECENT = sum(size * many for size, many in _RUNS)
-_OLDER_SIZES = _CLOCK * 2.0 ** np.arange(_LEVELS, dtype=np.float32)
+_OLDER_SIZES = _CLOCK * 2.0 ** np.arange(_LEVELS, dtype=np.float32)[::-1]
+_BORDERS = np.concatenate(  # which values, in the order of the window, are the last of a bucket
+    [np.ones(_LEVELS * _ROW, bool), *(np.arange(s * n) % s == s - 1 for s, n in _RUNS)]
+)
 
 
 class Adwin(NamedTuple):
@@ -33,10 +36,8 @@ class Adwin(NamedTuple):
     recent: jax.Array  # f32[128]: the newest values, zero where there is none yet
     n_recent: jax.Array  # i32[]: how many there are; those since the last check begin at place 96
     origin: jax.Array  # f32[]: the window's first value; the histogram is relative to it
-    older: (
-        jax.Array
-    )  # f32[2, 5, levels]: means and squared deviations, oldest bucket of a size first
-    n_older: jax.Array  # i32[levels]: buckets of each size, the smallest size first
+    older: jax.Array  # f32[2, levels, 5]: means and squared deviations, the oldest bucket first
+    n_older: jax.Array  # i32[levels]: buckets of each size, the largest size first
 
 
 class _Cut(NamedTuple):
@@ -47,11 +48,11 @@ class _Cut(NamedTuple):
 
 
 class _Buckets(NamedTuple):
-    """Hold all buckets, those of one size in a column; column by column the oldest comes first."""
+    """Hold the window, oldest first: its histogram, and then the newest values one by one."""
 
-    size: jax.Array  # f32[5, K]: 0 where there is no bucket
-    mean: jax.Array  # f32[5, K]: relative to the origin
-    squares: jax.Array  # f32[5, K]: squared deviations from the mean of the bucket
+    size: jax.Array  # f32[N]: 0 where there is nothing
+    mean: jax.Array  # f32[N]: relative to the origin
+    squares: jax.Array  # f32[N]: squared deviations from the mean
 
 
 def make_adwin(delta: float = 0.002) -> Fold[Adwin, Observed, Alarm]:
@@ -99,9 +100,9 @@ def window_width(state: Adwin) -> jax.Array:
 
 def window_mean(state: Adwin) -> jax.Array:
     """Return the mean of the window, f32[], 0 when it is empty."""
-    present = jnp.arange(_ROW)[:, None] < state.n_older
-    older = jnp.sum(jnp.where(present, state.older[0] + state.origin, 0.0) * _OLDER_SIZES)
-    return (jnp.sum(state.recent) + older) / jnp.maximum(window_width(state), 1)
+    present = np.arange(_ROW) < state.n_older[:, None]
+    older = jnp.where(present, state.older[0] + state.origin, 0.0) * _OLDER_SIZES[:, None]
+    return (jnp.sum(state.recent) + jnp.sum(older)) / jnp.maximum(window_width(state), 1)
 
 
 def _empty() -> Adwin:
@@ -109,7 +110,7 @@ def _empty() -> Adwin:
         recent=jnp.zeros(_RECENT, jnp.float32),
         n_recent=jnp.int32(0),
         origin=jnp.float32(0.0),
-        older=jnp.zeros((2, _ROW, _LEVELS), jnp.float32),
+        older=jnp.zeros((2, _LEVELS, _ROW), jnp.float32),
         n_older=jnp.zeros(_LEVELS, jnp.int32),
     )
 
@@ -124,13 +125,19 @@ def _check(state: Adwin, delta: float) -> tuple[Adwin, Alarm]:
     def kept(dropped: jax.Array) -> jax.Array:
         return jnp.where(ends > dropped, buckets.size, 0.0)
 
-    def drop(carry: tuple[jax.Array, _Cut]) -> tuple[jax.Array, _Cut]:
-        dropped = jnp.min(jnp.where(kept(carry[0]) > 0, ends, jnp.inf))
-        return dropped, _clearest_cut(buckets._replace(size=kept(dropped)), delta)
+    def look(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Drop the oldest bucket if there is a significant cut of what was not dropped yet."""
+        dropped, clearest, _ = carry
+        size = kept(dropped)
+        cut = _clearest_cut(buckets._replace(size=size), ends - dropped, delta)
+        significant = cut.difference > cut.bound
+        oldest = jnp.min(jnp.where((size > 0) & _BORDERS, ends, jnp.inf))
+        clearest = jax.tree.map(lambda a, b: jnp.where(dropped > 0, a, b), clearest, cut)
+        return jnp.where(significant, oldest, dropped), clearest, significant
 
-    clearest = _clearest_cut(buckets, delta)
-    dropped, _ = lax.while_loop(
-        lambda carry: carry[1].difference > carry[1].bound, drop, (jnp.float32(0.0), clearest)
+    nothing = jnp.float32(0.0)
+    dropped, clearest, _ = lax.while_loop(
+        lambda carry: carry[2], look, (nothing, _Cut(nothing, nothing), jnp.bool_(True))
     )
     fired = dropped > 0
     new = kept(dropped)
@@ -141,56 +148,56 @@ def _check(state: Adwin, delta: float) -> tuple[Adwin, Alarm]:
         after=state.origin + _mean(new, buckets.mean),
         statistic=clearest.difference,
         threshold=clearest.bound,
-        window=ends[-1, -1],
+        window=ends[-1],
     )
     new_state = jax.tree.map(lambda a, b: jnp.where(fired, a, b), _empty(), _age(state))
     return new_state, evident(alarm)
 
 
 def _buckets(state: Adwin) -> _Buckets:
-    present = jnp.arange(_ROW)[:, None] < state.n_older
-    sizes = [jnp.where(present, _OLDER_SIZES, 0.0)[:, ::-1]]
-    means, squares = [state.older[0, :, ::-1]], [state.older[1, :, ::-1]]
-    end = 0
-    for size, many in _RUNS:
-        begin, end = end, end + size * many
-        values = (state.recent[begin:end] - state.origin).reshape(many, size)
-        there = np.arange(begin, end, size) >= _RECENT - state.n_recent
-        mean = values.mean(axis=1)
-        square = jnp.sum((values - mean[:, None]) ** 2, axis=1)
-        column = [jnp.where(there, jnp.float32(size), 0.0), mean, jnp.where(there, square, 0.0)]
-        for rows, row in zip((sizes, means, squares), column, strict=True):
-            rows.append(jnp.pad(row, (0, _ROW - many))[:, None])
-    return _Buckets(*(jnp.concatenate(rows, axis=1) for rows in (sizes, means, squares)))
+    present = np.arange(_ROW) < state.n_older[:, None]
+    there = np.arange(_RECENT) >= _RECENT - state.n_recent
+    size = jnp.where(present, _OLDER_SIZES[:, None], 0.0).ravel()
+    values = state.recent - state.origin
+    return _Buckets(
+        jnp.concatenate([size, there.astype(jnp.float32)]),
+        jnp.concatenate([state.older[0].ravel(), values]),
+        jnp.concatenate([state.older[1].ravel(), jnp.zeros(_RECENT)]),
+    )
 
 
-def _clearest_cut(buckets: _Buckets, delta: float) -> _Cut:
-    """Return the cut, of those at a border of buckets, that exceeds its bound by most."""
+def _clearest_cut(buckets: _Buckets, n_old: jax.Array, delta: float) -> _Cut:
+    """Return the cut, of those at a border of buckets, that exceeds its bound by most.
+
+    There are f32[N] values up to each border.
+    """
     size = buckets.size
     width = jnp.sum(size)
     deviation = buckets.mean - _mean(size, buckets.mean)  # keeps the running sums small
     excess = size * deviation
     squares = jnp.sum(jnp.where(size > 0, buckets.squares, 0.0) + excess * deviation)
-    n_old, sum_old = _running(size), _running(excess)
+    sum_old = _running(excess)
     n_new, sum_new = width - n_old, jnp.sum(excess) - sum_old
-    long_enough = (size > 0) & (n_old >= _SHORTEST) & (n_new >= _SHORTEST)
+    border = (size > 0) & _BORDERS & (n_old >= _SHORTEST) & (n_new >= _SHORTEST)
     n_old, n_new = (jnp.maximum(n, _SHORTEST) for n in (n_old, n_new))
     confidence = jnp.log(2.0 * jnp.log(width) / delta)
     inverse = 1.0 / (n_old - (_SHORTEST - 1)) + 1.0 / (n_new - (_SHORTEST - 1))
     bound = jnp.sqrt(2.0 * inverse * (squares / width) * confidence)
     bound += 2.0 / 3.0 * confidence * inverse
-    difference = jnp.where(long_enough, jnp.abs(sum_old / n_old - sum_new / n_new), 0.0)
+    difference = jnp.where(border, jnp.abs(sum_old / n_old - sum_new / n_new), 0.0)
     clearest = jnp.argmax(difference - bound)
-    return _Cut(difference.ravel()[clearest], bound.ravel()[clearest])
+    return _Cut(difference[clearest], bound[clearest])
 
 
 def _running(x: jax.Array) -> jax.Array:
-    """Return the running sums of f32[5, K], column by column."""
-    rows = [x[0]]
-    for row in x[1:]:
-        rows.append(rows[-1] + row)
-    before = np.triu(np.ones((x.shape[1], x.shape[1]), np.float32), 1)
-    return jnp.stack(rows) + rows[-1] @ before
+    """Return the running sums of f32[N]."""
+
+    def add(at: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        total = carry[0] + x[at]
+        return total, carry[1].at[at].set(total)
+
+    sums: jax.Array = lax.fori_loop(0, len(x), add, (jnp.float32(0.0), jnp.zeros_like(x)))[1]
+    return sums
 
 
 def _mean(size: jax.Array, mean: jax.Array) -> jax.Array:
@@ -202,18 +209,18 @@ def _age(state: Adwin) -> Adwin:
     values = state.recent[:_CLOCK] - state.origin
     mean = jnp.mean(values)
     bucket = jnp.stack([mean, jnp.sum((values - mean) ** 2)])
-    a, b = state.older[:, 0], state.older[:, 1]
+    a, b = state.older[..., 0], state.older[..., 1]
     merged = jnp.stack([(a[0] + b[0]) / 2.0, a[1] + b[1] + _OLDER_SIZES / 2.0 * (a[0] - b[0]) ** 2])
     # every size is offered what the next smaller one passes on; the first with room ends the chain
-    incoming = jnp.concatenate([bucket[:, None], merged[:, :-1]], axis=1)[:, None]
-    level, full = np.arange(_LEVELS), state.n_older == _ROW
+    incoming = jnp.concatenate([merged[:, 1:], bucket[:, None]], axis=1)[..., None]
+    level, full = np.arange(_LEVELS)[::-1], state.n_older == _ROW
     takes = (state.n_recent == _RECENT) & (level <= jnp.min(jnp.where(full, _LEVELS, level)))
     vacant = jnp.zeros_like(incoming)
-    shifted = jnp.concatenate([state.older[:, 2:], incoming, vacant], axis=1)
-    appended = jnp.where(jnp.arange(_ROW)[:, None] == state.n_older, incoming, state.older)
+    shifted = jnp.concatenate([state.older[..., 2:], incoming, vacant], axis=2)
+    appended = jnp.where(np.arange(_ROW) == state.n_older[:, None], incoming, state.older)
     return state._replace(
         recent=jnp.concatenate([state.recent[_CLOCK:], jnp.zeros(_CLOCK, jnp.float32)]),
         n_recent=jnp.minimum(state.n_recent, _RECENT - _CLOCK),
-        older=jnp.where(takes, jnp.where(full, shifted, appended), state.older),
+        older=jnp.where(takes[:, None], jnp.where(full[:, None], shifted, appended), state.older),
         n_older=state.n_older + jnp.where(takes, jnp.where(full, -1, 1), 0),
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -52,7 +53,7 @@ class Network(NamedTuple):
     The first `units` of the features are those of the last hidden layer; 0 where there is none.
     """
 
-    init: Callable[[int], Params]
+    init: Callable[[Array], Params]
     features: Callable[[dict[str, Any], Seen], Array]
     units: int
 
@@ -71,8 +72,8 @@ def make_network(spec: Spec) -> Network:
     shape = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
     graph, units = nnx.split(shape)[0], int(shape.head.units)
 
-    def init(seed: int) -> Params:
-        rngs = nnx.Rngs(seed)
+    def init(seed: Array) -> Params:
+        rngs = nnx.Rngs(jax.random.key(seed))
         module = build(rngs)
         last = dense(module.head.features - 1, spec.outputs, 0.01, rngs).kernel[...]
         return Params(dict(nnx.to_pure_dict(nnx.split(module)[1])), last)

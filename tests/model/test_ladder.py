@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import ladder
+from model import ladder, pool
 from model.batch import empty_batch
 from model.learner import make_learner, warm_up
 from model.spec import Rung, Spec
@@ -114,12 +114,10 @@ def test_a_promotion_that_was_wrong_is_rolled_back() -> None:
     learned, _, _ = run(quiet, rows)
     fresh = jax.device_get(make_learner(quiet).init())
 
-    def put(rivals: NDArray[Any], before: NDArray[Any]) -> NDArray[Any]:
-        return np.concatenate([before[None], rivals[1:]])
-
+    before = np.asarray(pool.bits(learned.champion))
     probation = learned.ladder._replace(
         phase=np.int32(ladder.PROBATION),
-        rivals=jax.tree.map(put, learned.ladder.rivals, learned.champion),
+        rivals=np.concatenate([before[None], learned.ladder.rivals[1:]]),
     )
     wrong = learned._replace(champion=fresh.champion, ladder=probation)
     slow = replace(quiet, rates=(1e-6,))

@@ -205,7 +205,7 @@ def test_what_is_remembered_is_not_copied_for_an_event(horizon: int) -> None:
     )
     learner = make_learner(spec)
     run = jax.jit(learner.run, donate_argnums=0)
-    program = run.lower(learner.init(), empty_batch(spec, 4), np.int32(0)).compile().as_text()
+    program = run.lower(warm_up(learner, 4), empty_batch(spec, 4), np.int32(0)).compile().as_text()
     assert program
     copies = re.findall(r"(\[[\d,]*\])\S* copy\(", program)
     assert copies
