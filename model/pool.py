@@ -34,6 +34,7 @@ FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for
 RECENT = 1000.0  # rows that the share in which a unit is active remembers
 DEAD = 1e-3  # such a share, which is e^-7 nearly
 WORN = 0.75  # of its units, that a network has lost when it begins anew
+SEEDS = 1 << 63  # that a random key can be made of
 EXPLODED = 1e4  # an output, in logits or deviations, that no sound network comes to
 
 
@@ -123,7 +124,8 @@ def plasticity(champion: Contender, active: Array) -> dict[str, float | None]:
 
 def contender(spec: Spec, network: Network) -> Contender:
     """Draw each network's parameters, and give the mean of all opinions equal weights."""
-    params = jax.vmap(network.init)(spec.seed + jnp.arange(spec.networks, dtype=jnp.uint32))
+    keys = [jax.random.key((spec.seed + at) % SEEDS) for at in range(spec.networks)]
+    params = jax.vmap(network.init)(jnp.stack(keys))
     remember = make_optimizer(spec).init
     remembered = remember(params)
     if spec.chunk > 1:

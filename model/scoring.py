@@ -158,7 +158,7 @@ def most_moved(rows: shift.Rows) -> Array:
     def name(place: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         left, told = carry
         at = jnp.argmax(left)
-        numbers = jnp.stack([at + 1.0, found.psi[at], found.ks[at]])
+        numbers = pack(at + 1.0, found.psi[at], found.ks[at])
         told = told.at[place].set(jnp.where(left[at] >= 0, numbers, 0.0))
         return left.at[at].set(-1.0), told
 

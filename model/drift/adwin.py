@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,10 @@ class _Cut(NamedTuple):
 
     difference: jax.Array  # f32[]
     bound: jax.Array  # f32[]
+
+
+_Looked: TypeAlias = tuple[jax.Array, _Cut, jax.Array]
+"""(values dropped, clearest cut of the whole window, whether there may be more to drop)"""
 
 
 class _Buckets(NamedTuple):
@@ -125,7 +129,7 @@ def _check(state: Adwin, delta: float) -> tuple[Adwin, Alarm]:
     def kept(dropped: jax.Array) -> jax.Array:
         return jnp.where(ends > dropped, buckets.size, 0.0)
 
-    def look(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    def look(carry: _Looked) -> _Looked:
         """Drop the oldest bucket if there is a significant cut of what was not dropped yet."""
         dropped, clearest, _ = carry
         size = kept(dropped)
@@ -172,7 +176,7 @@ def _clearest_cut(buckets: _Buckets, n_old: jax.Array, delta: float) -> _Cut:
     There are f32[N] values up to each border.
     """
     size = buckets.size
-    width = jnp.sum(size)
+    width = n_old[-1]
     deviation = buckets.mean - _mean(size, buckets.mean)  # keeps the running sums small
     excess = size * deviation
     squares = jnp.sum(jnp.where(size > 0, buckets.squares, 0.0) + excess * deviation)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -48,7 +47,7 @@ class Params(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Hold `init(seed) -> params` and `features(params.below, seen) -> f32[K, F]`.
+    """Hold `init(key) -> params` and `features(params.below, seen) -> f32[K, F]`.
 
     The first `units` of the features are those of the last hidden layer; 0 where there is none.
     """
@@ -72,8 +71,8 @@ def make_network(spec: Spec) -> Network:
     shape = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
     graph, units = nnx.split(shape)[0], int(shape.head.units)
 
-    def init(seed: Array) -> Params:
-        rngs = nnx.Rngs(jax.random.key(seed))
+    def init(key: Array) -> Params:
+        rngs = nnx.Rngs(key)
         module = build(rngs)
         last = dense(module.head.features - 1, spec.outputs, 0.01, rngs).kernel[...]
         return Params(dict(nnx.to_pure_dict(nnx.split(module)[1])), last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import uuid
@@ -301,8 +302,12 @@ def read_timestamps(bootstrap: str, topic: str) -> list[int]:
     return found
 
 
-def test_records_that_nobody_may_see_are_no_events(bootstrap: str, task: Task) -> None:
+def test_records_that_nobody_may_see_are_no_events(
+    bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A raw topic written in transactions has offsets without records, at its end too."""
+    # a learner that takes longer than that to start would pass over the last marker as well
+    monkeypatch.setattr("stream.service.PASS_OVER_S", math.inf)
     writer = Transactions(bootstrap, f"{task.name}.writer")
     for part in range(3):
         writer.begin()
@@ -312,8 +317,7 @@ def test_records_that_nobody_may_see_are_no_events(bootstrap: str, task: Task) -
     writer.close()
     assert life(task, bootstrap).events == 30
     audit = verify(task, bootstrap, deep=True)
-    assert audit.findings == []
-    assert audit.absent in (2, 3)  # the last marker is passed over if there was a quiet moment
+    assert (audit.findings, audit.absent) == ([], 2)
 
 
 def test_a_second_learner_fences_the_first(bootstrap: str, task: Task) -> None:

@@ -213,6 +213,15 @@ def test_what_is_remembered_is_not_copied_for_an_event(horizon: int) -> None:
     assert not [size for size in sizes if size & {"333", "444", "512"} and "0" not in size]
 
 
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**63 - 1])
+def test_each_seed_of_a_task_draws_each_network_weights_of_its_own(seed: int) -> None:
+    champion = make_learner(Spec(numeric=2, classes=2, seed=seed)).init().champion
+    for weights in jax.tree.leaves(champion.params):
+        drawn = np.asarray(weights).reshape(len(weights), -1)
+        assert np.isfinite(drawn).all()
+        assert len(np.unique(drawn, axis=0)) == len(drawn)
+
+
 def test_each_row_is_predicted_before_its_label_is_learned() -> None:
     spec = Spec(numeric=4, classes=2, detectors=())
     learner, columns = make_learner(spec), stream(spec, 100)

@@ -144,7 +144,7 @@ def published(spec: Spec, columns: Columns, params: Any, n: int) -> Floats:
 def drawn(spec: Spec, seed: int, spread: float = 0.5) -> Any:
     """Draw parameters that are large enough for outputs to be told apart."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: make_network(spec).init(0))
+    shapes = jax.eval_shape(lambda: make_network(spec).init(jax.random.key(0)))
     return jax.tree.map(lambda leaf: rng.normal(0, spread, leaf.shape).astype(np.float32), shapes)
 
 
