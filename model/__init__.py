@@ -3,10 +3,10 @@
 XLA is told a few things before it starts, unless the environment already says otherwise: to make
 the whole loop one compiled function (else each of its tiny operations is dispatched, which takes
 three times as long as they do), without the library calls that would keep it from that; to keep
-loops of more than four rounds loops, which takes three quarters of the time to compile and a tenth
-less to run; to run it on one thread, in the order of the program where it does dispatch; and to use
-the instruction set that any machine of the last ten years has, so that a state is the same bits on
-all of them.
+loops of more than four rounds loops, which takes three quarters of the time to compile and up to a
+tenth less to run; to run it on one thread, in the order of the program where it does dispatch; and
+to use the instruction set that any machine of the last ten years has, so that a state is the same
+bits on all of them.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ def make_learner(spec: Spec) -> Learner:
         copied: State = jax.tree.map(jnp.copy, state)
         return copied
 
-    # it runs once: XLA would take seconds to make it fast
-    begin = jax.jit(first, compiler_options={"xla_backend_optimization_level": 0})
+    # it runs but a few times: XLA would take seconds to make it no faster
+    begin = jax.jit(first, compiler_options={"xla_backend_optimization_level": 1})
     fresh = lru_cache(1)(lambda: begin().champion)
 
     def run(state: State, batch: Batch, count: Any) -> tuple[State, Outcome]:
