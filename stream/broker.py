@@ -23,7 +23,7 @@ from typing import IO, cast
 
 from stream.errors import BrokerError
 from stream.jars import KAFKA_VERSION, MISSING_EXTRA, Progress, ensure_jars, jar_dir
-from stream.paths import hold_lock, user_dir
+from stream.paths import hold_lock
 from stream.ports import HOST, free_port, is_free
 from stream.topics import list_topics
 
@@ -71,12 +71,6 @@ class _PortTakenError(BrokerError):
 def bootstrap_servers(option: str | None = None) -> str | None:
     """Return the Kafka that the user names, by option or `KAFKA_BOOTSTRAP`; None if none."""
     return option or os.environ.get("KAFKA_BOOTSTRAP") or None
-
-
-def user_data_dir() -> Path:
-    """Return where a broker that outlives its session keeps its data by default."""
-    mac = "Library/Application Support"
-    return user_dir("XDG_DATA_HOME", mac=mac, other=".local/share") / "kafka"
 
 
 @contextmanager

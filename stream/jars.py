@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from stream.errors import BrokerError
-from stream.paths import hold_lock, user_dir
+from stream.paths import cache_dir, hold_lock
 
 KAFKA_VERSION = "4.3.1"
 MISSING_EXTRA = "install headrace[local] or set KAFKA_BOOTSTRAP to a Kafka that runs already"
@@ -51,8 +51,7 @@ def pinned_jars() -> tuple[Jar, ...]:
 
 def jar_dir() -> Path:
     """Return where the jars are kept: one directory for each Kafka, in the user's cache."""
-    cache = user_dir("XDG_CACHE_HOME", mac="Library/Caches", other=".cache")
-    return cache / f"kafka-{KAFKA_VERSION}"
+    return cache_dir(f"kafka-{KAFKA_VERSION}")
 
 
 def ensure_jars(on_progress: Progress | None = None) -> list[Path]:

@@ -11,8 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def user_dir(variable: str, *, mac: str, other: str) -> Path:
-    """Return headrace's own directory below the one that `variable` or the platform names."""
+def cache_dir(name: str) -> Path:
+    """Return where this user keeps what can be had again."""
+    return _own("XDG_CACHE_HOME", mac="Library/Caches", other=".cache") / name
+
+
+def data_dir(name: str) -> Path:
+    """Return where this user keeps what cannot be had again."""
+    return _own("XDG_DATA_HOME", mac="Library/Application Support", other=".local/share") / name
+
+
+def _own(variable: str, *, mac: str, other: str) -> Path:
     root = os.environ.get(variable)
     base = Path(root) if root else Path.home() / (mac if sys.platform == "darwin" else other)
     return base / "headrace"

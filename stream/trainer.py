@@ -6,7 +6,6 @@ The service and the offline evaluation share this class, so both learn the same 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -34,7 +33,7 @@ from stream.events import (
     dead_letter,
 )
 from stream.normalize import Rows, take
-from stream.paths import user_dir
+from stream.programs import keep_programs
 from stream.recent import RecentIds
 from stream.tables import MOST_NAMED
 from stream.task import Task
@@ -335,19 +334,3 @@ def _steps(names: Classes, told: NDArray[np.float32], where: Where) -> list[Drif
         else:
             steps.append(LadderStep(action, *where))
     return steps
-
-
-def keep_programs() -> None:
-    """Let XLA keep compiled programs in the user's cache directory: later starts take seconds less.
-
-    Where the directory cannot be written, programs are compiled at each start.
-    """
-    place = user_dir("XDG_CACHE_HOME", mac="Library/Caches", other=".cache") / "xla"
-    try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return
-    if os.access(place, os.W_OK):
-        config: Any = jax.config
-        config.update("jax_compilation_cache_dir", str(place))
-        config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

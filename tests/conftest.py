@@ -20,21 +20,29 @@ import psutil
 import pytest
 from hostile import Ran, Run
 
+from stream.paths import cache_dir
+
 MakeTopic = Callable[..., str]
 
 # The processes that tests start keep what they compile of modules, as users' processes do.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Nor is a program that one of them has compiled compiled again by another.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir("xla")))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Bear with kafka-python 3.0.12 in two things that it warns of and we cannot mend.
+    """Bear with what others warn of and we cannot mend.
 
-    It reads its schemas by a function that Python 3.11 calls deprecated, while it is imported:
-    hence the late imports below. And it never closes a socket that could not connect.
+    kafka-python 3.0.12 reads its schemas by a function that Python 3.11 calls deprecated, while it
+    is imported: hence the late imports below. And it never closes a socket that could not connect.
+    JAX may read a compiled program that another process is about to write, and compiles it then.
     """
     for ignored in (
         r"ignore:(read|open)_text is deprecated:DeprecationWarning",
+        r"ignore:Error reading persistent compilation cache entry:UserWarning",
         r"ignore:unclosed <socket.*laddr=\('0\.0\.0\.0':ResourceWarning",
     ):
         config.addinivalue_line("filterwarnings", ignored)

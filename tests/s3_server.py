@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from stream.paths import hold_lock, user_dir
+from stream.paths import cache_dir, hold_lock
 
 BUCKET = "headrace-tests"
 KEY_ID, SECRET = "tester", "canary-6f1d0c"
@@ -25,7 +25,7 @@ def ensure_jar() -> Path:
     Raises:
         OSError, RuntimeError, ImportError: it cannot be fetched.
     """
-    directory = user_dir("XDG_CACHE_HOME", mac="Library/Caches", other=".cache") / "s3proxy"
+    directory = cache_dir("s3proxy")
     directory.mkdir(parents=True, exist_ok=True)
     jar = directory / f"{_ARTIFACT}-{_VERSION}.jar"
     with hold_lock(directory / "lock", wait_s=600.0):

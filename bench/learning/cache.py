@@ -12,16 +12,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from stream.paths import user_dir
+from stream.paths import cache_dir
 
 RECORD = Path(__file__).parents[1] / "measured.jsonl"
 
 
 def folder(name: str) -> Path:
     """Give a directory of ours in the user's cache, made if it is not there."""
-    path = (
-        user_dir("XDG_CACHE_HOME", mac="Library/Caches", other=".cache") / "bench/learning" / name
-    )
+    path = cache_dir("bench/learning") / name
     path.mkdir(parents=True, exist_ok=True)
     return path
 

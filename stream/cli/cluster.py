@@ -45,10 +45,10 @@ def up(
 
     The first run fetches Kafka (45 MB); later runs need no network.
     """
-    from stream.broker import user_data_dir
+    from stream.paths import data_dir
 
     stop = Stop()
-    with local_broker(data or user_data_dir(), port, heap_mb=heap) as broker:
+    with local_broker(data or data_dir("kafka"), port, heap_mb=heap) as broker:
         say(f"Kafka at {broker.bootstrap}, data in {broker.data_dir}; Ctrl-C stops it")
         while not stop():
             if trouble := broker.trouble():

@@ -20,8 +20,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from stream.broker import bootstrap_servers, user_data_dir
+from stream.broker import bootstrap_servers
 from stream.errors import BrokerError, UsageError
+from stream.paths import data_dir
 from stream.signals import ENDING
 from stream.terminal import Terminal, say, visible
 
@@ -100,7 +101,7 @@ def bootstrap_of(option: str | None) -> str:
 
 def default_state() -> str:
     """Give the directory where checkpoints are kept unless another is named."""
-    return str(user_data_dir().with_name("state"))
+    return str(data_dir("state"))
 
 
 def read_key(path: Path | None) -> bytes | None:
@@ -178,7 +179,7 @@ def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> It
 
 
 @contextmanager
-def local_broker(data_dir: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
+def local_broker(directory: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
     """Run the embedded broker, with a bar while Kafka is fetched the first time."""
     from stream.broker import embedded
 
@@ -189,7 +190,7 @@ def local_broker(data_dir: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
                 update(done, f"of {total / 1e6:.0f} MB")
 
             broker = stack.enter_context(
-                embedded(data_dir, port=port, heap_mb=heap_mb, on_progress=on_progress)
+                embedded(directory, port=port, heap_mb=heap_mb, on_progress=on_progress)
             )
         yield broker
 

@@ -43,7 +43,7 @@ AGAIN = (
 def test_kills_at_random_moments_leave_no_trace(
     case: Case, thorough: bool, tell: Callable[[str], None]
 ) -> None:
-    kills, chance = (500 if thorough else 30), random.Random(1)
+    kills, chance = (500 if thorough else 16), random.Random(1)
     begun: list[float] = []
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     with Witness(case.bootstrap, outputs) as witness:
