@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from operator import methodcaller
@@ -21,6 +22,7 @@ from stream.watch import LOOK_S, TopicWatch
 
 ANSWER_S = 10.0
 RETRY_S = 0.05
+LEAVING_S = 2.0
 UNKNOWN_S = 1.0  # that a topic may be unknown to a broker that has just started
 GATHER_MS, GATHER_BYTES = 20, 16_384
 PROMPT_MS = 500
@@ -90,13 +92,13 @@ class Source:
         try:
             metadata = _described(self._consumer, bootstrap, topic)
         except HeadraceError:
-            self._consumer.close()
+            _leave(self._consumer)
             raise
         self.partitions = sorted(metadata.partitions if partitions is None else partitions)
         try:
             self.begins = {p: self._watermarks(p)[0] for p in self.partitions}
         except BrokerError:
-            self._consumer.close()
+            _leave(self._consumer)
             raise
         self.position = self.begins | (offsets or {})
         if or_later:
@@ -216,7 +218,7 @@ class Source:
 
     def close(self) -> None:
         """Leave the broker."""
-        self._consumer.close()
+        _leave(self._consumer)
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         """Ask for the first offset of a partition and the one after its last."""
@@ -253,6 +255,17 @@ def _described(consumer: Any, bootstrap: str, topic: str) -> Any:
         time.sleep(RETRY_S)
 
 
+def _leave(consumer: Any) -> None:
+    """Close a client, or let it alone where that does not end.
+
+    librdkafka may wait for itself for ever, as when it hears at this very moment that an offset is
+    out of range, or loses a leader (its issues 4514 and 5476).
+    """
+    closing = threading.Thread(target=consumer.close, daemon=True)
+    closing.start()
+    closing.join(LEAVING_S)
+
+
 def _watermarks(consumer: Any, at: TopicPartition) -> tuple[int, int]:
     """Ask for the two ends of a partition, and again while it has no leader."""
     give_up_s = time.monotonic() + ANSWER_S
@@ -287,4 +300,4 @@ def ends(bootstrap: str, topics: Sequence[str], *, committed: bool) -> dict[tupl
     except KafkaException as error:
         raise BrokerError(f"{bootstrap} does not answer: {error.args[0].str()}") from error
     finally:
-        consumer.close()
+        _leave(consumer)

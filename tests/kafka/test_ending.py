@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ from typing import Any
 
 import psutil
 import pytest
+from hostile import Run
 from poison import TASK, good, task_text
 from running import Running
 from test_exactly_once import life, records_of
 from test_learn import send
 
-from stream import saver
+from stream import kafka, saver
 from stream.broker import Broker, embedded
 from stream.signals import ENDING
 from stream.store.local import LocalStore
@@ -227,3 +229,25 @@ def test_the_normaliser_leaves_nothing_behind(
         code, said = end(found)
     assert code == 0, said
     assert list(scratch.iterdir()) == []
+
+
+def test_a_client_that_never_closes_does_not_hold_up_the_end(
+    bootstrap: str, task: tuple[Task, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where librdkafka waits for itself: once in 3,000 closes as an offset is out of range."""
+    given_up = threading.Event()
+
+    class Stuck(kafka.Consumer):  # type: ignore[misc]
+        def close(self) -> None:
+            given_up.wait()
+            super().close()
+
+    monkeypatch.setattr(kafka, "Consumer", Stuck)
+    send(bootstrap, task[0].input.topic, [good(1)])
+    begun_s = time.monotonic()
+    shown = run("tail", task[0].input.topic, "-b", bootstrap)
+    took_s = time.monotonic() - begun_s
+    given_up.set()
+    assert shown.code == 0
+    assert len(shown.out.splitlines()) == 1
+    assert took_s < SOON_S
