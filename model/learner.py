@@ -172,15 +172,15 @@ def begin_anew(
 
     def anew(_: Any, carry: Any) -> Any:
         champion, steps = carry
-        networks = champion.params, champion.optimizer
-        params, optimizer = jax.tree.map(
+        networks = champion.params, champion.optimizer, champion.mean
+        params, optimizer, mean = jax.tree.map(
             lambda old, new: jnp.where(each(lost[:members], old), new, old),
             networks,
-            (fresh.params, fresh.optimizer),
+            (fresh.params, fresh.optimizer, fresh.mean),
         )
         if not spec.classes:
             steps = _choose(lost[members], autoregression.init(spec), steps)
-        return champion._replace(params=params, optimizer=optimizer), steps
+        return champion._replace(params=params, optimizer=optimizer, mean=mean), steps
 
     champion, steps = lax.fori_loop(
         0, lost.any().astype(jnp.int32), anew, (state.champion, state.steps)

@@ -27,7 +27,7 @@ class Question(NamedTuple):
 
     rows: Views
     found: Array  # f32[K, S, E+O]  the table's rows of the ids
-    others: Array  # f32[N - M, K, O]
+    others: Array  # f32[N - M, K, O], less the M that are means of weights
 
 
 class Heard(NamedTuple):
@@ -63,7 +63,7 @@ class Pupil(NamedTuple):
 
 def nothing_heard(spec: Spec) -> Heard:
     """Give what has the shape of something heard."""
-    k, others = spec.chunk, len(pool.names(spec)) - spec.networks
+    k, others = spec.chunk, len(pool.names(spec)) - spec.networks * (1 + pool.averaged(spec))
     rows = Views(
         jnp.zeros((k, spec.inputs)),
         jnp.zeros((k, spec.ids), jnp.uint32),
@@ -100,16 +100,18 @@ def attend(
         heard.found,
     )
     beside = _features(spec, network, own.params.below, asked) if asked else None
+    heard_others = _others(spec, network, own, heard)
+    asked_others = _others(spec, network, own, asked) if asked else None
 
     def one(pupil: Pupil, row: Array) -> tuple[Pupil, Any]:
         at = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1)
         seen, goal, known = at(features, axis=1), at(goals), at(learnable)
         outputs, lost = _speak(spec, pupil.last, seen, at(direct))
-        said, mixed = _mix(spec, pupil.mixture, outputs, at(heard.others, axis=1))
+        said, mixed = _mix(spec, pupil.mixture, outputs, at(heard_others, axis=1))
         answers = mixed.whole
-        if asked and beside:
+        if beside and asked_others is not None:
             more, _ = _speak(spec, pupil.last, at(beside[0], axis=1), at(beside[1]))
-            answers = _mix(spec, pupil.mixture, more, at(asked.others, axis=1))[1].whole
+            answers = _mix(spec, pupil.mixture, more, at(asked_others, axis=1))[1].whole
         slopes = jnp.where(known, losses.slope(spec, outputs, goal), 0.0)
         _, pull_back = jax.vjp(jax.vmap(networks.answer), pupil.last, seen)
         gradient, back = pull_back(slopes)
@@ -145,7 +147,8 @@ def attend(
     else:
         moved = optimizer.step(own.params, own.optimizer, Params(below, last[0]), rates, some)
         params, inner = moved.params, moved.state
-    after = Contender(params, inner, pupil.mixture)
+    mean = own.mean and pool.average(spec, own.mean, params, own.mixture.labels, some)
+    after = Contender(params, inner, mean, pupil.mixture)
     refused = pupil.refused + moved.refused
     active = jnp.einsum("k,mku->mu", share, features[..., : network.units] != 0.0)
     return Learned(after, refused, lost.any(0), active, said, slow, answers, of_table)
@@ -155,7 +158,20 @@ def answer(spec: Spec, network: Network, own: Contender, asked: Question) -> Arr
     """Let a contender answer rows that it does not learn, f32[K, O]."""
     features, direct = _features(spec, network, own.params.below, asked)
     outputs, _ = _speak(spec, own.params.last, features, direct)
-    return _mix(spec, own.mixture, outputs, asked.others)[1].whole
+    others = _others(spec, network, own, asked)
+    return _mix(spec, own.mixture, outputs, others)[1].whole
+
+
+def _others(spec: Spec, network: Network, own: Contender, question: Question) -> Array:
+    """Give the opinions of all but the networks as they are, f32[N - M, K, O]: first their means'.
+
+    Means move when a chunk is over, so that they speak of all its rows at once.
+    """
+    if not own.mean:
+        return question.others
+    features, direct = _features(spec, network, own.mean.below, question)
+    outputs, _ = _speak(spec, own.mean.last, features, direct)
+    return jnp.concatenate([pool.opinion(spec, outputs), question.others])
 
 
 def _speak(spec: Spec, last: Array, features: Array, direct: Array) -> tuple[Array, Array]:

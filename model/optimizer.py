@@ -18,6 +18,7 @@ from jax import Array, lax
 from model.spec import OptimizerName, Schedule, Spec
 
 EPSILON = 1e-8
+WIDE = 32
 
 
 class Stepped(NamedTuple):
@@ -86,7 +87,7 @@ def adam_without_momentum(spec: Spec) -> Optimizer:
             lambda old, g: old + each(share, g) * (g * g + EPSILON - old), state.squares, gradient
         )
         params = jax.tree.map(
-            lambda old, g, mean: old - each(rates, g) * g * _inverse_root(mean),
+            lambda old, g, mean: old - each(rates * pace(spec, g), g) * g * _inverse_root(mean),
             params,
             gradient,
             squares,
@@ -94,6 +95,17 @@ def adam_without_momentum(spec: Spec) -> Optimizer:
         return Stepped(params, AdamState(squares, unseen), apply & ~jnp.isfinite(norm))
 
     return Optimizer(init, step)
+
+
+def pace(spec: Spec, leaf: Array) -> float:
+    """Say how much of the rate a layer's kernels [M, I, O] of networks that see an image have.
+
+    A step moves each of a unit's I weights as far as any other, so it moves what a unit says by
+    sqrt(I) where its inputs have nothing in common, and by I where all say the same. The rates are
+    those of WIDE inputs; of more, each has less, as if they had nothing in common (Yang & Hu 2021,
+    "Tensor programs IV: feature learning in infinite-width neural networks", has the other end).
+    """
+    return min(1.0, (WIDE / leaf.shape[-2]) ** 0.5) if spec.pixels else 1.0
 
 
 def _inverse_root(squares: Array) -> Array:
@@ -120,7 +132,7 @@ def of_optax(spec: Spec) -> Optimizer:
         updates, moved = jax.vmap(optimizer.update)(
             shrink(spec, gradient, norm, moves), state, params
         )
-        updates = jax.tree.map(lambda u: each(rates, u) * u, updates)
+        updates = jax.tree.map(lambda u: each(rates * pace(spec, u), u) * u, updates)
         params, state = jax.tree.map(
             lambda new, old: jnp.where(each(moves, new), new, old),
             (optax.apply_updates(params, updates), moved),

@@ -196,9 +196,9 @@ class Spec:
     def views(self) -> int:
         """Count what networks see: the row alone, if there is anything in it, and with its past.
 
-        Those that read a window see it always.
+        Those that read a window see it always, and those that see an image all that there is.
         """
-        if self.network in WINDOWED:
+        if self.network in WINDOWED or self.pixels:
             return 1
         return 2 if self.past_inputs and (self.row_inputs or self.ids) else 1
 

@@ -29,8 +29,9 @@ class Cnn2d(nnx.Module):
             kernels.append(dense(SIDE * SIDE * channels, out, gain(spec), rngs))
             height, width, channels = -(-height // 2), -(-width // 2), out
         self.kernels = nnx.List(kernels)
-        inputs = height * width * channels + flat_width(spec) - spec.pixels
-        self.head = Perceptron(spec, inputs, spec.hidden, rngs)
+        pooled = height * width * channels
+        inputs = pooled + flat_width(spec) - spec.pixels
+        self.head = Perceptron(spec, inputs, spec.hidden, rngs, pooled)
 
     def __call__(self, seen: Seen) -> Array:
         """Give the features f32[K, F] of rows."""

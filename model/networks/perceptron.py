@@ -27,15 +27,20 @@ class Perceptron(nnx.Module):
 
     The linear path past the hidden layers lets persistence and other straight-line answers be
     learned within a few events (Cheng et al. 2016, "Wide & deep learning for recommender
-    systems"). A layer's bias is the weight of an input that is always 1.
+    systems"). The first inputs, which come of an image, have none: no pixel says anything by
+    itself, and all of them together are much noise. A layer's bias is the weight of an input that
+    is always 1.
     """
 
-    def __init__(self, spec: Spec, inputs: int, hidden: tuple[int, ...], rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, spec: Spec, inputs: int, hidden: tuple[int, ...], rngs: nnx.Rngs, image: int = 0
+    ) -> None:
         widths = (inputs, *hidden)
         self.spec = spec
         self.layers = nnx.List(dense(a, b, gain(spec), rngs) for a, b in pairwise(widths))
         self.units = widths[-1] if hidden else 0
-        self.features = self.units + inputs + 1
+        self.first = image if hidden else 0
+        self.features = self.units + inputs - self.first + 1
 
     def __call__(self, rows: Array) -> Array:
         """Map f32[K, inputs] to f32[K, features]."""
@@ -43,14 +48,16 @@ class Perceptron(nnx.Module):
         deep = direct
         for layer in self.layers:
             deep = with_one(activate(self.spec, layer(deep)))
-        return jnp.concatenate([deep[:, :-1], direct], 1) if self.layers else direct
+        if not self.layers:
+            return direct
+        return jnp.concatenate([deep[:, :-1], direct[:, self.first :]], 1)
 
 
 class Mlp(nnx.Module):
     """See everything as one flat row (Rumelhart, Hinton & Williams 1986)."""
 
     def __init__(self, spec: Spec, rngs: nnx.Rngs) -> None:
-        self.head = Perceptron(spec, flat_width(spec), spec.hidden, rngs)
+        self.head = Perceptron(spec, flat_width(spec), spec.hidden, rngs, spec.pixels)
 
     def __call__(self, seen: Seen) -> Array:
         """Give the features f32[K, F] of rows."""
@@ -77,14 +84,14 @@ def times(rows: Array, weights: Array) -> Array:
 def _back(known: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
     """Write the products of the way back such that XLA makes vector code of them.
 
-    Of one row all is laid out as it lies; of many, the weights are turned round before a product.
+    Of one row all is laid out as it lies; of many, what has to be is turned round before a product.
     """
     rows, weights = known
     flat_rows, flat_slope = (values.reshape(-1, values.shape[-1]) for values in (rows, slope))
     if len(flat_rows) == 1:
         return slope @ weights.T, flat_rows.T * flat_slope
-    turned = jax.lax.optimization_barrier(weights.T)  # type: ignore[no-untyped-call]
-    return slope @ turned, flat_rows.T @ flat_slope
+    turned = jax.lax.optimization_barrier((weights.T, flat_rows.T))  # type: ignore[no-untyped-call]
+    return slope @ turned[0], turned[1] @ flat_slope
 
 
 times.defvjp(lambda rows, weights: (rows @ weights, (rows, weights)), _back)

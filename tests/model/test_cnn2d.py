@@ -54,8 +54,9 @@ def test_it_equals_plain_loops(shape: tuple[int, int, int]) -> None:
         image = dense[row, : spec.pixels].reshape(shape)
         for layer in range(2):
             image = convolved(image, params.below["kernels"][layer]["kernel"])
-        inputs = np.concatenate([image.ravel(), dense[row, spec.pixels :], vectors[row], [1.0]])
-        wanted = np.concatenate([np.maximum(inputs @ hidden, 0), inputs]) @ last
+        rest = np.concatenate([dense[row, spec.pixels :], vectors[row], [1.0]])
+        units = np.maximum(np.concatenate([image.ravel(), rest]) @ hidden, 0)
+        wanted = np.concatenate([units, rest]) @ last  # pixels take no linear path
         assert np.allclose(said[row], wanted, rtol=1e-4, atol=1e-4)
 
 

@@ -64,6 +64,22 @@ def test_adam_without_momentum_is_adam_written_in_numpy() -> None:
         assert np.allclose(params[name], wanted, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["adam", "nadam"])
+def test_steps_of_wide_layers_are_shorter_where_there_is_an_image(name: OptimizerName) -> None:
+    """By the root of how many more inputs than 32 they have."""
+    gradient = {"wide": jnp.full((2, 128, 3), 0.5), "narrow": jnp.full((2, 32, 3), 0.5)}
+    moved = {}
+    for image in ((0, 0, 0), (4, 4, 1)):
+        optimizer = make_optimizer(Spec(numeric=1, classes=2, image=image, optimizer=name))
+        start = jax.tree.map(jnp.zeros_like, gradient)
+        after = optimizer.step(start, optimizer.init(start), gradient, RATES, jnp.bool_(True))
+        moved[image] = after.params
+    plain, pictured = moved.values()
+    assert np.allclose(plain["wide"], plain["narrow"][:, :1])
+    assert np.allclose(pictured["narrow"], plain["narrow"])
+    assert np.allclose(pictured["wide"], plain["wide"] / 2)
+
+
 @pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_each_network_moves_as_optax_moves_it_alone(name: OptimizerName) -> None:
     spec = Spec(numeric=1, optimizer=name, beta1=0.5, beta2=0.9)
