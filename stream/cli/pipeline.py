@@ -301,6 +301,18 @@ def bench_drift() -> None:
     say(drift(on_progress=note))
 
 
+@bench_app.command("images")
+def bench_images(
+    data: Annotated[Path, typer.Option(help="Where MNIST's four files are.", metavar="DIR")],
+    as_json: AsJson = False,
+) -> None:
+    """Learn MNIST, or images in files like its, beside Keras on JAX with the same layers."""
+    from bench.images import images, table
+
+    found = images(data, on_progress=note)
+    say(found if as_json else table(found))
+
+
 @bench_app.command("memory")
 def bench_memory(
     events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,
