@@ -61,12 +61,12 @@ def images(data: Path, on_progress: Callable[[str], None] = lambda note: None) -
                 if (kind, chunk) == ("dense", 32):
                     again = np.tile(seen, (5, 1, 1)), np.tile(labels, 5)
                     told["five_times"] = _ours(model, *again, held, held_labels, place)["once"]
-                on_progress(f"{kind}: {name}: {_line(told)}")
+                on_progress(f"{kind}: {name}: {', '.join(filter(None, _line(told)))}")
             arrays = {"images": seen, "labels": labels, "held": held, "held_labels": held_labels}
             file = Path(place) / "images.npz"
             np.savez(file, allow_pickle=False, hidden=np.array(HIDDEN[kind]), **arrays)
             found[kind]["Keras on JAX, batches of 32"] = told = _keras(file, kind)
-            on_progress(f"{kind}: Keras: {_line(told)}")
+            on_progress(f"{kind}: Keras: {', '.join(filter(None, _line(told)))}")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,40 @@ from jax._src.compilation_cache import decompress_executable
 
 from stream.paths import cache_dir
 
+CHECKED = "checked"  # a file as old as the last look at programs that were new then
+SLACK_S = 1.0  # of what file systems say of times
+
 
 def keep_programs() -> None:
-    """Let XLA keep compiled programs in `JAX_COMPILATION_CACHE_DIR`, or else in the user's cache.
+    """Let XLA keep compiled programs in the user's cache, unless JAX was told of a place already.
 
     Where the directory cannot be written, programs are compiled at each start. A program that was
     not written to its end (the disk was full, or the process was killed) is deleted: JAX would
-    warn of it at each start, and never write it again.
+    warn of it at each start, and never write it again. Only those are read for this that are new
+    since the last start.
     """
     config: Any = jax.config
-    place = Path(config.jax_compilation_cache_dir or cache_dir("xla"))
+    if config.jax_compilation_cache_dir:
+        return
+    place = cache_dir("xla")
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = list(place.glob("*-cache"))
+        _delete_cut_off(place)
     except OSError:
         return
-    if not os.access(place, os.W_OK):
-        return
-    for path in kept:
-        with suppress(OSError):
-            if not _is_whole(path):
-                path.unlink()
     config.update("jax_compilation_cache_dir", str(place))
     config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _delete_cut_off(place: Path) -> None:
+    now_s, checked = time.time(), place / CHECKED
+    since_s = checked.stat().st_mtime - SLACK_S if checked.exists() else 0.0
+    checked.touch()
+    for path in place.glob("*-cache"):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if path.stat().st_mtime >= since_s and not _is_whole(path):
+                path.unlink()
+    os.utime(checked, (now_s, now_s))
 
 
 def _is_whole(path: Path) -> bool:

@@ -20,12 +20,12 @@ jax.jit(lambda x: jnp.sin(x) + 1)(1.0)
 
 
 def _run(place: Path) -> dict[str, bytes]:
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(place)}
+    environment = os.environ | {"XDG_CACHE_HOME": str(place), "JAX_COMPILATION_CACHE_DIR": ""}
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
     )
     assert not ran.stderr
-    return {path.name: path.read_bytes() for path in place.glob("*-cache")}
+    return {path.name: path.read_bytes() for path in place.rglob("*-cache")}
 
 
 @pytest.mark.parametrize("size", [0, 1000])
@@ -36,7 +36,7 @@ def test_a_program_that_was_cut_off_is_written_again_without_a_word(
     assert first
     for name, content in first.items():
         assert len(content) > size
-        (tmp_path / name).write_bytes(content[:size])
+        (tmp_path / "headrace/xla" / name).write_bytes(content[:size])
     again = _run(tmp_path)
     assert again.keys() == first.keys()
     assert all(len(content) > size for content in again.values())

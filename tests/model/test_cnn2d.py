@@ -40,9 +40,8 @@ def convolved(image: Floats, kernel: Floats) -> Floats:
 def test_it_equals_plain_loops(shape: tuple[int, int, int]) -> None:
     spec = Spec(numeric=2, classes=4, image=shape, hidden=(6,), network="cnn2d", categories=1)
     network, rng = make_network(spec), np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda p: p + 0.1, network.init(jax.random.key(0))
-    )  # so that biases are not 0
+    # so that biases are not 0
+    params = jax.tree.map(lambda p: p + 0.1, network.init(jax.random.key(0)))
     dense, vectors = rng.normal(size=(3, spec.inputs)), rng.normal(size=(3, spec.embedding))
     no_words = jnp.zeros((3, 0)), jnp.zeros((3, 0, spec.embedding)), jnp.zeros((3, 0), bool)
     seen = Seen(jnp.asarray(dense), Embedded(jnp.asarray(vectors), *no_words))
