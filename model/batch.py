@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     """
 
     numeric: Any  # f32[B, N]  NaN = missing
-    ids: Any  # u32[B, S]  hashed categories, then tokens, then words in order
+    ids: Any  # u32[B, S]  hashed categories, crosses, lists, tokens, words in order
     entity: Any  # u32[B, 2]  keyed hash of the entity
     label: Any  # f32[B]  class index or value, NaN = unknown
     image: Any  # u8[B, H, W, C]

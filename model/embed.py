@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from model.spec import Spec
@@ -21,8 +22,8 @@ RATE = 0.1
 class Embedded(NamedTuple):
     """Hold the ids of rows as vectors of E numbers."""
 
-    categories: Array  # f32[K, C * E]  one vector beside the other
-    bag: Array  # f32[K, E if T else 0]  of the tokens, added up
+    single: Array  # f32[K, C * E]  of categories and crosses, one vector beside the other
+    bags: Array  # f32[K, G * E]  of each list's ids and of all tokens, added up
     words: Array  # f32[K, sum(spec.words), E]  in their order, zeros where there is none
     spoken: Array  # bool[K, sum(spec.words)]  where there is one
 
@@ -67,22 +68,22 @@ def features(spec: Spec, rows: Array, ids: Array) -> tuple[Embedded, Array]:
     """
     present = (ids != 0).astype(jnp.float32)[..., None]
     rows = rows * present
-    borders = [spec.categories, spec.categories + spec.tokens]
-    categories, tokens, words = jnp.split(rows, borders, 1)
-    beside = categories[..., : spec.embedding].reshape(len(rows), -1)
-    bag = jnp.zeros((len(rows), 0))
-    direct = categories[..., spec.embedding :].sum(1)
-    if spec.tokens:
-        found = jnp.maximum(present[:, slice(*borders)].sum(1), 1.0)
-        bag = tokens[..., : spec.embedding].sum(1) / jnp.sqrt(found)
-        direct = direct + tokens[..., spec.embedding :].sum(1) / jnp.sqrt(found)
-    spoken = ids[:, borders[1] :] != 0
-    return Embedded(beside, bag, words[..., : spec.embedding], spoken), direct
+    borders = np.cumsum([spec.single_ids, *spec.bags])
+    single, *bags, words = jnp.split(rows, borders, 1)
+    direct = single[..., spec.embedding :].sum(1)
+    vectors = [single[..., : spec.embedding].reshape(len(rows), -1)]
+    for bag, there in zip(bags, jnp.split(present, borders, 1)[1:], strict=False):
+        found = jnp.sqrt(jnp.maximum(there.sum(1), 1.0))
+        direct = direct + bag[..., spec.embedding :].sum(1) / found
+        vectors.append(bag[..., : spec.embedding].sum(1) / found)
+    first, *sums = vectors
+    bagged = jnp.concatenate([jnp.zeros((len(rows), 0)), *sums], 1)
+    return Embedded(first, bagged, words[..., : spec.embedding], ids[:, borders[-1] :] != 0), direct
 
 
 def width(spec: Spec) -> int:
-    """Count the numbers of a row's `Embedded.categories` and `bag`."""
-    return (spec.categories + (1 if spec.tokens else 0)) * spec.embedding
+    """Count the numbers of a row's `Embedded.single` and `bags`."""
+    return (spec.single_ids + len(spec.bags)) * spec.embedding
 
 
 def descend(state: TableState, at: Array, gradient: Array, apply: Array) -> TableState:

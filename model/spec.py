@@ -60,7 +60,10 @@ class Spec:
     Attributes:
         numeric: numeric columns of a row.
         categories: categorical columns of a row.
-        tokens: token slots of a row, 0 when there is no text.
+        crosses: columns of combinations of categories; of their members only those that learn
+            vectors and weights of ids go by them.
+        lists: slots for the ids of each list of categories, or of each category's n-grams.
+        tokens: slots for the tokens of all texts, 0 when there is no text.
         words: places for the words of each text in their order, for a network that reads them.
         image: height, width and channels of a row's image; zeros when there is none.
         classes: number of classes, or 0 for regression.
@@ -98,6 +101,8 @@ class Spec:
 
     numeric: int
     categories: int = 0
+    crosses: int = 0
+    lists: tuple[int, ...] = ()
     tokens: int = 0
     words: tuple[int, ...] = ()
     image: tuple[int, int, int] = (0, 0, 0)
@@ -153,8 +158,18 @@ class Spec:
 
     @property
     def ids(self) -> int:
-        """Count the hashed ids of a row: categories, then tokens, then words in their order."""
-        return self.categories + self.tokens + sum(self.words)
+        """Count the hashed ids of a row: `single_ids`, lists, tokens, words in their order."""
+        return self.single_ids + sum(self.bags) + sum(self.words)
+
+    @property
+    def single_ids(self) -> int:
+        """Count the ids with a place of their own: categories, then crosses."""
+        return self.categories + self.crosses
+
+    @property
+    def bags(self) -> tuple[int, ...]:
+        """Count the ids that are added up together: those of each list, then all tokens."""
+        return (*self.lists, *([self.tokens] if self.tokens else []))
 
     @property
     def pixels(self) -> int:

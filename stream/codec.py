@@ -24,6 +24,7 @@ MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds
 
 Fields = tuple[Any, ...]
 _SCALAR: Forms = frozenset({str, int, float, bool})
+_LIST: Forms = _SCALAR | {None, list[str | int | float | bool | None]}
 
 
 class Codec:
@@ -52,8 +53,9 @@ class Codec:
             (Image, frozenset({bytes})),
             (Text, frozenset({str, None})),
         )
-        for kind, forms in kinds:
+        for kind, default in kinds:
             for name, feature in task.of_kind(kind).items():
+                forms = _LIST if kind is Category and feature.several else default
                 wanted.append(((*within, *pointer(feature.field or name)), forms))
         tree = Level({"specversion": Literal["1.0"]} if envelope else {})
         for path, forms in wanted:
@@ -90,8 +92,8 @@ class Codec:
             kinds = set(map(type, column))
             if kinds in ({str}, {bytes}):
                 quotes -= 2
-            elif len(kinds) > 1:
-                quotes -= [_QUOTES.get(type(value), 0) for value in column]
+            elif len(kinds) > 1 or kinds == {list}:
+                quotes -= list(map(_quotes, column))
             elif kinds == {NoneType}:
                 quotes += _ABSENT
         for suspect in np.flatnonzero(quotes != self._key_quotes):
@@ -138,6 +140,13 @@ class Codec:
 _COUNT_QUOTES = methodcaller("count", b'"')
 _ABSENT = 1 << 40  # the key may be missing: no count of quotes may match
 _QUOTES = {str: 2, NoneType: -_ABSENT}
+
+
+def _quotes(value: Any) -> int:
+    """Count the quotes of a value of several kinds."""
+    if type(value) is list:
+        return 2 * sum(type(each) is str for each in value)
+    return _QUOTES.get(type(value), 0)
 
 
 class _DuplicateKey(ValueError):

@@ -40,6 +40,8 @@ def explain(task: Task) -> Iterator[str]:
             yield f"{word:<12}{', '.join(names)}"
         if names and kind is Number:
             yield f"            to 15 digits, missing beyond {LARGEST:g}; ids are categories"
+    if task.cross:
+        yield f"crossed     {', '.join(' x '.join(names) for names in task.cross)}"
     for name, image in task.of_kind(Image).items():
         yield f"image       {name}: {' x '.join(map(str, image.shape))} bytes, in base64"
     if task.calendar:

@@ -17,8 +17,10 @@ def misfit(spec: Spec) -> str | None:
     if spec.network in WINDOWED:
         needs.append((spec.numeric, "a window of numbers: expected a number among features"))
         needs.append((spec.numeric_lags, "a window of rows: expected lags.rows = 1 or more"))
-    if spec.network in ("textbag", "textcnn"):
-        needs.append((spec.tokens, "a text: expected one among features"))
+    if spec.network == "textbag":
+        needs.append((spec.bags, "a text: expected one among features"))
+    if spec.network == "textcnn":
+        needs.append((spec.words, "a text: expected one among features"))
     if spec.network in (*WINDOWED, "textcnn"):
         needs.append((spec.hidden, "with as many units as model.hidden begins with, not []"))
     if spec.network == "cnn2d":

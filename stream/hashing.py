@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.kinds import Category
 from stream.scalars import Scalar, scalar_text
 from stream.task import Task
 
@@ -103,6 +107,11 @@ class Hasher:
             text = clean(text).strip() if kind == "category" else text
             return named(f"{kind}\0{column}", 4)(text) or 1
 
+        def grams(asked: tuple[str, tuple[int, int], int, str]) -> array[int]:
+            column, ngrams, most, text = asked
+            digest = named(f"category gram\0{column}", 4)
+            return _cut(clean(text).strip(), *ngrams, most, digest)
+
         def entity(asked: tuple[str, str]) -> tuple[int, int]:
             kind, text = asked
             both = named(kind, 8)(text)
@@ -111,11 +120,44 @@ class Hasher:
         self._categories = Cache(category, lambda asked: len(asked[2]))
         self._entities = Cache(entity, lambda asked: len(asked[1]))
         self._words = Cache(lambda text: word(text) or 1)
+        self._category_grams = Cache(grams, lambda asked: len(asked[3]))
+        self._crosses = cache(lambda names: hashing("cross", 8)("\0".join(names)))
         self._grams: dict[tuple[int, int, int], Cache[array[int]]] = {}
 
     def category(self, column: str, value: Scalar) -> int:
         """Hash a value of a column; numbers, booleans and strings never meet. Never 0."""
         return self._categories[_kind(value, "category"), column, scalar_text(value)]
+
+    def listed(self, column: str, values: Sequence[Scalar | None], how: Category) -> list[int]:
+        """Hash what stands in a list: the values if they are several, and strings' n-grams if any.
+
+        These are `how.max_tokens` distinct ids at most, values first; None is no value.
+        Values are in the order of their hashes, so that the list's does not count. N-grams carry
+        the ends of a value, and blanks within it.
+        """
+        by_hash = {self.category(column, value): value for value in values if value is not None}
+        hashed = dict.fromkeys(sorted(by_hash))
+        found = hashed.copy() if how.several else {}
+        for value in map(by_hash.__getitem__, hashed) if how.ngrams else ():
+            if len(found) >= how.max_tokens:
+                break
+            if isinstance(value, str):
+                asked = column, how.ngrams, how.max_tokens, value
+                found |= dict.fromkeys(self._category_grams[asked].tolist())
+        return list(found)[: how.max_tokens]
+
+    def cross(self, names: tuple[str, ...], ids: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Hash the combinations of categories' ids [n, C]; 0, absent, where one of them is.
+
+        The ids are keyed hashes, so what mixes them need not be: xor, and multiplication by an odd
+        number (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
+        """
+        mixed = np.full(len(ids), self._crosses(names), np.uint64)
+        for column in ids.T:
+            mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(32)
+        found = np.maximum(mixed.astype(np.uint32), np.uint32(1))
+        return np.where((ids != 0).all(1), found, np.uint32(0))
 
     def entity(self, value: Scalar) -> tuple[int, int]:
         """Hash an entity to two unsigned 32-bit numbers."""
@@ -136,7 +178,7 @@ class Hasher:
         settings = (*ngrams, most)
         grams = self._grams.get(settings)
         if grams is None:
-            grams = self._grams[settings] = Cache(partial(self._cut, *settings))
+            grams = self._grams[settings] = Cache(lambda w: _cut(w, *settings, self._gram))
         fresh = array("I")
         for word in words:
             if len(hashed) + len(fresh) >= most:
@@ -147,18 +189,21 @@ class Hasher:
             fresh += grams[word]
         return list(hashed | dict.fromkeys(fresh.tolist()))[:most]
 
-    def _cut(self, shortest: int, longest: int, most: int, word: str) -> array[int]:
-        """Hash the first `most` distinct n-grams of a word, in 4 bytes each."""
-        marked = f"<{word}>"
-        grams = (
-            marked[start : start + size]
-            for size in range(shortest, longest + 1)
-            for start in range(len(marked) - size + 1)
-        )
-        hashed: dict[int, None] = {}
-        while len(hashed) < most and (part := dict.fromkeys(islice(grams, most))):
-            hashed.update(dict.fromkeys([self._gram(gram) or 1 for gram in part]))
-        return array("I", list(hashed)[:most])
+
+def _cut(
+    text: str, shortest: int, longest: int, most: int, digest: Callable[[str], int]
+) -> array[int]:
+    """Hash the first `most` distinct n-grams of a text, in 4 bytes each."""
+    marked = f"<{text}>"
+    grams = (
+        marked[start : start + size]
+        for size in range(shortest, longest + 1)
+        for start in range(len(marked) - size + 1)
+    )
+    hashed: dict[int, None] = {}
+    while len(hashed) < most and (part := dict.fromkeys(islice(grams, most))):
+        hashed.update(dict.fromkeys([digest(gram) or 1 for gram in part]))
+    return array("I", list(hashed)[:most])
 
 
 def _kind(value: Scalar, strings: str) -> str:

@@ -106,6 +106,8 @@ def infer(
         if wanted not in columns:
             raise UsageError(f"{wanted}: no such column; there are {', '.join(columns)}")
     known = [v for v in (columns[target] if labels is None else labels) if v is not None]
+    if any(isinstance(v, list) for v in known):
+        raise UsageError(f"{target}: a list, expected a class or a number")
     kind = kind or ("classify" if _is_class(known) else "regress")
     identity = next((c for c in columns if _leaf(c) in ID_NAMES and c != target), None)
     time = time or next((c for c in columns if _is_time(c, columns[c]) and c != target), None)
@@ -126,11 +128,11 @@ def infer(
         table["calendar"] = ["hour", "weekday", "year"]
     used = {target, identity, time, entity, *drop}
     for column, values in columns.items():
-        form = None if column in used else _feature(values)
-        if form is not None:
+        form = {} if column in used else _feature(values)
+        if form:
             feature = _feature_name(column, table["features"])
             place = {} if feature == column else {"field": column}
-            table["features"][feature] = {"kind": form, **place}
+            table["features"][feature] = {**form, **place}
     if not table["features"]:
         raise UsageError(f"no column is left to predict {target} from")
     return validate(table, f"the inferred task {name}")
@@ -191,7 +193,7 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tu
         if isinstance(inner, dict):
             if len(here) < MAX_DEPTH:  # deeper events are refused
                 yield from _leaves(inner, here)
-        elif not isinstance(inner, list):
+        elif not isinstance(inner, list) or not any(isinstance(v, dict | list) for v in inner):
             plain = len(here) == 1 and not key.startswith("/")
             escaped = (part.replace("~", "~0").replace("/", "~1") for part in here)
             yield key if plain else "/" + "/".join(escaped), inner
@@ -230,15 +232,18 @@ def _class_names(target: str, labels: Sequence[Any]) -> list[str]:
     return sorted(names)
 
 
-def _feature(values: Sequence[Any]) -> str | None:
-    """Name the kind of a column, None for one that only names its rows."""
+def _feature(values: Sequence[Any]) -> dict[str, Any]:
+    """Say what a column is, nothing of one that only names its rows."""
     known = [v for v in values if v is not None]
+    if any(isinstance(v, list) for v in known):
+        return {"kind": "category", "several": True}
     if not any(isinstance(v, str | bool) for v in known):
-        return "number"
+        return {"kind": "number"}
     texts = [str(v) for v in known]
     if sum(len(text.split()) for text in texts) / len(texts) >= 3:
-        return "text"
-    return None if len(texts) > 50 and len(set(texts)) > 0.9 * len(texts) else "category"
+        return {"kind": "text"}
+    names = len(texts) > 50 and len(set(texts)) > 0.9 * len(texts)
+    return {} if names else {"kind": "category"}
 
 
 def _is_time(column: str, values: Sequence[Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 WHERE = "Where it stands; default: the feature's name."
 LONGEST_NAME = 200  # characters of a feature's name
@@ -45,11 +45,42 @@ class Number(Part):
         return self
 
 
+def _ordered(value: tuple[int, int]) -> tuple[int, int]:
+    if not 1 <= value[0] <= value[1] <= 10:
+        raise ValueError("expected two lengths from 1 to 10, shortest first")
+    return value
+
+
+Lengths = Annotated[tuple[int, int], AfterValidator(_ordered)]
+
+
 class Category(Part):
     """A categorical feature: each value is a hashed id, so an unseen one needs no declaration."""
 
     kind: Literal["category"]
     field: FieldPath | None = Field(None, description=WHERE)
+    several: bool = Field(
+        False, description="The field may be a list of values; their order does not count."
+    )
+    ngrams: Lengths | None = Field(
+        None,
+        description="Shortest and longest character n-gram by which values that are spelt alike "
+        "are alike; default: each value is unlike all others.",
+    )
+    max_tokens: int = Field(
+        32, ge=1, le=4096, description="Values of a list and n-grams kept; values come first."
+    )
+
+    @property
+    def tokens(self) -> int:
+        """Count the token slots of a row that it takes."""
+        return self.max_tokens if self.several or self.ngrams else 0
+
+    @model_validator(mode="after")
+    def _needs_tokens(self) -> Category:
+        if "max_tokens" in self.model_fields_set and not self.tokens:
+            raise ValueError("max_tokens bounds lists and n-grams: expected several or ngrams")
+        return self
 
 
 class Text(Part):
@@ -57,15 +88,8 @@ class Text(Part):
 
     kind: Literal["text"]
     field: FieldPath | None = Field(None, description=WHERE)
-    ngrams: tuple[int, int] = Field((3, 5), description="Shortest and longest character n-gram.")
+    ngrams: Lengths = Field((3, 5), description="Shortest and longest character n-gram.")
     max_tokens: int = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
-
-    @field_validator("ngrams")
-    @classmethod
-    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 1 <= value[0] <= value[1] <= 10:
-            raise ValueError("expected two lengths from 1 to 10, shortest first")
-        return value
 
 
 class Image(Part):

@@ -55,7 +55,9 @@ class Normalizer:
         self._entities = task.input.entity is not None
         self._excluded = frozenset(task.input.exclude)
         self._numbers = task.of_kind(Number)
-        self._categories = list(task.of_kind(Category))
+        self._categories: dict[str, Category] = task.of_kind(Category)
+        single = [name for name, each in self._categories.items() if not each.several]
+        self._crosses = [(names, [*map(single.index, names)]) for names in task.cross]
         self._images: dict[str, Image] = task.of_kind(Image)
         self._texts: list[Text] = list(task.of_kind(Text).values())
         self._classes = ClassIndex(task.target.classes)
@@ -245,9 +247,23 @@ class Normalizer:
     ) -> NDArray[np.uint32]:
         hashed = np.zeros((count, self._spec.ids), np.uint32)
         hasher = self._hasher
-        for place, (name, column) in enumerate(zip(self._categories, categories, strict=True)):
+        single = [
+            (name, column)
+            for (name, each), column in zip(self._categories.items(), categories, strict=True)
+            if not each.several
+        ]
+        for place, (name, column) in enumerate(single):
             hashed[:, place] = [0 if v is None else hasher.category(name, v) for v in column]
-        start = len(categories)
+        for place, (names, parts) in enumerate(self._crosses, len(single)):
+            hashed[:, place] = hasher.cross(names, hashed[:, parts])
+        start = self._spec.single_ids
+        for (name, each), column in zip(self._categories.items(), categories, strict=True):
+            if each.tokens:
+                for row, value in zip(hashed, column, strict=True):
+                    values = value if isinstance(value, list) else [value]
+                    tokens = hasher.listed(name, values, each)
+                    row[start : start + len(tokens)] = tokens
+                start += each.tokens
         for text, column in zip(self._texts, texts, strict=True):
             for row, value in zip(hashed, column, strict=True):
                 if value:

@@ -40,6 +40,11 @@ class Task(Part):
     calendar: tuple[Literal["hour", "weekday", "year"], ...] = Field(
         (), description="Cycles of the event time that become inputs: sine and cosine of each."
     )
+    cross: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=4)], ...] = Field(
+        (),
+        max_length=1000,
+        description="Categories whose values count together, too: one id for each combination.",
+    )
     hash_key_file: Path | None = Field(
         None, description="A file whose bytes key the hashing of words; default: the task's name."
     )
@@ -54,6 +59,20 @@ class Task(Part):
         if "\0" in str(value):
             raise ValueError("expected the path of a file")
         return value
+
+    @model_validator(mode="after")
+    def _crosses_categories(self) -> Task:
+        single = {name for name, each in self.of_kind(Category).items() if not each.several}
+        for names in self.cross:
+            wrong = [name for name in names if name not in single]
+            if wrong or len(set(names)) < len(names):
+                raise ValueError(
+                    f"cross = {[*names]}: expected different categories of one value each, "
+                    f"of {', '.join(sorted(single)) or 'which there is none'}"
+                )
+        if len({frozenset(names) for names in self.cross}) < len(self.cross):
+            raise ValueError("cross: each combination once")
+        return self
 
     @model_validator(mode="after")
     def _one_image_that_fits(self) -> Task:
@@ -82,7 +101,7 @@ class Task(Part):
         if self.row_bytes > MOST_ROW_BYTES:
             raise ValueError(
                 f"features: a row takes {self.row_bytes} bytes, expected {MOST_ROW_BYTES} at most: "
-                "name fewer texts, or give them fewer max_tokens"
+                "name fewer texts and lists, or give them fewer max_tokens"
             )
         return self
 
@@ -115,10 +134,13 @@ class Task(Part):
         network = self.model.network or ("cnn2d" if pixels else "mlp")
         texts = [text.max_tokens for text in self.of_kind(Text).values()]
         ordered = texts if network == "textcnn" else []
-        categories, rates = len(self.of_kind(Category)), self.model.learning_rate
+        categories: list[Category] = list(self.of_kind(Category).values())
+        single, rates = sum(not each.several for each in categories), self.model.learning_rate
         return Spec(
             numeric=numeric,
-            categories=categories,
+            categories=single,
+            crosses=len(self.cross),
+            lists=tuple(each.tokens for each in categories if each.tokens),
             tokens=sum(texts),
             words=tuple(min(most, WORDS) for most in ordered),
             image=self.image,
@@ -134,7 +156,7 @@ class Task(Part):
             **self.drift.model_dump(),
             rates=rates if isinstance(rates, tuple) else (rates,),
             traces=self.lags.traces,
-            neighbours=self._neighbours(pixels + numeric + categories),
+            neighbours=self._neighbours(pixels + numeric + single),
         )
 
     @property

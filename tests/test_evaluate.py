@@ -59,6 +59,17 @@ def test_a_number_with_many_values_is_a_regression() -> None:
     assert infer([{**row, "target": row["id"] % 3} for row in rows], "t", "target").target.classes
 
 
+def test_a_list_is_a_category_of_several_values() -> None:
+    rows = [{"id": n, "tags": ["a", n % 3], "deep": [[1]], "y": n % 2} for n in range(100)]
+    task = infer(rows, "t", "y")
+    assert {
+        name: each.model_dump(exclude_defaults=True) for name, each in task.features.items()
+    } == {"tags": {"kind": "category", "several": True}}
+    assert parse(to_toml(task), "again") == task
+    with pytest.raises(UsageError, match="tags: a list, expected a class or a number"):
+        infer(rows, "t", "tags")
+
+
 def test_a_missing_column_is_named(turning: Path) -> None:
     with pytest.raises(UsageError, match="z: no such column; there are when, a, b"):
         infer_file(turning, "z")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 TASK = """
 name = "alone"
 calendar = ["hour"]
+cross = [["c", "both"]]
 [input]
 topic = "t"
 entity = "entity"
@@ -29,6 +30,8 @@ c = { kind = "category" }
 both = { kind = "category" }
 number = { kind = "number", field = "both", min = -10, missing = [3] }
 text = { kind = "text", max_tokens = 8 }
+spelt = { kind = "category", field = "c", ngrams = [2, 3], max_tokens = 6 }
+tags = { kind = "category", several = true, ngrams = [2, 2], max_tokens = 5 }
 """
 
 SAME = [  # spellings of JSON scalars: those of a line are one value, and no other line's
@@ -58,10 +61,12 @@ scalar = st.sampled_from([text for _, text in SPELLINGS])
 TIMES = ["1714564800", "1714564800.0", "1714564800000", '"2024-05-01T12:00:00Z"', '"no time"']
 
 
-def event(number: str, entity: str, time: str, label: str, c: str, both: str, text: str) -> bytes:
+def event(
+    number: str, entity: str, time: str, label: str, c: str, both: str, text: str, tags: str
+) -> bytes:
     return (
         f'{{"id":{number},"entity":{entity},"time":{time},"label":{label},"c":{c},"both":{both},'
-        f'"text":{text}}}'
+        f'"text":{text},"tags":{tags}}}'
     ).encode()
 
 
@@ -74,6 +79,7 @@ events = st.builds(
     c=scalar,
     both=scalar,
     text=st.sampled_from(['"one"', '"one two"', "null", '"\\u202eowt"', '"1 true 1.0"']),
+    tags=st.lists(scalar, max_size=4).map(lambda tags: f"[{','.join(tags)}]") | scalar,
 )
 
 
@@ -105,16 +111,16 @@ def test_each_scalar_has_one_text_however_it_is_written(fresh: list[FreshRows]) 
 
     def rows(field: str) -> dict[str, list[str]]:
         usual = {"number": '"i"', "entity": '"e"', "time": TIMES[0], "label": "null"}
-        usual |= {"c": "null", "both": "null", "text": "null"}
+        usual |= {"c": "null", "both": "null", "text": "null", "tags": "null"}
         raws = [event(**usual | {field: text}) for _, text in SPELLINGS]
         found = fresh[0].rows(TASK, [list(enumerate(raws))])
         return {text: found[str(at)] for at, (_, text) in enumerate(SPELLINGS)}
 
-    for field in ("number", "entity", "label", "c", "both"):
+    for field in ("number", "entity", "label", "c", "both", "tags"):
         found = rows(field)
         for texts in SAME:
             assert all(found[text] == found[texts[0]] for text in texts), (field, texts)
-    for field in ("entity", "c"):
+    for field in ("entity", "c", "tags"):
         kept = [json.dumps(rows(field)[texts[0]]) for texts in SAME]
         taken = [row for row in kept if row not in ('"excluded"', '"schema"')]
         assert len(set(taken)) == len(taken) >= len(SAME) - 3, field

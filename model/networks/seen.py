@@ -21,7 +21,7 @@ class Seen(NamedTuple):
 
 def flat(seen: Seen) -> Array:
     """Put all of it side by side, f32[K, flat_width]."""
-    return jnp.concatenate([seen.dense, seen.embedded.categories, seen.embedded.bag], 1)
+    return jnp.concatenate([seen.dense, seen.embedded.single, seen.embedded.bags], 1)
 
 
 def flat_width(spec: Spec) -> int:

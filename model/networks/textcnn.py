@@ -31,7 +31,7 @@ class TextCnn(nnx.Module):
         self.filters = nnx.List(
             dense(width * spec.embedding, filters, gain(spec), rngs) for width in WIDTHS
         )
-        beside = spec.inputs + spec.categories * spec.embedding
+        beside = spec.inputs + spec.single_ids * spec.embedding
         self.head = Perceptron(spec, len(WIDTHS) * filters + beside, tuple(hidden), rngs)
 
     def __call__(self, seen: Seen) -> Array:
@@ -40,7 +40,7 @@ class TextCnn(nnx.Module):
             self.strongest(layer, width, seen)
             for layer, width in zip(self.filters, WIDTHS, strict=True)
         ]
-        return self.head(jnp.concatenate([*found, seen.dense, seen.embedded.categories], 1))
+        return self.head(jnp.concatenate([*found, seen.dense, seen.embedded.single], 1))
 
     def strongest(self, layer: nnx.Linear, width: int, seen: Seen) -> Array:
         """Give each filter's strongest answer f32[K, filters]; LEAST where there are no words.

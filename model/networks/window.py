@@ -26,7 +26,7 @@ def window(spec: Spec, seen: Seen) -> Array:
 def beside(spec: Spec, seen: Seen) -> Array:
     """Put all but the earlier rows side by side, f32[K, beside_width]."""
     present, _, rest = jnp.split(seen.dense, _borders(spec), 1)
-    return jnp.concatenate([present, rest, seen.embedded.categories, seen.embedded.bag], 1)
+    return jnp.concatenate([present, rest, seen.embedded.single, seen.embedded.bags], 1)
 
 
 def beside_width(spec: Spec) -> int:
