@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 class Outcome(NamedTuple):
     """Hold what came out, one line for each row."""
 
-    published: Any  # f32[B, P]  class probabilities, or value, low, high
+    published: Any  # f32[B, P]  class probabilities (see `Spec.published`), or value, low, high
     step: Any  # u32[B, 2]  optimizer steps behind the prediction: counters
     alarms: Any  # f32[B, D, 6]  EVIDENCE by the spec's detectors
     rungs: Any  # f32[B, 10]  what the ladder did: `ladder.AT_ONCE`, then `ladder.LATER`

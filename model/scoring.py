@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import ladder, memory, scale, target
+from model import decision, ladder, memory, scale, target
 from model.batch import EVIDENCE, Outcome
 from model.drift import shift
 from model.metrics import ScoredClass, ScoredNumber
@@ -52,11 +52,12 @@ def score(
         kept = kept._replace(published=kept.published.at[after, ring].set(published))
         state = state._replace(memory=kept)
     if spec.classes:
-        known = known & (said.max() > 0.0)  # before the first class nothing is said
+        chances, answer = read(spec, said)
+        known = known & (chances.max() > 0.0)  # before the first class nothing is said
         truth = jnp.where(known, label, 0.0).astype(jnp.int32)
         last = jnp.where(jnp.isnan(no_change), -1.0, no_change).astype(jnp.int32)
-        scored: Any = ScoredClass(truth, said, last, known)
-        error = (jnp.argmax(said) != truth).astype(jnp.float32)
+        scored: Any = ScoredClass(truth, chances, last, known, answer)
+        error = (answer != truth).astype(jnp.float32)
         interval = state.interval
         if spec.unmet:
             came = jnp.where(jnp.isnan(chunk.label[at]), -1.0, chunk.label[at]).astype(jnp.int32)
@@ -82,11 +83,12 @@ def score(
     evidence = [getattr(alarm, name) for _, alarm in watched for name in EVIDENCE]
     told = pack(*step, *(number.astype(jnp.float32) for number in evidence))
     line = jnp.concatenate([published, told, jnp.zeros(_ENDS)])
-    answer = jnp.argmax(published).astype(jnp.float32) if spec.classes else published[0]
+    newest = read(spec, published)[1].astype(jnp.float32) if spec.classes else published[0]
     alarmed = [alarm.fired for _, alarm in watched]
     state = state._replace(
-        chunk=chunk._replace(said=chunk.said.at[at].set(answer)),
+        chunk=chunk._replace(said=chunk.said.at[at].set(newest)),
         metrics=measured,
+        counts=decision.count(spec, state.counts, chunk.label[at]),
         alarmed=state.alarmed | jnp.stack(alarmed).any() if alarmed else state.alarmed,
         detectors=tuple(moved for moved, _ in watched),
         ladder=ladder.listen(state.ladder, [alarm for _, alarm in watched]),
@@ -194,7 +196,10 @@ def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
     """
     if spec.classes:
         chances = _chances(state.met, output) if spec.unmet else jax.nn.softmax(output)
-        return ladder.outward(spec, state.ladder, chances)
+        chances = ladder.outward(spec, state.ladder, chances)
+        if not spec.decides:
+            return chances
+        return jnp.append(chances, decision.decide(spec, state.counts, chances))
     if spec.objective == "pinball":
         low, value, high = jnp.sort(target.value(state.target, output, last))
         wide = state.target.rest.seen[0] > 0.0
@@ -205,6 +210,13 @@ def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
         low, high = value - half, value + half
     known = (state.target.level.seen[0] > 0.0) | ~jnp.isnan(last)
     return jnp.where(known, jnp.stack([value, low, high]), jnp.nan)
+
+
+def read(spec: Spec, published: Array) -> tuple[Array, Array]:
+    """Take what is published of classes apart: probabilities f32[C], and the prediction i32[]."""
+    if not spec.decides:
+        return published, jnp.argmax(published).astype(jnp.int32)
+    return published[:-1], published[-1].astype(jnp.int32)
 
 
 def _chances(met: Array, output: Array) -> Array:

@@ -69,6 +69,8 @@ class Spec:
         classes: number of classes, or 0 for regression.
         unmet: of them, the last ones, which are not predicted before one like them or a later one
             was met.
+        costs: of predicting each class (columns) by the true one (rows); none: a miss costs 1.
+        balanced: whether a miss costs the more the rarer the true class is.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         label_lags: last known labels of the entity that are inputs.
         traces: events that fading means of the numeric columns remember; how far a row lies from
@@ -108,6 +110,8 @@ class Spec:
     image: tuple[int, int, int] = (0, 0, 0)
     classes: int = 0
     unmet: int = 0
+    costs: tuple[tuple[float, ...], ...] = ()
+    balanced: bool = False
     horizon: int = 0
     label_lags: int = 1
     traces: tuple[float, ...] = ()
@@ -153,8 +157,16 @@ class Spec:
 
     @property
     def published(self) -> int:
-        """Count the numbers of one prediction: class probabilities, or value, low, high."""
-        return self.classes or 3
+        """Count the numbers of one prediction: class probabilities, or value, low, high.
+
+        Where the class is not simply the likeliest its index comes after the probabilities.
+        """
+        return self.classes + self.decides if self.classes else 3
+
+    @property
+    def decides(self) -> bool:
+        """Say whether another class than the likeliest may be predicted."""
+        return self.balanced or bool(self.costs)
 
     @property
     def ids(self) -> int:

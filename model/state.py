@@ -10,6 +10,7 @@ from jax import Array
 from model import (
     autoregression,
     counter,
+    decision,
     drift,
     embed,
     ladder,
@@ -71,6 +72,7 @@ class State(NamedTuple):
     target: target.TargetState
     memory: memory.MemoryState
     chunk: Chunk
+    counts: Array  # f32[C] of labels by class, fading; none unless classes are balanced
     interval: Array  # f32[2]  half-width over a typical error, and that; NaN before there is one
     zero: Array  # f32[]  what a regression's labels are counted from, in their unit
     metrics: Any
@@ -159,6 +161,7 @@ def init(parts: Parts) -> State:
             due_ids=jnp.zeros((due, spec.ids), jnp.uint32),
             due_past=jnp.full((due, spec.past_labels), jnp.nan),
         ),
+        counts=decision.init(spec),
         interval=jnp.full(2, jnp.nan),
         zero=jnp.float32(0.0),
         metrics=parts.metrics.init(),

@@ -108,10 +108,7 @@ class Errors:
 
     def of(self, learned: Learned) -> Scored:
         """Give the events of the next batch whose label scored something, and the errors."""
-        rows, published = learned.rows, learned.published
-        said = (published.argmax(1) if self._classes else published[:, 0]).astype(np.float64)
-        if self._classes:
-            said[~(published.max(1) > 0)] = np.nan  # nothing: no class was known
+        rows, said = learned.rows, learned.answer
         place = (np.array(rows.partition, np.int64) << 48) + np.array(rows.offset, np.int64)
         answered, scored = place, ~np.isnan(rows.label)
         if self._horizon:

@@ -38,6 +38,7 @@ class Evaluation:
     seconds: float
     metrics: dict[str, Any]
     baselines: dict[str, Any]
+    per_class: dict[str, Any]
     drifts: list[dict[str, Any]]
     ladder: list[dict[str, Any]]
     codes: dict[str, int]
@@ -55,6 +56,7 @@ class Evaluation:
             "peak_rss_mb": round(peak / (1 << 20 if sys.platform == "darwin" else 1024), 1),
             "metrics": self.metrics,
             "baselines": self.baselines,
+            "per_class": self.per_class,
             "drifts": self.drifts,
             "ladder": self.ladder,
             "reject_codes": self.codes,
@@ -174,6 +176,7 @@ class _Run:
             seconds=time.perf_counter() - self._started,
             metrics={scope: report[scope] for scope in ("all", "window")},
             baselines=report["baselines"],
+            per_class=report.get("per_class", {}),
             drifts=[
                 {"at": alarm.offset, "detector": alarm.detector}
                 | {"before": alarm.before, "after": alarm.after}

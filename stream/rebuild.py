@@ -105,6 +105,7 @@ class Rebuild:
         whole = Learned(
             parts[0].rows,
             np.concatenate([part.published for part in parts]),
+            np.concatenate([part.answer for part in parts]),
             np.concatenate([part.step for part in parts]),
             [],
             parts[0].classes,

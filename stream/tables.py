@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,10 +16,13 @@ LONGEST_CLASS = 255  # bytes of a class's name in UTF-8, where it is taken up in
 MOST_EVENT_BYTES = 16_777_216
 LONGEST_ID = 256  # characters
 LONGEST_KEY = 65_536  # bytes of an event's key in Kafka, which its prediction has too
+DECISIONS = ("class_weight", "threshold", "costs")  # keys of which one may be given
 MOST_NAMED = 100  # classes of which each has scores of its own in a report
 ROOM = 16  # classes, where none is named
 
 Rate = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Cost = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Input(Part):
@@ -75,6 +78,20 @@ class Target(Part):
         description="Classes that there is room for, to be taken up as they come; default: as many "
         f"as are named in classes, {ROOM} if none is.",
     )
+    class_weight: Literal["balanced"] | dict[str, Cost] | None = Field(
+        None,
+        description="How much a miss of each class costs (others: 1); balanced: the more the rarer "
+        "it is.",
+    )
+    threshold: Annotated[dict[str, Share], Field(min_length=1, max_length=1)] | None = Field(
+        None,
+        description="One of two classes, and the probability from which on it is predicted.",
+    )
+    costs: dict[str, dict[str, Cost]] | None = Field(
+        None,
+        description="What it costs to predict a class (inner key) where another is true (outer "
+        "key); default: 1, and 0 for the true one.",
+    )
     horizon: int = Field(
         0,
         ge=0,
@@ -89,11 +106,53 @@ class Target(Part):
             return 0
         return self.max_classes or len(self.classes) or ROOM
 
+    @property
+    def cost_rows(self) -> tuple[tuple[float, ...], ...]:
+        """Give what predicting each class (columns) costs by the true one (rows); () if 1."""
+        names: list[str | int] = [*self.classes, *range(len(self.classes), self.room)]
+        costs: dict[Any, dict[Any, float]] = {**(self.costs or {})}
+        if self.threshold:
+            ((name, share),) = self.threshold.items()
+            costs = {true: dict.fromkeys(names, share) for true in names}
+            costs[name] = dict.fromkeys(names, 1.0 - share)
+        elif isinstance(self.class_weight, dict):
+            costs = {true: dict.fromkeys(names, cost) for true, cost in self.class_weight.items()}
+        return tuple(
+            tuple(0.0 if true == said else costs.get(true, {}).get(said, 1.0) for said in names)
+            for true in (names if costs else ())
+        )
+
+    @model_validator(mode="after")
+    def _decides(self) -> Target:
+        chosen = [key for key in DECISIONS if getattr(self, key) is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)}: expected one of them at most")
+        told: Any = getattr(self, chosen[0]) if chosen else None
+        if not told or told == "balanced":
+            return self
+        named = [
+            *told,
+            *(said for each in told.values() if isinstance(each, dict) for said in each),
+        ]
+        unknown = [name for name in named if name not in self.classes]
+        if unknown:
+            raise ValueError(
+                f"{chosen[0]}: {unknown[0]!r} is not among classes = {[*self.classes]}"
+            )
+        if self.threshold and self.room != 2:
+            raise ValueError(f"threshold: of {self.room} classes, expected two; see class_weight")
+        if self.room > MOST_NAMED:
+            raise ValueError(f"{chosen[0]}: of {self.room} classes, expected {MOST_NAMED} at most")
+        return self
+
     @model_validator(mode="after")
     def _classes(self) -> Target:
         if self.kind == "regress":
             if self.classes or self.max_classes:
                 raise ValueError("regress takes no classes")
+            for key in DECISIONS:
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} is for classes: expected kind = 'classify'")
         elif len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: each once")
         elif self.room < max(2, len(self.classes)):

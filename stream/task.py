@@ -146,6 +146,8 @@ class Task(Part):
             image=self.image,
             classes=self.target.room,
             unmet=self.target.room - len(self.target.classes),
+            costs=self.target.cost_rows,
+            balanced=self.target.class_weight == "balanced",
             horizon=self.target.horizon,
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,

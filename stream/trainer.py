@@ -21,6 +21,7 @@ from model.batch import EVIDENCE, Outcome, empty_batch
 from model.frame import Frame
 from model.learner import make_learner, warm_up
 from model.metrics import classification_report, regression_report
+from model.spec import Spec
 from stream.classes import NEW_CLASS, Classes, came_shape
 from stream.events import (
     DeadLetter,
@@ -60,6 +61,7 @@ class Learned:
 
     rows: Rows
     published: NDArray[Any]  # [n, P]  float32 of classes, float64 of numbers; NaN = nothing said
+    answer: NDArray[np.float64]  # [n]  class index or value, NaN = nothing said
     step: NDArray[np.int64]  # [n]
     drift: list[DriftRecord]
     classes: Classes  # by their index; later ones may be among them
@@ -227,7 +229,8 @@ class Trainer:
                 if int(lost[at]) >> place & 1
             )
         records = [record for at in sorted(drift) for record in drift[at]]
-        return Learned(rows, published, step, records, self._classes)
+        answer = answers(self._learner.spec, published)
+        return Learned(rows, published, answer, step, records, self._classes)
 
     def _published(self, part: Part) -> NDArray[Any]:
         published = np.asarray(part.outcome.published)[: part.rows]
@@ -240,27 +243,21 @@ class Trainer:
     def predictions(self, learned: Learned) -> list[Prediction]:
         """Put predictions into the words of the task: class names, or a value with an interval."""
         rows = learned.rows
-        lines = learned.published.astype(np.float64).tolist()
+        chances = self._learner.spec.classes
+        lines = learned.published[:, : chances or 3].astype(np.float64).tolist()
         steps, times = learned.step.tolist(), rows.time_ms.tolist()
         common = (rows.id, steps, times, rows.partition, rows.offset)
-        if self._learner.spec.classes:
-            best = self._best(learned.published)
+        if chances:
+            names = [*self._classes]
+            said = [names[int(at)] if at == at else None for at in learned.answer.tolist()]
             return [
                 Prediction(i, name, s, t, p, o, line)
-                for name, line, i, s, t, p, o in zip(best, lines, *common, strict=True)
+                for name, line, i, s, t, p, o in zip(said, lines, *common, strict=True)
             ]
         return [
             Prediction(i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high])
             for (value, low, high), i, s, t, p, o in zip(lines, *common, strict=True)
         ]
-
-    def _best(self, published: NDArray[np.float32]) -> list[str | None]:
-        """Name the likeliest classes; none before there is one."""
-        names, places = [*self._classes], published.argmax(1).tolist()
-        if not self._learner.spec.unmet:
-            return [names[at] for at in places]
-        chances = published.max(1).tolist()
-        return [names[at] if chance else None for at, chance in zip(places, chances, strict=True)]
 
     def snapshot(self) -> Snapshot:
         """Copy the state as it will be after the last submitted row; does not wait."""
@@ -305,6 +302,15 @@ class Trainer:
                     for scope, lines in named.items()
                 }
         return found
+
+
+def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the predictions among published numbers [n, P]: class index or value, NaN = nothing."""
+    if not spec.classes:
+        return published[:, 0].astype(np.float64)
+    chances = published[:, : spec.classes]
+    chosen = published[:, -1] if spec.decides else chances.argmax(1)
+    return np.where(chances.max(1) > 0, chosen, np.nan)
 
 
 def _known(value: float) -> float | None:

@@ -97,6 +97,7 @@ def test_errors_are_those_that_the_model_is_scored_by(
                 Learned(
                     part,
                     learned.published[first:last],
+                    learned.answer[first:last],
                     learned.step[first:last],
                     [],
                     learned.classes,

@@ -29,6 +29,7 @@ class ScoredClass(NamedTuple):
     probabilities: jax.Array  # f32[K, C]
     no_change: jax.Array  # i32[K]: the label known last, -1 if there is none
     weight: jax.Array  # f32[K] or bool[K]: 0 leaves the state as it is, all else scores the event
+    answer: jax.Array | None = None  # i32[K]: the class predicted; None is the likeliest
 
 
 class ClassificationMetrics(NamedTuple):
@@ -37,6 +38,7 @@ class ClassificationMetrics(NamedTuple):
     sums: jax.Array  # f32[3, 8 C + 23] or, from 15 classes, f32[3, 10, C]: a tally, see `_cells`
     places: jax.Array  # i32[2]: the commonest label, the lowest of equals; the next line of newest
     newest: jax.Array  # f32[1001, C + 1]: probabilities and labels, see `ranking.empty`
+    ranks: jax.Array  # u32[R, 2, 64]: events by their score, see `ranking.no_ranks`
 
 
 def make_classification_metrics(
@@ -44,10 +46,11 @@ def make_classification_metrics(
 ) -> Fold[ClassificationMetrics, ScoredClass, None]:
     """Make the metrics of a classifier, and of two baselines: the last label, the commonest one.
 
-    The prediction is the class with the highest probability, the lowest one of equals. Before
-    there is a label both baselines predict class 0. The commonest label is that from before the
-    block, as the model too predicts a block with what it knew before; so the state depends on where
-    blocks begin, and with blocks of one event it is that of each event after the other.
+    The prediction is the class with the highest probability, the lowest one of equals, unless
+    another is given as the answer. Before there is a label both baselines predict class 0. The
+    commonest label is that from before the block, as the model too predicts a block with what it
+    knew before; so the state depends on where blocks begin, and with blocks of one event it is
+    that of each event after the other.
 
     Args:
         n_classes: C, at least 2.
@@ -67,7 +70,10 @@ def make_classification_metrics(
         label, probabilities = scored.label, scored.probabilities
         majority, cursor = state.places
         counts = (scored.weight != 0) & (label >= 0) & (label < n_classes)
-        model = jnp.argmax(probabilities, axis=1).astype(jnp.int32)
+        model = scored.answer
+        if model is None:
+            model = jnp.argmax(probabilities, axis=1).astype(jnp.int32)
+        model = jnp.broadcast_to(model, label.shape)
         predicted = (model, jnp.maximum(scored.no_change, 0), jnp.full_like(label, majority))
         hits = [p == label for p in predicted]
         hit_labels = [jnp.where(hit, label, -1) for hit in hits]
@@ -96,13 +102,16 @@ def make_classification_metrics(
         commonest = jnp.where(lead > 0, lowest, jnp.minimum(lowest, majority))
         following = ranking.after(cursor, jnp.sum(counts, dtype=jnp.int32))
         newest = ranking.put(state.newest, cursor, jnp.where(counts, label, -1), probabilities)
-        return ClassificationMetrics(table, sums.pack(commonest, following), newest), None
+        ranks = ranking.count(state.ranks, jnp.where(counts, label, -1), probabilities)
+        places = sums.pack(commonest, following)
+        return ClassificationMetrics(table, places, newest, ranks), None
 
     def init() -> ClassificationMetrics:
         return ClassificationMetrics(
             sums=tally.empty(*own.shape),
             places=jnp.zeros(2, jnp.int32),
             newest=ranking.empty(n_classes),
+            ranks=ranking.no_ranks(n_classes),
         )
 
     return Fold(init, update)
@@ -144,10 +153,12 @@ def classification_report(state: ClassificationMetrics) -> dict[str, Any]:
     - log_loss, in nats, at least 0: a probability below 1e-7 is taken as 1e-7.
     - ece, the expected calibration error: how far the winning probability is from the share of
       hits, the mean over events of 15 bins of it, each open below, as (0, 1/15].
-    - roc_auc, in the window only: over the newest 1000 events, each in full, see
-      `ranking.roc_auc`; left out above 32 classes.
+    - roc_auc, pr_auc: how well probabilities rank the classes, see `ranking.roc_auc` and
+      `ranking.pr_auc`; left out above 32 classes. In the window, over the newest 1000 events, each
+      in full; over all events by 64 steps of their log-odds.
 
-    "per_class" is a list by class. Baselines have what hits and misses give.
+    "per_class" is a list by class, each with its own pr_auc, too. Baselines have what hits and
+    misses give.
 
     Example:
         {"all": {"accuracy": .9, "macro_f1": .8, "kappa": .7, "log_loss": .2, "events": 100, ...},
@@ -185,9 +196,16 @@ def classification_report(state: ClassificationMetrics) -> dict[str, Any]:
             "ece": float(np.abs(table[_GAPS]).sum() / events) if events else None,
             "events": int(events) if span == "all" else events,
         }
-    newest = np.asarray(state.newest)
+    newest, ranks = np.asarray(state.newest), np.asarray(state.ranks, np.float64)
     if len(newest):
-        report["window"]["roc_auc"] = ranking.roc_auc(newest)
+        for span, ranked in (("all", [*ranks]), ("window", ranking.exact_ranks(newest))):
+            areas = ranking.pr_auc(ranked, exact=span == "window")
+            report[span] |= {
+                "roc_auc": ranking.roc_auc(ranked),
+                "pr_auc": ranking.together(areas),
+            }
+            for line, area in zip(report["per_class"][span], areas, strict=True):
+                line["pr_auc"] = area
     return report
 
 

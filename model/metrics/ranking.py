@@ -1,6 +1,8 @@
-"""How well scores rank the classes: the newest ones are kept, and ranked when somebody asks."""
+"""How well scores rank the classes: the newest in full, all that there were by coarse steps."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,8 @@ import numpy as np
 from jax import lax
 
 N_NEWEST = 1000  # scored events that are ranked
+STEPS = 64  # of log-odds, by which all events are ranked
+EDGES = (1 / (1 + np.exp(-0.3 * (np.arange(STEPS - 1) - STEPS // 2 + 1)))).astype(np.float32)
 MAX_CLASSES = 32  # of more classes no scores are kept: 132 KB of state would become 4 MB
 
 
@@ -48,7 +52,53 @@ def after(cursor: jax.Array, n_events: jax.Array) -> jax.Array:
     return jnp.where(moved < N_NEWEST, moved, moved - N_NEWEST)
 
 
-def roc_auc(newest: np.ndarray) -> float | None:
+def no_ranks(n_classes: int) -> jax.Array:
+    """Return counts of no events by class, truth and score, u32[R, 2, STEPS].
+
+    R is C, 1 of two classes, as the scores of class 1 say all, or 0 above 32. Second, 0 counts the
+    events of other classes and 1 those of the class. A score is a step of the log-odds.
+    """
+    rows = 1 if n_classes == 2 else n_classes if n_classes <= MAX_CLASSES else 0
+    return jnp.zeros((rows, 2, STEPS), jnp.uint32)
+
+
+def count(ranks: jax.Array, labels: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """Count K events, f32[K, C], by their scores; one of label -1 is passed over.
+
+    When a count is 2^31 - 1 all are halved, so that they never end.
+    """
+    if not len(ranks):
+        return ranks
+    classes = np.arange(probabilities.shape[1])[-len(ranks) :]
+    own = (labels[:, None] == classes)[..., None] == np.array([False, True])
+    step = (probabilities[:, classes, None] > EDGES).sum(-1)[..., None] == np.arange(STEPS)
+    known = (labels >= 0)[:, None, None, None]
+    there = own[..., None] & step[:, :, None] & known
+    ranks = ranks + there.sum(0, dtype=jnp.uint32)
+    return ranks >> (ranks.max() >= np.uint32((1 << 31) - 1)).astype(jnp.uint32)
+
+
+def exact_ranks(newest: np.ndarray) -> list[np.ndarray]:
+    """Return counts as `count` keeps them of the newest events, each score a step of its own."""
+    lines = newest[newest[:, -1] > 0]
+    labels, scores = lines[:, -1] - 1, np.nan_to_num(lines[:, :-1], nan=-np.inf)
+    n_classes = scores.shape[1]
+    ranks = []
+    for c in (1,) if n_classes == 2 else range(n_classes):
+        found, step = np.unique(scores[:, c], return_inverse=True)
+        ranks.append(
+            np.array(
+                [
+                    np.bincount(step[(labels == c) == own], minlength=len(found))
+                    for own in (False, True)
+                ],
+                np.float64,
+            )
+        )
+    return ranks
+
+
+def roc_auc(ranks: Sequence[np.ndarray]) -> float | None:
     """Return the area under the ROC curve, in [0, 1], None where it is undefined.
 
     Of two classes it is the probability that an event of class 1 has a higher score of class 1
@@ -61,18 +111,52 @@ def roc_auc(newest: np.ndarray) -> float | None:
         characteristic (ROC) curve, Radiology 143. Fawcett 2006, An introduction to ROC analysis,
         Pattern Recognition Letters 27, 8 (one against the rest).
     """
-    lines = newest[newest[:, -1] > 0]
-    labels, scores = lines[:, -1] - 1, np.nan_to_num(lines[:, :-1], nan=-np.inf)
-    present = np.unique(labels).astype(int)
-    if len(present) < 2:
-        return None
-    chosen = (1,) if scores.shape[1] == 2 else present
-    return float(np.mean([_mann_whitney(scores[:, c], labels == c) for c in chosen]))
+    areas = []
+    for others, own in ranks:
+        below = np.cumsum(others) - others / 2
+        if own.any() and others.any():
+            areas.append(float(own @ below / (own.sum() * others.sum())))
+    return float(np.mean(areas)) if areas else None
 
 
-def _mann_whitney(scores: np.ndarray, positive: np.ndarray) -> float:
-    _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
-    n = np.count_nonzero(positive)
-    won = ranks[positive].sum() - n * (n + 1) / 2
-    return float(won / (n * (len(scores) - n)))
+def pr_auc(ranks: Sequence[np.ndarray], exact: bool) -> list[float | None]:
+    """Return the area under the precision-recall curve of each class, in [0, 1].
+
+    As a step function, which is the average precision: the mean, over the class's events, of the
+    share of its events among all whose score is as high at least. By chance it is the share of the
+    class, so that of a rare one it tells more than the area under the ROC curve. None where a
+    class does not occur, or no other. Unless scores are `exact`, those of one step are taken as
+    evenly mixed, not as equal.
+
+    References:
+        Davis & Goadrich 2006, The relationship between precision-recall and ROC curves, ICML
+        (what lies between two points of the curve). Saito & Rehmsmeier 2015, The precision-recall
+        plot is more informative than the ROC plot when evaluating binary classifiers on
+        imbalanced datasets, PLOS ONE 10.
+    """
+    if len(ranks) == 1:  # of class 1; the scores of class 0 run the other way
+        ranks = [ranks[0][::-1, ::-1], ranks[0]]
+    areas: list[float | None] = []
+    for each in ranks:
+        others, own = each[:, ::-1]
+        others, own = others[own + others > 0], own[own + others > 0]
+        if not (own.any() and others.any()):
+            areas.append(None)
+            continue
+        events, higher, hits = own + others, np.cumsum(own + others), np.cumsum(own)
+        precision = hits / higher
+        if not exact:
+            share, before = own / events, higher - events
+            grown = np.log(higher / np.maximum(before, 1e-300)) / events
+            missing = np.where(before > 0, hits - own - before * share, 0.0)
+            precision = share + np.where(before > 0, missing * grown, 0.0)
+        areas.append(float(own @ precision / own.sum()))
+    return areas
+
+
+def together(areas: Sequence[float | None]) -> float | None:
+    """Return the area of class 1 of two, or the mean over the classes that have one."""
+    if len(areas) == 2:
+        return areas[1]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else None

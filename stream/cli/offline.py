@@ -182,6 +182,7 @@ def evaluate(
         tell_comparison(names, found.metrics, found.comparison, found.baselines)
     else:
         score_table({"headrace": found.metrics} | found.baselines)
+        _tell_rarest(found.per_class.get("all", {}))
     _tell(found.as_json())
 
 
@@ -218,6 +219,19 @@ def _done(steps: list[dict[str, Any]]) -> str:
     counts = Counter(step["action"] for step in steps)
     told = ", ".join(f"{n} {action}{'s' if n > 1 else ''}" for action, n in counts.items())
     return f" ({told})" if told else ""
+
+
+def _tell_rarest(classes: dict[str, dict[str, Any]]) -> None:
+    """Print how the rarest class is found, if one label in ten at most is of it."""
+    there = {name: line for name, line in classes.items() if line["support"] > 0}
+    events = sum(line["support"] for line in there.values())
+    name, line = min(there.items(), key=lambda each: each[1]["support"], default=("", {}))
+    if len(there) < 2 or line["support"] > events / 10:
+        return
+    scores = ", ".join(f"{key} {shown(line[key])}" for key in ("recall", "precision", "f1"))
+    area = line.get("pr_auc")
+    more = f", pr_auc {shown(area)} (by chance {shown(line['support'] / events)})" if area else ""
+    say(f"{visible(name)}, {line['support']:,.0f} of {events:,.0f}: {scores}{more}")
 
 
 def _tell(found: dict[str, Any]) -> None:

@@ -48,8 +48,9 @@ def numbers(seed: int, n: int, offset: float = 0.0) -> ScoredNumber:
 
 def counting(events: Any) -> list[Any]:
     """Return the events that count, as numpy rows."""
-    columns = [np.asarray(column) for column in events]
-    return [row for row in zip(*columns, strict=True) if row[-1]]
+    columns = [np.asarray(column) for column in events if column is not None]
+    counts = np.asarray(events.weight).tolist()
+    return [row for row, weight in zip(zip(*columns, strict=True), counts, strict=True) if weight]
 
 
 def blocks(events: Any, k: int = 1) -> Any:

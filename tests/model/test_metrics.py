@@ -126,7 +126,7 @@ def test_what_is_undefined_is_none() -> None:
     for span in ("all", "window"):
         assert set(empty[span].values()) == {None, 0}
         assert empty[span]["events"] == 0
-        assert empty["per_class"][span] == [dict.fromkeys(KEYS, 0.0)] * 3
+        assert empty["per_class"][span] == [dict.fromkeys(KEYS, 0.0) | {"pr_auc": None}] * 3
     events = ScoredClass(
         jnp.zeros(50, jnp.int32),
         jnp.tile(jnp.float32([0.9, 0.1]), (50, 1)),

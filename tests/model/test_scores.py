@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ SPANS = (("all", 1.0), ("window", 1 - 1 / WINDOW))
 
 def _close(ours: dict[str, Any], theirs: dict[str, float]) -> None:
     for name, value in theirs.items():
+        if value is None:
+            assert ours[name] is None, name
+            continue
         assert ours[name] == pytest.approx(value, rel=5e-5, abs=5e-5), name
 
 
@@ -104,7 +108,44 @@ def test_classification_is_scikit_learns(n_classes: int) -> None:
         sklearn.roc_auc_score(labels == c, probabilities[:, c]) for c in np.unique(labels)
     ]
     assert report["window"]["roc_auc"] == pytest.approx(np.mean(one_vs_rest), abs=1e-9)
-    assert "roc_auc" not in report["all"]
+    for c, line in enumerate(report["per_class"]["window"]):
+        if c not in labels:
+            assert line["pr_auc"] is None
+            continue
+        area = sklearn.average_precision_score(labels == c, probabilities[:, c])
+        assert line["pr_auc"] == pytest.approx(area, abs=1e-9)
+    areas = [line["pr_auc"] for line in report["per_class"]["window"] if line["pr_auc"] is not None]
+    if n_classes > 2:
+        assert report["window"]["pr_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_all_events_are_ranked_by_steps_of_their_log_odds(n_classes: int) -> None:
+    events = classes(3, 4800, n_classes + 1)
+    events = events._replace(probabilities=events.probabilities[:, :n_classes])
+    fold = make_classification_metrics(n_classes)
+    report = classification_report(run(fold, blocks(events))[0])
+    eight = run(fold, blocks(events, 8))[0]
+    np.testing.assert_array_equal(run(fold, blocks(events))[0].ranks, eight.ranks)
+    known = np.asarray(events.weight, bool)
+    labels = np.asarray(events.label)[known]
+    scores = np.asarray(events.probabilities)[known]
+    steps = np.floor(np.log(scores / (1 - scores)) / 0.3)
+    for c in range(n_classes):
+        found = report["per_class"]["all"][c]["pr_auc"]
+        exact = sklearn.average_precision_score(labels == c, scores[:, c])
+        assert found == pytest.approx(exact, abs=0.01)
+    chosen = [1] if n_classes == 2 else range(n_classes)
+    areas = [sklearn.roc_auc_score(labels == c, steps[:, c]) for c in chosen]
+    assert report["all"]["roc_auc"] == pytest.approx(np.mean(areas), abs=1e-3)
+
+
+def test_ranks_never_end() -> None:
+    full = ranking.no_ranks(2).at[0, 1, 60].set(2**31 - 2).at[0, 0, 3].set(4)
+    one = jnp.asarray([1]), jax.nn.softmax(jnp.asarray([[0.0, 0.3 * (60 - 31) - 0.1]]))
+    after = np.asarray(ranking.count(full, *one))
+    assert after[0, 1].sum() < 2**31 - 1
+    assert after[0, 0, 3] == 2
 
 
 @pytest.mark.parametrize(("n", "digits"), [(700, 7), (2600, 7), (2600, 1)])
@@ -132,14 +173,27 @@ def test_auc_of_two_classes_is_scikit_learns_and_rivers(n: int, digits: int) -> 
     assert report["window"]["roc_auc"] == pytest.approx(rolling.get(), abs=1e-9)
 
 
+def test_the_answer_is_scored_where_it_is_not_the_likeliest() -> None:
+    events = classes(5, 400, 4)
+    answer = (np.asarray(events.label) + (np.arange(400) % 3 == 0)) % 4
+    said = events._replace(answer=jnp.asarray(answer, jnp.int32))
+    fold = make_classification_metrics(4)
+    found = [classification_report(run(fold, blocks(each))[0])["all"] for each in (events, said)]
+    right = np.asarray(events.weight) > 0
+    assert found[1]["accuracy"] == pytest.approx((np.arange(400) % 3 > 0)[right].mean())
+    for name in ("log_loss", "pr_auc", "roc_auc"):
+        assert found[0][name] == found[1][name]
+
+
 def test_auc_of_scores_that_are_not_numbers_is_a_number() -> None:
     newest = np.array([[np.nan, np.nan, 2.0], [0.5, 0.5, 1.0], [0, 0, 0]])
-    assert ranking.roc_auc(newest) == 0.0
+    assert ranking.roc_auc(ranking.exact_ranks(newest)) == 0.0
 
 
 def test_no_scores_are_kept_of_many_classes() -> None:
     state = make_classification_metrics(ranking.MAX_CLASSES + 1).init()
     assert state.newest.size == 0
+    assert state.ranks.size == 0
     assert "roc_auc" not in classification_report(state)["window"]
 
 
