@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import autoregression, counter, ladder, median, pool
+from model import autoregression, counter, ladder, median, plasticity, pool
 from model.batch import Batch, Outcome, empty_batch
 from model.inputs import admit
 from model.optimizer import each, scheduled
@@ -38,6 +38,7 @@ from model.spec import Spec
 from model.state import Parts, State, init, make_parts
 from model.study import answers_late, learn, respond, study
 
+MOST_TURNS = 1 << 16  # of fresh units, which come again then
 KEPT = 8  # learners: a service needs one or two, and each holds some 50 MB of programs
 
 
@@ -107,6 +108,7 @@ def make_learner(spec: Spec) -> Learner:
             state, lines = name_moved(spec, state, lines, first, row)
             state, lines = climb(parts, state, lines, row)
             state, lines = begin_anew(spec, state, lines, row, fresh)
+            state = revive(parts, state, fresh)
             return state, lines, row, row
 
         blank = jnp.zeros((capacity, line_width(spec)))
@@ -161,7 +163,7 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
 
 def calls(spec: Spec, state: State) -> Array:
     """Say whether a row calls for what the inner loop leaves to others, bool[]."""
-    return state.alarmed | ladder.waits(spec, state.ladder) | state.lost.any()
+    return state.alarmed | ladder.waits(spec, state.ladder) | state.lost.any() | state.worn.any()
 
 
 def begin_anew(
@@ -194,6 +196,24 @@ def begin_anew(
         resets=counter.add(state.resets, lost),
     )
     return state, lines
+
+
+def revive(parts: Parts, state: State, fresh: Contender) -> State:
+    """Begin hidden units anew that are worn."""
+    worn, turn = state.worn, (state.revived[0] % MOST_TURNS).astype(jnp.int32)
+
+    def anew(_: Any, champion: Contender) -> Contender:
+        return plasticity.revive(parts.network, champion, fresh, worn, turn)
+
+    if not worn.size:
+        return state
+    count = worn.any().astype(jnp.int32)
+    return state._replace(
+        champion=lax.fori_loop(0, count, anew, state.champion),
+        active=jnp.where(worn, 1.0, state.active),
+        worn=jnp.zeros_like(worn),
+        revived=counter.add(state.revived, worn.sum()),
+    )
 
 
 def _choose(condition: Array, yes: Any, no: Any) -> Any:

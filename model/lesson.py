@@ -94,12 +94,13 @@ def attend(
     """
     by_row, learnable, optimizer = spec.chunk > 1, ~jnp.isnan(label), make_optimizer(spec)
     goals, rates = jnp.where(learnable, label, 0.0), boost * rates
-    (features, direct), pull_down = jax.vjp(
+    (features, direct), pull_down, hidden = jax.vjp(
         lambda below, found: _features(spec, network, below, heard._replace(found=found)),
         own.params.below,
         heard.found,
+        has_aux=True,
     )
-    beside = _features(spec, network, own.params.below, asked) if asked else None
+    beside = _features(spec, network, own.params.below, asked)[0] if asked else None
     heard_others = _others(spec, network, own, heard)
     asked_others = _others(spec, network, own, asked) if asked else None
 
@@ -150,13 +151,13 @@ def attend(
     mean = own.mean and pool.average(spec, own.mean, params, own.mixture.labels, some)
     after = Contender(params, inner, mean, pupil.mixture)
     refused = pupil.refused + moved.refused
-    active = jnp.einsum("k,mku->mu", share, features[..., : network.units] != 0.0)
+    active = jnp.einsum("k,mku->mu", share, hidden != 0.0)
     return Learned(after, refused, lost.any(0), active, said, slow, answers, of_table)
 
 
 def answer(spec: Spec, network: Network, own: Contender, asked: Question) -> Array:
     """Let a contender answer rows that it does not learn, f32[K, O]."""
-    features, direct = _features(spec, network, own.params.below, asked)
+    (features, direct), _ = _features(spec, network, own.params.below, asked)
     outputs, _ = _speak(spec, own.params.last, features, direct)
     others = _others(spec, network, own, asked)
     return _mix(spec, own.mixture, outputs, others)[1].whole
@@ -169,7 +170,7 @@ def _others(spec: Spec, network: Network, own: Contender, question: Question) ->
     """
     if not own.mean:
         return question.others
-    features, direct = _features(spec, network, own.mean.below, question)
+    (features, direct), _ = _features(spec, network, own.mean.below, question)
     outputs, _ = _speak(spec, own.mean.last, features, direct)
     return jnp.concatenate([pool.opinion(spec, outputs), question.others])
 
@@ -188,14 +189,17 @@ def _mix(spec: Spec, state: Mixture, outputs: Array, others: Array) -> tuple[Arr
 
 def _features(
     spec: Spec, network: Network, below: dict[str, Any], question: Question
-) -> tuple[Array, Array]:
-    """Give what networks make of rows, f32[M, K, F], and what is said of their words, f32[K, O]."""
+) -> tuple[tuple[Array, Array], Array]:
+    """Give what networks make of rows, f32[M, K, F], and what is said of their words, f32[K, O].
+
+    Beside both, the networks' hidden units f32[M, K, U].
+    """
     rows = question.rows
     embedded, direct = embed.features(spec, question.found, rows.ids)
-    features = jax.vmap(lambda one, inputs: network.features(one, Seen(inputs, embedded)))(
+    made = jax.vmap(lambda one, inputs: network.features(one, Seen(inputs, embedded)))(
         below, rows.inputs * pool.sight(spec)[:, None]
     )
-    return features, direct
+    return (made.seen, direct), made.hidden
 
 
 def _move_below(

@@ -31,9 +31,6 @@ from model.optimizer import make_optimizer
 from model.spec import Spec
 
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
-RECENT = 1000.0  # rows that the share in which a unit is active remembers
-DEAD = 1e-3  # such a share, which is e^-7 nearly
-WORN = 0.75  # of its units, that a network has lost when it begins anew
 SEEDS = 1 << 63  # that a random key can be made of
 MEMORY = 3000.0  # rows over which means of weights fade
 EXPLODED = 1e4  # an output, in logits or deviations, that no sound network comes to
@@ -112,39 +109,6 @@ def resettable(spec: Spec) -> list[str]:
     """Name what begins anew when it is lost; no other member can come to numbers that are none."""
     networks = names(spec)[: spec.networks]
     return [*networks, *([] if spec.classes else [autoregression.NAME])]
-
-
-def fade(spec: Spec, active: Array, newest: Array) -> Array:
-    """Move shares of rows f32[M, U] towards those of the newest chunk."""
-    return active + min(1.0, spec.chunk / RECENT) * (newest - active)
-
-
-def worn(active: Array) -> Array:
-    """Choose the first network of which hardly a hidden unit is alive, bool[M]: it begins anew.
-
-    One at a time: the others say what it has to learn again.
-    """
-    dead = (active < DEAD).sum(1) > WORN * active.shape[1]
-    return dead & (jnp.cumsum(dead) == 1)
-
-
-def plasticity(champion: Contender, active: Array) -> dict[str, float | None]:
-    """Say how able to learn the networks are: what is lost in networks that learn for long.
-
-    Returns:
-        dead_units: the share of units of the last hidden layers, in [0, 1], that were 0 in all of
-            the newest rows, some seven times RECENT, which no gradient passes; None without any.
-        weights: the root mean square of all weights, which grows where learning slows down.
-
-    References:
-        Dohare et al. 2024, Loss of plasticity in deep continual learning, Nature 632.
-    """
-    dead = np.asarray(active) < DEAD
-    weights = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(champion.params)]
-    return {
-        "dead_units": float(dead.mean()) if dead.size else None,
-        "weights": float(np.sqrt(np.square(np.concatenate(weights)).mean())),
-    }
 
 
 def contender(spec: Spec, network: Network) -> Contender:

@@ -19,6 +19,7 @@ from model import (
     neighbours,
     pairs,
     persistence,
+    plasticity,
     pool,
     scale,
     target,
@@ -188,11 +189,12 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     if spec.chunk > 1:
         taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
     champion, refused, followed, steps, middle, place = taken
-    active = jnp.where(apply, pool.fade(spec, state.active, learned.active), state.active)
-    lost = learned.lost | pool.worn(active)
+    active = jnp.where(apply, plasticity.fade(spec, state.active, learned.active), state.active)
+    lost = learned.lost
     state = state._replace(
         lost=full & (lost if spec.classes else jnp.append(lost, ~_finite(steps))),
         active=active,
+        worn=plasticity.worn(active),
         step=counter.add(state.step, apply),
         champion=champion,
         refused=refused,

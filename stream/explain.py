@@ -34,6 +34,8 @@ def explain(task: Task) -> Iterator[str]:
         what = "a class: " + ", ".join([*target.classes, *([more] if free else [])])
     when = f", {target.horizon} events of the entity ahead" if target.horizon else ""
     yield f"predicts    {target.field}: {what}{when}"
+    if task.spec.decides:
+        yield f"decides     by {', '.join(target.decided_by)}: the class of least expected cost"
     for kind, word in ((Number, "numbers"), (Category, "categories"), (Text, "texts")):
         names = task.of_kind(kind)
         if names:

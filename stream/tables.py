@@ -107,6 +107,11 @@ class Target(Part):
         return self.max_classes or len(self.classes) or ROOM
 
     @property
+    def decided_by(self) -> list[str]:
+        """Name the keys that say what misses cost."""
+        return [key for key in DECISIONS if getattr(self, key) is not None]
+
+    @property
     def cost_rows(self) -> tuple[tuple[float, ...], ...]:
         """Give what predicting each class (columns) costs by the true one (rows); () if 1."""
         names: list[str | int] = [*self.classes, *range(len(self.classes), self.room)]
@@ -124,7 +129,7 @@ class Target(Part):
 
     @model_validator(mode="after")
     def _decides(self) -> Target:
-        chosen = [key for key in DECISIONS if getattr(self, key) is not None]
+        chosen = self.decided_by
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)}: expected one of them at most")
         told: Any = getattr(self, chosen[0]) if chosen else None
@@ -150,9 +155,8 @@ class Target(Part):
         if self.kind == "regress":
             if self.classes or self.max_classes:
                 raise ValueError("regress takes no classes")
-            for key in DECISIONS:
-                if getattr(self, key) is not None:
-                    raise ValueError(f"{key} is for classes: expected kind = 'classify'")
+            if self.decided_by:
+                raise ValueError(f"{self.decided_by[0]} is for classes, not for kind = 'regress'")
         elif len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: each once")
         elif self.room < max(2, len(self.classes)):

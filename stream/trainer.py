@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model import counter, frame, ladder, mixture, pool
+from model import counter, frame, ladder, mixture, plasticity, pool
 from model.batch import EVIDENCE, Outcome, empty_batch
 from model.frame import Frame
 from model.learner import make_learner, warm_up
@@ -290,7 +290,8 @@ class Trainer:
         found = scores | {
             "members": members,
             "refused_updates": int(counter.value(self._state.refused).sum()),
-            "plasticity": pool.plasticity(self._state.champion, self._state.active),
+            "plasticity": plasticity.plasticity(self._state.champion, self._state.active)
+            | {"revived_units": int(counter.value(self._state.revived))},
             "resets": int(counter.value(self._state.resets).sum()),
             "entities_left": int(counter.value(self._state.memory.left)),
         }

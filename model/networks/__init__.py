@@ -2,9 +2,9 @@
 
 All of them end in one linear map of features to outputs, which is not theirs: it can learn from
 each row at once while they wait for the end of a chunk. A network is a module made of a spec and
-random keys that maps `Seen` to f32[K, F] and ends in its `head`; a new one is a file here, an entry
-in NETWORKS and a name in the spec. `make_network` splits the module once and hands out plain dicts
-and pure functions, so that the compiled loop never walks an NNX object graph.
+random keys that maps `Seen` to `Features` and ends in its `head`, a `Perceptron`; a new one is a
+file here, an entry in NETWORKS and a name in the spec. `make_network` splits the module once and
+hands out plain dicts and pure functions, so that the compiled loop never walks an NNX object graph.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from model.networks.cnn1d import Cnn1d
 from model.networks.cnn2d import Cnn2d
 from model.networks.gru import Gru
 from model.networks.linear import Linear
-from model.networks.perceptron import Mlp, dense, times
+from model.networks.perceptron import Features, Mlp, dense, times
 from model.networks.seen import Seen
 from model.networks.textbag import TextBag
 from model.networks.textcnn import TextCnn
 from model.spec import NetworkName, Spec
 
-__all__ = ["NETWORKS", "Network", "Params", "Seen", "answer", "make_network"]
+__all__ = ["NETWORKS", "Features", "Network", "Params", "Seen", "answer", "make_network"]
 
 NETWORKS: dict[NetworkName, Callable[[Spec, nnx.Rngs], Any]] = {
     "mlp": Mlp,
@@ -47,14 +47,14 @@ class Params(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Hold `init(key) -> params` and `features(params.below, seen) -> f32[K, F]`.
+    """Hold `init(key) -> params` and `features(params.below, seen) -> Features`.
 
-    The first `units` of the features are those of the last hidden layer; 0 where there is none.
+    `widths` are those of the dense hidden layers. The features begin with the units of the last.
     """
 
     init: Callable[[Array], Params]
-    features: Callable[[dict[str, Any], Seen], Array]
-    units: int
+    features: Callable[[dict[str, Any], Seen], Features]
+    widths: tuple[int, ...]
 
 
 def answer(last: Array, features: Array) -> Array:
@@ -69,7 +69,7 @@ def make_network(spec: Spec) -> Network:
         return NETWORKS[spec.network](spec, rngs)
 
     shape = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
-    graph, units = nnx.split(shape)[0], int(shape.head.units)
+    graph, widths = nnx.split(shape)[0], tuple(shape.head.widths)
 
     def init(key: Array) -> Params:
         rngs = nnx.Rngs(key)
@@ -77,7 +77,8 @@ def make_network(spec: Spec) -> Network:
         last = dense(module.head.features - 1, spec.outputs, 0.01, rngs).kernel[...]
         return Params(dict(nnx.to_pure_dict(nnx.split(module)[1])), last)
 
-    def features(below: dict[str, Any], seen: Seen) -> Array:
-        return jnp.asarray(nnx.merge(graph, below)(seen))
+    def features(below: dict[str, Any], seen: Seen) -> Features:
+        made: Features = nnx.merge(graph, below)(seen)
+        return made
 
-    return Network(init, features, units)
+    return Network(init, features, widths)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from model.networks.perceptron import Perceptron, activate, dense, gain, with_one
+from model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
 from model.networks.seen import Seen
 from model.networks.window import beside, beside_width, window
 from model.spec import Spec
@@ -34,7 +34,7 @@ class Cnn1d(nnx.Module):
         inputs = places * filters + beside_width(spec)
         self.head = Perceptron(spec, inputs, tuple(hidden), rngs)
 
-    def __call__(self, seen: Seen) -> Array:
+    def __call__(self, seen: Seen) -> Features:
         """Give the features f32[K, F] of rows."""
         found = activate(
             self.spec, self.filters(with_one(slide(window(self.spec, seen), self.width)))

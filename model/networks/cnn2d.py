@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from model.networks.perceptron import Perceptron, activate, dense, gain, with_one
+from model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
 from model.networks.seen import Seen, flat, flat_width
 from model.spec import Spec
 
@@ -33,7 +33,7 @@ class Cnn2d(nnx.Module):
         inputs = pooled + flat_width(spec) - spec.pixels
         self.head = Perceptron(spec, inputs, spec.hidden, rngs, pooled)
 
-    def __call__(self, seen: Seen) -> Array:
+    def __call__(self, seen: Seen) -> Features:
         """Give the features f32[K, F] of rows."""
         rows, spec = flat(seen), self.spec
         image = rows[:, : spec.pixels].reshape(-1, *spec.image)

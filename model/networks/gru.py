@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from model.networks.perceptron import Perceptron, dense, with_one
+from model.networks.perceptron import Features, Perceptron, dense, with_one
 from model.networks.seen import Seen
 from model.networks.window import beside, beside_width, window
 from model.spec import Spec
@@ -36,7 +36,7 @@ class Gru(nnx.Module):
         )
         self.head = Perceptron(spec, self.units + beside_width(spec), tuple(hidden), rngs)
 
-    def __call__(self, seen: Seen) -> Array:
+    def __call__(self, seen: Seen) -> Features:
         """Give the features f32[K, F] of rows."""
         steps = self.read(with_one(window(self.spec, seen)))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from flax import nnx
-from jax import Array
 
-from model.networks.perceptron import Perceptron
+from model.networks.perceptron import Features, Perceptron
 from model.networks.seen import Seen
 from model.spec import Spec
 
@@ -20,6 +19,6 @@ class Linear(nnx.Module):
     def __init__(self, spec: Spec, rngs: nnx.Rngs) -> None:
         self.head = Perceptron(spec, spec.inputs, (), rngs)
 
-    def __call__(self, seen: Seen) -> Array:
+    def __call__(self, seen: Seen) -> Features:
         """Give the features f32[K, F] of rows."""
         return self.head(seen.dense)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,13 @@ ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "sigmoid": jax.nn.sigmoid,
     "gelu": jax.nn.gelu,
 }
+
+
+class Features(NamedTuple):
+    """Hold what is made of K rows."""
+
+    seen: Array  # f32[K, F]  what the last, linear layer sees
+    hidden: Array  # f32[K, U]  the units of all hidden layers, from the first one on
 
 
 class Perceptron(nnx.Module):
@@ -38,19 +45,19 @@ class Perceptron(nnx.Module):
         widths = (inputs, *hidden)
         self.spec = spec
         self.layers = nnx.List(dense(a, b, gain(spec), rngs) for a, b in pairwise(widths))
-        self.units = widths[-1] if hidden else 0
+        self.widths = hidden
         self.first = image if hidden else 0
-        self.features = self.units + inputs - self.first + 1
+        self.features = sum(hidden[-1:]) + inputs - self.first + 1
 
-    def __call__(self, rows: Array) -> Array:
-        """Map f32[K, inputs] to f32[K, features]."""
+    def __call__(self, rows: Array) -> Features:
+        """Map rows f32[K, inputs]."""
         direct = with_one(rows)
-        deep = direct
+        deep, hidden = direct, [jnp.zeros((len(rows), 0))]
         for layer in self.layers:
-            deep = with_one(activate(self.spec, layer(deep)))
-        if not self.layers:
-            return direct
-        return jnp.concatenate([deep[:, :-1], direct[:, self.first :]], 1)
+            hidden.append(activate(self.spec, layer(deep)))
+            deep = with_one(hidden[-1])
+        features = jnp.concatenate([hidden[-1], direct[:, self.first :]], 1)
+        return Features(features, jnp.concatenate(hidden, 1))
 
 
 class Mlp(nnx.Module):
@@ -59,8 +66,8 @@ class Mlp(nnx.Module):
     def __init__(self, spec: Spec, rngs: nnx.Rngs) -> None:
         self.head = Perceptron(spec, flat_width(spec), spec.hidden, rngs, spec.pixels)
 
-    def __call__(self, seen: Seen) -> Array:
-        """Give the features f32[K, F] of rows."""
+    def __call__(self, seen: Seen) -> Features:
+        """Give the features of rows."""
         return self.head(flat(seen))
 
 

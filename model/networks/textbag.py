@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from flax import nnx
-from jax import Array
 
-from model.networks.perceptron import Perceptron
+from model.networks.perceptron import Features, Perceptron
 from model.networks.seen import Seen, flat, flat_width
 from model.spec import Spec
 
@@ -20,6 +19,6 @@ class TextBag(nnx.Module):
     def __init__(self, spec: Spec, rngs: nnx.Rngs) -> None:
         self.head = Perceptron(spec, flat_width(spec), (), rngs)
 
-    def __call__(self, seen: Seen) -> Array:
+    def __call__(self, seen: Seen) -> Features:
         """Give the features f32[K, F] of rows."""
         return self.head(flat(seen))

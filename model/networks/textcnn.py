@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from model.networks.cnn1d import slide
-from model.networks.perceptron import Perceptron, activate, dense, gain, with_one
+from model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
 from model.networks.seen import Seen
 from model.spec import Spec
 
@@ -34,7 +34,7 @@ class TextCnn(nnx.Module):
         beside = spec.inputs + spec.single_ids * spec.embedding
         self.head = Perceptron(spec, len(WIDTHS) * filters + beside, tuple(hidden), rngs)
 
-    def __call__(self, seen: Seen) -> Array:
+    def __call__(self, seen: Seen) -> Features:
         """Give the features f32[K, F] of rows."""
         found = [
             self.strongest(layer, width, seen)

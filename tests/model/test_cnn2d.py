@@ -45,7 +45,7 @@ def test_it_equals_plain_loops(shape: tuple[int, int, int]) -> None:
     dense, vectors = rng.normal(size=(3, spec.inputs)), rng.normal(size=(3, spec.embedding))
     no_words = jnp.zeros((3, 0)), jnp.zeros((3, 0, spec.embedding)), jnp.zeros((3, 0), bool)
     seen = Seen(jnp.asarray(dense), Embedded(jnp.asarray(vectors), *no_words))
-    said = answer(params.last, jax.jit(network.features)(params.below, seen))
+    said = answer(params.last, jax.jit(network.features)(params.below, seen).seen)
 
     params = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
     hidden, last = params.below["head"]["layers"][0]["kernel"], params.last

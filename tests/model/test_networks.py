@@ -157,7 +157,7 @@ def mixture(spec: Spec, output: Floats) -> Floats:
 
 def asked(network: Network, params: Params, seen: Seen) -> Any:
     """Ask a network."""
-    return answer(params.last, network.features(params.below, seen))
+    return answer(params.last, network.features(params.below, seen).seen)
 
 
 def head(params: Params, rows: Floats) -> Floats:
