@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from model import aggregates
 from model.spec import Spec
 
 EVIDENCE = ("fired", "before", "after", "statistic", "threshold", "window")
@@ -23,6 +24,7 @@ class Batch(NamedTuple):
     entity: Any  # u32[B, 2]  keyed hash of the entity
     label: Any  # f32[B]  class index or value, NaN = unknown
     image: Any  # u8[B, H, W, C]
+    time: Any  # i32[B, T]  see `aggregates.clock`
 
 
 class Outcome(NamedTuple):
@@ -44,4 +46,5 @@ def empty_batch(spec: Spec, capacity: int) -> Batch:
         entity=np.zeros((capacity, 2), np.uint32),
         label=np.full(capacity, np.nan, np.float32),
         image=np.zeros((capacity, *spec.image), np.uint8),
+        time=np.zeros((capacity, aggregates.clock(spec, np.zeros(0, np.int64)).shape[1]), np.int32),
     )

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from model.aggregates import within
 from model.metrics.regression import UNITS
 from model.scale import ScaleState
 from model.spec import Spec
@@ -54,6 +55,8 @@ class Frame:
         self.origin, self.unit, self._spread, rows = held[:4]
         self._middle, self._ends, self._newest = held[4], held[5:7], held[7:]
         self._rows = int(rows[0]) if len(rows) else 0
+        self._summed = np.zeros(len(self.origin), bool)  # columns that are counted from 0
+        self._summed[spec.summed] = True
 
     def as_array(self) -> Floats:
         """Give everything that the next rows depend on, as float64[7 + NEWEST, C]."""
@@ -131,12 +134,13 @@ class Frame:
         lost = np.fmax.reduce(lost)
         size = spread / self.unit
         odd = (spread > 0) & ((size > RANGE) | (size < 1 / RANGE))
-        move = (lost > LOST * spread) & ((spread > 0) | first) | odd
+        move = (lost > LOST * spread) & ((spread > 0) | first) & ~self._summed | odd
         if not move.any():
             return None
         power = np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
         unit = np.where(odd, np.exp2(power.clip(-POWER, POWER)), self.unit)
-        return np.where(move, middle, self.origin), unit, (lost > now) & (now > 0)
+        origin = np.where(move & ~self._summed, middle, self.origin)
+        return origin, unit, (lost > now) & (now > 0) & ~self._summed
 
 
 class Change(NamedTuple):
@@ -200,7 +204,9 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
     rows: Any = np.array(state.shift.rows)
     rows[:, numbers] = moved(rows[:, numbers], numbers)
     slots = slots._replace(
-        numeric=moved(slots.numeric, numbers), fading=moved(slots.fading, numbers)
+        windows=_windows(spec, slots.windows, before, after),
+        numeric=moved(slots.numeric, numbers),
+        fading=moved(slots.fading, numbers),
     )
     chunk = chunk._replace(numeric=moved(chunk.numeric, numbers))
     state = state._replace(inputs=level(state.inputs, numbers))
@@ -256,6 +262,16 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
     )
     converted: State = jax.tree.map(jax.device_put, state)
     return converted
+
+
+def _windows(spec: Spec, known: Any, before: Frame, after: Frame) -> Any:
+    """Convert what is known within a time: sums (of means, too) of so many events, extremes."""
+    total, events = np.array(known.total, np.float64), np.asarray(known.events, np.float64)
+    for at, (each, column) in enumerate(within(spec)):
+        terms = (events[:, at] > 0) if each.statistic in ("max", "min") else events[:, at]
+        shift = before.origin[column] - after.origin[column]
+        total[:, at] = (total[:, at] * before.unit[column] + terms * shift) / after.unit[column]
+    return known._replace(total=_float32(total))
 
 
 def _checks(rows: int, new: int) -> list[int]:

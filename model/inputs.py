@@ -7,7 +7,7 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array
 
-from model import ladder, memory, scale
+from model import aggregates, ladder, memory, scale
 from model.batch import Batch
 from model.spec import Spec
 from model.state import State
@@ -18,6 +18,7 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
     numeric, ids, label = batch.numeric[row], batch.ids[row], batch.label[row]
     image = batch.image[row]
     kept, slot, held = memory.recall(spec, state.memory, batch.entity[row])
+    windows, numeric = aggregates.add(spec, held.windows, numeric, ids, batch.time[row])
     labels = jnp.where(jnp.isnan(label), held.labels, memory.push(held.labels, label))
     known = labels if spec.horizon else held.labels
     past = known[: spec.past_labels]
@@ -39,7 +40,7 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
         past=state.chunk.past.at[at].set(past),
         slot=state.chunk.slot.at[at].set(slot),
     )
-    held = held._replace(labels=labels, numeric=memory.push(held.numeric, numeric))
+    held = held._replace(windows=windows, labels=labels, numeric=memory.push(held.numeric, numeric))
     if spec.pixels:
         chunk = chunk._replace(image=chunk.image.at[at].set(image))
     if spec.traces:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from model import counter
+from model import aggregates, counter
 from model.spec import Spec
 
 WAYS = 4
@@ -24,6 +24,7 @@ class Remembered(NamedTuple):
     seen: Array  # i32[]  events of the entity, less multiples of h once there are 2 h
     labels: Array  # f32[L]  last known labels, newest first, NaN = none
     numeric: Array  # f32[W, N]  earlier rows, newest first
+    windows: aggregates.Known
     fading: Array  # f32[T, N]  fading means of the columns, NaN = none yet
     inputs: Array  # f32[h, I]  rows whose label is still to come
     ids: Array  # u32[h, S]
@@ -115,6 +116,7 @@ def _nothing(spec: Spec) -> Remembered:
         seen=jnp.int32(0),
         labels=jnp.full(max(spec.label_lags, spec.past_labels), jnp.nan),
         numeric=jnp.full((spec.numeric_lags, spec.numeric), jnp.nan),
+        windows=aggregates.nothing(spec),
         fading=jnp.full((len(spec.traces), spec.numeric), jnp.nan),
         inputs=jnp.zeros((spec.horizon, spec.inputs)),
         ids=jnp.zeros((spec.horizon, spec.ids), jnp.uint32),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+Statistic = Literal["count", "sum", "mean", "max", "min", "distinct", "since_last"]
 Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin"]
 Rung = Literal["relabel", "boost", "challenger", "restore", "rollback"]
 Step = Literal["boost", "challenge", "promotion", "rollback", "dismissal", "relabel", "reset"]
@@ -54,11 +55,27 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Aggregate:
+    """Say what is made of an entity's events within a time: a column of a row.
+
+    Attributes:
+        statistic: since_last is the time since the event before.
+        seconds: the time, > 0; 0 for since_last.
+        source: of distinct, the category. What others are of stands in the aggregate's own column.
+    """
+
+    statistic: Statistic
+    seconds: float = 0.0
+    source: int = 0
+
+
+@dataclass(frozen=True)
 class Spec:
     """Fix the shapes and settings of one learner; equal specs compile to equal programs.
 
     Attributes:
-        numeric: numeric columns of a row.
+        numeric: numeric columns of a row; the last ones are its aggregates.
+        aggregates: of the events of the row's entity.
         categories: categorical columns of a row.
         crosses: columns of combinations of categories; of their members only those that learn
             vectors and weights of ids go by them.
@@ -102,6 +119,7 @@ class Spec:
     """
 
     numeric: int
+    aggregates: tuple[Aggregate, ...] = ()
     categories: int = 0
     crosses: int = 0
     lists: tuple[int, ...] = ()
@@ -218,6 +236,12 @@ class Spec:
         """Count the inputs of earlier rows, of distances from fading means, and of label lags."""
         rows = 2 * self.numeric_lags + len(self.traces)
         return rows * self.numeric + self.label_lags * self.label_inputs
+
+    @property
+    def summed(self) -> list[int]:
+        """Give the columns that are sums of their numbers."""
+        first = self.numeric - len(self.aggregates)
+        return [at for at, each in enumerate(self.aggregates, first) if each.statistic == "sum"]
 
     @property
     def views(self) -> int:

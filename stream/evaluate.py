@@ -17,7 +17,7 @@ from stream.codec import pointer
 from stream.compare import Comparison, Rival, compare
 from stream.errors import UsageError
 from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records
-from stream.kinds import Image, Number, Text
+from stream.kinds import Aggregate, Image, Number, Text
 from stream.normalize import Normalizer
 from stream.plot import Curve, Point, measure
 from stream.task import Task
@@ -288,11 +288,12 @@ def _require(
     task: Task, path: Path, within: tuple[str, ...], sample: list[dict[str, object]]
 ) -> None:
     """Refuse a file without a field that the task names; JSON lines may have it in later rows."""
+    read = {name: f for name, f in task.features.items() if not isinstance(f, Aggregate)}
     named: dict[str, tuple[str | None, tuple[str, ...]]] = {
         "target.field": (task.target.field, within),
         "input.time": (task.input.time, ()),
         "input.entity": (task.input.entity, within),
-    } | {f"features.{name}": (f.field or name, within) for name, f in task.features.items()}
+    } | {f"features.{name}": (f.field or name, within) for name, f in read.items()}
     places = {key: (*inside, *pointer(field)) for key, (field, inside) in named.items() if field}
     missing = files.lacking(path, places.values())
     for key, place in places.items():

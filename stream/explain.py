@@ -8,7 +8,7 @@ import jax
 
 from model import pool
 from model.learner import make_learner
-from stream.kinds import Category, Image, Number, Text
+from stream.kinds import Aggregate, Category, Image, Number, Text
 from stream.normalize import LARGEST, Normalizer
 from stream.task import Task
 
@@ -42,6 +42,10 @@ def explain(task: Task) -> Iterator[str]:
             yield f"{word:<12}{', '.join(names)}"
         if names and kind is Number:
             yield f"            to 15 digits, missing beyond {LARGEST:g}; ids are categories"
+    for name, each in task.of_kind(Aggregate).items():
+        what = f"{each.statistic} of {each.of}" if each.of else each.statistic
+        within = f" within {each.seconds:,g} s" if each.seconds else ""
+        yield f"aggregates  {name}: {what}{within} of {task.input.entity or 'the stream'}"
     if task.cross:
         yield f"crossed     {', '.join(' x '.join(names) for names in task.cross)}"
     for name, image in task.of_kind(Image).items():

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from model.spec import Statistic
+
 WHERE = "Where it stands; default: the feature's name."
 LONGEST_NAME = 200  # characters of a feature's name
 MOST_BYTES = 16_384  # of an image: thousands of them wait in a micro-batch
@@ -120,4 +122,27 @@ class Image(Part):
         return self
 
 
-Feature = Annotated[Number | Category | Text | Image, Field(discriminator="kind")]
+class Aggregate(Part):
+    """What is made of the entity's events within a time, this one included."""
+
+    kind: Literal["aggregate"]
+    statistic: Statistic = Field(description="since_last: seconds since the event before.")
+    of: str | None = Field(
+        None, description="The number feature that it is of; of distinct, the category."
+    )
+    seconds: float | None = Field(
+        None, ge=1, le=3_153_600_000, description="The time, of events, to a sixteenth."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Aggregate:
+        for key, needed in (
+            ("of", self.statistic not in ("count", "since_last")),
+            ("seconds", self.statistic != "since_last"),
+        ):
+            if needed != (getattr(self, key) is not None):
+                raise ValueError(f"{self.statistic} {'needs' if needed else 'takes no'} {key}")
+        return self
+
+
+Feature = Annotated[Number | Category | Text | Image | Aggregate, Field(discriminator="kind")]

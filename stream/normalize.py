@@ -19,7 +19,7 @@ from stream.codec import MILLISECONDS_FROM, Codec, Fields, time_ms
 from stream.errors import TaskError
 from stream.events import DeadLetter, Feature, Records, Reject, dead_letter
 from stream.hashing import Hasher, hash_key
-from stream.kinds import Category, Image, Number, Text
+from stream.kinds import Aggregate, Category, Image, Number, Text
 from stream.scalars import scalar_text
 from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
 from stream.task import Task
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
     partition: list[int]
     offset: list[int]
     time_ms: NDArray[np.int64]  # [n]  since 1970 UTC
-    numeric: NDArray[np.float64]  # [n, N]  NaN = missing
+    numeric: NDArray[np.float64]  # [n, N]  NaN = missing; at last, what aggregates are of
     ids: NDArray[np.uint32]  # [n, S]  0 = absent
     entity: NDArray[np.uint32]  # [n, 2]
     label: NDArray[np.float64]  # [n]  class index or value, NaN = unknown, NEW_CLASS = the next
@@ -60,6 +60,11 @@ class Normalizer:
         self._crosses = [(names, [*map(single.index, names)]) for names in task.cross]
         self._images: dict[str, Image] = task.of_kind(Image)
         self._texts: list[Text] = list(task.of_kind(Text).values())
+        numbers = [*self._numbers]
+        self._aggregated = [
+            numbers.index(each.of) if each.of in self._numbers else None
+            for each in task.of_kind(Aggregate).values()
+        ]
         self._classes = ClassIndex(task.target.classes)
         self._window_ms = [t.timestamp() * 1000 for t in (task.input.earliest, task.input.latest)]
         self._units = [conversion(name, number) for name, number in self._numbers.items()]
@@ -147,13 +152,17 @@ class Normalizer:
         entity = np.zeros((len(events), 2), np.uint32)
         if entities:
             entity[:] = list(map(self._hasher.entity, entities))
+        later = np.full((len(events), len(self._aggregated)), np.nan)
+        for at, source in enumerate(self._aggregated):
+            if source is not None:
+                later[:, at] = numeric[:, source]
         rows = Rows(
             id=ids,
             key=keys,
             partition=[records.partitions[place] for place in places],
             offset=[records.offsets[place] for place in places],
             time_ms=time_ms,
-            numeric=np.concatenate([numeric, calendar(self._task.calendar, time_ms)], 1),
+            numeric=np.concatenate([numeric, calendar(self._task.calendar, time_ms), later], 1),
             ids=hashed,
             entity=entity,
             label=label,

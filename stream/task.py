@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from model.spec import Aggregate as ColumnAggregate
 from model.spec import Schedule as RateSchedule
 from model.spec import Spec
 from stream.errors import TaskError
 from stream.fit import misfit
-from stream.kinds import LONGEST_NAME, Category, Feature, Image, Number, Part, Text
+from stream.kinds import LONGEST_NAME, Aggregate, Category, Feature, Image, Number, Part, Text
 from stream.tables import Drift, Input, Lags, Model, Target, Topics
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
@@ -75,6 +76,18 @@ class Task(Part):
         return self
 
     @model_validator(mode="after")
+    def _aggregates_of_features(self) -> Task:
+        for name, each in self.of_kind(Aggregate).items():
+            kind = Category if each.statistic == "distinct" else Number
+            known = [n for n, f in self.of_kind(kind).items() if not getattr(f, "several", False)]
+            if each.of and each.of not in known:
+                raise ValueError(
+                    f"features.{name}.of = {each.of!r}: expected a {kind.__name__.lower()} "
+                    f"among features, of {', '.join(known) or 'which there is none'}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _one_image_that_fits(self) -> Task:
         images = [f"features.{name}" for name in self.of_kind(Image)]
         if len(images) > 1:
@@ -119,7 +132,7 @@ class Task(Part):
     def columns(self) -> list[str]:
         """Name the numeric columns of a row, in their order."""
         cycles = [f"{part}, {wave}" for part in self.calendar for wave in ("sine", "cosine")]
-        return [*self.of_kind(Number), *cycles]
+        return [*self.of_kind(Number), *cycles, *self.of_kind(Aggregate)]
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -138,6 +151,7 @@ class Task(Part):
         single, rates = sum(not each.several for each in categories), self.model.learning_rate
         return Spec(
             numeric=numeric,
+            aggregates=tuple(map(self._aggregate, self.of_kind(Aggregate).values())),
             categories=single,
             crosses=len(self.cross),
             lists=tuple(each.tokens for each in categories if each.tokens),
@@ -160,6 +174,11 @@ class Task(Part):
             traces=self.lags.traces,
             neighbours=self._neighbours(pixels + numeric + single),
         )
+
+    def _aggregate(self, each: Aggregate) -> ColumnAggregate:
+        single = [n for n, f in self.of_kind(Category).items() if not f.several]
+        source = single.index(each.of or "") if each.statistic == "distinct" else 0
+        return ColumnAggregate(each.statistic, each.seconds or 0.0, source)
 
     @property
     def row_bytes(self) -> int:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model import counter, frame, ladder, mixture, plasticity, pool
+from model import aggregates, counter, frame, ladder, mixture, plasticity, pool
 from model.batch import EVIDENCE, Outcome, empty_batch
 from model.frame import Frame
 from model.learner import make_learner, warm_up
@@ -194,6 +194,7 @@ class Trainer:
             batch.entity[:count] = rows.entity[first:end]
             batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
             batch.image[:count] = rows.image[first:end]
+            batch.time[:count] = aggregates.clock(spec, rows.time_ms[first:end])
             self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
             parts.append(Part(count, outcome, self._frame.copy()))
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
