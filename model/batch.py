@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     entity: Any  # u32[B, 2]  keyed hash of the entity
     label: Any  # f32[B]  class index or value, NaN = unknown
     image: Any  # u8[B, H, W, C]
+    weight: Any  # f32[B, W]  how much the row teaches; W is 1 if rows say so, else 0
     time: Any  # i32[B, T]  see `aggregates.clock`
 
 
@@ -46,5 +47,6 @@ def empty_batch(spec: Spec, capacity: int) -> Batch:
         entity=np.zeros((capacity, 2), np.uint32),
         label=np.full(capacity, np.nan, np.float32),
         image=np.zeros((capacity, *spec.image), np.uint8),
+        weight=np.ones((capacity, int(spec.weighted)), np.float32),
         time=np.zeros((capacity, aggregates.clock(spec, np.zeros(0, np.int64)).shape[1]), np.int32),
     )

@@ -43,6 +43,8 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
     held = held._replace(windows=windows, labels=labels, numeric=memory.push(held.numeric, numeric))
     if spec.pixels:
         chunk = chunk._replace(image=chunk.image.at[at].set(image))
+    if spec.weighted:
+        chunk = chunk._replace(weight=chunk.weight.at[at].set(batch.weight[row]))
     if spec.traces:
         held = held._replace(fading=memory.fade(spec, held.fading, numeric))
     if spec.horizon:
@@ -59,6 +61,9 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
             ids=held.ids.at[ring].set(ids),
             past=held.past.at[ring].set(past),
         )
+        if spec.weighted:
+            chunk = chunk._replace(due_weight=chunk.due_weight.at[at].set(held.weight[ring]))
+            held = held._replace(weight=held.weight.at[ring].set(batch.weight[row]))
     held_all = memory.keep(kept, slot, held)
     return state._replace(begun=jnp.bool_(True), memory=held_all, chunk=chunk)
 

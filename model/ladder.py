@@ -258,14 +258,14 @@ def _compare(
 
         def one(at: Array, carry: tuple[Contender, Array, Array]) -> tuple[Contender, Array, Array]:
             rival, sums, age = carry
-            heard = jax.tree.map(lambda leaf: leaf[at], state.chunks)
+            question, label, said, weight = jax.tree.map(lambda leaf: leaf[at], state.chunks)
             learned = lesson.attend(
-                spec, network, rival, heard.question, heard.label, rates, learns=learns
+                spec, network, rival, question, label, rates, learns=learns, weight=weight
             )
-            learnable = ~jnp.isnan(heard.label)
-            goal = jnp.where(learnable, heard.label, 0.0)
+            learnable = ~jnp.isnan(label)
+            goal = jnp.where(learnable, label, 0.0)
             counts = learnable & (~learns | ~trial | (age >= LEARNING))
-            ahead = errors(spec, heard.said, goal) - errors(spec, learned.said, goal)
+            ahead = errors(spec, said, goal) - errors(spec, learned.said, goal)
             ahead = jnp.where(counts, ahead, 0.0)
             terms = (counts, ahead, ahead**2, jnp.abs(ahead) ** 3)
             sums = sums + pack(*(jnp.sum(each, dtype=jnp.float32) for each in terms))

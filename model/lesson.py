@@ -36,6 +36,7 @@ class Heard(NamedTuple):
     question: Question
     label: Array  # f32[K]  class index or goal, NaN = teaches nothing
     said: Array  # f32[K, O]  by the champion
+    weight: Array | None  # f32[K]  how much each row teaches, if rows say so
 
 
 class Learned(NamedTuple):
@@ -71,7 +72,8 @@ def nothing_heard(spec: Spec) -> Heard:
     )
     found = jnp.zeros((k, spec.ids, spec.embedding + spec.outputs))
     question = Question(rows, found, jnp.zeros((others, k, spec.outputs)))
-    return Heard(question, jnp.full(k, jnp.nan), jnp.zeros((k, spec.outputs)))
+    weight = jnp.ones(k) if spec.weighted else None
+    return Heard(question, jnp.full(k, jnp.nan), jnp.zeros((k, spec.outputs)), weight)
 
 
 def attend(
@@ -84,13 +86,15 @@ def attend(
     boost: Array | float = 1.0,
     learns: Array | bool = True,
     asked: Question | None = None,
+    weight: Array | None = None,
 ) -> Learned:
     """Let a contender answer the K rows of a chunk, and learn their labels f32[K], NaN = none.
 
     Its networks' last layers and its mixture learn from each row before they answer the next. The
     layers below, which make the features of all rows in one pass, learn from the mean of the rows
     when the chunk is over. Beside each row that is heard one may be `asked`: it is answered before
-    the other's label is learned. Unless it `learns`, a contender stays as it is.
+    the other's label is learned. Unless it `learns`, a contender stays as it is. A `weight` f32[K]
+    says how much each row teaches.
     """
     by_row, learnable, optimizer = spec.chunk > 1, ~jnp.isnan(label), make_optimizer(spec)
     goals, rates = jnp.where(learnable, label, 0.0), boost * rates
@@ -113,12 +117,14 @@ def attend(
         if beside and asked_others is not None:
             more, _ = _speak(spec, pupil.last, at(beside[0], axis=1), at(beside[1]))
             answers = _mix(spec, pupil.mixture, more, at(asked_others, axis=1))[1].whole
-        slopes = jnp.where(known, losses.slope(spec, outputs, goal), 0.0)
+        heavy = None if weight is None else at(weight)
+        slopes = jnp.where(known, losses.slope(spec, outputs, goal, heavy), 0.0)
         _, pull_back = jax.vjp(jax.vmap(networks.answer), pupil.last, seen)
         gradient, back = pull_back(slopes)
         named = jnp.where(known, goal, jnp.nan)
+        taught = mixture.learn(spec, pupil.mixture, said, mixed.each, named, boost, learns, heavy)
         pupil = pupil._replace(
-            mixture=mixture.learn(spec, pupil.mixture, said, mixed.each, named, boost, learns),
+            mixture=taught,
             back=lax.dynamic_update_slice_in_dim(pupil.back, back, row, 1) if by_row else back,
         )
         told = mixed.whole[0], mixed.each[0, 0], answers[0], lost
@@ -139,7 +145,7 @@ def attend(
     )
     pupil, (said, slow, answers, lost, last) = walk(one, first, jnp.arange(spec.chunk))
     share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)
-    words = losses.slope(spec, losses.around(spec, direct), goals) * share[:, None]
+    words = losses.slope(spec, losses.around(spec, direct), goals, weight) * share[:, None]
     below, of_table = pull_down((pupil.back * share[:, None], words))
     some = learnable.any() & learns
     if by_row:

@@ -12,8 +12,10 @@ from jax import Array
 from model.spec import Spec
 
 
-def slope(spec: Spec, outputs: Array, goal: Array) -> Array:
+def slope(spec: Spec, outputs: Array, goal: Array, weight: Array | None = None) -> Array:
     """Give the derivative of each row's loss by its outputs f32[..., K, O]; goals are f32[K].
+
+    It is multiplied by the `weight` of the row, f32[K], if there is one.
 
     Of classes: cross-entropy of a softmax, or binary cross-entropy of each class against the rest.
     Of numbers: the squared error; Huber's (1964), squared up to half a standard deviation and
@@ -22,25 +24,26 @@ def slope(spec: Spec, outputs: Array, goal: Array) -> Array:
     """
     match spec.objective:
         case "cross_entropy":
-            return mixed_slope(spec, outputs, goal)
+            return mixed_slope(spec, outputs, goal, weight)
         case "bce":
-            return jax.nn.sigmoid(outputs) - _one_hot(spec, goal)
+            found = jax.nn.sigmoid(outputs) - _one_hot(spec, goal)
         case "mse":
-            return 2.0 * (outputs - goal[:, None])
+            found = 2.0 * (outputs - goal[:, None])
         case "huber":
-            return jnp.clip(outputs - goal[:, None], -0.5, 0.5)
+            found = jnp.clip(outputs - goal[:, None], -0.5, 0.5)
         case "pinball":
-            return (outputs > goal[:, None]) - jnp.asarray(spec.quantiles)
+            found = (outputs > goal[:, None]) - jnp.asarray(spec.quantiles)
+    return _weighed(found, weight)
 
 
-def mixed_slope(spec: Spec, mixed: Array, goal: Array) -> Array:
-    """Give the derivative of the mixture's loss.
+def mixed_slope(spec: Spec, mixed: Array, goal: Array, weight: Array | None = None) -> Array:
+    """Give the derivative of the mixture's loss, as `slope` does.
 
     A mixture of classes is a distribution, whatever its members were taught by: cross-entropy.
     """
     if not spec.classes:
-        return slope(spec, mixed, goal)
-    return jax.nn.softmax(mixed) - _one_hot(spec, goal)
+        return slope(spec, mixed, goal, weight)
+    return _weighed(jax.nn.softmax(mixed) - _one_hot(spec, goal), weight)
 
 
 def normal(spec: Spec) -> Array:
@@ -63,6 +66,10 @@ def log_probabilities(spec: Spec, outputs: Array) -> Array:
     if spec.objective == "bce":
         outputs = jax.nn.log_sigmoid(outputs)
     return jax.nn.log_softmax(outputs)
+
+
+def _weighed(slopes: Array, weight: Array | None) -> Array:
+    return slopes if weight is None else slopes * weight[:, None]
 
 
 def _one_hot(spec: Spec, goal: Array) -> Array:

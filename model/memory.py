@@ -19,7 +19,10 @@ WAYS = 4
 
 
 class Remembered(NamedTuple):
-    """Hold one entity; with a leading axis E, all. h is the horizon, I inputs, S ids."""
+    """Hold one entity; with a leading axis E, all. h is the horizon, I inputs, S ids.
+
+    Q is 1 if rows have a weight, else 0.
+    """
 
     seen: Array  # i32[]  events of the entity, less multiples of h once there are 2 h
     labels: Array  # f32[L]  last known labels, newest first, NaN = none
@@ -29,6 +32,7 @@ class Remembered(NamedTuple):
     inputs: Array  # f32[h, I]  rows whose label is still to come
     ids: Array  # u32[h, S]
     past: Array  # f32[h, P]  the labels known when they were predicted
+    weight: Array  # f32[h, Q]  how much they teach
 
 
 class MemoryState(NamedTuple):
@@ -121,4 +125,5 @@ def _nothing(spec: Spec) -> Remembered:
         inputs=jnp.zeros((spec.horizon, spec.inputs)),
         ids=jnp.zeros((spec.horizon, spec.ids), jnp.uint32),
         past=jnp.full((spec.horizon, spec.past_labels), jnp.nan),
+        weight=jnp.ones((spec.horizon, int(spec.weighted))),
     )

@@ -29,6 +29,7 @@ GOAL_RATES = np.array([0.01, 0.05], np.float32)
 SHARED = 1e-3  # of the trust, at each step
 ALONE = 0.1  # of what is shared, for members by themselves
 STERN, SOON = 5.0, 100.0  # so much more does a number's error count at first; half at so many
+HEAVIEST = 10.0  # times that a row counts at most: a step of numbers is stable up to 20
 LEAST = 1e-6  # of a label's probability, where trust is concerned
 
 
@@ -73,11 +74,13 @@ def learn(
     label: Array,
     boost: Array | float,
     apply: Array | bool,
+    weight: Array | None = None,
 ) -> Mixture:
     """Move the weights against the slopes of their mixtures' losses, and trust towards the better.
 
     Of one row: opinions f32[N, 1, O], `each` what was mixed of them at either pace, f32[2, 1, O],
-    and the class index or goal f32[1], NaN = teaches nothing. Unless `apply`, nothing moves.
+    and the class index or goal f32[1], NaN = teaches nothing. Unless `apply`, nothing moves. A
+    `weight` f32[1] says how much the row counts: HEAVIEST times at most.
 
     Goals have no scale that is known beforehand: there the step is that of normalised least mean
     squares (Nagumo & Noda 1967). And the first errors of numbers count for more than later ones, as
@@ -86,7 +89,8 @@ def learn(
     """
     known = ~jnp.isnan(label)
     goal = jnp.where(known, label, 0.0)
-    slope = jnp.where(known[:, None], mixed_slope(spec, each, goal), 0.0)
+    heavy = None if weight is None else jnp.minimum(weight, HEAVIEST)
+    slope = jnp.where(known[:, None], mixed_slope(spec, each, goal, heavy), 0.0)
     added = _added(state, said)
     pull = jnp.einsum("nko,pko->pn", added, slope)
     heard = jnp.concatenate([each, said])
@@ -98,6 +102,8 @@ def learn(
         rates = GOAL_RATES / (jnp.square(added).sum(0).mean() + 0.1)
         losses = jnp.abs(heard[..., spec.outputs // 2] - goal)
         losses = losses * (1.0 + STERN / (1.0 + state.labels / SOON))
+    if heavy is not None:
+        losses = losses * heavy
     # Once: or XLA contracts product and difference in the program of one capacity, not of another.
     lost = once(jnp.where(known, losses, 0.0)[:, 0])
     trust = state.trust * jnp.exp(lost.min() - lost)

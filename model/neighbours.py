@@ -29,7 +29,7 @@ class NeighboursState(NamedTuple):
     columns: Array  # f32[D, W]  pixels, and values as standardised when they were met
     squares: Array  # f32[W]  sums of their squares, FAR where there is no row yet
     ids: Array  # u32[C, W]
-    voices: Array  # f32[V, W]  one for the class, or the goal and 1; zeros where there is no row
+    voices: Array  # f32[V, W]  one for the class, or the goal and 1, times the row's weight
     next: Array  # i32[]  the place that is written next
 
 
@@ -105,17 +105,25 @@ def _fall(apart: Array) -> Array:
 
 
 def remember(
-    spec: Spec, state: NeighboursState, rows: Array, ids: Array, labels: Array
+    spec: Spec,
+    state: NeighboursState,
+    rows: Array,
+    ids: Array,
+    labels: Array,
+    weight: Array | None = None,
 ) -> NeighboursState:
     """Put rows f32[K, D] with labels f32[K], NaN = none, in place of the oldest.
 
-    A row without a label leaves a place without a voice, which is written next.
+    A row without a label leaves a place without a voice, which is written next. A `weight` f32[K]
+    says how much each voice counts.
     """
     counts = ~jnp.isnan(labels)
     if spec.classes:
         voices = (labels == jnp.arange(spec.classes)[:, None]).astype(jnp.float32)
     else:
         voices = jnp.where(counts, jnp.stack([labels, jnp.ones(len(labels))]), 0.0)
+    if weight is not None:
+        voices = voices * weight
     squares = jnp.where(counts, jnp.square(rows).sum(1), FAR)
 
     def put(row: Any, state: NeighboursState) -> NeighboursState:

@@ -68,12 +68,22 @@ def say(spec: Spec, cells: Cells) -> Array:
     return losses.around(spec, _weights(cells.found[..., : spec.outputs]).sum(1))
 
 
-def descend(spec: Spec, table: Array, cells: Cells, goal: Array, apply: Array) -> Array:
-    """Step by Adagrad towards the goals f32[K] of rows, NaN = none; do nothing unless `apply`."""
+def descend(
+    spec: Spec,
+    table: Array,
+    cells: Cells,
+    goal: Array,
+    apply: Array,
+    weight: Array | None = None,
+) -> Array:
+    """Step by Adagrad towards the goals f32[K] of rows, NaN = none; do nothing unless `apply`.
+
+    A `weight` f32[K] says how much each row counts.
+    """
     if not kept(spec):
         return table
     known = ~jnp.isnan(goal)
-    slope = losses.slope(spec, say(spec, cells), jnp.where(known, goal, 0.0))
+    slope = losses.slope(spec, say(spec, cells), jnp.where(known, goal, 0.0), weight)
     share = jnp.where(known, 1.0 / jnp.maximum(known.sum(), 1), 0.0)
     slopes = jnp.repeat(slope * share[:, None], cells.at.shape[1], 0)
     slopes = jnp.where(jnp.isfinite(slopes), slopes, 0.0)

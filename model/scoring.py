@@ -14,7 +14,7 @@ from model.batch import EVIDENCE, Outcome
 from model.drift import shift
 from model.metrics import ScoredClass, ScoredNumber
 from model.spec import Spec
-from model.state import Parts, State
+from model.state import Parts, State, weights
 from model.sums import pack
 
 STEP = 0.05  # of the half-width, in typical errors, at each event outside
@@ -39,6 +39,9 @@ def score(
     spec, chunk = parts.spec, state.chunk
     label, slot, turn = chunk.label[at], chunk.slot[at], chunk.turn[at]
     no_change, known = chunk.past[at, 0], ~jnp.isnan(label)
+    taught, weight = label, weights(spec, chunk)
+    if weight is not None:
+        taught = jnp.where(weight[at] > 0.0, label, jnp.nan)
     published = said = publish(spec, state, output, no_change)
     if spec.horizon:
         kept = state.memory
@@ -72,6 +75,8 @@ def score(
         width = scale.deviation(state.target.rest)[0]
         error = miss / (miss + width)
         tracked = known & (spec.objective != "pinball")
+        if weight is not None:
+            tracked = tracked & ~jnp.isnan(taught)
         interval = jnp.where(tracked, track(spec, state.interval, miss, width), state.interval)
     block = jax.tree.map(lambda x: x[None], scored)  # of one row
     measured = parts.metrics.update(state.metrics, block)[0]
@@ -88,7 +93,7 @@ def score(
     state = state._replace(
         chunk=chunk._replace(said=chunk.said.at[at].set(newest)),
         metrics=measured,
-        counts=decision.count(spec, state.counts, chunk.label[at]),
+        counts=decision.count(spec, state.counts, taught),
         alarmed=state.alarmed | jnp.stack(alarmed).any() if alarmed else state.alarmed,
         detectors=tuple(moved for moved, _ in watched),
         ladder=ladder.listen(state.ladder, [alarm for _, alarm in watched]),

@@ -88,6 +88,7 @@ class Spec:
             was met.
         costs: of predicting each class (columns) by the true one (rows); none: a miss costs 1.
         balanced: whether a miss costs the more the rarer the true class is.
+        weighted: whether rows say how much they teach.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         label_lags: last known labels of the entity that are inputs.
         traces: events that fading means of the numeric columns remember; how far a row lies from
@@ -130,6 +131,7 @@ class Spec:
     unmet: int = 0
     costs: tuple[tuple[float, ...], ...] = ()
     balanced: bool = False
+    weighted: bool = False
     horizon: int = 0
     label_lags: int = 1
     traces: tuple[float, ...] = ()

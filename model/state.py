@@ -42,11 +42,13 @@ class Chunk(NamedTuple):
     label: Array  # f32[k]  what came with the row, NaN = none
     said: Array  # f32[k]  the class or the value that was published
     past: Array  # f32[k, P]  the entity's last known labels, newest first
+    weight: Array  # f32[k, Q]  how much the row teaches; Q is 1 if rows have a weight, else 0
     slot: Array  # i32[k]  of the entity
     turn: Array  # i32[k]  place r in the entity's ring of open predictions; -1 - r if it was free
     due_inputs: Array  # f32[k if h else 0, I]  rows whose label the new row brought
     due_ids: Array  # u32[k if h else 0, S]
     due_past: Array  # f32[k if h else 0, P]
+    due_weight: Array  # f32[k if h else 0, Q]
 
 
 class State(NamedTuple):
@@ -90,6 +92,13 @@ class Parts(NamedTuple):
     network: Network
     metrics: Fold[Any, Any, None]
     detectors: tuple[Fold[Any, Observed, Alarm], ...]
+
+
+def weights(spec: Spec, chunk: Chunk) -> Array | None:
+    """Give how much the labels of a chunk teach, f32[k]; None where rows do not say."""
+    if not spec.weighted:
+        return None
+    return (chunk.due_weight if spec.horizon else chunk.weight)[:, 0]
 
 
 def make_parts(spec: Spec) -> Parts:
@@ -159,11 +168,13 @@ def init(parts: Parts) -> State:
             label=jnp.full(k, jnp.nan),
             said=jnp.zeros(k),
             past=jnp.full((k, spec.past_labels), jnp.nan),
+            weight=jnp.ones((k, int(spec.weighted))),
             slot=jnp.zeros(k, jnp.int32),
             turn=jnp.full(k, -1, jnp.int32),
             due_inputs=jnp.zeros((due, spec.inputs)),
             due_ids=jnp.zeros((due, spec.ids), jnp.uint32),
             due_past=jnp.full((due, spec.past_labels), jnp.nan),
+            due_weight=jnp.ones((due, int(spec.weighted))),
         ),
         counts=decision.init(spec),
         interval=jnp.full(2, jnp.nan),

@@ -30,7 +30,7 @@ from model.lesson import Heard, Learned, Question, answer, attend
 from model.optimizer import scheduled
 from model.pool import Views
 from model.spec import Spec
-from model.state import Parts, State
+from model.state import Parts, State, weights
 
 
 def answers_late(spec: Spec) -> bool:
@@ -69,13 +69,16 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
         due = Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_past))
         views = [due] if answers_late(spec) else [due, *views]
         learnable = learnable & (chunk.turn >= 0)
+    weight = weights(spec, chunk)
+    if weight is not None:
+        learnable = learnable & (weight > 0.0)
     due = views[0]
     goal = label if spec.classes else target.goal(state.target, label, due.last)
     goal = jnp.where(learnable, goal, jnp.nan)
     (followed, steps, middle), again = _go_on(spec, state, views, goal, label)
     near, before = state.neighbours, None
     if spec.neighbours and spec.chunk > 1:
-        near = neighbours.remember(spec, near, *_own(spec, due), goal)
+        near = neighbours.remember(spec, near, *_own(spec, due), goal, weight)
         before = jnp.cumsum(learnable) - learnable
     found = embed.look_up(spec, state.table, jnp.concatenate([rows.ids for rows in views], 1))
     questions = []
@@ -93,8 +96,9 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
         scheduled(spec.schedule, counter.clipped(state.step)) * pool.rates(spec),
         ladder.boost(state.ladder),
         asked=questions[1] if len(views) > 1 else None,
+        weight=weight,
     )
-    heard = Heard(questions[0], goal, learned.said)
+    heard = Heard(questions[0], goal, learned.said, weight)
     return learned.answers, Studied(heard, learned, followed, steps, middle, near, cells[0])
 
 
@@ -180,8 +184,10 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     if spec.neighbours and spec.chunk == 1:
         asked = memory.after(state.chunk.said, memory.after(learned.said, near.next))
         near = near._replace(next=asked)
-        near = neighbours.remember(spec, near, *_own(spec, rows), heard.label)
+        near = neighbours.remember(spec, near, *_own(spec, rows), heard.label, heard.weight)
     labels = jnp.where(full, state.chunk.label, jnp.nan)
+    if heard.weight is not None:
+        labels = jnp.where(heard.weight > 0.0, labels, jnp.nan)
     went_on = followed, steps, middle, near.next
     taken = learned.after, counter.add(state.refused, learned.refused), *went_on
     stayed = state.followed, state.steps, state.middle, state.neighbours.next
@@ -204,7 +210,7 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
         middle=middle,
         neighbours=near._replace(next=place),
         table=table,
-        cells=pairs.descend(spec, state.cells, cells, heard.label, apply),
+        cells=pairs.descend(spec, state.cells, cells, heard.label, apply, heard.weight),
         inputs=scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan)),
         pixels=light(spec, state, full),
         target=state.target if spec.classes else target.update(state.target, labels, rows.last),

@@ -30,9 +30,10 @@ _LIST: Forms = _SCALAR | {None, list[str | int | float | bool | None]}
 class Codec:
     """Decode the raw events of one task, strictly and fast.
 
-    A decoded event is a tuple of what the task asks for: id, label, then entity and time if they
-    are mapped, then the numbers, categories, images and texts in the order of the task file. A
-    field that is null or absent is None, but an image has to be there; it is decoded to bytes.
+    A decoded event is a tuple of what the task asks for: id, label, then entity, time and weight
+    if they are mapped, then the numbers, categories, images and texts in the order of the task
+    file. A field that is null or absent is None, but an image has to be there; it is decoded to
+    bytes.
     """
 
     def __init__(self, task: Task) -> None:
@@ -47,6 +48,8 @@ class Codec:
             wanted.append(((*within, *pointer(task.input.entity)), _SCALAR))
         if task.input.time:
             wanted.append((pointer(task.input.time), frozenset({str, float})))
+        if task.input.weight:
+            wanted.append(((*within, *pointer(task.input.weight)), frozenset({float, None})))
         kinds: tuple[tuple[type[Any], Forms], ...] = (
             (Number, frozenset({float, None})),
             (Category, _SCALAR | {None}),

@@ -275,7 +275,11 @@ def _numbered(key: bytes, number: int, row: bytes) -> bytes:
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
     """Say which columns of a CSV file the task reads as numbers, and which as texts."""
-    return {
+    weight = pointer(task.input.weight) if task.input.weight else ()
+    numbers: dict[str, files.Kind] = {
+        key: "number" for key in weight if len(weight) == 1 and key in columns
+    }
+    return numbers | {
         place[0]: "number" if isinstance(feature, Number) else "string"
         for name, feature in task.features.items()
         if isinstance(feature, Number | Text | Image)
@@ -293,6 +297,7 @@ def _require(
         "target.field": (task.target.field, within),
         "input.time": (task.input.time, ()),
         "input.entity": (task.input.entity, within),
+        "input.weight": (task.input.weight, within),
     } | {f"features.{name}": (f.field or name, within) for name, f in read.items()}
     places = {key: (*inside, *pointer(field)) for key, (field, inside) in named.items() if field}
     missing = files.lacking(path, places.values())

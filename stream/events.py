@@ -92,6 +92,7 @@ class Feature(msgspec.Struct, frozen=True, array_like=True, gc=False):
     entity: bytes = b""
     image: bytes = b""
     new_class: str | None = None
+    weight: float = 1.0
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -28,6 +28,8 @@ def explain(task: Task) -> Iterator[str]:
         f"{task.input.topic}; id from {task.input.id}, "
         f"time from {task.input.time or 'the Kafka record'}"
     )
+    if task.input.weight:
+        yield f"            {task.input.weight} says how much an event teaches, 0 to 1000 (1)"
     what, free = "a number, with an interval", task.spec.unmet
     if task.spec.classes:
         more = f"up to {free} more as they come"

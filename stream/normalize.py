@@ -6,7 +6,6 @@ depends on other events (lags, scaling, open predictions) belongs to the learner
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from stream.errors import TaskError
 from stream.events import DeadLetter, Feature, Records, Reject, dead_letter
 from stream.hashing import Hasher, hash_key
 from stream.kinds import Aggregate, Category, Image, Number, Text
+from stream.numbers import float64, weights
 from stream.scalars import scalar_text
 from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
 from stream.task import Task
@@ -42,6 +42,7 @@ class Rows(NamedTuple):
     label: NDArray[np.float64]  # [n]  class index or value, NaN = unknown, NEW_CLASS = the next
     new_class: list[str | None]  # the name of a class that the task file does not
     image: NDArray[np.uint8]  # [n, H, W, C]
+    weight: NDArray[np.float64]  # [n, 0 or 1]  how much each teaches, if the task says where
 
 
 class Normalizer:
@@ -114,6 +115,7 @@ class Normalizer:
                     ids=rows.ids[row].tobytes(),
                     entity=rows.entity[row].tobytes(),
                     image=rows.image[row].tobytes(),
+                    weight=float(rows.weight[row, 0]) if self._spec.weighted else 1.0,
                 )
             )
             row += 1
@@ -130,6 +132,7 @@ class Normalizer:
         times: Sequence[Any] = (
             take_next() if self._timed else [records.timestamps_ms[p] for p in places]
         )
+        told = take_next() if self._spec.weighted else ()
         keys = [records.keys[place] for place in places]
         bad: dict[int, Reject] = {}
         for at, key in enumerate(keys):
@@ -141,6 +144,7 @@ class Normalizer:
                 expected = f"1 to {LONGEST_ID} characters, or a whole number of 64 bits"
                 bad[at] = Reject("id", f"{str(value)[:40]!r}: expected {expected}")
         time_ms = self._times(times, bad)
+        weight = weights(told, bad).reshape(len(events), int(self._spec.weighted))
         label, new_class = self._labels(labels, bad)
         numeric = self._numeric([take_next() for _ in self._numbers], len(events))
         categories: list[Sequence[Any]] = [take_next() for _ in self._categories]
@@ -168,6 +172,7 @@ class Normalizer:
             label=label,
             new_class=new_class,
             image=image,
+            weight=weight,
         )
         return rows, bad
 
@@ -195,7 +200,7 @@ class Normalizer:
         """Give classes by their index, and the names of those that have none yet; or numbers."""
         new: list[str | None] = [None] * len(labels)
         if self._task.target.kind == "regress":
-            found = _float64(labels)
+            found = float64(labels)
             for at in np.flatnonzero(np.abs(found) > LARGEST).tolist():
                 bad[at] = Reject(
                     "number", f"label {float(found[at])!r}: expected |x| <= {LARGEST:g}"
@@ -219,7 +224,7 @@ class Normalizer:
         """Convert units; missing and impossible readings become NaN, and so do absurd numbers."""
         values = np.empty((len(columns), count), np.float64)
         for row, column in zip(values, columns, strict=True):
-            row[:] = _float64(column)
+            row[:] = float64(column)
         for number, row, (factor, offset) in zip(
             self._numbers.values(), values, self._units, strict=True
         ):
@@ -311,6 +316,7 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
         (feature, key) for feature, key in zip(features, keys, strict=True) if not feature.reject
     ]
     spec = task.spec
+    told = [feature.weight for feature, _ in kept if spec.weighted]
 
     def column(name: str, kind: type[Any], *shape: int) -> Any:
         joined = b"".join([getattr(feature, name) for feature, _ in kept])
@@ -328,6 +334,7 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
         label=np.array([feature.label for feature, _ in kept], np.float64),
         new_class=[feature.new_class for feature, _ in kept],
         image=column("image", np.uint8, *spec.image),
+        weight=np.array(told, np.float64).reshape(len(kept), int(spec.weighted)),
     )
 
 
@@ -342,18 +349,3 @@ def _is_id(value: str | float) -> bool:
     if isinstance(value, str):
         return 0 < len(value) <= LONGEST_ID
     return isinstance(value, int) and -(2**63) <= value < 2**63
-
-
-def _float64(numbers: Sequence[Any]) -> NDArray[np.float64]:
-    """Give numbers as float64, None as NaN, and whole ones beyond its range as infinite."""
-    try:
-        return np.array(numbers, np.float64)
-    except OverflowError:  # of a field that is also a category or an id, whose digits all count
-        return np.array([_float(number) for number in numbers], np.float64)
-
-
-def _float(number: float | None) -> float:
-    try:
-        return math.nan if number is None else float(number)
-    except OverflowError:
-        return math.inf

@@ -37,6 +37,11 @@ class Input(Part):
     time: FieldPath | None = Field(
         None, description="The field with the event time; default: the Kafka record's timestamp."
     )
+    weight: FieldPath | None = Field(
+        None,
+        description="The field with how much the event teaches: a number from 0, nothing, to 1000; "
+        "null or absent = 1. Metrics are not weighted.",
+    )
     earliest: datetime = Field(
         datetime(1900, 1, 1, tzinfo=UTC), description="An event time before this is refused."
     )

@@ -162,6 +162,7 @@ class Task(Part):
             unmet=self.target.room - len(self.target.classes),
             costs=self.target.cost_rows,
             balanced=self.target.class_weight == "balanced",
+            weighted=self.input.weight is not None,
             horizon=self.target.horizon,
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,

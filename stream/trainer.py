@@ -195,6 +195,7 @@ class Trainer:
             batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
             batch.image[:count] = rows.image[first:end]
             batch.time[:count] = aggregates.clock(spec, rows.time_ms[first:end])
+            batch.weight[:count] = rows.weight[first:end]
             self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
             parts.append(Part(count, outcome, self._frame.copy()))
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())

@@ -162,11 +162,14 @@ def test_rows_do_not_depend_on_how_events_are_batched() -> None:
         assert np.concatenate(parts).tobytes() == getattr(whole, name).tobytes()
 
 
-@pytest.mark.parametrize(("text", "good"), [(TASK, good), (IMAGE_TASK, picture)])
+WEIGHED = TASK.replace("[input]", '[input]\nweight = "w"')
+
+
+@pytest.mark.parametrize(("text", "good"), [(TASK, good), (IMAGE_TASK, picture), (WEIGHED, good)])
 def test_features_records_give_back_the_same_rows(text: str, good: Callable[..., bytes]) -> None:
     task = parse(text, "test")
     normalizer = Normalizer(task)
-    raws = records([good(0), b"broken", good(2), good(3, x=None)])
+    raws = records([good(0), b"broken", good(2, w=0.25), good(3, x=None, w=None)])
     rows, dead = normalizer.normalize(raws)
     features, dead_again = normalizer.features(raws)
     assert [f.offset for f in features] == [0, 1, 2, 3]
@@ -177,6 +180,7 @@ def test_features_records_give_back_the_same_rows(text: str, good: Callable[...,
         again = getattr(rebuilt, name)
         same = column == again if isinstance(column, list) else column.tobytes() == again.tobytes()
         assert same, name
+    assert rebuilt.weight.tolist() == ([[1.0], [0.25], [1.0]] if text == WEIGHED else [[]] * 3)
     shown = decode("t.features", msgspec.msgpack.encode(features[2]))
     assert base64.b64decode(json.loads(json.dumps(shown))["image"]) == rows.image[1].tobytes()
 

@@ -50,6 +50,7 @@ def rows_of(values: Floats, first: int = 0) -> Rows:
         label=values[:, -1],
         new_class=[None] * n,
         image=np.zeros((n, 0, 0, 0), np.uint8),
+        weight=np.zeros((n, 0)),
     )
 
 

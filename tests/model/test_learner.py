@@ -92,6 +92,21 @@ SPECS = {
         rates=(0.003,),
         detectors=(),
     ),
+    "weighted": Spec(
+        numeric=4, classes=2, weighted=True, categories=1, traces=(4,), neighbours=50, detectors=()
+    ),
+    "weighted in chunks": Spec(
+        numeric=4, classes=3, weighted=True, chunk=8, tokens=5, neighbours=50, detectors=()
+    ),
+    "weighted, two ahead in chunks": Spec(
+        numeric=4,
+        weighted=True,
+        horizon=2,
+        entities=8,
+        chunk=7,
+        neighbours=30,
+        detectors=(),
+    ),
     "a bag": Spec(numeric=4, classes=2, tokens=6, network="textbag", rates=(0.003,), detectors=()),
 }
 
@@ -108,7 +123,8 @@ def stream(spec: Spec, n: int = N, seed: int = 0) -> Columns:
     numeric[rng.random(numeric.shape) < 0.1] = np.nan
     label[rng.random(n) < 0.2] = np.nan
     image = rng.integers(0, 256, (n, *spec.image)).astype(np.uint8)
-    return numeric, ids, entity, label, image
+    weight = rng.choice([0.0, 0.3, 1.0, 20.0], (n, int(spec.weighted))).astype(np.float32)
+    return numeric, ids, entity, label, image, weight
 
 
 def feed(learner: Learner, columns: Columns, cuts: list[int], capacity: int) -> tuple[Any, Any]:

@@ -48,6 +48,7 @@ def rows_of(inputs: Floats, label: Floats) -> Rows:
         label=label,
         new_class=[None] * n,
         image=np.zeros((n, 0, 0, 0), np.uint8),
+        weight=np.zeros((n, 0)),
     )
 
 

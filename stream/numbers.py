@@ -1,0 +1,39 @@
+"""Numbers of events as float64, and those that say how much an event teaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.events import Reject
+
+MOST_WEIGHT = 1000.0
+
+
+def float64(numbers: Sequence[Any]) -> NDArray[np.float64]:
+    """Give numbers as float64, None as NaN, and whole ones beyond its range as infinite."""
+    try:
+        return np.array(numbers, np.float64)
+    except OverflowError:  # of a field that is also a category or an id, whose digits all count
+        return np.array([_float(number) for number in numbers], np.float64)
+
+
+def weights(numbers: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.float64]:
+    """Give the weights of events, float64[n], None as 1; what is out of range goes into `bad`."""
+    told = float64(numbers)
+    found = np.where(np.isnan(told), 1.0, told)
+    for at in np.flatnonzero((found < 0.0) | (found > MOST_WEIGHT)).tolist():
+        expected = f"a number from 0 to {MOST_WEIGHT:g}"
+        bad[at] = Reject("number", f"weight {float(found[at])!r}: expected {expected}")
+    return found.clip(0.0, MOST_WEIGHT) + 0.0  # -0 is 0
+
+
+def _float(number: float | None) -> float:
+    try:
+        return math.nan if number is None else float(number)
+    except OverflowError:
+        return math.inf
