@@ -4,7 +4,8 @@ The time is cut in BUCKETS parts, each with what is known of its events, the new
 an aggregate covers between 15/16 of its time and all of it, up to the event itself, in memory that
 does not grow (pane-based windows: Li et al. 2005, "No pane, no gain: efficient evaluation of
 sliding-window aggregates over data streams"). Time is that of events; one that comes too late for
-its part, by 15/16 of the time or more, sees what is left there and adds nothing.
+its part, by 15/16 of the time or more, sees what is left there and adds nothing. What lies LATE
+parts after an event, or a day, was told by a clock that was wrong, and is given up.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from model import sums
 from model.spec import Aggregate, Spec, Statistic
 from model.sums import choose, pack
 
 BUCKETS = 16
+LATE = BUCKETS * BUCKETS
 WORDS = 4  # of 32 bits, in which a bucket notes which values it met: some 600 are told apart
 DAY = 86_400_000  # milliseconds
 NEVER = np.int32(np.iinfo(np.int32).min)
@@ -28,8 +31,9 @@ class Known(NamedTuple):
     """Hold what is known of an entity, for A aggregates within a time and D counts of distinct."""
 
     part: Array  # i32[A, BUCKETS]  of all time, modulo 2^32, that a bucket is of; NEVER = none yet
-    events: Array  # f32[A, BUCKETS]  that it counts: those whose number is known; 0 = none yet
+    events: Array  # u32[A, BUCKETS]  that it counts: those whose number is known; 0 = none yet
     total: Array  # f32[A, BUCKETS]  their sum, or their extreme
+    lost: Array  # f32[A, BUCKETS]  what rounding took from the sum
     met: Array  # u32[D, BUCKETS, WORDS]  which values it met, by a part of their hash
     last: Array  # i32[3 or 0]  day and millisecond of the newest event, and whether there is one
 
@@ -39,8 +43,9 @@ def nothing(spec: Spec) -> Known:
     count = len(within(spec))
     return Known(
         part=jnp.full((count, BUCKETS), NEVER, jnp.int32),
-        events=jnp.zeros((count, BUCKETS)),
+        events=jnp.zeros((count, BUCKETS), jnp.uint32),
         total=jnp.zeros((count, BUCKETS)),
+        lost=jnp.zeros((count, BUCKETS)),
         met=jnp.zeros((len(_chosen(spec, "distinct")), BUCKETS, WORDS), jnp.uint32),
         last=jnp.zeros(3 if _chosen(spec, "since_last") else 0, jnp.int32),
     )
@@ -77,7 +82,8 @@ def add(spec: Spec, known: Known, numeric: Array, ids: Array, time: Array) -> tu
         apart = (now[0] - day) * np.float32(DAY / 1000) + (now[1] - millisecond) / 1000.0
         said[column] = jnp.where(there > 0, jnp.log1p(jnp.maximum(apart, 0.0)), jnp.nan)
         last = pack(now[0], now[1], jnp.int32(1))
-        known = known._replace(last=jnp.where((there == 0) | (apart > 0.0), last, known.last))
+        newest = (there == 0) | (apart > 0.0) | (apart < -DAY / 1000)
+        known = known._replace(last=jnp.where(newest, last, known.last))
     first = spec.numeric - len(said)
     place = np.maximum(np.arange(spec.numeric) - first + 1, 0)
     return known, choose(place, [numeric, *(said[column] for column in sorted(said))])
@@ -90,29 +96,30 @@ def _add_within(
     value = jnp.stack([_value(*each, numeric, ids) for each in columns])[:, None]
     apart = part[:, None] - known.part
     here = jnp.arange(BUCKETS) == jnp.mod(part, BUCKETS)[:, None]
-    anew = here & ((known.part == NEVER) | (apart > 0))
+    anew = here & ((known.part == NEVER) | (apart > 0) | (apart <= -LATE))
     takes = (anew | (here & (apart == 0))) & ~jnp.isnan(value)
-    events, total = (jnp.where(anew, 0.0, old) for old in (known.events, known.total))
-    folded = jnp.stack(
-        [
-            _FOLDS.get(each.statistic, jnp.add)(old, new)
-            for (each, _), old, new in zip(columns, total, value, strict=True)
-        ]
-    )
+    events = jnp.where(anew, jnp.uint32(0), known.events)
+    total, lost = (jnp.where(anew, 0.0, old) for old in (known.total, known.lost))
+    first = events == 0
+    plus, left = sums.add(total, lost, value)
+    folds = [_FOLDS.get(each.statistic) for each, _ in columns]
+    folded = jnp.stack([f(total[at], value[at]) if f else plus[at] for at, f in enumerate(folds)])
+    summed = np.array([f is None for f in folds])[:, None]
     distinct = [at for at, (each, _) in enumerate(columns) if each.statistic == "distinct"]
     bits = _bits(ids[np.array([columns[at][0].source for at in distinct], int)])
     met = jnp.where(anew[distinct, :, None], jnp.uint32(0), known.met)
     known = known._replace(
         part=jnp.where(anew, part[:, None], known.part),
-        events=jnp.where(takes, events + 1.0, events),
-        total=jnp.where(takes, jnp.where(events > 0.0, folded, value), total),
+        events=events + takes.astype(jnp.uint32),
+        total=jnp.where(takes, jnp.where(first, value, folded), total),
+        lost=jnp.where(takes & summed & ~first, left, lost),
         met=jnp.where(takes[distinct, :, None], met | bits[:, None], met),
     )
     apart = part[:, None] - known.part
-    there = (known.part != NEVER) & (apart >= 0) & (apart < BUCKETS) & (known.events > 0.0)
+    there = (known.part != NEVER) & (apart >= 0) & (apart < BUCKETS) & (known.events > 0)
     said = []
     for at, (each, _) in enumerate(columns):
-        number = jnp.where(there[at], known.events[at], 0.0).sum()
+        number = jnp.where(there[at], known.events[at].astype(jnp.float32), 0.0).sum()
         some, held = there[at].any(), known.total[at]
         match each.statistic:
             case "count":
@@ -120,8 +127,8 @@ def _add_within(
             case "sum":
                 said.append(jnp.where(there[at], held, 0.0).sum())
             case "mean":
-                total_of = jnp.where(there[at], held, 0.0).sum()
-                said.append(jnp.where(some, total_of / jnp.maximum(number, 1.0), jnp.nan))
+                whole = jnp.where(there[at], held, 0.0).sum()
+                said.append(jnp.where(some, whole / jnp.maximum(number, 1.0), jnp.nan))
             case "max":
                 said.append(jnp.where(some, jnp.where(there[at], held, -jnp.inf).max(), jnp.nan))
             case "min":

@@ -30,14 +30,14 @@ def count(spec: Spec, counts: Array, label: Array) -> Array:
 
 
 def decide(spec: Spec, counts: Array, chances: Array) -> Array:
-    """Choose a class i32[] by probabilities f32[C]; the lowest of equals.
+    """Choose a class i32[] that may be, by probabilities f32[C]; the lowest of equals.
 
     By `spec.costs`; or, where classes are balanced, as if a miss of a class cost the more the
     rarer it is, in proportion; else the likeliest.
     """
     if spec.costs:
         expected = once(chances @ jnp.asarray(spec.costs, jnp.float32))
-        return jnp.argmin(expected).astype(jnp.int32)
+        return jnp.argmin(jnp.where(chances > 0.0, expected, jnp.inf)).astype(jnp.int32)
     if spec.balanced:
         chances = jnp.where(chances > 0.0, chances / jnp.maximum(counts, 1.0), 0.0)
     return jnp.argmax(chances).astype(jnp.int32)

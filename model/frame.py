@@ -267,11 +267,13 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
 def _windows(spec: Spec, known: Any, before: Frame, after: Frame) -> Any:
     """Convert what is known within a time: sums (of means, too) of so many events, extremes."""
     total, events = np.array(known.total, np.float64), np.asarray(known.events, np.float64)
+    total += np.asarray(known.lost)
     for at, (each, column) in enumerate(within(spec)):
         terms = (events[:, at] > 0) if each.statistic in ("max", "min") else events[:, at]
         shift = before.origin[column] - after.origin[column]
         total[:, at] = (total[:, at] * before.unit[column] + terms * shift) / after.unit[column]
-    return known._replace(total=_float32(total))
+    kept = total.clip(-FARTHEST, FARTHEST).astype(np.float32)
+    return known._replace(total=kept, lost=np.zeros_like(kept))
 
 
 def _checks(rows: int, new: int) -> list[int]:

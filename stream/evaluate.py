@@ -214,14 +214,16 @@ class _Rows:
     """Cut a file's rows into records as a topic would give them; the offset is the row.
 
     `task` is the one that reads these rows: see `_events`. Where it maps no time, none is needed:
-    a calendar, the one use of it, is refused, and all rows have a time that it allows.
+    a calendar and aggregates, which use it, are refused, and all rows have a time that it allows.
     """
 
     def __init__(self, task: Task, path: Path, limit: int | None) -> None:
-        if task.calendar and not task.input.time:
+        timed = ["calendar"] if task.calendar else []
+        timed += [f"features.{name}" for name in task.of_kind(Aggregate)]
+        if timed and not task.input.time:
             raise UsageError(
-                f"{path}: calendar needs the time of an event, and the rows of a file have none: "
-                "name its column by input.time, or leave calendar out"
+                f"{path}: {timed[0]} needs the time of an event, and the rows of a file have none: "
+                f"name its column by input.time, or leave {timed[0]} out"
             )
         self._topic, self._next = str(path), 0
         self._time_ms = round(task.input.earliest.timestamp() * 1000)

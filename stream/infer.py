@@ -105,9 +105,10 @@ def infer(
     for wanted in (target, *drop, *filter(None, (time, entity))):
         if wanted not in columns:
             raise UsageError(f"{wanted}: no such column; there are {', '.join(columns)}")
+    for wanted in (target, *filter(None, (time, entity))):
+        if any(isinstance(value, list) for value in columns[wanted]):
+            raise UsageError(f"{wanted}: a list, expected a single value")
     known = [v for v in (columns[target] if labels is None else labels) if v is not None]
-    if any(isinstance(v, list) for v in known):
-        raise UsageError(f"{target}: a list, expected a class or a number")
     kind = kind or ("classify" if _is_class(known) else "regress")
     identity = next((c for c in columns if _leaf(c) in ID_NAMES and c != target), None)
     time = time or next((c for c in columns if _is_time(c, columns[c]) and c != target), None)
@@ -193,10 +194,15 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tu
         if isinstance(inner, dict):
             if len(here) < MAX_DEPTH:  # deeper events are refused
                 yield from _leaves(inner, here)
-        elif not isinstance(inner, list) or not any(isinstance(v, dict | list) for v in inner):
+        elif not isinstance(inner, list) or _is_set(inner):
             plain = len(here) == 1 and not key.startswith("/")
             escaped = (part.replace("~", "~0").replace("/", "~1") for part in here)
             yield key if plain else "/" + "/".join(escaped), inner
+
+
+def _is_set(values: Sequence[Any]) -> bool:
+    """Say whether a list may be one of categories: nothing nested, and no vector of numbers."""
+    return not any(isinstance(v, dict | list | float) for v in values)
 
 
 def _labels(events: Iterable[bytes], target: str) -> list[Any]:

@@ -62,7 +62,9 @@ class Category(Part):
     kind: Literal["category"]
     field: FieldPath | None = Field(None, description=WHERE)
     several: bool = Field(
-        False, description="The field may be a list of values; their order does not count."
+        False,
+        strict=True,
+        description="The field may be a list of values; their order does not count.",
     )
     ngrams: Lengths | None = Field(
         None,
@@ -128,7 +130,9 @@ class Aggregate(Part):
     kind: Literal["aggregate"]
     statistic: Statistic = Field(description="since_last: seconds since the event before.")
     of: str | None = Field(
-        None, description="The number feature that it is of; of distinct, the category."
+        None,
+        min_length=1,
+        description="The number feature that it is of; of distinct, the category.",
     )
     seconds: float | None = Field(
         None, ge=1, le=3_153_600_000, description="The time, of events, to a sixteenth."

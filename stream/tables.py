@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
 from stream.kinds import FieldPath, Part
@@ -68,6 +68,12 @@ class Input(Part):
         return self
 
 
+ClassWeight = Annotated[
+    Annotated[Literal["balanced"], Tag("[name]")] | Annotated[dict[str, Cost], Tag("[table]")],
+    Discriminator(lambda value: "[table]" if isinstance(value, dict) else "[name]"),
+]
+
+
 class Target(Part):
     """What to predict."""
 
@@ -83,7 +89,7 @@ class Target(Part):
         description="Classes that there is room for, to be taken up as they come; default: as many "
         f"as are named in classes, {ROOM} if none is.",
     )
-    class_weight: Literal["balanced"] | dict[str, Cost] | None = Field(
+    class_weight: ClassWeight | None = Field(
         None,
         description="How much a miss of each class costs (others: 1); balanced: the more the rarer "
         "it is.",
@@ -123,6 +129,7 @@ class Target(Part):
         costs: dict[Any, dict[Any, float]] = {**(self.costs or {})}
         if self.threshold:
             ((name, share),) = self.threshold.items()
+            share *= 1.0 - 1e-6  # a probability that is equal, but for rounding, is enough
             costs = {true: dict.fromkeys(names, share) for true in names}
             costs[name] = dict.fromkeys(names, 1.0 - share)
         elif isinstance(self.class_weight, dict):
@@ -135,6 +142,8 @@ class Target(Part):
     @model_validator(mode="after")
     def _decides(self) -> Target:
         chosen = self.decided_by
+        if chosen and self.kind == "regress":
+            raise ValueError(f"{chosen[0]} is for classes, not for kind = 'regress'")
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)}: expected one of them at most")
         told: Any = getattr(self, chosen[0]) if chosen else None
@@ -149,6 +158,8 @@ class Target(Part):
             raise ValueError(
                 f"{chosen[0]}: {unknown[0]!r} is not among classes = {[*self.classes]}"
             )
+        if any(isinstance(each, dict) and true in each for true, each in told.items()):
+            raise ValueError("costs: of a class where it is true, expected none: it is right")
         if self.threshold and self.room != 2:
             raise ValueError(f"threshold: of {self.room} classes, expected two; see class_weight")
         if self.room > MOST_NAMED:
@@ -160,8 +171,6 @@ class Target(Part):
         if self.kind == "regress":
             if self.classes or self.max_classes:
                 raise ValueError("regress takes no classes")
-            if self.decided_by:
-                raise ValueError(f"{self.decided_by[0]} is for classes, not for kind = 'regress'")
         elif len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: each once")
         elif self.room < max(2, len(self.classes)):

@@ -18,6 +18,7 @@ from stream.fit import misfit
 from stream.kinds import LONGEST_NAME, Aggregate, Category, Feature, Image, Number, Part, Text
 from stream.tables import Drift, Input, Lags, Model, Target, Topics
 
+UNION = {"[name]", "[table]"}  # what pydantic says of the alternatives of a key
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 WORDS = 64  # of a text that are read in their order
 MOST_BYTES = 16 << 20  # of a task file
@@ -80,7 +81,7 @@ class Task(Part):
         for name, each in self.of_kind(Aggregate).items():
             kind = Category if each.statistic == "distinct" else Number
             known = [n for n, f in self.of_kind(kind).items() if not getattr(f, "several", False)]
-            if each.of and each.of not in known:
+            if each.of is not None and each.of not in known:
                 raise ValueError(
                     f"features.{name}.of = {each.of!r}: expected a {kind.__name__.lower()} "
                     f"among features, of {', '.join(known) or 'which there is none'}"
@@ -242,7 +243,7 @@ def _explain(problem: Any) -> str:
     """Put one pydantic error into `key = value: what was expected`."""
     if not problem["loc"] and problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    place = problem["loc"]
+    place = tuple(part for part in problem["loc"] if part not in UNION)
     if place[:1] == ("features",):
         place = place[:2] + place[3:]  # between the name and the key pydantic says the kind
     where = ".".join(map(str, place)) or "task"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.aggregates import BUCKETS
+from model.aggregates import BUCKETS, LATE
 from stream.errors import TaskError
 from stream.events import Records
 from stream.normalize import Normalizer, Rows, take
@@ -81,13 +81,16 @@ def columns(trainer: Trainer, rows: Rows, at: int = 50) -> NDArray[np.float64]:
 
 
 def expected(lines: list[Event], statistic: str, key: str, seconds: float) -> list[float]:
-    """Go through all buckets of the entity for each event; a late one may find its bucket gone."""
+    """Go through all buckets of the entity for each event; a late one may find its bucket gone.
+
+    One that is far in the future is given up.
+    """
     width, found = max(round(seconds * 1000 / BUCKETS), 1), []
     rings: dict[int, dict[int, tuple[int, list[Any]]]] = {}
     for line in lines:
         ring, part = rings.setdefault(line["who"], {}), line["time"] // width
         there, kept = ring.get(part % BUCKETS, (-1, []))
-        if there <= part:
+        if there <= part or there >= part + LATE:
             kept = kept if there == part else []
             ring[part % BUCKETS] = part, kept
             value = 1.0 if statistic == "count" else line[key]
@@ -132,6 +135,40 @@ def test_aggregates_are_what_the_definition_says(offset: float) -> None:
             apart = max(line["time"] - before, 0) / 1000
             assert gap == pytest.approx(math.log1p(apart), rel=1e-4, abs=1e-4)
         newest[line["who"]] = max(line["time"], before or 0)
+
+
+def small(line: str) -> Task:
+    text = TASK[: TASK.index("n = {")] + f'n = {{ kind = "aggregate", {line} }}\n'
+    return parse(text, "test")
+
+
+def seen(line: str, times: list[int], amounts: list[float] | None = None) -> NDArray[np.float64]:
+    """Give an aggregate of events of one entity, in its own unit."""
+    lines = [
+        {"id": at, "who": 1, "time": time, "amount": amount, "shop": None, "y": "ok"}
+        for at, (time, amount) in enumerate(zip(times, amounts or times, strict=True))
+    ]
+    trainer, task = Trainer(small(line), 50), small(line)
+    found = columns(trainer, rows_of(task, lines), 1)[:, 1]
+    return found * trainer._frame.unit[1] if amounts else np.expm1(found)
+
+
+def test_a_clock_that_was_wrong_is_forgotten() -> None:
+    times = [START, START + 5000, 4_000_000_000_000, *(START + 10_000 * n for n in range(1, 40))]
+    assert seen('statistic = "count", seconds = 160', times)[-1] == pytest.approx(16)
+    np.testing.assert_allclose(seen('statistic = "since_last"', times)[-30:], 10, rtol=1e-3)
+
+
+def test_an_entity_may_come_back_after_years() -> None:
+    times = [START + later + 100 * n for later in (0, 5 * 365 * 86_400_000) for n in range(20)]
+    counts = seen('statistic = "count", seconds = 1', times)
+    assert counts[20:25].round().tolist() == [1, 2, 3, 4, 5]
+
+
+def test_small_amounts_add_up_beside_a_large_one() -> None:
+    times, amounts = [START + n for n in range(2001)], [1e6, *2000 * [0.01]]
+    found = seen('statistic = "sum", of = "amount", seconds = 160', times, amounts)
+    assert found[-1] == pytest.approx(1_000_020, abs=0.2)
 
 
 def test_aggregates_do_not_depend_on_cuts_and_go_on_from_a_snapshot() -> None:
@@ -187,6 +224,7 @@ spent = { kind = "aggregate", statistic = "sum", of = "amount", seconds = 600 }
         ('statistic = "sum", of = "amount"', "sum needs seconds"),
         ('statistic = "count", of = "amount", seconds = 60', "count takes no of"),
         ('statistic = "since_last", seconds = 60', "since_last takes no seconds"),
+        ('statistic = "sum", of = "", seconds = 60', "of = '': .*at least 1 character"),
         ('statistic = "sum", of = "shop", seconds = 60', "of = 'shop': expected a number"),
         ('statistic = "distinct", of = "amount", seconds = 60', "expected a category"),
         ('statistic = "mean", of = "amount", seconds = 0', r"seconds = 0: .*equal to 1"),

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from sklearn import metrics
 
+from model.decision import decide
 from stream.errors import TaskError
 from stream.evaluate import evaluate
 from stream.events import Records
@@ -159,7 +161,12 @@ def test_what_was_decided_is_what_is_scored_when_its_label_comes(tmp_path: Path)
         ("target.class_weight = { worse = 2 }", "class_weight: 'worse' is not among classes"),
         ("target.costs = { bad = { worse = 2 } }", "costs: 'worse' is not among classes"),
         ("target.costs = { bad = { ok = -2 } }", r"target.costs.bad.ok = -2"),
-        ('target.class_weight = "even"', "target.class_weight"),
+        (
+            'target.class_weight = "even"',
+            "class_weight = 'even': Input should be 'balanced'",
+        ),
+        ("target.class_weight = { bad = -1 }", r"target.class_weight.bad = -1: .*equal to 0"),
+        ("target.costs = { bad = { bad = 2 } }", "costs: of a class where it is true"),
         (
             'target.class_weight = "balanced"\ntarget.costs = { bad = { ok = 2 } }',
             "class_weight and costs: expected one of them",
@@ -171,14 +178,34 @@ def test_what_cannot_be_decided_is_said(decision: str, said: str) -> None:
         task(decision)
 
 
-def test_numbers_have_no_class_weights() -> None:
-    with pytest.raises(TaskError, match="class_weight is for classes"):
+def test_a_class_that_was_not_met_is_not_predicted_however_cheap() -> None:
+    costs = "target.costs = { ok = { bad = 5 }, bad = { ok = 20 } }\ntarget.max_classes = 4"
+    two = ("ok", "bad")
+    trainer, learned = learn(task(costs, classes=two), events(two))
+    assert {p.prediction for p in trainer.predictions(learned)} <= {"ok", "bad", None}
+    assert np.nanmax(learned.answer) == 1
+
+
+@pytest.mark.parametrize("classes", [("ok", "bad"), ("bad", "ok")])
+def test_a_probability_that_is_the_threshold_is_enough(classes: tuple[str, ...]) -> None:
+    spec = task("target.threshold = { bad = 0.25 }", classes=classes).spec
+    at = classes.index("bad")
+    for chance, chosen in ((0.25, at), (0.2499, 1 - at), (0.2501, at)):
+        chances = jnp.asarray([1 - chance, chance] if at else [chance, 1 - chance])
+        assert decide(spec, jnp.zeros(0), chances) == chosen
+
+
+@pytest.mark.parametrize("decision", ['class_weight = "balanced"', "costs = { a = { b = 2 } }"])
+def test_numbers_have_no_classes_to_decide_on(decision: str) -> None:
+    with pytest.raises(TaskError, match=f"{decision.split()[0]} is for classes"):
         parse(
-            """
+            f"""
             name = "n"
-            input = { topic = "t" }
-            target = { field = "y", kind = "regress", class_weight = "balanced" }
-            features.a = { kind = "number" }
+            input.topic = "t"
+            target.field = "y"
+            target.kind = "regress"
+            target.{decision}
+            features.a.kind = "number"
             """,
             "test",
         )

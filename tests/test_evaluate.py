@@ -60,14 +60,19 @@ def test_a_number_with_many_values_is_a_regression() -> None:
 
 
 def test_a_list_is_a_category_of_several_values() -> None:
-    rows = [{"id": n, "tags": ["a", n % 3], "deep": [[1]], "y": n % 2} for n in range(100)]
+    rows = [
+        {"id": n, "tags": ["a", n % 3], "deep": [[1]], "vector": [0.5, 1], "y": n % 2}
+        for n in range(100)
+    ]
     task = infer(rows, "t", "y")
     assert {
         name: each.model_dump(exclude_defaults=True) for name, each in task.features.items()
     } == {"tags": {"kind": "category", "several": True}}
     assert parse(to_toml(task), "again") == task
-    with pytest.raises(UsageError, match="tags: a list, expected a class or a number"):
+    with pytest.raises(UsageError, match="tags: a list, expected a single value"):
         infer(rows, "t", "tags")
+    with pytest.raises(UsageError, match="tags: a list, expected a single value"):
+        infer(rows, "t", "y", entity="tags")
 
 
 def test_a_missing_column_is_named(turning: Path) -> None:

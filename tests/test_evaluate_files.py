@@ -147,6 +147,9 @@ def test_a_calendar_of_rows_without_a_time_is_refused(tmp_path: Path) -> None:
         evaluate(task(calendar=["hour"]), path)
     with pytest.raises(UsageError, match=r"calendar needs the time"):
         evaluate(task(), path, other=task(calendar=["hour"]))
+    lately = {"kind": "aggregate", "statistic": "count", "seconds": 60}
+    with pytest.raises(UsageError, match=r"features.lately needs the time .* input.time"):
+        evaluate(task(features=TABLE["features"] | {"lately": lately}), path)
     timed = task(calendar=["hour"], input={"topic": "e", "time": "when"})
     assert evaluate(timed, path).learned == 300
 

@@ -38,7 +38,7 @@ class ClassificationMetrics(NamedTuple):
     sums: jax.Array  # f32[3, 8 C + 23] or, from 15 classes, f32[3, 10, C]: a tally, see `_cells`
     places: jax.Array  # i32[2]: the commonest label, the lowest of equals; the next line of newest
     newest: jax.Array  # f32[1001, C + 1]: probabilities and labels, see `ranking.empty`
-    ranks: jax.Array  # u32[R, 2, 64]: events by their score, see `ranking.no_ranks`
+    ranks: jax.Array  # u32[R, 2, 96]: events by their score, see `ranking.no_ranks`
 
 
 def make_classification_metrics(
@@ -155,7 +155,7 @@ def classification_report(state: ClassificationMetrics) -> dict[str, Any]:
       hits, the mean over events of 15 bins of it, each open below, as (0, 1/15].
     - roc_auc, pr_auc: how well probabilities rank the classes, see `ranking.roc_auc` and
       `ranking.pr_auc`; left out above 32 classes. In the window, over the newest 1000 events, each
-      in full; over all events by 64 steps of their log-odds.
+      in full; over all events by 96 steps of their log-odds.
 
     "per_class" is a list by class, each with its own pr_auc, too. Baselines have what hits and
     misses give.

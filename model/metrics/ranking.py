@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 N_NEWEST = 1000  # scored events that are ranked
-STEPS = 64  # of log-odds, by which all events are ranked
+STEPS = 96  # of log-odds, by which all events are ranked
 EDGES = (1 / (1 + np.exp(-0.3 * (np.arange(STEPS - 1) - STEPS // 2 + 1)))).astype(np.float32)
 MAX_CLASSES = 32  # of more classes no scores are kept: 132 KB of state would become 4 MB
 
