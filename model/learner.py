@@ -174,12 +174,15 @@ def begin_anew(
 
     def anew(_: Any, carry: Any) -> Any:
         champion, steps = carry
-        networks = champion.params, champion.optimizer, champion.mean
-        params, optimizer, mean = jax.tree.map(
-            lambda old, new: jnp.where(each(lost[:members], old), new, old),
-            networks,
-            (fresh.params, fresh.optimizer, fresh.mean),
+        gone = lost[:members]
+
+        def chosen(gone: Array, old: Any, new: Any) -> Any:
+            return jax.tree.map(lambda o, n: jnp.where(each(gone, o), n, o), old, new)
+
+        params, optimizer = chosen(
+            gone, (champion.params, champion.optimizer), (fresh.params, fresh.optimizer)
         )
+        mean = chosen(gone[pool.averaged(spec)], champion.mean, fresh.mean)
         if not spec.classes:
             steps = _choose(lost[members], autoregression.init(spec), steps)
         return champion._replace(params=params, optimizer=optimizer, mean=mean), steps

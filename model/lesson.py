@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from numpy.typing import NDArray
 
 from model import embed, losses, mixture, networks, pool
 from model.fold import walk
@@ -64,7 +66,9 @@ class Pupil(NamedTuple):
 
 def nothing_heard(spec: Spec) -> Heard:
     """Give what has the shape of something heard."""
-    k, others = spec.chunk, len(pool.names(spec)) - spec.networks * (1 + pool.averaged(spec))
+    networks = pool.names(spec)[: spec.networks]
+    k, means = spec.chunk, len(networks[pool.averaged(spec)])
+    others = len(pool.names(spec)) - spec.networks - means
     rows = Views(
         jnp.zeros((k, spec.inputs)),
         jnp.zeros((k, spec.ids), jnp.uint32),
@@ -154,7 +158,7 @@ def attend(
     else:
         moved = optimizer.step(own.params, own.optimizer, Params(below, last[0]), rates, some)
         params, inner = moved.params, moved.state
-    mean = own.mean and pool.average(spec, own.mean, params, own.mixture.labels, some)
+    mean = pool.average(spec, own.mean, params, own.mixture.labels, some)
     after = Contender(params, inner, mean, pupil.mixture)
     refused = pupil.refused + moved.refused
     active = jnp.einsum("k,mku->mu", share, hidden != 0.0)
@@ -174,9 +178,10 @@ def _others(spec: Spec, network: Network, own: Contender, question: Question) ->
 
     Means move when a chunk is over, so that they speak of all its rows at once.
     """
-    if not own.mean:
+    sight = pool.sight(spec)[pool.averaged(spec)]
+    if not len(sight):
         return question.others
-    (features, direct), _ = _features(spec, network, own.mean.below, question)
+    (features, direct), _ = _features(spec, network, own.mean.below, question, sight)
     outputs, _ = _speak(spec, own.mean.last, features, direct)
     return jnp.concatenate([pool.opinion(spec, outputs), question.others])
 
@@ -194,16 +199,21 @@ def _mix(spec: Spec, state: Mixture, outputs: Array, others: Array) -> tuple[Arr
 
 
 def _features(
-    spec: Spec, network: Network, below: dict[str, Any], question: Question
+    spec: Spec,
+    network: Network,
+    below: dict[str, Any],
+    question: Question,
+    sight: NDArray[np.float32] | None = None,
 ) -> tuple[tuple[Array, Array], Array]:
     """Give what networks make of rows, f32[M, K, F], and what is said of their words, f32[K, O].
 
-    Beside both, the networks' hidden units f32[M, K, U].
+    Beside both, the networks' hidden units f32[M, K, U]. Networks see what `pool.sight` says, or
+    f32[M, I] does.
     """
     rows = question.rows
     embedded, direct = embed.features(spec, question.found, rows.ids)
     made = jax.vmap(lambda one, inputs: network.features(one, Seen(inputs, embedded)))(
-        below, rows.inputs * pool.sight(spec)[:, None]
+        below, rows.inputs * (pool.sight(spec) if sight is None else sight)[:, None]
     )
     return (made.seen, direct), made.hidden
 

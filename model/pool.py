@@ -32,7 +32,7 @@ from model.spec import Spec
 
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
 SEEDS = 1 << 63  # that a random key can be made of
-MEMORY = 3000.0  # rows over which means of weights fade
+MEMORY, MEMORY_OF_IMAGES = 500.0, 3000.0  # rows over which means of weights fade
 EXPLODED = 1e4  # an output, in logits or deviations, that no sound network comes to
 
 
@@ -41,7 +41,7 @@ class Contender(NamedTuple):
 
     params: Params  # of the networks, stacked
     optimizer: Any  # what each network's optimizer remembers
-    mean: Params | tuple[()]  # of the parameters; nothing where none is kept
+    mean: Params  # of the parameters of those that are `averaged`
     mixture: Mixture  # of the members' opinions
 
 
@@ -68,7 +68,7 @@ def names(spec: Spec) -> list[str]:
     networks = [f"{view}, rate {rate}" for view in views for rate in rates]
     return [
         *networks,
-        *([f"mean of {name}" for name in networks] if averaged(spec) else []),
+        *(f"mean of {name}" for name in networks[averaged(spec)]),
         *(["words"] if spec.ids else []),
         *([pairs.NAME] if pairs.kept(spec) else []),
         *([persistence.NAME] if persistence.kept(spec) else []),
@@ -78,25 +78,32 @@ def names(spec: Spec) -> list[str]:
     ]
 
 
-def averaged(spec: Spec) -> bool:
-    """Say whether the means of the networks' weights are members, too: of those that see an image.
+def averaged(spec: Spec) -> slice:
+    """Choose the networks of which the mean weights are a member, too.
 
-    Weights of many inputs shake much as they learn from row to row, and their mean does not (Polyak
-    & Juditsky 1992, "Acceleration of stochastic approximation by averaging"). Of MNIST's digits it
-    leaves two thirds of the errors; of rows of a few columns it leaves as many, and takes a
-    sixth of the time.
+    Weights shake as they learn from row to row, and their mean does not (Polyak & Juditsky 1992,
+    "Acceleration of stochastic approximation by averaging"). The slowest networks have most of it:
+    means of the faster ones add little. Of images, where there are most weights, all have one; of
+    networks that are all of one rate, none, for whoever asks for these asks for speed.
     """
-    return spec.pixels > 0
+    if spec.pixels:
+        return slice(None)
+    if len(set(spec.rates)) == 1:
+        return slice(0)
+    return slice(spec.rates.index(min(spec.rates)), None, len(spec.rates))
 
 
 def average(spec: Spec, mean: Params, newest: Params, labels: Array, apply: Array) -> Params:
-    """Move means towards the newest weights, unless nothing may move.
+    """Move means towards the newest weights of their networks, unless nothing may move.
 
     They fade over MEMORY rows, and over half of all there were while `labels` f32[] are few.
     """
-    fading = jnp.maximum(1.0 / MEMORY, 2.0 / (labels + 1.0))
+    rows = MEMORY_OF_IMAGES if spec.pixels else MEMORY
+    fading = jnp.maximum(1.0 / rows, 2.0 / (labels + 1.0))
     share = jnp.where(apply, jnp.minimum(spec.chunk * fading, 1.0), 0.0)
-    moved: Params = jax.tree.map(lambda old, new: old + share * (new - old), mean, newest)
+    moved: Params = jax.tree.map(
+        lambda old, new: old + share * (new[averaged(spec)] - old), mean, newest
+    )
     return moved
 
 
@@ -121,7 +128,7 @@ def contender(spec: Spec, network: Network) -> Contender:
         below = remember(params.below) if params.below else {}
         remembered = Params(below, remember(params.last))
     added = len(names(spec)) - alone(spec)
-    mean = params if averaged(spec) else ()
+    mean = jax.tree.map(lambda leaf: leaf[averaged(spec)], params)
     return Contender(params, remembered, mean, mixture.init(added, alone(spec)))
 
 

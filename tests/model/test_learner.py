@@ -333,8 +333,8 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
     assert networks.shape == (4, 6 + 3 + 2 + 1, 2)  # values, flags; distances, lag; always 1
     _, said = feed(learner, columns, [], n)
 
-    second, weights = np.zeros_like(networks), np.full((2, 9), 1 / 9)
-    shares = np.array([0.45] * 2 + [0.1 / 9] * 9)
+    second, weights = np.zeros_like(networks), np.full((2, 11), 1 / 11)
+    shares, means = np.array([0.45] * 2 + [0.1 / 11] * 11), networks[1::2].copy()
     trust = shares
     cells: dict[Any, Any] = defaultdict(lambda: (np.zeros(2), np.zeros(2)))
     taught: list[Any] = []
@@ -349,6 +349,7 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
         inputs = [np.concatenate([row, seen, [1.0]]) for seen in (0 * before, before)]
         sights = np.repeat(inputs, 2, axis=0)
         opinions = [softmax(x @ w) for x, w in zip(sights, networks, strict=True)]
+        opinions += [softmax(x @ w) for x, w in zip(sights[1::2], means, strict=True)]
         alone, together = np.searchsorted(ALONE, z), np.searchsorted(TOGETHER, z)
         fell = [
             *enumerate(alone),
@@ -378,6 +379,9 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
             gradient = np.outer(seen, opinions[at] - one_hot)
             second[at] += 0.001 * (gradient**2 - second[at])
             networks[at] -= rate * gradient / (np.sqrt(second[at] / (1 - 0.999 ** (t + 1))) + 1e-8)
+        if t + 1 == opened + chunk:
+            share = min(1, chunk * max(1 / 500, 2 / (opened + 1)))
+            means += share * (networks[1::2] - means)
         pairs[last] = 0.99 * pairs[last] + one_hot
         past.append((z, one_hot))
         lag, fading = one_hot, fading + (x - fading) / memory

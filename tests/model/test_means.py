@@ -1,4 +1,4 @@
-"""Means of weights: members of a pool that sees images."""
+"""Means of weights: members of the pool."""
 
 from __future__ import annotations
 
@@ -43,12 +43,54 @@ def test_means_of_weights_are_members_that_fade(chunk: int) -> None:
     assert not np.allclose(weights(state.champion.params), wanted, atol=1e-2)
 
 
-def test_what_means_say_is_heard() -> None:
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_of_columns_the_slow_networks_have_a_mean(chunk: int) -> None:
+    spec = Spec(3, classes=2, hidden=(4,), rates=(0.02, 0.001, 0.005), chunk=chunk)
+    assert [*range(6)][pool.averaged(spec)] == [1, 4]
+    means = [name for name in pool.names(spec) if name.startswith("mean of")]
+    assert means == ["mean of row, rate 0.001", "mean of row and past, rate 0.001"]
+    learner, rng, rows = make_learner(spec), np.random.default_rng(0), 2000
+    batch, state = empty_batch(spec, chunk), warm_up(learner, chunk)
+    slow = np.array([1, 4])
+
+    def some(params: Any) -> NDArray[Any]:
+        return weights(jax.tree.map(lambda leaf: leaf[slow], params))
+
+    wanted = some(state.champion.params).astype(float)
+    for row in range(0, rows, chunk):
+        batch.numeric[:] = rng.normal(size=batch.numeric.shape)
+        batch.label[:] = batch.numeric[:, 0] > batch.numeric[:, 1]
+        state, _ = learner.run(state, batch, np.int32(chunk))
+        share = min(1.0, chunk * max(1 / 500, 2 / (row + 1)))
+        wanted += share * (some(state.champion.params) - wanted)
+    assert np.allclose(weights(state.champion.mean), wanted, atol=1e-4)
+    assert not np.allclose(some(state.champion.params), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("rates", [(0.003,), (0.003, 0.003)])
+def test_networks_of_one_rate_have_no_mean(rates: tuple[float, ...]) -> None:
+    spec = Spec(3, classes=2, hidden=(4,), rates=rates)
+    assert not any(name.startswith("mean of") for name in pool.names(spec))
+    learner, batch = make_learner(spec), empty_batch(spec, 50)
+    batch.numeric[:], batch.label[:] = 1.0, 1.0
+    state, said = learner.run(warm_up(learner, 50), batch, np.int32(50))
+    assert not weights(state.champion.mean).size
+    assert np.isfinite(np.asarray(said.published)).all()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec(0, classes=3, image=(2, 2, 1), hidden=(4,), detectors=()),
+        Spec(4, classes=3, hidden=(4,), rates=(0.01, 0.02), detectors=()),
+    ],
+)
+def test_what_means_say_is_heard(spec: Spec) -> None:
     """As if the networks themselves had their weights."""
-    spec = Spec(0, classes=3, image=(2, 2, 1), hidden=(4,), detectors=())
     parts, rng = make_parts(spec), np.random.default_rng(0)
     own = init(parts).champion
-    own = own._replace(mean=jax.tree.map(lambda p: p + 0.5, own.params))
+    which = pool.averaged(spec)
+    own = own._replace(mean=jax.tree.map(lambda p: p[which] + 0.5, own.params))
     rows = jnp.asarray(rng.normal(size=(1, spec.inputs)), jnp.float32)
     question = nothing_heard(spec).question
     question = question._replace(rows=question.rows._replace(inputs=rows))
@@ -59,9 +101,10 @@ def test_what_means_say_is_heard() -> None:
         trust=own.mixture.trust * 0 + np.array([1.0] + [0.0] * (1 + len(names)), np.float32),
     )
     said = answer(spec, parts.network, own._replace(mixture=deaf), question)
-    first = [name.startswith("row") for name in names]
+    first = [name in names[: spec.networks][which] for name in names]
     told = deaf._replace(weights=own.mixture.weights * 0 + np.array(first, np.float32))
-    same = answer(spec, parts.network, own._replace(params=own.mean, mixture=told), question)
+    params = jax.tree.map(lambda p: p + 0.5, own.params)
+    same = answer(spec, parts.network, own._replace(params=params, mixture=told), question)
     assert sum(only) == sum(first) == 2
     assert np.allclose(said, same, atol=1e-5)
     assert np.ptp(np.asarray(said)) > 0.01
