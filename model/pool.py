@@ -84,12 +84,13 @@ def averaged(spec: Spec) -> slice:
     Weights shake as they learn from row to row, and their mean does not (Polyak & Juditsky 1992,
     "Acceleration of stochastic approximation by averaging"). The slowest networks have most of it:
     means of the faster ones add little. Of images, where there are most weights, all have one; of
-    networks that are all of one rate, none, for whoever asks for these asks for speed.
+    networks that are all of one rate, none, for whoever asks for these asks for speed. Quantiles
+    have none: a mean comes after, and intervals would be too wide for long.
     """
+    if (len(set(spec.rates)) == 1 and not spec.pixels) or spec.objective == "pinball":
+        return slice(0)
     if spec.pixels:
         return slice(None)
-    if len(set(spec.rates)) == 1:
-        return slice(0)
     return slice(spec.rates.index(min(spec.rates)), None, len(spec.rates))
 
 
