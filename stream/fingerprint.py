@@ -82,9 +82,14 @@ _NAME = re.compile(r"[\w.]+")
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
-    """List what differs between the settings of two tasks: `model.chunk: 1 -> 32`."""
+    """List what differs between the settings of two tasks: `model.chunk: 1 -> 32`.
+
+    Of features that are of another kind it is the kind, not the keys that only one kind has.
+    """
     found = []
-    for key in sorted(before.keys() | now.keys()):
+    both = before.keys() & now.keys()
+    same = "kind" not in both or before["kind"] == now["kind"] or path == "target."
+    for key in sorted(before.keys() | now.keys() if same else both):
         old, new, name = before.get(key), now.get(key), f"{path}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new, f"{name}.")

@@ -336,7 +336,7 @@ def test_an_output_that_is_not_unicode_gets_escapes(tmp_path: Path, env: dict[st
     other.write_text(task.read_text("ascii").replace('"number"', '"category"'), "ascii")
     asked = ("evaluate", task, "--input", path, "--compare", other)
     found = headrace(*asked, "--json", **env).is_safe().values[0]
-    change, _ = found["comparison"]["changes"]
+    (change,) = found["comparison"]["changes"]
     assert change == 'features.größe.kind: "number" -> "category"'
     assert r"gr\u00f6\u00dfe" in headrace(*asked, **env).is_safe().out
 

@@ -268,7 +268,13 @@ def test_an_hour_ahead_learns_from_the_next_label_of_the_same_entity() -> None:
 def test_every_detector_that_is_named_tells_of_swapped_labels_and_why() -> None:
     names = get_args(Detector)
     spec = Spec(
-        numeric=2, classes=2, hidden=(8,), detectors=names, page_hinkley_threshold=10.0, ladder=()
+        numeric=2,
+        classes=2,
+        hidden=(8,),
+        rates=(1e-3,),  # so slow that the error stays high for a while
+        detectors=names,
+        page_hinkley_threshold=10.0,
+        ladder=(),
     )
     rng = np.random.default_rng(0)
     n = 4000
