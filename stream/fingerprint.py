@@ -85,11 +85,13 @@ def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> 
     """List what differs between the settings of two tasks: `model.chunk: 1 -> 32`.
 
     Of features that are of another kind it is the kind, not the keys that only one kind has.
+    (A feature may be called kind, too: then that is no text.)
     """
-    found = []
-    both = before.keys() & now.keys()
-    same = "kind" not in both or before["kind"] == now["kind"] or path == "target."
-    for key in sorted(before.keys() | now.keys() if same else both):
+    found, keys = [], before.keys() | now.keys()
+    kinds = before.get("kind"), now.get("kind")
+    if kinds[0] != kinds[1] and all(isinstance(kind, str) for kind in kinds):
+        keys = before.keys() & now.keys()
+    for key in sorted(keys):
         old, new, name = before.get(key), now.get(key), f"{path}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new, f"{name}.")

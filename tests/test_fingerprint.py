@@ -61,3 +61,15 @@ def test_every_library_under_it_counts() -> None:
                 roots.add(node.module.split(".")[0])
     foreign = roots - set(sys.stdlib_module_names) - {"stream", "model"}
     assert foreign <= set(fingerprint.LIBRARIES)
+
+
+def test_a_feature_may_be_called_kind() -> None:
+    """Its coming, going and changing is told, and that of others beside it."""
+    number, text = {"kind": "number", "min": None}, {"kind": "text", "max_tokens": 256}
+    before = {"features": {"kind": number, "a": number}}
+    now = {"features": {"kind": text, "b": text}}
+    assert fingerprint.differences(before, now) == [
+        'features.a: {"kind": "number", "min": null} -> not there',
+        'features.b: not there -> {"kind": "text", "max_tokens": 256}',
+        'features.kind.kind: "number" -> "text"',
+    ]
