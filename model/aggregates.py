@@ -172,10 +172,8 @@ def _distinct(met: Array) -> Array:
 
 def within(spec: Spec) -> list[tuple[Aggregate, int]]:
     """Give the aggregates within a time, and the numeric column of each."""
-    columns = enumerate(spec.aggregates, spec.numeric - len(spec.aggregates))
-    return [(each, at) for at, each in columns if each.statistic != "since_last"]
+    return [(each, at) for each, at in spec.aggregated if each.statistic != "since_last"]
 
 
 def _chosen(spec: Spec, statistic: Statistic) -> list[tuple[Aggregate, int]]:
-    columns = enumerate(spec.aggregates, spec.numeric - len(spec.aggregates))
-    return [(each, at) for at, each in columns if each.statistic == statistic]
+    return [(each, at) for each, at in spec.aggregated if each.statistic == statistic]

@@ -56,7 +56,7 @@ class Frame:
         self._middle, self._ends, self._newest = held[4], held[5:7], held[7:]
         self._rows = int(rows[0]) if len(rows) else 0
         self._summed = np.zeros(len(self.origin), bool)  # columns that are counted from 0
-        self._summed[spec.summed] = True
+        self._summed[[at for each, at in spec.aggregated if each.statistic == "sum"]] = True
 
     def as_array(self) -> Floats:
         """Give everything that the next rows depend on, as float64[7 + NEWEST, C]."""

@@ -163,7 +163,8 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
 
 def calls(spec: Spec, state: State) -> Array:
     """Say whether a row calls for what the inner loop leaves to others, bool[]."""
-    return state.alarmed | ladder.waits(spec, state.ladder) | state.lost.any() | state.worn.any()
+    worn = plasticity.worn(state.active).any()
+    return state.alarmed | ladder.waits(spec, state.ladder) | state.lost.any() | worn
 
 
 def begin_anew(
@@ -203,7 +204,7 @@ def begin_anew(
 
 def revive(parts: Parts, state: State, fresh: Contender) -> State:
     """Begin hidden units anew that are worn."""
-    worn, turn = state.worn, (state.revived[0] % MOST_TURNS).astype(jnp.int32)
+    worn, turn = plasticity.worn(state.active), (state.revived[0] % MOST_TURNS).astype(jnp.int32)
 
     def anew(_: Any, champion: Contender) -> Contender:
         return plasticity.revive(parts.network, champion, fresh, worn, turn)
@@ -214,7 +215,6 @@ def revive(parts: Parts, state: State, fresh: Contender) -> State:
     return state._replace(
         champion=lax.fori_loop(0, count, anew, state.champion),
         active=jnp.where(worn, 1.0, state.active),
-        worn=jnp.zeros_like(worn),
         revived=counter.add(state.revived, worn.sum()),
     )
 

@@ -240,10 +240,10 @@ class Spec:
         return rows * self.numeric + self.label_lags * self.label_inputs
 
     @property
-    def summed(self) -> list[int]:
-        """Give the columns that are sums of their numbers."""
+    def aggregated(self) -> list[tuple[Aggregate, int]]:
+        """Give the aggregates, and the numeric column of each."""
         first = self.numeric - len(self.aggregates)
-        return [at for at, each in enumerate(self.aggregates, first) if each.statistic == "sum"]
+        return [(each, first + at) for at, each in enumerate(self.aggregates)]
 
     @property
     def views(self) -> int:

@@ -62,8 +62,7 @@ class State(NamedTuple):
     active: Array  # f32[M, U]  share of the newest rows in which a hidden unit was not 0
     lost: Array  # bool[L]  who has to begin anew, of `pool.resettable`
     resets: Array  # u32[L, 2]  how often they did: counters
-    worn: Array  # bool[M, U]  hidden units that have to begin anew
-    revived: Array  # u32[2]  how many did: a counter
+    revived: Array  # u32[2]  hidden units that began anew: a counter
     ladder: ladder.LadderState
     followed: Array  # f32[C + 1, C]  labels that followed each label
     steps: autoregression.AutoregressionState
@@ -146,7 +145,6 @@ def init(parts: Parts) -> State:
         active=jnp.ones((spec.networks, sum(parts.network.widths))),
         lost=jnp.zeros(len(pool.resettable(spec)), bool),
         resets=counter.zero(len(pool.resettable(spec))),
-        worn=jnp.zeros((spec.networks, sum(parts.network.widths)), bool),
         revived=counter.zero(),
         ladder=ladder.init(spec, fresh),
         followed=persistence.init(spec),

@@ -196,11 +196,9 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
         taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
     champion, refused, followed, steps, middle, place = taken
     active = jnp.where(apply, plasticity.fade(spec, state.active, learned.active), state.active)
-    lost = learned.lost
     state = state._replace(
-        lost=full & (lost if spec.classes else jnp.append(lost, ~_finite(steps))),
+        lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~_finite(steps))),
         active=active,
-        worn=plasticity.worn(active),
         step=counter.add(state.step, apply),
         champion=champion,
         refused=refused,

@@ -57,8 +57,7 @@ class Normalizer:
         self._excluded = frozenset(task.input.exclude)
         self._numbers = task.of_kind(Number)
         self._categories: dict[str, Category] = task.of_kind(Category)
-        single = [name for name, each in self._categories.items() if not each.several]
-        self._crosses = [(names, [*map(single.index, names)]) for names in task.cross]
+        self._crosses = [(names, [*map(task.single.index, names)]) for names in task.cross]
         self._images: dict[str, Image] = task.of_kind(Image)
         self._texts: list[Text] = list(task.of_kind(Text).values())
         numbers = [*self._numbers]

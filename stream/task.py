@@ -64,7 +64,7 @@ class Task(Part):
 
     @model_validator(mode="after")
     def _crosses_categories(self) -> Task:
-        single = {name for name, each in self.of_kind(Category).items() if not each.several}
+        single = self.single
         for names in self.cross:
             wrong = [name for name in names if name not in single]
             if wrong or len(set(names)) < len(names):
@@ -79,11 +79,12 @@ class Task(Part):
     @model_validator(mode="after")
     def _aggregates_of_features(self) -> Task:
         for name, each in self.of_kind(Aggregate).items():
-            kind = Category if each.statistic == "distinct" else Number
-            known = [n for n, f in self.of_kind(kind).items() if not getattr(f, "several", False)]
+            kind, known = "number", [*self.of_kind(Number)]
+            if each.statistic == "distinct":
+                kind, known = "category", self.single
             if each.of is not None and each.of not in known:
                 raise ValueError(
-                    f"features.{name}.of = {each.of!r}: expected a {kind.__name__.lower()} "
+                    f"features.{name}.of = {each.of!r}: expected a {kind} "
                     f"among features, of {', '.join(known) or 'which there is none'}"
                 )
         return self
@@ -130,6 +131,11 @@ class Task(Part):
         return self
 
     @property
+    def single(self) -> list[str]:
+        """Name the categories of one value each, in the order of the file."""
+        return [name for name, each in self.of_kind(Category).items() if not each.several]
+
+    @property
     def columns(self) -> list[str]:
         """Name the numeric columns of a row, in their order."""
         cycles = [f"{part}, {wave}" for part in self.calendar for wave in ("sine", "cosine")]
@@ -148,14 +154,13 @@ class Task(Part):
         network = self.model.network or ("cnn2d" if pixels else "mlp")
         texts = [text.max_tokens for text in self.of_kind(Text).values()]
         ordered = texts if network == "textcnn" else []
-        categories: list[Category] = list(self.of_kind(Category).values())
-        single, rates = sum(not each.several for each in categories), self.model.learning_rate
+        single, rates = len(self.single), self.model.learning_rate
         return Spec(
             numeric=numeric,
             aggregates=tuple(map(self._aggregate, self.of_kind(Aggregate).values())),
             categories=single,
             crosses=len(self.cross),
-            lists=tuple(each.tokens for each in categories if each.tokens),
+            lists=tuple(each.tokens for each in self.of_kind(Category).values() if each.tokens),
             tokens=sum(texts),
             words=tuple(min(most, WORDS) for most in ordered),
             image=self.image,
@@ -178,8 +183,7 @@ class Task(Part):
         )
 
     def _aggregate(self, each: Aggregate) -> ColumnAggregate:
-        single = [n for n, f in self.of_kind(Category).items() if not f.several]
-        source = single.index(each.of or "") if each.statistic == "distinct" else 0
+        source = self.single.index(each.of or "") if each.statistic == "distinct" else 0
         return ColumnAggregate(each.statistic, each.seconds or 0.0, source)
 
     @property

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from json_rows import rows_of
 from numpy.typing import NDArray
 
 from model.aggregates import BUCKETS, LATE
 from stream.errors import TaskError
-from stream.events import Records
-from stream.normalize import Normalizer, Rows, take
+from stream.normalize import Rows, take
 from stream.task import Task, parse
 from stream.trainer import Trainer, digest
 
@@ -59,16 +58,6 @@ def events(n: int, seed: int = 0, offset: float = 0.0) -> list[Event]:
         }
         for at in range(n)
     ]
-
-
-def rows_of(task: Task, lines: list[Event]) -> Rows:
-    values: list[bytes | None] = [json.dumps(line).encode() for line in lines]
-    n = len(values)
-    rows, refused = Normalizer(task).normalize(
-        Records("t", values, [None] * n, [0] * n, list(range(n)), [0] * n)
-    )
-    assert not refused
-    return rows
 
 
 def columns(trainer: Trainer, rows: Rows, at: int = 50) -> NDArray[np.float64]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 import pytest
+from json_rows import learn, normalised, rows_of
 from numpy.typing import NDArray
 
 from stream.errors import TaskError
-from stream.events import Records
-from stream.normalize import Normalizer
 from stream.task import Task, parse
-from stream.trainer import Trainer
 
 HEAD = """
 name = "shop"
@@ -30,13 +27,7 @@ def task(text: str) -> Task:
 
 
 def ids(task: Task, *events: dict[str, Any]) -> NDArray[np.uint32]:
-    values: list[bytes | None] = [json.dumps({"id": 1, **each}).encode() for each in events]
-    n = len(values)
-    rows, refused = Normalizer(task).normalize(
-        Records("t", values, [None] * n, [0] * n, list(range(n)), [0] * n)
-    )
-    assert not refused
-    return rows.ids
+    return rows_of(task, [{"id": 1, **each} for each in events]).ids
 
 
 def test_a_list_is_a_set_of_at_most_so_many_values() -> None:
@@ -62,14 +53,12 @@ def test_a_list_is_a_set_of_at_most_so_many_values() -> None:
 
 @pytest.mark.parametrize("tags", [[["x"]], [{"x": 1}], {"x": 1}])
 def test_what_is_no_list_of_scalars_is_refused(tags: Any) -> None:
-    raw: list[bytes | None] = [json.dumps({"id": 1, "tags": tags}).encode()]
-    rows, dead = Normalizer(task(LIST)).normalize(Records("t", raw, [None], [0], [0], [0]))
+    rows, dead = normalised(task(LIST), [{"id": 1, "tags": tags}])
     assert (len(rows.id), [letter.code for letter in dead]) == (0, ["schema"])
 
 
 def test_a_key_that_stands_twice_beside_a_list_is_found() -> None:
-    raw: list[bytes | None] = [b'{"id":1,"tags":["a","b"],"y":"no","tags":["c"]}']
-    _, dead = Normalizer(task(LIST)).normalize(Records("t", raw, [None], [0], [0], [0]))
+    _, dead = normalised(task(LIST), [b'{"id":1,"tags":["a","b"],"y":"no","tags":["c"]}'])
     assert [letter.code for letter in dead] == ["duplicate_key"]
 
 
@@ -119,18 +108,9 @@ def test_what_cannot_be_is_said(text: str, said: str) -> None:
 
 def learned(task: Task, events: list[dict[str, Any]]) -> float:
     """Give the share of the last quarter that is predicted well."""
-    trainer, normalizer, n = Trainer(task, 1000), Normalizer(task), len(events)
-    said = []
-    for at in range(0, n, 1000):
-        part = events[at : at + 1000]
-        values: list[bytes | None] = [json.dumps(each).encode() for each in part]
-        m = len(part)
-        records = Records("t", values, [None] * m, [0] * m, list(range(at, at + m)), [0] * m)
-        rows, refused = normalizer.normalize(records)
-        assert not refused
-        said.append(trainer.collect(trainer.submit(rows)).published)
+    _, said = learn(task, events)
     truth = [each["y"] == "yes" for each in events]
-    return float((np.concatenate(said).argmax(1) == truth)[-n // 4 :].mean())
+    return float((said.answer == truth)[-len(events) // 4 :].mean())
 
 
 def answers(yes: NDArray[np.bool_], **columns: list[Any]) -> list[dict[str, Any]]:

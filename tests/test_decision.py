@@ -10,16 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from json_rows import TWO_NUMBERS, learn
 from numpy.typing import NDArray
 from sklearn import metrics
 
 from model.decision import decide
 from stream.errors import TaskError
 from stream.evaluate import evaluate
-from stream.events import Records
-from stream.normalize import Normalizer
 from stream.task import Task, parse
-from stream.trainer import Learned, Trainer
 
 CLASSES = ("ok", "odd", "bad")
 N = 3000
@@ -34,10 +32,7 @@ def task(decision: str = "", more: str = "", classes: tuple[str, ...] = CLASSES)
         target.kind = "classify"
         target.classes = {json.dumps(classes)}
         {decision}
-        features.a = {{ kind = "number" }}
-        features.b = {{ kind = "number" }}
-        model.neighbours = 50
-        drift.detectors = []
+        {TWO_NUMBERS}
         {more}
         """,
         "test",
@@ -54,17 +49,6 @@ def events(classes: tuple[str, ...] = CLASSES, n: int = N) -> list[dict[str, Any
         {"id": at, "who": at % 7, "a": x, "b": y, "y": classes[label]}
         for at, (x, y, label) in enumerate(zip(a.tolist(), b.tolist(), index, strict=True))
     ]
-
-
-def learn(task: Task, lines: list[dict[str, Any]]) -> tuple[Trainer, Learned]:
-    values: list[bytes | None] = [json.dumps(line).encode() for line in lines]
-    n = len(values)
-    rows, refused = Normalizer(task).normalize(
-        Records("t", values, [None] * n, [0] * n, list(range(n)), [0] * n)
-    )
-    assert not refused
-    trainer = Trainer(task, n)
-    return trainer, trainer.collect(trainer.submit(rows))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from json_rows import TWO_NUMBERS, learn, normalised
 from numpy.typing import NDArray
 
 from model import ladder, lesson, mixture, neighbours, pairs, pool
@@ -18,8 +18,6 @@ from model.networks import make_network
 from model.spec import RUNGS, Spec
 from stream.errors import UsageError
 from stream.evaluate import evaluate
-from stream.events import DeadLetter, Records
-from stream.normalize import Normalizer, Rows
 from stream.task import Task, parse
 from stream.trainer import Learned, Trainer
 
@@ -35,32 +33,11 @@ def task(kind: str = "classify", more: str = "") -> Task:
         target.field = "y"
         target.kind = "{kind}"
         {KINDS[kind]}
-        features.a = {{ kind = "number" }}
-        features.b = {{ kind = "number" }}
-        model.neighbours = 50
-        drift.detectors = []
+        {TWO_NUMBERS}
         {more}
         """,
         "test",
     )
-
-
-def normalised(
-    task: Task, events: list[dict[str, Any]] | list[bytes]
-) -> tuple[Rows, list[DeadLetter]]:
-    values: list[bytes | None] = [
-        event if isinstance(event, bytes) else json.dumps(event).encode() for event in events
-    ]
-    n = len(values)
-    records = Records("t", values, [None] * n, [0] * n, list(range(n)), [0] * n)
-    return Normalizer(task).normalize(records)
-
-
-def learn(task: Task, events: list[dict[str, Any]]) -> tuple[Trainer, Learned]:
-    rows, refused = normalised(task, events)
-    assert not refused
-    trainer = Trainer(task, len(events))
-    return trainer, trainer.collect(trainer.submit(rows))
 
 
 def numbers(n: int = N) -> NDArray[np.float64]:

@@ -73,7 +73,6 @@ def make_classification_metrics(
         model = scored.answer
         if model is None:
             model = jnp.argmax(probabilities, axis=1).astype(jnp.int32)
-        model = jnp.broadcast_to(model, label.shape)
         predicted = (model, jnp.maximum(scored.no_change, 0), jnp.full_like(label, majority))
         hits = [p == label for p in predicted]
         hit_labels = [jnp.where(hit, label, -1) for hit in hits]

@@ -1,0 +1,44 @@
+"""Events as Python has them, normalised and learned as one micro-batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from stream.events import DeadLetter, Records
+from stream.normalize import Normalizer, Rows
+from stream.task import Task
+from stream.trainer import Learned, Trainer
+
+TWO_NUMBERS = """
+        features.a = { kind = "number" }
+        features.b = { kind = "number" }
+        model.neighbours = 50
+        drift.detectors = []
+"""  # what a small task sees, and how it learns
+
+
+def normalised(
+    task: Task, events: Sequence[dict[str, Any] | bytes]
+) -> tuple[Rows, list[DeadLetter]]:
+    """Give the rows of events, those in bytes as they are, and what was refused."""
+    values: list[bytes | None] = [
+        event if isinstance(event, bytes) else json.dumps(event).encode() for event in events
+    ]
+    n = len(values)
+    records = Records("t", values, [None] * n, [0] * n, list(range(n)), [0] * n)
+    return Normalizer(task).normalize(records)
+
+
+def rows_of(task: Task, events: Sequence[dict[str, Any]]) -> Rows:
+    """Give the rows of good events."""
+    rows, refused = normalised(task, events)
+    assert not refused
+    return rows
+
+
+def learn(task: Task, events: Sequence[dict[str, Any]]) -> tuple[Trainer, Learned]:
+    """Learn good events in one go; give who did, and what was said."""
+    trainer = Trainer(task, len(events))
+    return trainer, trainer.collect(trainer.submit(rows_of(task, events)))
