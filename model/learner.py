@@ -163,8 +163,8 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
 
 def calls(spec: Spec, state: State) -> Array:
     """Say whether a row calls for what the inner loop leaves to others, bool[]."""
-    worn = plasticity.worn(state.active).any()
-    return state.alarmed | ladder.waits(spec, state.ladder) | state.lost.any() | worn
+    worn = plasticity.count(plasticity.worn(state.active))
+    return state.alarmed | ladder.waits(spec, state.ladder) | state.lost.any() | (worn > 0)
 
 
 def begin_anew(
@@ -183,7 +183,8 @@ def begin_anew(
         params, optimizer = chosen(
             gone, (champion.params, champion.optimizer), (fresh.params, fresh.optimizer)
         )
-        mean = chosen(gone[pool.averaged(spec)], champion.mean, fresh.mean)
+        mean = chosen(gone[pool.averaged(spec)], champion.mean.params, fresh.mean.params)
+        mean = champion.mean._replace(params=mean)
         if not spec.classes:
             steps = _choose(lost[members], autoregression.init(spec), steps)
         return champion._replace(params=params, optimizer=optimizer, mean=mean), steps
@@ -194,7 +195,7 @@ def begin_anew(
     lines = tell_lost(spec, lines, jnp.where(lost.any(), row - 1, len(lines)), lost)
     state = state._replace(
         champion=champion,
-        active=jnp.where(lost[:members, None], 1.0, state.active),
+        active=plasticity.put(state.active, (lost[:members, None],) * len(state.active)),
         steps=steps,
         lost=jnp.zeros_like(lost),
         resets=counter.add(state.resets, lost),
@@ -207,15 +208,15 @@ def revive(parts: Parts, state: State, fresh: Contender) -> State:
     worn, turn = plasticity.worn(state.active), (state.revived[0] % MOST_TURNS).astype(jnp.int32)
 
     def anew(_: Any, champion: Contender) -> Contender:
-        return plasticity.revive(parts.network, champion, fresh, worn, turn)
+        return plasticity.revive(champion, fresh, worn, turn)
 
-    if not worn.size:
+    if not worn:
         return state
-    count = worn.any().astype(jnp.int32)
+    count = plasticity.count(worn)
     return state._replace(
-        champion=lax.fori_loop(0, count, anew, state.champion),
-        active=jnp.where(worn, 1.0, state.active),
-        revived=counter.add(state.revived, worn.sum()),
+        champion=lax.fori_loop(0, jnp.minimum(count, 1), anew, state.champion),
+        active=plasticity.put(state.active, worn),
+        revived=counter.add(state.revived, count),
     )
 
 

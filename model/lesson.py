@@ -47,7 +47,7 @@ class Learned(NamedTuple):
     after: Contender
     refused: Array  # i32[M]  updates of each network that were not finite
     lost: Array  # bool[M]  networks that said what nobody can hear
-    active: Array  # f32[M, U]  share of the labelled rows in which each hidden unit was not 0
+    active: tuple[Array, ...]  # f32[M, U] of each hidden layer: labelled rows with a unit not 0
     said: Array  # f32[K, O]  about its rows
     slow: Array  # f32[K, O]  the same, by the slow pace of the mixture alone
     answers: Array  # f32[K, O]  to what was asked beside
@@ -57,7 +57,7 @@ class Learned(NamedTuple):
 class Pupil(NamedTuple):
     """Hold what of a contender moves with each row of a chunk of several."""
 
-    last: Array  # f32[M, F, O]
+    last: Array  # f32[M, O, F]
     optimizer: Any
     refused: Array  # i32[M]
     mixture: Mixture
@@ -101,7 +101,7 @@ def attend(
     says how much each row teaches.
     """
     by_row, learnable, optimizer = spec.chunk > 1, ~jnp.isnan(label), make_optimizer(spec)
-    goals, rates = jnp.where(learnable, label, 0.0), boost * rates
+    goals, paces = jnp.where(learnable, label, 0.0), pool.paces(spec, own.params, boost * rates)
     (features, direct), pull_down, hidden = jax.vjp(
         lambda below, found: _features(spec, network, below, heard._replace(found=found)),
         own.params.below,
@@ -135,7 +135,7 @@ def attend(
         if not by_row:
             return pupil, (*told, gradient)
         last, inner, refused = optimizer.step(
-            pupil.last, pupil.optimizer, gradient, rates, known[0] & learns
+            pupil.last, pupil.optimizer, gradient, paces.last, known[0] & learns
         )
         pupil = pupil._replace(last=last, optimizer=inner, refused=pupil.refused + refused)
         return pupil, (*told, ())
@@ -153,15 +153,15 @@ def attend(
     below, of_table = pull_down((pupil.back * share[:, None], words))
     some = learnable.any() & learns
     if by_row:
-        moved = _move_below(spec, own, below, rates, some)
+        moved = _move_below(spec, own, below, paces.below, some)
         params, inner = Params(moved.params, pupil.last), Params(moved.state, pupil.optimizer)
     else:
-        moved = optimizer.step(own.params, own.optimizer, Params(below, last[0]), rates, some)
+        moved = optimizer.step(own.params, own.optimizer, Params(below, last[0]), paces, some)
         params, inner = moved.params, moved.state
     mean = pool.average(spec, own.mean, params, own.mixture.labels, some)
     after = Contender(params, inner, mean, pupil.mixture)
     refused = pupil.refused + moved.refused
-    active = jnp.einsum("k,mku->mu", share, hidden != 0.0)
+    active = tuple(jnp.einsum("k,mku->mu", share, layer != 0.0) for layer in hidden)
     return Learned(after, refused, lost.any(0), active, said, slow, answers, of_table)
 
 
@@ -181,8 +181,8 @@ def _others(spec: Spec, network: Network, own: Contender, question: Question) ->
     sight = pool.sight(spec)[pool.averaged(spec)]
     if not len(sight):
         return question.others
-    (features, direct), _ = _features(spec, network, own.mean.below, question, sight)
-    outputs, _ = _speak(spec, own.mean.last, features, direct)
+    (features, direct), _ = _features(spec, network, own.mean.params.below, question, sight)
+    outputs, _ = _speak(spec, own.mean.params.last, features, direct)
     return jnp.concatenate([pool.opinion(spec, outputs), question.others])
 
 
@@ -204,11 +204,11 @@ def _features(
     below: dict[str, Any],
     question: Question,
     sight: NDArray[np.float32] | None = None,
-) -> tuple[tuple[Array, Array], Array]:
+) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
     """Give what networks make of rows, f32[M, K, F], and what is said of their words, f32[K, O].
 
-    Beside both, the networks' hidden units f32[M, K, U]. Networks see what `pool.sight` says, or
-    f32[M, I] does.
+    Beside both, the networks' hidden units f32[M, K, U] of each layer. Networks see what
+    `pool.sight` says, or f32[M, I] does.
     """
     rows = question.rows
     embedded, direct = embed.features(spec, question.found, rows.ids)
@@ -219,10 +219,10 @@ def _features(
 
 
 def _move_below(
-    spec: Spec, own: Contender, gradient: dict[str, Any], rates: Array, some: Array
+    spec: Spec, own: Contender, gradient: dict[str, Any], paces: dict[str, Any], some: Array
 ) -> Stepped:
     """Move the layers below the last, if there are any."""
     params, state = own.params.below, own.optimizer.below
     if not gradient:
         return Stepped(params, state, jnp.zeros(spec.networks, bool))
-    return make_optimizer(spec, spec.chunk).step(params, state, gradient, rates, some)
+    return make_optimizer(spec, spec.chunk).step(params, state, gradient, paces, some)

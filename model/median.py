@@ -18,7 +18,7 @@ from model.spec import Spec
 from model.target import TargetState
 
 NAMES = ("median", "entity's median")
-NEWEST = 255  # labels: the error of their median is a third of a percent above the least
+NEWEST = 256  # labels: the error of their median is a third of a percent above the least
 
 
 class MedianState(NamedTuple):
@@ -26,7 +26,7 @@ class MedianState(NamedTuple):
 
     labels: Array  # f32[W]  in places that are written in turn, NaN = none yet
     ranked: Array  # f32[W]  the same from the least to the greatest, then NaN
-    next: Array  # i32[]  the place that is written next
+    seen: Array  # i32[]  labels so far, less a multiple of W once they are 2 W
 
 
 def init(spec: Spec) -> MedianState:
@@ -39,7 +39,7 @@ def middle(state: MedianState) -> Array:
     """Give the median of all the newest labels f32[]; NaN of none, and of classes."""
     if not state.ranked.size:
         return jnp.asarray(jnp.nan)
-    count = (~jnp.isnan(state.ranked)).sum()
+    count = jnp.minimum(state.seen, len(state.ranked))
     return (state.ranked[(count - 1) // 2] + state.ranked[count // 2]) / 2.0
 
 
@@ -52,7 +52,8 @@ def say(spec: Spec, state: MedianState, goals: TargetState, past: Array) -> Arra
 
 def learn(state: MedianState, label: Array) -> MedianState:
     """Put a label f32[] in place of the oldest, unless it is NaN."""
-    (labels, ranked, place), at = state, np.arange(len(state.labels))
+    (labels, ranked, seen), at = state, np.arange(len(state.labels))
+    place = seen % len(at)
     oldest = labels[place]
     # An empty place is after all others: the last one goes, as there is nothing to take out.
     out = jnp.where(jnp.isnan(oldest), len(at) - 1, (ranked < oldest).sum())
@@ -60,7 +61,8 @@ def learn(state: MedianState, label: Array) -> MedianState:
     into = (less < label).sum()
     more = jnp.where(at < into, less, jnp.append(label, less[:-1]))
     more = jnp.where(at == into, label, more)
-    learned = MedianState(labels.at[place].set(label), more, (place + 1) % len(at))
+    seen = jnp.where(seen + 1 < 2 * len(at), seen + 1, len(at))
+    learned = MedianState(labels.at[place].set(label), more, seen)
     known = ~jnp.isnan(label)
     return MedianState(
         *(jnp.where(known, new, old) for new, old in zip(learned, state, strict=True))

@@ -16,9 +16,9 @@ import optax
 from jax import Array, lax
 
 from model.spec import OptimizerName, Schedule, Spec
+from model.sums import once
 
 EPSILON = 1e-8
-WIDE = 32
 
 
 class Stepped(NamedTuple):
@@ -33,11 +33,12 @@ class Optimizer(NamedTuple):
     """Hold `init(params)` and `step(params, state, gradient, rates, apply)`.
 
     Parameters and gradient are any tree. Every leaf of these and of the state has a leading axis of
-    M networks; rates are f32[M]. Where `apply`, bool[], is False nothing moves, to the bit.
+    M networks; rates are such a tree of f32[M]. Where `apply`, bool[], is False nothing moves, to
+    the bit.
     """
 
     init: Callable[[Any], Any]
-    step: Callable[[Any, Any, Any, Array, Array], Stepped]
+    step: Callable[[Any, Any, Any, Any, Array], Stepped]
 
 
 class AdamState(NamedTuple):
@@ -60,8 +61,9 @@ def make_optimizer(spec: Spec, rows: int = 1) -> Optimizer:
     if rows == 1:
         return Optimizer(init, step)
 
-    def longer(params: Any, state: Any, gradient: Any, rates: Array, apply: Array) -> Stepped:
-        return step(params, state, gradient, rows ** (1 / 3) * rates, apply)
+    def longer(params: Any, state: Any, gradient: Any, rates: Any, apply: Array) -> Stepped:
+        rates = jax.tree.map(lambda rate: rows ** (1 / 3) * rate, rates)
+        return step(params, state, gradient, rates, apply)
 
     return Optimizer(init, longer)
 
@@ -77,7 +79,7 @@ def adam_without_momentum(spec: Spec) -> Optimizer:
         networks = len(jax.tree.leaves(params)[0])
         return AdamState(jax.tree.map(jnp.zeros_like, params), jnp.ones(networks))
 
-    def step(params: Any, state: AdamState, gradient: Any, rates: Array, apply: Array) -> Stepped:
+    def step(params: Any, state: AdamState, gradient: Any, rates: Any, apply: Array) -> Stepped:
         norm = norms(gradient)
         moves = jnp.isfinite(norm) & apply
         unseen = jnp.where(moves, state.unseen * spec.beta2, state.unseen)
@@ -87,25 +89,15 @@ def adam_without_momentum(spec: Spec) -> Optimizer:
             lambda old, g: old + each(share, g) * (g * g + EPSILON - old), state.squares, gradient
         )
         params = jax.tree.map(
-            lambda old, g, mean: old - each(rates * pace(spec, g), g) * g * _inverse_root(mean),
+            lambda old, g, mean, rate: old - each(rate, g) * g * _inverse_root(mean),
             params,
             gradient,
             squares,
+            rates,
         )
         return Stepped(params, AdamState(squares, unseen), apply & ~jnp.isfinite(norm))
 
     return Optimizer(init, step)
-
-
-def pace(spec: Spec, leaf: Array) -> float:
-    """Say how much of the rate a layer's kernels [M, I, O] of networks that see an image have.
-
-    A step moves each of a unit's I weights as far as any other, so it moves what a unit says by
-    sqrt(I) where its inputs have nothing in common, and by I where all say the same. The rates are
-    those of WIDE inputs; of more, each has less, as if they had nothing in common (Yang & Hu 2021,
-    "Tensor programs IV: feature learning in infinite-width neural networks", has the other end).
-    """
-    return min(1.0, (WIDE / leaf.shape[-2]) ** 0.5) if spec.pixels else 1.0
 
 
 def _inverse_root(squares: Array) -> Array:
@@ -126,13 +118,13 @@ def of_optax(spec: Spec) -> Optimizer:
     """Give an optimizer of optax, one for each network; all of them are linear in the rate."""
     optimizer = _OPTAX[spec.optimizer](spec)
 
-    def step(params: Any, state: Any, gradient: Any, rates: Array, apply: Array) -> Stepped:
+    def step(params: Any, state: Any, gradient: Any, rates: Any, apply: Array) -> Stepped:
         norm = norms(gradient)
         moves = jnp.isfinite(norm) & apply
         updates, moved = jax.vmap(optimizer.update)(
             shrink(spec, gradient, norm, moves), state, params
         )
-        updates = jax.tree.map(lambda u: each(rates * pace(spec, u), u) * u, updates)
+        updates = jax.tree.map(lambda u, rate: each(rate, u) * u, updates, rates)
         params, state = jax.tree.map(
             lambda new, old: jnp.where(each(moves, new), new, old),
             (optax.apply_updates(params, updates), moved),
@@ -183,8 +175,8 @@ def norms(gradient: Any) -> Array:
     code of it.
     """
     rows = [leaf.reshape(len(leaf), -1, leaf.shape[-1]) for leaf in jax.tree.leaves(gradient)]
-    norms = [jnp.sqrt(jnp.einsum("mio,mio->mi", leaf, leaf)) for leaf in rows]
-    return jnp.sqrt(jnp.stack([jnp.einsum("mi,mi->m", row, row) for row in norms]).sum(0))
+    squares = [once(jnp.einsum("mio,mio->mi", leaf, leaf)) for leaf in rows]
+    return jnp.sqrt(jnp.stack([row.sum(1) for row in squares]).sum(0))
 
 
 def shrink(spec: Spec, gradient: Any, norm: Array, moves: Array) -> Any:

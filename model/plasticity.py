@@ -7,7 +7,6 @@ continual learning", Nature 632).
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model.networks import Network, Params
+from model.networks import Params
 from model.optimizer import AdamState
 from model.pool import Contender
 from model.spec import Spec
@@ -24,20 +23,32 @@ RECENT = 1000.0  # rows that the share in which a unit is active remembers
 DEAD = 1e-3  # such a share, which is e^-7 nearly
 
 
-def fade(spec: Spec, active: Array, newest: Array) -> Array:
-    """Move shares of rows f32[M, U] towards those of the newest chunk."""
-    return active + min(1.0, spec.chunk / RECENT) * (newest - active)
+Units = tuple[Array, ...]  # [M, U] of each hidden layer, from the first one on
 
 
-def worn(active: Array) -> Array:
-    """Choose the hidden units that begin anew, bool[M, U]: those that are dead."""
-    return active < DEAD
+def fade(spec: Spec, active: Units, newest: Units, apply: Array) -> Units:
+    """Move shares of rows, f32, towards those of the newest chunk, if that may be."""
+    share = jnp.where(apply, min(1.0, spec.chunk / RECENT), 0.0)
+    return tuple(old + share * (new - old) for old, new in zip(active, newest, strict=True))
 
 
-def revive(
-    network: Network, champion: Contender, fresh: Contender, dead: Array, turn: Array
-) -> Contender:
-    """Begin some hidden units bool[M, U] anew: what they go by is drawn, what they say is nothing.
+def worn(active: Units) -> Units:
+    """Choose the hidden units that begin anew, bool: those that are dead."""
+    return tuple(layer < DEAD for layer in active)
+
+
+def count(chosen: Units) -> Array:
+    """Count chosen units, i32[]."""
+    return sum((layer.sum() for layer in chosen), jnp.int32(0))
+
+
+def put(active: Units, chosen: Units) -> Units:
+    """Take chosen units, which begin anew, for active ones."""
+    return tuple(jnp.where(new, 1.0, old) for old, new in zip(active, chosen, strict=True))
+
+
+def revive(champion: Contender, fresh: Contender, dead: Units, turn: Array) -> Contender:
+    """Begin some hidden units, bool, anew: what they go by is drawn, what they say is nothing.
 
     So the network says what it said (continual backpropagation, as in Dohare et al. 2024). Weights
     are those of `fresh` networks, at each `turn` i32[] of another of their units. Adam takes a new
@@ -45,14 +56,14 @@ def revive(
     """
     drawn = [jnp.roll(kernel, turn, (0, 2)) for kernel in _kernels(fresh.params)]
     zeros = [jnp.zeros_like(kernel) for kernel in drawn]
-    params = _renewed(network, champion.params, dead, drawn, zeros)
+    params = _renewed(champion.params, dead, drawn, zeros)
 
     def like_others(squares: Params) -> Params:
         means = [
             jnp.broadcast_to(kernel.mean((1, 2), keepdims=True), kernel.shape)
             for kernel in _kernels(squares)
         ]
-        return _renewed(network, squares, dead, means, means)
+        return _renewed(squares, dead, means, means)
 
     state: Any = champion.optimizer
     if isinstance(state, AdamState):
@@ -65,7 +76,7 @@ def revive(
     return champion._replace(params=params, optimizer=state)
 
 
-def plasticity(champion: Contender, active: Array) -> dict[str, float | None]:
+def plasticity(champion: Contender, active: Units) -> dict[str, float | None]:
     """Say how able to learn the networks are: what is lost in networks that learn for long.
 
     Returns:
@@ -73,7 +84,7 @@ def plasticity(champion: Contender, active: Array) -> dict[str, float | None]:
             some seven times RECENT; None without any.
         weights: the root mean square of all weights, which grows where learning slows down.
     """
-    dead = np.asarray(active) < DEAD
+    dead = np.concatenate([np.asarray(layer).ravel() < DEAD for layer in (*active, np.ones(0))])
     weights = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(champion.params)]
     return {
         "dead_units": float(dead.mean()) if dead.size else None,
@@ -81,25 +92,22 @@ def plasticity(champion: Contender, active: Array) -> dict[str, float | None]:
     }
 
 
-def _renewed(
-    network: Network, params: Params, dead: Array, inward: list[Array], outward: list[Array]
-) -> Params:
+def _renewed(params: Params, dead: Units, inward: list[Array], outward: list[Array]) -> Params:
     """Put other weights, by layer, in place of those into and out of some units."""
     kernels = _kernels(params)
-    for layer, (first, end) in enumerate(pairwise(np.cumsum([0, *network.widths]))):
-        chosen = dead[:, first:end]
+    for layer, chosen in enumerate(dead):
         kernels[layer] = jnp.where(chosen[:, None], inward[layer], kernels[layer])
         after = kernels[layer + 1]
-        rows = jnp.pad(chosen, ((0, 0), (0, after.shape[1] - (end - first))))
+        rows = jnp.pad(chosen, ((0, 0), (0, after.shape[1] - chosen.shape[1])))
         kernels[layer + 1] = jnp.where(rows[..., None], outward[layer + 1], after)
     *layers, last = kernels
     head: dict[str, Any] = params.below["head"] | {
         "layers": {at: {"kernel": kernel} for at, kernel in enumerate(layers)}
     }
-    return Params(params.below | {"head": head}, last)
+    return Params(params.below | {"head": head}, last.mT)
 
 
 def _kernels(params: Params) -> list[Array]:
     """Give the weights [M, I, O] of each dense layer, the last one included."""
     layers = params.below["head"]["layers"]
-    return [*(layers[at]["kernel"] for at in range(len(layers))), params.last]
+    return [*(layers[at]["kernel"] for at in range(len(layers))), params.last.mT]

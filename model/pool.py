@@ -33,7 +33,16 @@ from model.spec import Spec
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
 SEEDS = 1 << 63  # that a random key can be made of
 MEMORY, MEMORY_OF_IMAGES = 500.0, 3000.0  # rows over which means of weights fade
+WIDE = 32
+PAUSE = 8  # rows that means rest before they move again
 EXPLODED = 1e4  # an output, in logits or deviations, that no sound network comes to
+
+
+class Mean(NamedTuple):
+    """Hold the means of weights over time."""
+
+    params: Params  # of the networks that are `averaged`, stacked
+    since: Array  # i32[]  rows learned since they moved
 
 
 class Contender(NamedTuple):
@@ -41,7 +50,7 @@ class Contender(NamedTuple):
 
     params: Params  # of the networks, stacked
     optimizer: Any  # what each network's optimizer remembers
-    mean: Params  # of the parameters of those that are `averaged`
+    mean: Mean
     mixture: Mixture  # of the members' opinions
 
 
@@ -94,18 +103,26 @@ def averaged(spec: Spec) -> slice:
     return slice(spec.rates.index(min(spec.rates)), None, len(spec.rates))
 
 
-def average(spec: Spec, mean: Params, newest: Params, labels: Array, apply: Array) -> Params:
+def average(spec: Spec, mean: Mean, newest: Params, labels: Array, apply: Array) -> Mean:
     """Move means towards the newest weights of their networks, unless nothing may move.
 
-    They fade over MEMORY rows, and over half of all there were while `labels` f32[] are few.
+    They fade over MEMORY rows, and over half of all there were while `labels` f32[] are few. As
+    they move slowly they need not move with each row, which would take a twentieth of all time.
     """
     rows = MEMORY_OF_IMAGES if spec.pixels else MEMORY
-    fading = jnp.maximum(1.0 / rows, 2.0 / (labels + 1.0))
-    share = jnp.where(apply, jnp.minimum(spec.chunk * fading, 1.0), 0.0)
-    moved: Params = jax.tree.map(
-        lambda old, new: old + share * (new[averaged(spec)] - old), mean, newest
-    )
-    return moved
+    since = mean.since + jnp.where(apply, spec.chunk, 0)
+    due = since >= PAUSE
+    share = jnp.minimum(since * jnp.maximum(1.0 / rows, 2.0 / (labels + 1.0)), 1.0)
+
+    def move(_: Any, old: Params) -> Params:
+        moved: Params = jax.tree.map(
+            lambda mean, new: mean + share * (new[averaged(spec)] - mean), old, newest
+        )
+        return moved
+
+    # A loop of one round or none: a choice between weights would copy them.
+    params = lax.fori_loop(0, due.astype(jnp.int32), move, mean.params)
+    return Mean(params, jnp.where(due, 0, since))
 
 
 def alone(spec: Spec) -> int:
@@ -129,7 +146,7 @@ def contender(spec: Spec, network: Network) -> Contender:
         below = remember(params.below) if params.below else {}
         remembered = Params(below, remember(params.last))
     added = len(names(spec)) - alone(spec)
-    mean = jax.tree.map(lambda leaf: leaf[averaged(spec)], params)
+    mean = Mean(jax.tree.map(lambda leaf: leaf[averaged(spec)], params), jnp.int32(0))
     return Contender(params, remembered, mean, mixture.init(added, alone(spec)))
 
 
@@ -164,6 +181,22 @@ def sight(spec: Spec) -> np.ndarray[Any, Any]:
 def rates(spec: Spec) -> np.ndarray[Any, Any]:
     """Give the learning rate of each network, f32[M]."""
     return np.tile(np.asarray(spec.rates, np.float32), spec.views)
+
+
+def paces(spec: Spec, params: Params, rates: Array) -> Params:
+    """Give the rates of each layer's weights, f32[M], which are less where networks see an image.
+
+    A step moves each of a unit's I weights as far as any other, so it moves what a unit says by
+    sqrt(I) where its inputs have nothing in common, and by I where all say the same. The rates are
+    those of WIDE inputs; of more, each has less, as if they had nothing in common (Yang & Hu 2021,
+    "Tensor programs IV: feature learning in infinite-width neural networks", has the other end).
+    """
+
+    def pace(inputs: int) -> Array:
+        return rates * (min(1.0, (WIDE / inputs) ** 0.5) if spec.pixels else 1.0)
+
+    below = jax.tree.map(lambda kernel: pace(kernel.shape[-2]), params.below)
+    return Params(below, pace(params.last.shape[-1]))
 
 
 def words(spec: Spec, found: Array, ids: Array) -> Array:

@@ -27,6 +27,7 @@ from model.drift import Alarm, Observed, shift
 from model.fold import Fold
 from model.metrics import make_classification_metrics, make_regression_metrics
 from model.networks import Network, make_network
+from model.plasticity import Units
 from model.pool import Contender
 from model.spec import Detector, Spec
 
@@ -59,7 +60,7 @@ class State(NamedTuple):
     met: Array  # i32[]  classes that may be predicted: the first ones
     champion: Contender  # who predicts
     refused: Array  # u32[M, 2]  updates of each network that were not finite: counters
-    active: Array  # f32[M, U]  share of the newest rows in which a hidden unit was not 0
+    active: Units  # f32  share of the newest rows in which a hidden unit was not 0
     lost: Array  # bool[L]  who has to begin anew, of `pool.resettable`
     resets: Array  # u32[L, 2]  how often they did: counters
     revived: Array  # u32[2]  hidden units that began anew: a counter
@@ -142,7 +143,7 @@ def init(parts: Parts) -> State:
         met=jnp.int32(spec.classes - spec.unmet),
         champion=fresh,
         refused=counter.zero(spec.networks),
-        active=jnp.ones((spec.networks, sum(parts.network.widths))),
+        active=tuple(jnp.ones((spec.networks, width)) for width in parts.network.widths),
         lost=jnp.zeros(len(pool.resettable(spec)), bool),
         resets=counter.zero(len(pool.resettable(spec))),
         revived=counter.zero(),

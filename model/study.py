@@ -195,7 +195,7 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     if spec.chunk > 1:
         taken = jax.tree.map(lambda new, old: jnp.where(full, new, old), taken, left)
     champion, refused, followed, steps, middle, place = taken
-    active = jnp.where(apply, plasticity.fade(spec, state.active, learned.active), state.active)
+    active = plasticity.fade(spec, state.active, learned.active, apply)
     state = state._replace(
         lost=full & (learned.lost if spec.classes else jnp.append(learned.lost, ~_finite(steps))),
         active=active,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -20,7 +21,7 @@ from model.networks.cnn1d import Cnn1d
 from model.networks.cnn2d import Cnn2d
 from model.networks.gru import Gru
 from model.networks.linear import Linear
-from model.networks.perceptron import Features, Mlp, dense, times
+from model.networks.perceptron import Features, Mlp, dense
 from model.networks.seen import Seen
 from model.networks.textbag import TextBag
 from model.networks.textcnn import TextCnn
@@ -43,7 +44,7 @@ class Params(NamedTuple):
     """Hold what a network knows."""
 
     below: dict[str, Any]  # of its module; empty where features are inputs
-    last: Array  # f32[F, O]
+    last: Array  # f32[O, F]
 
 
 class Network(NamedTuple):
@@ -57,9 +58,24 @@ class Network(NamedTuple):
     widths: tuple[int, ...]
 
 
+@jax.custom_vjp
 def answer(last: Array, features: Array) -> Array:
-    """Map features f32[K, F] to outputs f32[K, O]."""
-    return jnp.asarray(times(features, last))
+    """Map features f32[K, F] to outputs f32[K, O] by the last layer f32[O, F].
+
+    The few outputs lie apart, so that all work on the many features is vector code.
+    """
+    return jnp.einsum("of,kf->ko", last, features)
+
+
+def _back(known: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    last, features = known
+    if len(features) == 1:
+        return slope.T * features, slope @ last
+    turned = jax.lax.optimization_barrier(slope.T)  # type: ignore[no-untyped-call]
+    return turned @ features, slope @ last
+
+
+answer.defvjp(lambda last, features: (answer(last, features), (last, features)), _back)
 
 
 def make_network(spec: Spec) -> Network:
@@ -74,7 +90,7 @@ def make_network(spec: Spec) -> Network:
     def init(key: Array) -> Params:
         rngs = nnx.Rngs(key)
         module = build(rngs)
-        last = dense(module.head.features - 1, spec.outputs, 0.01, rngs).kernel[...]
+        last = dense(module.head.features - 1, spec.outputs, 0.01, rngs).kernel[...].T
         return Params(dict(nnx.to_pure_dict(nnx.split(module)[1])), last)
 
     def features(below: dict[str, Any], seen: Seen) -> Features:

@@ -26,7 +26,7 @@ class Features(NamedTuple):
     """Hold what is made of K rows."""
 
     seen: Array  # f32[K, F]  what the last, linear layer sees
-    hidden: Array  # f32[K, U]  the units of all hidden layers, from the first one on
+    hidden: tuple[Array, ...]  # f32[K, U]  the units of each hidden layer, from the first one on
 
 
 class Perceptron(nnx.Module):
@@ -52,12 +52,13 @@ class Perceptron(nnx.Module):
     def __call__(self, rows: Array) -> Features:
         """Map rows f32[K, inputs]."""
         direct = with_one(rows)
-        deep, hidden = direct, [jnp.zeros((len(rows), 0))]
+        deep = direct
+        hidden: list[Array] = []
         for layer in self.layers:
             hidden.append(activate(self.spec, layer(deep)))
             deep = with_one(hidden[-1])
-        features = jnp.concatenate([hidden[-1], direct[:, self.first :]], 1)
-        return Features(features, jnp.concatenate(hidden, 1))
+        features = jnp.concatenate([*hidden[-1:], direct[:, self.first :]], 1)
+        return Features(features, tuple(hidden))
 
 
 class Mlp(nnx.Module):

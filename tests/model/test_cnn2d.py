@@ -48,7 +48,7 @@ def test_it_equals_plain_loops(shape: tuple[int, int, int]) -> None:
     said = answer(params.last, jax.jit(network.features)(params.below, seen).seen)
 
     params = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
-    hidden, last = params.below["head"]["layers"][0]["kernel"], params.last
+    hidden, last = params.below["head"]["layers"][0]["kernel"], params.last.T
     for row in range(3):
         image = dense[row, : spec.pixels].reshape(shape)
         for layer in range(2):

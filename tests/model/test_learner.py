@@ -335,7 +335,7 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
     columns = (numeric, np.zeros((n, 0), np.uint32), np.zeros((n, 2), np.uint32), label)
     learner = make_learner(spec)
     params = jax.device_get(learner.init().champion.params)
-    networks = np.asarray(params.last, float)
+    networks = np.asarray(params.last, float).swapaxes(1, 2)
     assert networks.shape == (4, 6 + 3 + 2 + 1, 2)  # values, flags; distances, lag; always 1
     _, said = feed(learner, columns, [], n)
 
@@ -385,8 +385,8 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
             gradient = np.outer(seen, opinions[at] - one_hot)
             second[at] += 0.001 * (gradient**2 - second[at])
             networks[at] -= rate * gradient / (np.sqrt(second[at] / (1 - 0.999 ** (t + 1))) + 1e-8)
-        if t + 1 == opened + chunk:
-            share = min(1, chunk * max(1 / 500, 2 / (opened + 1)))
+        if t + 1 == opened + chunk and (t + 1) % max(8, chunk) == 0:
+            share = min(1, max(8, chunk) * max(1 / 500, 2 / (opened + 1)))
             means += share * (networks[1::2] - means)
         pairs[last] = 0.99 * pairs[last] + one_hot
         past.append((z, one_hot))

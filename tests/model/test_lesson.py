@@ -55,7 +55,7 @@ def test_the_last_layer_learns_each_row_and_the_layers_below_the_mean_of_a_chunk
     labels[2 * K : 3 * K] = np.nan
     first, learned = learn(chunks, labels, rows)
     (hidden,) = (np.asarray(leaf[0], float) for leaf in jax.tree.leaves(first.params.below))
-    last = np.asarray(first.params.last[0], float)
+    last = np.asarray(first.params.last[0], float).T
     squares = [np.zeros_like(hidden), np.zeros_like(last)]
     steps = [0, 0]
 
@@ -80,7 +80,7 @@ def test_the_last_layer_learns_each_row_and_the_layers_below_the_mean_of_a_chunk
         if down:
             hidden = hidden - adam(0, np.mean(down, 0), 0.01 * K ** (1 / 3), 0.999**K)
     after: Params = learned.after.params
-    np.testing.assert_allclose(after.last[0], last, atol=2e-4)
+    np.testing.assert_allclose(after.last[0].T, last, atol=2e-4)
     np.testing.assert_allclose(jax.tree.leaves(after.below)[0][0], hidden, atol=2e-4)
 
 

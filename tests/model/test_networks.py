@@ -123,7 +123,7 @@ def test_the_vectors_of_a_bag_are_learned() -> None:
     rows, label = columns[1][-500:], columns[3][-500:]
     present = (rows > 0)[..., None]
     bag = (vectors[rows] * present).sum(1) / np.sqrt(present.sum(1))
-    last = state.champion.params.last[0]
+    last = state.champion.params.last[0].T
     said = bag @ last[:-1] + last[-1]
     assert (said.argmax(1) == label).mean() > 0.85
 
@@ -168,7 +168,7 @@ def head(params: Params, rows: Floats) -> Floats:
     for at in range(len(layers)):
         deep = np.concatenate([np.maximum(deep @ layers[at]["kernel"], 0), ones], 1)
     last = np.concatenate([deep[:, :-1], direct], 1) if layers else direct
-    return np.asarray(last @ params.last)
+    return np.asarray(last @ params.last.T)
 
 
 def convolution(kernel: Floats, width: int, padding: Any) -> Callable[[Any], Any]:
@@ -201,7 +201,7 @@ def recurrence(params: Any, units: int, width: int) -> Callable[[Any], Any]:
 def test_the_window_is_read_as_it_happened(network: NetworkName) -> None:
     spec, n = window_spec(network), 40
     columns = window_stream()
-    params = drawn(spec, 1)
+    params = drawn(spec, 2)
     numeric = columns[0][:n].astype(float)
     rows = np.zeros((n, 4, 4))
     for t in range(n):
@@ -226,7 +226,7 @@ def test_the_window_is_read_as_it_happened(network: NetworkName) -> None:
 
 def test_phrases_are_found_as_kim_does() -> None:
     spec, n = text_spec("textcnn"), 40
-    columns, params = text_stream(spec), drawn(spec, 2, spread=2.0)
+    columns, params = text_stream(spec), drawn(spec, 5, spread=2.0)
     columns[1][7, :] = 0  # no words at all
     learner = make_learner(spec)
     table = np.asarray(learner.init().table.rows)[:, : spec.embedding]
@@ -264,7 +264,7 @@ def test_linear_is_linear_and_sees_no_vectors() -> None:
     rng = np.random.default_rng(0)
     rows, ids = rng.normal(size=(20, 6)), rng.normal(size=(20, 8))
     said = asked(make_network(spec), params, seen(rows, ids))
-    kernel = params.last
+    kernel = params.last.T
     assert kernel.shape == (7, 2)
     assert np.allclose(said, rows @ kernel[:-1] + kernel[-1], atol=1e-5)
 
@@ -285,7 +285,7 @@ def test_hidden_layers_bend_as_they_are_told(activation: Any, bend: Any) -> None
     params = drawn(spec, 3)
     rows = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     said = asked(make_network(spec), params, seen(rows))
-    first, last = params.below["head"]["layers"][0]["kernel"], params.last
+    first, last = params.below["head"]["layers"][0]["kernel"], params.last.T
     with_one = np.concatenate([rows, np.ones((20, 1))], 1)
     wanted = np.concatenate([bend(with_one @ first), with_one], 1) @ last
     assert np.allclose(said, wanted, atol=1e-4)

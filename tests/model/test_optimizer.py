@@ -10,13 +10,15 @@ import numpy as np
 import optax
 import pytest
 
+from model import pool
 from model.batch import empty_batch
 from model.learner import make_learner, warm_up
+from model.networks import Params
 from model.optimizer import Optimizer, make_optimizer, scheduled
 from model.spec import OptimizerName, Schedule, Spec
 
 SHAPES = {"a": (2, 3, 4), "b": (2, 5, 2)}  # of two networks
-RATES = jnp.array([0.1, 0.01])
+RATES = dict.fromkeys(SHAPES, jnp.array([0.1, 0.01]))
 
 
 def gradients(steps: int) -> list[dict[str, np.ndarray]]:
@@ -64,20 +66,25 @@ def test_adam_without_momentum_is_adam_written_in_numpy() -> None:
         assert np.allclose(params[name], wanted, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adam", "nadam"])
-def test_steps_of_wide_layers_are_shorter_where_there_is_an_image(name: OptimizerName) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "nadam"])
+def test_steps_of_wide_layers_are_shorter_where_there_is_an_image(optimizer: OptimizerName) -> None:
     """By the root of how many more inputs than 32 they have."""
-    gradient = {"wide": jnp.full((2, 128, 3), 0.5), "narrow": jnp.full((2, 32, 3), 0.5)}
-    moved = {}
+    gradient = Params(
+        {"wide": jnp.full((2, 128, 3), 0.5), "narrow": jnp.full((2, 32, 3), 0.5)},
+        jnp.full((2, 3, 128), 0.5),
+    )
+    moved = []
     for image in ((0, 0, 0), (4, 4, 1)):
-        optimizer = make_optimizer(Spec(numeric=1, classes=2, image=image, optimizer=name))
+        spec = Spec(numeric=1, classes=2, image=image, optimizer=optimizer)
         start = jax.tree.map(jnp.zeros_like, gradient)
-        after = optimizer.step(start, optimizer.init(start), gradient, RATES, jnp.bool_(True))
-        moved[image] = after.params
-    plain, pictured = moved.values()
-    assert np.allclose(plain["wide"], plain["narrow"][:, :1])
-    assert np.allclose(pictured["narrow"], plain["narrow"])
-    assert np.allclose(pictured["wide"], plain["wide"] / 2)
+        rates = pool.paces(spec, start, jnp.array([0.1, 0.01]))
+        own = make_optimizer(spec)
+        moved.append(own.step(start, own.init(start), gradient, rates, jnp.bool_(True)).params)
+    plain, pictured = moved
+    assert np.allclose(plain.below["wide"], plain.below["narrow"][:, :1])
+    assert np.allclose(pictured.below["narrow"], plain.below["narrow"])
+    assert np.allclose(pictured.below["wide"], plain.below["wide"] / 2)
+    assert np.allclose(pictured.last, plain.last / 2)
 
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))

@@ -46,7 +46,7 @@ def test_units_that_are_dead_begin_anew(chunk: int, classes: int) -> None:
     layers = state.champion.params.below["head"]["layers"]
     assert (jnp.abs(layers[0]["kernel"][1, -1, 3:5]) < 10.0).all()
     assert jnp.abs(layers[1]["kernel"][0, -1, 2]) < 10.0
-    assert (state.active > plasticity.DEAD).all()
+    assert not plasticity.count(plasticity.worn(state.active))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "yogi"])
@@ -56,7 +56,8 @@ def test_a_unit_that_begins_anew_changes_nothing_that_is_said(chunk: int, optimi
     learner, parts = make_learner(spec), make_parts(spec)
     batch, fresh = rows(spec), make_learner(spec).init().champion
     state, _ = learner.run(learner.init(), batch, np.int32(4000))
-    units = jnp.zeros((spec.networks, 14), bool).at[2, [1, 12]].set(True)
+    chosen = jnp.zeros((spec.networks, 8), bool).at[2, 1].set(True)
+    units = chosen, jnp.zeros((spec.networks, 6), bool).at[2, 4].set(True)
     params = state.champion.params
     layers = params.below["head"]["layers"]
     dead = {
@@ -65,7 +66,7 @@ def test_a_unit_that_begins_anew_changes_nothing_that_is_said(chunk: int, optimi
     }
     params = params._replace(below={"head": {**params.below["head"], "layers": dead}})
     champion = state.champion._replace(params=params)
-    revived = plasticity.revive(parts.network, champion, fresh, units, jnp.int32(5))
+    revived = plasticity.revive(champion, fresh, units, jnp.int32(5))
     inputs = jnp.asarray(np.random.default_rng(1).normal(size=(50, spec.inputs)), jnp.float32)
     nothing = Embedded(*2 * [jnp.zeros((50, 0))], jnp.zeros((50, 0, 8)), jnp.zeros((50, 0), bool))
 
@@ -73,13 +74,13 @@ def test_a_unit_that_begins_anew_changes_nothing_that_is_said(chunk: int, optimi
         made = jax.vmap(lambda below: parts.network.features(below, Seen(inputs, nothing)))(
             params.below
         )
-        return jax.vmap(networks.answer)(params.last, made.seen), made.hidden
+        return jax.vmap(networks.answer)(params.last, made.seen), jnp.concatenate(made.hidden, -1)
 
     (before, silent), (after, alive) = said(champion.params), said(revived.params)
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
     assert not silent[2][:, [1, 12]].any()
     assert (alive[2][:, [1, 12]] != 0.0).any(0).all()
-    others = ~np.asarray(units)
+    others = ~np.concatenate(units, 1)
     np.testing.assert_array_equal(
         np.asarray(alive).swapaxes(0, 1)[:, others], np.asarray(silent).swapaxes(0, 1)[:, others]
     )
@@ -95,8 +96,8 @@ def test_no_unit_begins_anew_where_there_is_none() -> None:
 
 def test_plasticity_is_the_share_of_dead_units_and_the_size_of_weights() -> None:
     state = make_learner(Spec(numeric=2, hidden=(4,), detectors=())).init()
-    active = state.active.at[0, :3].set(0.0)
-    found = plasticity.plasticity(state.champion, active)
+    (active,) = state.active
+    found = plasticity.plasticity(state.champion, (active.at[0, :3].set(0.0),))
     assert found["dead_units"] == 3 / active.size
     weights = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state.champion.params)]
     rms = np.sqrt(np.mean(np.concatenate(weights).astype(np.float64) ** 2))
