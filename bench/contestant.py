@@ -15,9 +15,9 @@ from typing import IO, NamedTuple, cast
 
 import msgspec
 
-from stream import workers
-from stream.errors import HeadraceError
-from stream.kafka import Source
+from headrace.stream import workers
+from headrace.stream.errors import HeadraceError
+from headrace.stream.kafka import Source
 
 CONTESTANTS = {
     "fill": "bench.ours",

@@ -19,8 +19,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from model.spec import Detector
-from stream.errors import UsageError
+from headrace.model.spec import Detector
+from headrace.stream.errors import UsageError
 
 BEFORE, AFTER, WINDOW, SEEDS = 20_000, 5_000, 200, (1, 2)
 RATES, WATCHED, WATCHED_BY_RIVER = (0.05, 0.2, 0.4), 1_000_000, 100_000
@@ -49,9 +49,9 @@ def streams() -> Iterator[tuple[str, int, Stream]]:
 
 def headrace(stream: Stream) -> NDArray[np.bool_]:
     """Say which answers were right; a task's defaults."""
-    from model.batch import empty_batch
-    from model.learner import make_learner, warm_up
-    from stream.task import validate
+    from headrace.model.batch import empty_batch
+    from headrace.model.learner import make_learner, warm_up
+    from headrace.stream.task import validate
 
     rows, labels, classes = stream
     task = {
@@ -170,8 +170,8 @@ def _watcher(name: Detector) -> tuple[Any, Any]:
     import jax
     import jax.numpy as jnp
 
-    from model.spec import Spec
-    from model.state import make_detector
+    from headrace.model.spec import Spec
+    from headrace.model.state import make_detector
 
     fold = make_detector(Spec(numeric=1), name)
 

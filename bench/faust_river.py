@@ -12,8 +12,8 @@ import faust
 
 from bench.loops import make_logistic
 from bench.workload import PEERS
-from stream import workers
-from stream.task import load
+from headrace.stream import workers
+from headrace.stream.task import load
 
 
 def make_app(bootstrap: str, task: Path) -> faust.App:

@@ -14,13 +14,13 @@ from typing import Any
 
 from bench.arena import Arena, OnProgress, arena, machine
 from bench.pause import pause
-from stream import ledger
-from stream.child import Child
-from stream.errors import HeadraceError
-from stream.kafka import Source
-from stream.ledger import Entry
-from stream.sink import Sink
-from stream.task import Task
+from headrace.stream import ledger
+from headrace.stream.child import Child
+from headrace.stream.errors import HeadraceError
+from headrace.stream.kafka import Source
+from headrace.stream.ledger import Entry
+from headrace.stream.sink import Sink
+from headrace.stream.task import Task
 
 LOOK_S = 0.02
 SILENT_S = 120.0
@@ -146,7 +146,7 @@ def _event(number: int) -> bytes:
 
 def _run(*command: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "stream.cli", *command, "--json"], capture_output=True, text=True
+        [sys.executable, "-m", "headrace", *command, "--json"], capture_output=True, text=True
     )
     if done.returncode:
         raise HeadraceError(f"bench: {command[0]}: {done.stderr.strip() or done.stdout.strip()}")

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.learning.table import markdown
-from stream.errors import HeadraceError, UsageError
-from stream.evaluate import evaluate
-from stream.task import validate
+from headrace.stream.errors import HeadraceError, UsageError
+from headrace.stream.evaluate import evaluate
+from headrace.stream.task import validate
 
 HIDDEN = {"dense": [128, 128], "convolutions": [32, 32]}
 NETWORKS = {"dense": "mlp", "convolutions": "cnn2d"}

@@ -11,12 +11,12 @@ import numpy as np
 
 from bench import workload
 from bench.contestant import Run, Score
-from stream.child import Child
-from stream.errors import HeadraceError
-from stream.events import Prediction
-from stream.kafka import Source
-from stream.sink import Sink
-from stream.task import load
+from headrace.stream.child import Child
+from headrace.stream.errors import HeadraceError
+from headrace.stream.events import Prediction
+from headrace.stream.kafka import Source
+from headrace.stream.sink import Sink
+from headrace.stream.task import load
 
 RATE = 1_000
 WARM_UP_S = 3.0

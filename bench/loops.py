@@ -15,9 +15,9 @@ from typing import Any
 
 from bench.contestant import Outputs, Score
 from bench.workload import PEERS
-from stream import workers
-from stream.errors import HeadraceError
-from stream.task import load
+from headrace.stream import workers
+from headrace.stream.errors import HeadraceError
+from headrace.stream.task import load
 
 BATCH = 1000
 

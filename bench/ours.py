@@ -15,18 +15,18 @@ from bench import unbounded, workload
 from bench.contestant import Outputs, Score
 from bench.plain import without_transactions
 from bench.workload import MICRO_BATCH, in_memory, with_model, with_pool
-from stream.errors import AuditError, DeliveryError
-from stream.events import Prediction
-from stream.kafka import Source
-from stream.sink import Sink
-from stream.task import Task, load
+from headrace.stream.errors import AuditError, DeliveryError
+from headrace.stream.events import Prediction
+from headrace.stream.kafka import Source
+from headrace.stream.sink import Sink
+from headrace.stream.task import Task, load
 
 DISTINCT = 400_000  # more than the ids that a learner remembers, so none counts as repeated
 
 
 def fill(bootstrap: str, task: Path, events: int) -> Score:
     """Publish the workload with our producer; beyond 400,000 events it begins again."""
-    from producers.sources import Event
+    from headrace.producers.sources import Event
 
     drawn = workload.events(min(events, DISTINCT))
     prepared = [Event(f"s-{i}", None, None, value) for i, value in enumerate(drawn)]
@@ -35,14 +35,14 @@ def fill(bootstrap: str, task: Path, events: int) -> Score:
 
 def fill_unbounded(bootstrap: str, task: Path, events: int) -> Score:
     """Publish the stream that never repeats itself."""
-    from producers.sources import Event
+    from headrace.producers.sources import Event
 
     drawn = enumerate(unbounded.events(events))
     return _publish(bootstrap, task, (Event(f"s-{i}", None, None, value) for i, value in drawn))
 
 
 def _publish(bootstrap: str, task: Path, prepared: Iterable[Any]) -> Score:
-    from producers.publish import publish
+    from headrace.producers.publish import publish
 
     done = publish(prepared, bootstrap=bootstrap, topic=load(task).input.topic)
     if done.failed:
@@ -84,9 +84,9 @@ def at_least_once_1024(bootstrap: str, task: Path, events: int) -> Score:
 
 def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
     """Time the service from its readiness, compiled and with its ledger open, to its end."""
-    from stream.learn import learn
-    from stream.progress import Progress
-    from stream.service import Safety
+    from headrace.stream.learn import learn
+    from headrace.stream.progress import Progress
+    from headrace.stream.service import Safety
 
     started_s = ended_s = 0.0
 
@@ -114,7 +114,7 @@ def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
 
 def verify(bootstrap: str, task: Path, events: int) -> Score:
     """Audit all that the learners of this task have published."""
-    from stream.verify import verify as audit
+    from headrace.stream.verify import verify as audit
 
     start_s = time.perf_counter()
     found = audit(load(task), bootstrap)
@@ -126,7 +126,7 @@ def verify(bootstrap: str, task: Path, events: int) -> Score:
 
 def normalize(bootstrap: str, task: Path, events: int) -> Score:
     """Run one Faust worker of ours until so many rows are in the features topic."""
-    from stream.app import run
+    from headrace.stream.app import run
 
     seen = Outputs(bootstrap, load(task).output("features"), events)
     run([task], bootstrap, workers=1, stop=seen)
@@ -161,7 +161,7 @@ def produce(bootstrap: str, task: Path, events: int) -> Score:
 
 def decode(bootstrap: str, task: Path, events: int) -> Score:
     """Only normalise records in memory."""
-    from stream.normalize import Normalizer
+    from headrace.stream.normalize import Normalizer
 
     loaded = load(task)
     normalizer = Normalizer(loaded)
@@ -174,8 +174,8 @@ def decode(bootstrap: str, task: Path, events: int) -> Score:
 
 def step(bootstrap: str, task: Path, events: int) -> Score:
     """Only predict and learn rows in memory."""
-    from stream.normalize import Normalizer
-    from stream.trainer import Trainer
+    from headrace.stream.normalize import Normalizer
+    from headrace.stream.trainer import Trainer
 
     loaded = load(task)
     normalizer, trainer = Normalizer(loaded), Trainer(loaded, MICRO_BATCH)

@@ -11,7 +11,7 @@ from bench import latency
 from bench.arena import Arena, OnProgress, arena, machine
 from bench.contestant import Score
 from bench.workload import PEERS
-from stream.errors import UsageError
+from headrace.stream.errors import UsageError
 
 VARIANTS = (
     "headrace_1024",

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from stream.ledger import Entry, Ledger, Record
-from stream.sink import Sink
+from headrace.stream.ledger import Entry, Ledger, Record
+from headrace.stream.sink import Sink
 
 
 class Plain:
@@ -44,7 +44,7 @@ def unproven(ledger: Ledger, record: Record) -> Entry:
 def without_transactions() -> Iterator[None]:
     """Let learners of this process write at least once."""
     with (
-        mock.patch("stream.service.Transactions", Plain),
-        mock.patch("stream.ledger.Ledger.confirm", unproven),
+        mock.patch("headrace.stream.service.Transactions", Plain),
+        mock.patch("headrace.stream.ledger.Ledger.confirm", unproven),
     ):
         yield

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from bench.workload import save_task
-from stream.task import Task
+from headrace.stream.task import Task
 
 ENTITIES = 1_000_000
 SHORTEST, LONGEST = 6, 32  # letters of a new word

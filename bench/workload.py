@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.events import Records
-from stream.tables import Lags, Model
-from stream.task import Task, load
+from headrace.stream.events import Records
+from headrace.stream.tables import Lags, Model
+from headrace.stream.task import Task, load
 
 Array = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import sums
-from model.spec import Aggregate, Spec, Statistic
-from model.sums import choose, pack
+from headrace.model import sums
+from headrace.model.spec import Aggregate, Spec, Statistic
+from headrace.model.sums import choose, pack
 
 BUCKETS = 16
 LATE = BUCKETS * BUCKETS

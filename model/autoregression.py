@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from model import scale, target
-from model.spec import Spec
-from model.target import TargetState
+from headrace.model import scale, target
+from headrace.model.spec import Spec
+from headrace.model.target import TargetState
 
 NAME = "autoregression"
 KEPT = 0.9995  # of what was learned, after each label

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from model import aggregates
-from model.spec import Spec
+from headrace.model import aggregates
+from headrace.model.spec import Spec
 
 EVIDENCE = ("fired", "before", "after", "statistic", "threshold", "window")
 

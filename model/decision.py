@@ -10,8 +10,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from model.spec import Spec
-from model.sums import once
+from headrace.model.spec import Spec
+from headrace.model.sums import once
 
 MEMORY = 100_000.0  # labels by which shares of the classes are known
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model.spec import Spec
+from headrace.model.spec import Spec
 
 RATE = 0.1
 

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from model.aggregates import within
-from model.metrics.regression import UNITS
-from model.scale import ScaleState
-from model.spec import Spec
-from model.state import State
+from headrace.model.aggregates import within
+from headrace.model.metrics.regression import UNITS
+from headrace.model.scale import ScaleState
+from headrace.model.spec import Spec
+from headrace.model.state import State
 
 Floats = NDArray[np.float64]
 

@@ -7,10 +7,10 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array
 
-from model import aggregates, ladder, memory, scale
-from model.batch import Batch
-from model.spec import Spec
-from model.state import State
+from headrace.model import aggregates, ladder, memory, scale
+from headrace.model.batch import Batch
+from headrace.model.spec import Spec
+from headrace.model.state import State
 
 
 def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> State:

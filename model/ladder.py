@@ -27,14 +27,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from model import confidence, lesson, mixture, pool
-from model.confidence import Gains
-from model.drift import Alarm
-from model.lesson import Heard
-from model.networks import Network
-from model.pool import Contender
-from model.spec import Rival, Spec, Step
-from model.sums import pack
+from headrace.model import confidence, lesson, mixture, pool
+from headrace.model.confidence import Gains
+from headrace.model.drift import Alarm
+from headrace.model.lesson import Heard
+from headrace.model.networks import Network
+from headrace.model.pool import Contender
+from headrace.model.spec import Rival, Spec, Step
+from headrace.model.sums import pack
 
 BOOST = 2.0  # times the learning rates
 BOOST_STEPS = 500  # until they are back at their own size, evenly

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import autoregression, counter, ladder, median, plasticity, pool
-from model.batch import Batch, Outcome, empty_batch
-from model.inputs import admit
-from model.optimizer import each, scheduled
-from model.pool import Contender
-from model.scoring import (
+from headrace.model import autoregression, counter, ladder, median, plasticity, pool
+from headrace.model.batch import Batch, Outcome, empty_batch
+from headrace.model.inputs import admit
+from headrace.model.optimizer import each, scheduled
+from headrace.model.pool import Contender
+from headrace.model.scoring import (
     line_width,
     name_moved,
     note,
@@ -34,9 +34,9 @@ from model.scoring import (
     tell_later,
     tell_lost,
 )
-from model.spec import Spec
-from model.state import Parts, State, init, make_parts
-from model.study import answers_late, learn, respond, study
+from headrace.model.spec import Spec
+from headrace.model.state import Parts, State, init, make_parts
+from headrace.model.study import answers_late, learn, respond, study
 
 MOST_TURNS = 1 << 16  # of fresh units, which come again then
 KEPT = 8  # learners: a service needs one or two, and each holds some 50 MB of programs

@@ -15,13 +15,13 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from model import embed, losses, mixture, networks, pool
-from model.fold import walk
-from model.mixture import Mixed, Mixture
-from model.networks import Network, Params, Seen
-from model.optimizer import Stepped, make_optimizer
-from model.pool import Contender, Views
-from model.spec import Spec
+from headrace.model import embed, losses, mixture, networks, pool
+from headrace.model.fold import walk
+from headrace.model.mixture import Mixed, Mixture
+from headrace.model.networks import Network, Params, Seen
+from headrace.model.optimizer import Stepped, make_optimizer
+from headrace.model.pool import Contender, Views
+from headrace.model.spec import Spec
 
 
 class Question(NamedTuple):

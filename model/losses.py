@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from model.spec import Spec
+from headrace.model.spec import Spec
 
 
 def slope(spec: Spec, outputs: Array, goal: Array, weight: Array | None = None) -> Array:

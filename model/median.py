@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model import target
-from model.spec import Spec
-from model.target import TargetState
+from headrace.model import target
+from headrace.model.spec import Spec
+from headrace.model.target import TargetState
 
 NAMES = ("median", "entity's median")
 NEWEST = 256  # labels: the error of their median is a third of a percent above the least

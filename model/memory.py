@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from model import aggregates, counter
-from model.spec import Spec
+from headrace.model import aggregates, counter
+from headrace.model.spec import Spec
 
 WAYS = 4
 

@@ -20,9 +20,9 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from model.losses import mixed_slope
-from model.spec import Spec
-from model.sums import once
+from headrace.model.losses import mixed_slope
+from headrace.model.spec import Spec
+from headrace.model.sums import once
 
 RATES = np.array([0.001, 0.005], np.float32)
 GOAL_RATES = np.array([0.01, 0.05], np.float32)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from model.spec import Spec
+from headrace.model.spec import Spec
 
 VOTES = ("neighbours wide", "neighbours narrow", "neighbours nearest")
 WIDTH = 0.03  # of the wide kernel: mean squared difference of a column, in variances

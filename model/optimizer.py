@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from model.spec import OptimizerName, Schedule, Spec
-from model.sums import once
+from headrace.model.spec import OptimizerName, Schedule, Spec
+from headrace.model.sums import once
 
 EPSILON = 1e-8
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import losses
-from model.spec import Spec
+from headrace.model import losses
+from headrace.model.spec import Spec
 
 NAME = "pairs"
 ALONE = np.array([-1.1503, -0.6745, -0.3186, 0.0, 0.3186, 0.6745, 1.1503], np.float32)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from model import target
-from model.spec import Spec
-from model.target import TargetState
+from headrace.model import target
+from headrace.model.spec import Spec
+from headrace.model.target import TargetState
 
 NAME = "last label"
 MOST_CLASSES = 64  # the counts take the square of it

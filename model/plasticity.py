@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from model.networks import Params
-from model.optimizer import AdamState
-from model.pool import Contender
-from model.spec import Spec
+from headrace.model.networks import Params
+from headrace.model.optimizer import AdamState
+from headrace.model.pool import Contender
+from headrace.model.spec import Spec
 
 RECENT = 1000.0  # rows that the share in which a unit is active remembers
 DEAD = 1e-3  # such a share, which is e^-7 nearly

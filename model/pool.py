@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import (
+from headrace.model import (
     autoregression,
     embed,
     losses,
@@ -25,10 +25,10 @@ from model import (
     persistence,
     scale,
 )
-from model.mixture import Mixture
-from model.networks import Network, Params
-from model.optimizer import make_optimizer
-from model.spec import Spec
+from headrace.model.mixture import Mixture
+from headrace.model.networks import Network, Params
+from headrace.model.optimizer import make_optimizer
+from headrace.model.spec import Spec
 
 FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
 SEEDS = 1 << 63  # that a random key can be made of

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from model import decision, ladder, memory, scale, target
-from model.batch import EVIDENCE, Outcome
-from model.drift import shift
-from model.metrics import ScoredClass, ScoredNumber
-from model.spec import Spec
-from model.state import Parts, State, weights
-from model.sums import pack
+from headrace.model import decision, ladder, memory, scale, target
+from headrace.model.batch import EVIDENCE, Outcome
+from headrace.model.drift import shift
+from headrace.model.metrics import ScoredClass, ScoredNumber
+from headrace.model.spec import Spec
+from headrace.model.state import Parts, State, weights
+from headrace.model.sums import pack
 
 STEP = 0.05  # of the half-width, in typical errors, at each event outside
 PACE = 0.02  # at which what is typical follows

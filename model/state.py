@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from model import (
+from headrace.model import (
     autoregression,
     counter,
     decision,
@@ -23,13 +23,13 @@ from model import (
     scale,
     target,
 )
-from model.drift import Alarm, Observed, shift
-from model.fold import Fold
-from model.metrics import make_classification_metrics, make_regression_metrics
-from model.networks import Network, make_network
-from model.plasticity import Units
-from model.pool import Contender
-from model.spec import Detector, Spec
+from headrace.model.drift import Alarm, Observed, shift
+from headrace.model.fold import Fold
+from headrace.model.metrics import make_classification_metrics, make_regression_metrics
+from headrace.model.networks import Network, make_network
+from headrace.model.plasticity import Units
+from headrace.model.pool import Contender
+from headrace.model.spec import Detector, Spec
 
 
 class Chunk(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from model import (
+from headrace.model import (
     autoregression,
     counter,
     embed,
@@ -24,13 +24,13 @@ from model import (
     scale,
     target,
 )
-from model.fold import walk
-from model.inputs import light
-from model.lesson import Heard, Learned, Question, answer, attend
-from model.optimizer import scheduled
-from model.pool import Views
-from model.spec import Spec
-from model.state import Parts, State, weights
+from headrace.model.fold import walk
+from headrace.model.inputs import light
+from headrace.model.lesson import Heard, Learned, Question, answer, attend
+from headrace.model.optimizer import scheduled
+from headrace.model.pool import Views
+from headrace.model.spec import Spec
+from headrace.model.state import Parts, State, weights
 
 
 def answers_late(spec: Spec) -> bool:

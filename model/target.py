@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from model import scale
+from headrace.model import scale
 
 BELIEF = 1.0  # labels that seem to have followed their last ones, before there are any
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from producers import sources
-from producers.generators import GENERATORS, Drift
-from producers.sources import Event
-from stream.errors import UsageError
+from headrace.producers import sources
+from headrace.producers.generators import GENERATORS, Drift
+from headrace.producers.sources import Event
+from headrace.stream.errors import UsageError
 
 BUNDLED = {"sensor": sources.sensor, "social": sources.social, "text": sources.text}
 

@@ -14,10 +14,10 @@ from kafka.producer.future import FutureProduceResult
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from producers.sources import Event
-from stream import topics
-from stream.errors import BrokerError
-from stream.hashing import Cache
+from headrace.producers.sources import Event
+from headrace.stream import topics
+from headrace.stream.errors import BrokerError
+from headrace.stream.hashing import Cache
 
 _BOOTSTRAP_MS = 5_000
 _REQUEST_MS = 10_000

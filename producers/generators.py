@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from producers.sources import DATA, Event
-from stream import files
-from stream.errors import UsageError
+from headrace.producers.sources import DATA, Event
+from headrace.stream import files
+from headrace.stream.errors import UsageError
 
 Array = NDArray[np.float64]
 Shape = Literal["abrupt", "gradual", "incremental", "recurring"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from producers.sources import Event
-from stream.errors import UsageError
+from headrace.producers.sources import Event
+from headrace.stream.errors import UsageError
 
 _NS = 1_000_000_000
 SLOT_NS = 10_000_000  # finer slots cost more than they smooth

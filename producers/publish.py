@@ -26,10 +26,10 @@ from kafka.errors import (
 )
 from kafka.producer.future import FutureProduceResult
 
-from producers.connection import MOST_RECORD_BYTES, Connection
-from producers.pace import Pace, Rate, Speed, paced
-from producers.sources import Event
-from stream.errors import BrokerError, UsageError
+from headrace.producers.connection import MOST_RECORD_BYTES, Connection
+from headrace.producers.pace import Pace, Rate, Speed, paced
+from headrace.producers.sources import Event
+from headrace.stream.errors import BrokerError, UsageError
 
 _BATCH_EVENTS = 1024
 # kafka-python takes 1-2 ms of CPU a request, so a slow stream waits a moment for company.

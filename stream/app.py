@@ -24,15 +24,15 @@ import msgspec
 from faust.transport.drivers import aiokafka
 from faust.types import EventT
 
-from stream import workers as processes
-from stream.events import Records
-from stream.normalize import Normalizer
-from stream.sink import Sink
-from stream.tables import LONGEST_KEY
-from stream.task import Task, load
-from stream.terminal import LogHandler, guard, note
-from stream.topic_specs import topic_specs
-from stream.topics import prepare
+from headrace.stream import workers as processes
+from headrace.stream.events import Records
+from headrace.stream.normalize import Normalizer
+from headrace.stream.sink import Sink
+from headrace.stream.tables import LONGEST_KEY
+from headrace.stream.task import Task, load
+from headrace.stream.terminal import LogHandler, guard, note
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import prepare
 
 TAKE = 2_000
 WITHIN_S = 0.01
@@ -44,7 +44,7 @@ SESSION_S = 6.0  # the least that Kafka allows: partitions of a killed worker wa
 
 
 class Output(Protocol):
-    """Take records and wait for Kafka; `stream.kafka.Sink` does."""
+    """Take records and wait for Kafka; `headrace.stream.kafka.Sink` does."""
 
     def send(
         self,
@@ -269,7 +269,7 @@ def run(
         Normalizer(task)  # a worker would find the same mistake, and die of it
     for topic in {task.input.topic for task in tasks}:
         _make_room([task for task in tasks if task.input.topic == topic], bootstrap)
-    command = [sys.executable, "-m", "stream.app", bootstrap, *map(str, task_paths)]
+    command = [sys.executable, "-P", "-m", "headrace.stream.app", bootstrap, *map(str, task_paths)]
     processes.keep_running(command, workers, stop=stop, on_ready=on_ready)
 
 

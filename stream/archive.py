@@ -1,7 +1,7 @@
 """The archive of a topic: written from Kafka, each offset exactly once, and read again.
 
-What was written is known by the names of the files alone (see `stream.shelf`), so an archiver
-that was killed at any moment goes on by listing them.
+What was written is known by the names of the files alone (see `stream.shelf`), so an archiver that
+was killed at any moment goes on by listing them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from stream.errors import BrokerError, HistoryError
-from stream.events import Records
-from stream.kafka import Source
-from stream.shelf import SCHEMA, Columns, Piece, Shelf, to_parquet
-from stream.topics import describe
-from stream.watch import TopicWatch
+from headrace.stream.errors import BrokerError, HistoryError
+from headrace.stream.events import Records
+from headrace.stream.kafka import Source
+from headrace.stream.shelf import SCHEMA, Columns, Piece, Shelf, to_parquet
+from headrace.stream.topics import describe
+from headrace.stream.watch import TopicWatch
 
 _DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1)

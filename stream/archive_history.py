@@ -6,14 +6,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
 
-from stream.errors import HistoryError
-from stream.events import Records
-from stream.history import Range
-from stream.shelf import Piece, Shelf, Volume
+from headrace.stream.errors import HistoryError
+from headrace.stream.events import Records
+from headrace.stream.history import Range
+from headrace.stream.shelf import Piece, Shelf, Volume
 
 
 class ArchiveHistory:
-    """Give a topic's records again from its archive: a `stream.history.History`.
+    """Give a topic's records again from its archive: a `headrace.stream.history.History`.
 
     Of each partition one file is held, with one row group of it decoded.
 

@@ -21,11 +21,11 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, cast
 
-from stream.errors import BrokerError
-from stream.jars import KAFKA_VERSION, MISSING_EXTRA, Progress, ensure_jars, jar_dir
-from stream.paths import hold_lock
-from stream.ports import HOST, free_port, is_free
-from stream.topics import list_topics
+from headrace.stream.errors import BrokerError
+from headrace.stream.jars import KAFKA_VERSION, MISSING_EXTRA, Progress, ensure_jars, jar_dir
+from headrace.stream.paths import hold_lock
+from headrace.stream.ports import HOST, free_port, is_free
+from headrace.stream.topics import list_topics
 
 # Fixed: a random base64 id that begins with a dash breaks Kafka's own argument parser.
 _CLUSTER_ID = "aGVhZHJhY2UtZW1iZWRkZQ"
@@ -277,7 +277,7 @@ def _formatted(java: Path, jars: list[Path]) -> Path:
 
 
 def _write_properties(home: Path, *, port: int, controller_port: int) -> None:
-    template = resources.files("stream").joinpath("server.properties").read_text("utf-8")
+    template = resources.files("headrace.stream").joinpath("server.properties").read_text("utf-8")
     (home / "server.properties").write_text(
         template.format(host=HOST, port=port, controller_port=controller_port)
     )

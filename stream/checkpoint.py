@@ -24,10 +24,10 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from stream.errors import RecoveryError, UsageError
-from stream.failpoint import failpoint
-from stream.position import Counts, Position
-from stream.store import open_store
+from headrace.stream.errors import RecoveryError, UsageError
+from headrace.stream.failpoint import failpoint
+from headrace.stream.position import Counts, Position
+from headrace.stream.store import open_store
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
 """The dtype ("float32") and the shape by name; (-1,) for "recent": any length up to 64 MiB."""
@@ -67,7 +67,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ledger_offset: _Count  # where that record lies
     positions: dict[_Count, _Count]  # next offset of the raw topic by partition
     reading: dict[_Count, _Count]  # the same of the features topic; {} when there is none
-    counts: dict[str, int]  # of `stream.position.Counts`, and how many labels were learned
+    counts: dict[str, int]  # of `headrace.stream.position.Counts`, and how many labels were learned
     task: str  # fingerprint of the task
     code: str  # fingerprint of the code
     state: str  # sha256 of the state

@@ -7,7 +7,6 @@ input means that its owner is gone, SIGKILL included, and ends the child.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -36,7 +35,7 @@ class Child:
         self.said: dict[str, Any] = {}  # the last JSON object that it printed
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the child
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stream.child", *preload],
+            [sys.executable, "-P", "-m", "headrace.cli.child", *preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -108,22 +107,3 @@ class Child:
         self._log.seek(max(end - LAST_BYTES, 0))
         lines = self._log.read().decode("utf-8", "replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-def main(preload: Sequence[str]) -> None:
-    """Be the child."""
-    from stream import workers
-    from stream.cli import main as headrace
-
-    for module in ("stream.cli.commands", *preload):
-        importlib.import_module(module)
-    line = sys.stdin.readline()
-    if not line:
-        return
-    workers.on_end(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    sys.argv[1:] = json.loads(line)
-    headrace()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

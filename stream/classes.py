@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.scalars import Scalar, number_text, scalar_text
-from stream.tables import LONGEST_CLASS
-from stream.task import Task
+from headrace.stream.scalars import Scalar, number_text, scalar_text
+from headrace.stream.tables import LONGEST_CLASS
+from headrace.stream.task import Task
 
 NEW_CLASS = -1.0  # the index of a class that the task file does not name, before it is taken up
 

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from stream.events import Reject
-from stream.fields import Forms, Level
-from stream.kinds import Category, Image, Number, Text
-from stream.task import Task
+from headrace.stream.events import Reject
+from headrace.stream.fields import Forms, Level
+from headrace.stream.kinds import Category, Image, Number, Text
+from headrace.stream.task import Task
 
 MAX_DEPTH = 8
 MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds

@@ -13,15 +13,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.confidence import Gains, add, asymptotic, bounded
-from model.memory import WAYS
-from stream import fingerprint
-from stream.errors import UsageError
-from stream.events import Records
-from stream.normalize import Normalizer, Rows
-from stream.rebuild import pieces
-from stream.task import Task, validate
-from stream.trainer import Learned, Pending, Trainer
+from headrace.model.confidence import Gains, add, asymptotic, bounded
+from headrace.model.memory import WAYS
+from headrace.stream import fingerprint
+from headrace.stream.errors import UsageError
+from headrace.stream.events import Records
+from headrace.stream.normalize import Normalizer, Rows
+from headrace.stream.rebuild import pieces
+from headrace.stream.task import Task, validate
+from headrace.stream.trainer import Learned, Pending, Trainer
 
 MOST_MISS = 1e15  # so that the cubes of gains are finite
 DEEPEST = 8  # parts of a key: no task file has more

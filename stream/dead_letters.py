@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from stream.errors import RecoveryError
-from stream.events import DeadLetter, Reject, dead_letter
-from stream.history import Range, TopicHistory
-from stream.kafka import Source
-from stream.sink import Sink
-from stream.task import Task
-from stream.terminal import visible
+from headrace.stream.errors import RecoveryError
+from headrace.stream.events import DeadLetter, Reject, dead_letter
+from headrace.stream.history import Range, TopicHistory
+from headrace.stream.kafka import Source
+from headrace.stream.sink import Sink
+from headrace.stream.task import Task
+from headrace.stream.terminal import visible
 
 BATCH = 1000
 WAIT_S = 0.2

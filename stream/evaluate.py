@@ -12,17 +12,17 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
-from stream import files
-from stream.codec import pointer
-from stream.compare import Comparison, Rival, compare
-from stream.errors import UsageError
-from stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records
-from stream.kinds import Aggregate, Image, Number, Text
-from stream.normalize import Normalizer
-from stream.plot import Curve, Point, measure
-from stream.task import Task
-from stream.trace import Trace, tracing
-from stream.trainer import Pending, Trainer
+from headrace.stream import files
+from headrace.stream.codec import pointer
+from headrace.stream.compare import Comparison, Rival, compare
+from headrace.stream.errors import UsageError
+from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records
+from headrace.stream.kinds import Aggregate, Image, Number, Text
+from headrace.stream.normalize import Normalizer
+from headrace.stream.plot import Curve, Point, measure
+from headrace.stream.task import Task
+from headrace.stream.trace import Trace, tracing
+from headrace.stream.trainer import Pending, Trainer
 
 BATCH = 4096
 PROOF = ("rival", "events", "gain", "low", "high", "exchanged", "statistic")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from model.spec import Rival, Step
+from headrace.model.spec import Rival, Step
 
 LETTER_DETAIL = 500  # characters
 LETTER_KEY_BYTES, LETTER_RAW_BYTES = 4_096, 65_536  # in base64 a third more

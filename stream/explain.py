@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import jax
 
-from model import pool
-from model.learner import make_learner
-from stream.kinds import Aggregate, Category, Image, Number, Text
-from stream.normalize import LARGEST, Normalizer
-from stream.task import Task
+from headrace.model import pool
+from headrace.model.learner import make_learner
+from headrace.stream.kinds import Aggregate, Category, Image, Number, Text
+from headrace.stream.normalize import LARGEST, Normalizer
+from headrace.stream.task import Task
 
 
 def explain(task: Task) -> Iterator[str]:

@@ -16,8 +16,8 @@ from kafka import TopicPartition
 from kafka.admin import AbortTransactionSpec, KafkaAdminClient, TransactionState
 from kafka.errors import KafkaError
 
-from stream.errors import BrokerError
-from stream.topics import admin_of
+from headrace.stream.errors import BrokerError
+from headrace.stream.topics import admin_of
 
 ASK_S = 3.0  # that a coordinator may take to answer, and another learner to open its transactions
 SETTLE_S = 1.0  # after which a transaction that was to be aborted counts as hanging

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from stream.errors import TaskError
+from headrace.stream.errors import TaskError
 
 _NAMES = re.compile(r'[^"\\\x00-\x1f]*').fullmatch  # what a msgspec struct can call a field
 _ABSENT: dict[str, Any] = {}

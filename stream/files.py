@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import msgspec
 
-from stream.errors import UsageError
+from headrace.stream.errors import UsageError
 
 Kind = Literal["number", "string"]
 Form = Literal["csv", "parquet", "json"]

@@ -12,12 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stream.hashing import hash_key
-from stream.task import Task
+from headrace.stream.hashing import hash_key
+from headrace.stream.task import Task
 
 ROOT = Path(__file__).parent.parent
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "flax", "msgspec", "pint", "pydantic")
-ROW_TO_STATE = ("stream.normalize", "stream.trainer")
+ROW_TO_STATE = ("headrace.stream.normalize", "headrace.stream.trainer")
 
 
 def settings_of(task: Task) -> dict[str, Any]:
@@ -58,8 +58,12 @@ def sources(modules: Iterable[str]) -> list[Path]:
 
 def _files(module: str) -> Iterator[Path]:
     """Yield a module's file, and those of the packages around it; none for what is not ours."""
+    package, *parts = module.split(".")
+    if package != ROOT.name:
+        return
     place = ROOT
-    for part in module.split("."):
+    yield place / "__init__.py"
+    for part in parts:
         place /= part
         yield from (
             path for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.spec import CLASS_LOSSES, NUMBER_LOSSES, WINDOWED, Spec
+from headrace.model.spec import CLASS_LOSSES, NUMBER_LOSSES, WINDOWED, Spec
 
 
 def misfit(spec: Spec) -> str | None:

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.kinds import Category
-from stream.scalars import Scalar, scalar_text
-from stream.task import Task
+from headrace.stream.kinds import Category
+from headrace.stream.scalars import Scalar, scalar_text
+from headrace.stream.task import Task
 
 CACHED = 65_536  # answers of each kind
 LONGEST = 32  # characters of a text whose answer is kept

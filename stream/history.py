@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol
 
-from stream.errors import HeadraceError, HistoryError
-from stream.events import Records
-from stream.kafka import Source
+from headrace.stream.errors import HeadraceError, HistoryError
+from headrace.stream.events import Records
+from headrace.stream.kafka import Source
 
 READ = 8192
 WAIT_S = 0.5

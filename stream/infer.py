@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 import tomli_w
 
-from stream import files
-from stream.codec import MAX_DEPTH, pointer, time_ms
-from stream.errors import UsageError
-from stream.kafka import Source
-from stream.kinds import LONGEST_NAME
-from stream.scalars import scalar_text
-from stream.tables import MOST_EVENT_BYTES
-from stream.task import Task, validate
-from stream.terminal import visible
+from headrace.stream import files
+from headrace.stream.codec import MAX_DEPTH, pointer, time_ms
+from headrace.stream.errors import UsageError
+from headrace.stream.kafka import Source
+from headrace.stream.kinds import LONGEST_NAME
+from headrace.stream.scalars import scalar_text
+from headrace.stream.tables import MOST_EVENT_BYTES
+from headrace.stream.task import Task, validate
+from headrace.stream.terminal import visible
 
 SAMPLED = 1000
 FIRST_EVENT_S = 10.0

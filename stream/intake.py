@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from stream.errors import DoubtError, RecoveryError
-from stream.events import DeadLetter, Feature, Records
-from stream.history import Range, TopicHistory
-from stream.kafka import Source
-from stream.normalize import Normalizer, Rows, rows_of
-from stream.position import Offsets
-from stream.task import Task
-from stream.watch import TopicWatch
+from headrace.stream.errors import DoubtError, RecoveryError
+from headrace.stream.events import DeadLetter, Feature, Records
+from headrace.stream.history import Range, TopicHistory
+from headrace.stream.kafka import Source
+from headrace.stream.normalize import Normalizer, Rows, rows_of
+from headrace.stream.position import Offsets
+from headrace.stream.task import Task
+from headrace.stream.watch import TopicWatch
 
 
 class Taken(NamedTuple):

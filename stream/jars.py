@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from stream.errors import BrokerError
-from stream.paths import cache_dir, hold_lock
+from headrace.stream.errors import BrokerError
+from headrace.stream.paths import cache_dir, hold_lock
 
 KAFKA_VERSION = "4.3.1"
 MISSING_EXTRA = "install headrace[local] or set KAFKA_BOOTSTRAP to a Kafka that runs already"
@@ -44,7 +44,9 @@ class Jar:
 
 def pinned_jars() -> tuple[Jar, ...]:
     """Read the jars that make up the broker, in classpath order."""
-    lines = resources.files("stream").joinpath("jars.sha256").read_text("ascii").splitlines()
+    lines = (
+        resources.files("headrace.stream").joinpath("jars.sha256").read_text("ascii").splitlines()
+    )
     rows = (line.split() for line in lines if not line.startswith("#"))
     return tuple(Jar(coordinate, sha256, int(size)) for sha256, size, coordinate in rows)
 

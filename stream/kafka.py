@@ -10,15 +10,15 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.errors import (
+from headrace.stream.errors import (
     BrokerError,
     HeadraceError,
     HistoryError,
     RecoveryError,
     TopicError,
 )
-from stream.events import Records
-from stream.watch import LOOK_S, TopicWatch
+from headrace.stream.events import Records
+from headrace.stream.watch import LOOK_S, TopicWatch
 
 ANSWER_S = 10.0
 RETRY_S = 0.05

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from model.spec import Statistic
+from headrace.model.spec import Statistic
 
 WHERE = "Where it stands; default: the feature's name."
 LONGEST_NAME = 200  # characters of a feature's name

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from stream.collector import tune_memory
-from stream.kafka import ends
-from stream.progress import Progress, Stall, waits
-from stream.service import Origin, Safety, Service
-from stream.task import Task
+from headrace.stream.collector import tune_memory
+from headrace.stream.kafka import ends
+from headrace.stream.progress import Progress, Stall, waits
+from headrace.stream.service import Origin, Safety, Service
+from headrace.stream.task import Task
 
 
 def learn(

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.errors import AuditError, DoubtError, FencedError, RecoveryError
-from stream.history import Range
-from stream.kafka import Source, ends
-from stream.sink import TRANSACTION_S
+from headrace.stream.errors import AuditError, DoubtError, FencedError, RecoveryError
+from headrace.stream.history import Range
+from headrace.stream.kafka import Source, ends
+from headrace.stream.sink import TRANSACTION_S
 
 READ = 5_000
 WAIT_S = 1.0

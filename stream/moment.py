@@ -10,13 +10,13 @@ from typing import Literal
 
 import numpy as np
 
-from stream import fingerprint, ledger
-from stream.codec import time_ms
-from stream.errors import AuditError, HistoryError, UsageError
-from stream.history import Range
-from stream.ledger import Entry, Record
-from stream.plan import begins_of, other_task, run_opening
-from stream.task import Task
+from headrace.stream import fingerprint, ledger
+from headrace.stream.codec import time_ms
+from headrace.stream.errors import AuditError, HistoryError, UsageError
+from headrace.stream.history import Range
+from headrace.stream.ledger import Entry, Record
+from headrace.stream.plan import begins_of, other_task, run_opening
+from headrace.stream.task import Task
 
 
 @dataclass(frozen=True)

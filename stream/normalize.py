@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.calendar import calendar
-from stream.classes import NEW_CLASS, ClassIndex
-from stream.codec import MILLISECONDS_FROM, Codec, Fields, time_ms
-from stream.errors import TaskError
-from stream.events import DeadLetter, Feature, Records, Reject, dead_letter
-from stream.hashing import Hasher, hash_key
-from stream.kinds import Aggregate, Category, Image, Number, Text
-from stream.numbers import float64, weights
-from stream.scalars import scalar_text
-from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
-from stream.task import Task
-from stream.units import conversion
+from headrace.stream.calendar import calendar
+from headrace.stream.classes import NEW_CLASS, ClassIndex
+from headrace.stream.codec import MILLISECONDS_FROM, Codec, Fields, time_ms
+from headrace.stream.errors import TaskError
+from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_letter
+from headrace.stream.hashing import Hasher, hash_key
+from headrace.stream.kinds import Aggregate, Category, Image, Number, Text
+from headrace.stream.numbers import float64, weights
+from headrace.stream.scalars import scalar_text
+from headrace.stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+from headrace.stream.task import Task
+from headrace.stream.units import conversion
 
 LARGEST = 1e300  # so that differences are finite
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.events import Reject
+from headrace.stream.events import Reject
 
 MOST_WEIGHT = 1000.0
 

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import UsageError
-from stream.sink import Sink
-from stream.task import Task
-from stream.topic_specs import TopicSpec, topic_specs
-from stream.topics import describe, ensure
-from stream.trainer import Learned, Trainer
+from headrace.stream.errors import UsageError
+from headrace.stream.sink import Sink
+from headrace.stream.task import Task
+from headrace.stream.topic_specs import TopicSpec, topic_specs
+from headrace.stream.topics import describe, ensure
+from headrace.stream.trainer import Learned, Trainer
 
 NAP_S = 0.1
 LAG_S = 1.0  # what a stall delayed for longer is not caught up

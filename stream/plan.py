@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 
-from stream import fingerprint, ledger
-from stream.checkpoint import Checkpoints, Manifest
-from stream.errors import AuditError, RecoveryError
-from stream.events import Prediction
-from stream.kafka import Source
-from stream.ledger import Entry, Record
-from stream.position import Offsets, Position
-from stream.task import Task
-from stream.trainer import Tensors, digest, shapes_of
-from stream.watch import other_topic
+from headrace.stream import fingerprint, ledger
+from headrace.stream.checkpoint import Checkpoints, Manifest
+from headrace.stream.errors import AuditError, RecoveryError
+from headrace.stream.events import Prediction
+from headrace.stream.kafka import Source
+from headrace.stream.ledger import Entry, Record
+from headrace.stream.position import Offsets, Position
+from headrace.stream.task import Task
+from headrace.stream.trainer import Tensors, digest, shapes_of
+from headrace.stream.watch import other_topic
 
 LOOK_S, LOOKED = 0.5, 1000
 

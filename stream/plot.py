@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from model.confidence import CONFIDENCE
-from model.ladder import STEPS
-from stream.compare import Lead, Rival
-from stream.errors import UsageError
-from stream.task import Task
-from stream.terminal import visible
-from stream.trainer import Trainer
+from headrace.model.confidence import CONFIDENCE
+from headrace.model.ladder import STEPS
+from headrace.stream.compare import Lead, Rival
+from headrace.stream.errors import UsageError
+from headrace.stream.task import Task
+from headrace.stream.terminal import visible
+from headrace.stream.trainer import Trainer
 
 SUFFIXES = (".png", ".svg", ".html")
 POINTS = 150  # enough for a curve that is looked at

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import msgspec
 
-from stream.ledger import Record
+from headrace.stream.ledger import Record
 
 Offsets = dict[int, int]
 """An offset by partition."""

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax._src.compilation_cache import decompress_executable
 
-from stream.paths import cache_dir
+from headrace.stream.paths import cache_dir
 
 CHECKED = "checked"  # a file as old as the last look at programs that were new then
 SLACK_S = 1.0  # of what file systems say of times

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from stream import ledger
-from stream.failpoint import failpoint
-from stream.ledger import Entry, Ledger, Record
-from stream.task import Task
-from stream.transactions import Transactions
-from stream.watch import TopicWatch
+from headrace.stream import ledger
+from headrace.stream.failpoint import failpoint
+from headrace.stream.ledger import Entry, Ledger, Record
+from headrace.stream.task import Task
+from headrace.stream.transactions import Transactions
+from headrace.stream.watch import TopicWatch
 
 
 class Output(NamedTuple):

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from stream.errors import AuditError
-from stream.history import History
-from stream.ledger import Record
-from stream.normalize import Normalizer, Rows, take
-from stream.position import Counts
-from stream.task import Task
-from stream.trainer import Learned, Pending, Trainer, digest
+from headrace.stream.errors import AuditError
+from headrace.stream.history import History
+from headrace.stream.ledger import Record
+from headrace.stream.normalize import Normalizer, Rows, take
+from headrace.stream.position import Counts
+from headrace.stream.task import Task
+from headrace.stream.trainer import Learned, Pending, Trainer, digest
 
 
 class Rebuild:

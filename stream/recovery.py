@@ -7,17 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import closing
 
-from stream import ledger
-from stream.checkpoint import Checkpoints
-from stream.errors import AuditError, HistoryError, RecoveryError, StoppedError
-from stream.history import TopicHistory
-from stream.kafka import Source, cut_off
-from stream.ledger import Entry
-from stream.plan import Plan, begins, follow_topics, plan
-from stream.position import Offsets
-from stream.rebuild import Rebuild
-from stream.task import Task
-from stream.trainer import Trainer
+from headrace.stream import ledger
+from headrace.stream.checkpoint import Checkpoints
+from headrace.stream.errors import AuditError, HistoryError, RecoveryError, StoppedError
+from headrace.stream.history import TopicHistory
+from headrace.stream.kafka import Source, cut_off
+from headrace.stream.ledger import Entry
+from headrace.stream.plan import Plan, begins, follow_topics, plan
+from headrace.stream.position import Offsets
+from headrace.stream.rebuild import Rebuild
+from headrace.stream.task import Task
+from headrace.stream.trainer import Trainer
 
 TELL_S = 5.0
 STOP_S = 0.1

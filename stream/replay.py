@@ -9,25 +9,25 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from stream import fingerprint, ledger
-from stream.archive_history import ArchiveHistory
-from stream.checkpoint import Manifest
-from stream.compare import Comparison, Rival, compare
-from stream.errors import AuditError
-from stream.events import Records
-from stream.history import History, Range, TopicHistory
-from stream.ledger import Entry
-from stream.moment import Moment, Span, survey
-from stream.normalize import Normalizer
-from stream.outlet import Outlet, check_name, make_empty
-from stream.plan import open_checkpoints
-from stream.plot import Point, measure
-from stream.position import Position
-from stream.rebuild import Rebuild, pieces
-from stream.task import Task
-from stream.topics import describe
-from stream.trainer import Learned, Trainer, digest
-from stream.watch import other_topic
+from headrace.stream import fingerprint, ledger
+from headrace.stream.archive_history import ArchiveHistory
+from headrace.stream.checkpoint import Manifest
+from headrace.stream.compare import Comparison, Rival, compare
+from headrace.stream.errors import AuditError
+from headrace.stream.events import Records
+from headrace.stream.history import History, Range, TopicHistory
+from headrace.stream.ledger import Entry
+from headrace.stream.moment import Moment, Span, survey
+from headrace.stream.normalize import Normalizer
+from headrace.stream.outlet import Outlet, check_name, make_empty
+from headrace.stream.plan import open_checkpoints
+from headrace.stream.plot import Point, measure
+from headrace.stream.position import Position
+from headrace.stream.rebuild import Rebuild, pieces
+from headrace.stream.task import Task
+from headrace.stream.topics import describe
+from headrace.stream.trainer import Learned, Trainer, digest
+from headrace.stream.watch import other_topic
 
 CAPACITY = 4096
 

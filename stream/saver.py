@@ -8,12 +8,12 @@ from dataclasses import asdict
 from threading import Thread
 from typing import NamedTuple
 
-from stream import fingerprint
-from stream.checkpoint import Checkpoints, Manifest
-from stream.errors import HeadraceError
-from stream.ledger import Entry, Saved
-from stream.position import Position
-from stream.trainer import Snapshot, digest
+from headrace.stream import fingerprint
+from headrace.stream.checkpoint import Checkpoints, Manifest
+from headrace.stream.errors import HeadraceError
+from headrace.stream.ledger import Entry, Saved
+from headrace.stream.position import Position
+from headrace.stream.trainer import Snapshot, digest
 
 EVERY_S = 10.0
 EVERY_EVENTS = 100_000

@@ -14,24 +14,24 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from stream import fingerprint, plan, recovery
-from stream.collector import tune_memory
-from stream.errors import FencedError
-from stream.events import DeadLetter, DriftAlarm
-from stream.failpoint import failpoint
-from stream.intake import FromEvents, FromFeatures, Intake, Taken
-from stream.ledger import Consumed, Ledger, Opening
-from stream.normalize import Rows
-from stream.progress import Progress
-from stream.publisher import Output, Publisher
-from stream.saver import Saver
-from stream.task import Task
-from stream.topic_specs import topic_specs
-from stream.topics import prepare
-from stream.trainer import Pending, Trainer
-from stream.transactions import Transactions
-from stream.watch import TopicWatch
-from stream.watchdog import Watchdog
+from headrace.stream import fingerprint, plan, recovery
+from headrace.stream.collector import tune_memory
+from headrace.stream.errors import FencedError
+from headrace.stream.events import DeadLetter, DriftAlarm
+from headrace.stream.failpoint import failpoint
+from headrace.stream.intake import FromEvents, FromFeatures, Intake, Taken
+from headrace.stream.ledger import Consumed, Ledger, Opening
+from headrace.stream.normalize import Rows
+from headrace.stream.progress import Progress
+from headrace.stream.publisher import Output, Publisher
+from headrace.stream.saver import Saver
+from headrace.stream.task import Task
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import prepare
+from headrace.stream.trainer import Pending, Trainer
+from headrace.stream.transactions import Transactions
+from headrace.stream.watch import TopicWatch
+from headrace.stream.watchdog import Watchdog
 
 METRICS_EVERY_S = 1.0
 IDLE_S = 0.1

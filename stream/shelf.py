@@ -30,9 +30,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stream.errors import HeadraceError, HistoryError, UsageError
-from stream.failpoint import failpoint
-from stream.store import open_store
+from headrace.stream.errors import HeadraceError, HistoryError, UsageError
+from headrace.stream.failpoint import failpoint
+from headrace.stream.store import open_store
 
 SCHEMA = pa.schema(
     [

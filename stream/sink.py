@@ -8,8 +8,8 @@ from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
-from stream.errors import DeliveryError
-from stream.topic_specs import BATCH_BYTES
+from headrace.stream.errors import DeliveryError
+from headrace.stream.topic_specs import BATCH_BYTES
 
 ANSWER_S = 10.0
 LINGER_MS = 5.0  # that a record may wait for others to share a request with; a flush waits for none
@@ -21,7 +21,7 @@ class Sink:
     """Write records and learn of every one that did not arrive (idempotent, all replicas).
 
     Args:
-        transactional_id: for `stream.transactions` alone.
+        transactional_id: for `headrace.stream.transactions` alone.
         batched: send records together; else one by one, so that no topic's limit is met by many.
     """
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
-from stream.kinds import FieldPath, Part
+from headrace.model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
+from headrace.stream.kinds import FieldPath, Part
 
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
 MOST_CLASSES = 1000

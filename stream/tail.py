@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from stream.codec import depth
-from stream.events import Feature, Records
-from stream.kafka import Source
-from stream.terminal import as_json
+from headrace.stream.codec import depth
+from headrace.stream.events import Feature, Records
+from headrace.stream.kafka import Source
+from headrace.stream.terminal import as_json
 
 BATCH = 1000
 WAIT_S = 0.2

@@ -10,13 +10,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from model.spec import Aggregate as ColumnAggregate
-from model.spec import Schedule as RateSchedule
-from model.spec import Spec
-from stream.errors import TaskError
-from stream.fit import misfit
-from stream.kinds import LONGEST_NAME, Aggregate, Category, Feature, Image, Number, Part, Text
-from stream.tables import Drift, Input, Lags, Model, Target, Topics
+from headrace.model.spec import Aggregate as ColumnAggregate
+from headrace.model.spec import Schedule as RateSchedule
+from headrace.model.spec import Spec
+from headrace.stream.errors import TaskError
+from headrace.stream.fit import misfit
+from headrace.stream.kinds import (
+    LONGEST_NAME,
+    Aggregate,
+    Category,
+    Feature,
+    Image,
+    Number,
+    Part,
+    Text,
+)
+from headrace.stream.tables import Drift, Input, Lags, Model, Target, Topics
 
 UNION = {"[name]", "[table]"}  # what pydantic says of the alternatives of a key
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"

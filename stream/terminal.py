@@ -25,7 +25,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from stream.errors import UsageError
+from headrace.stream.errors import UsageError
 
 WIDTH = 1000  # where there is no terminal: tables are as wide as what is in them
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

@@ -7,10 +7,10 @@ from typing import Literal
 
 import msgspec
 
-from stream.events import LETTER_BYTES
-from stream.kinds import LONGEST_NAME
-from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY, MOST_NAMED
-from stream.task import Task
+from headrace.stream.events import LETTER_BYTES
+from headrace.stream.kinds import LONGEST_NAME
+from headrace.stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY, MOST_NAMED
+from headrace.stream.task import Task
 
 KAFKA_BYTES = 1_048_588  # Kafka's own default of max.message.bytes, that all clients know
 BATCH_BYTES = 131_072  # of the records that we send together; a larger record goes alone

@@ -15,8 +15,8 @@ from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError
 from kafka.net.compat import KafkaNetClient
 
-from stream.errors import BrokerError, TopicError
-from stream.topic_specs import BATCH_BYTES, TopicSpec
+from headrace.stream.errors import BrokerError, TopicError
+from headrace.stream.topic_specs import BATCH_BYTES, TopicSpec
 
 _BOOTSTRAP_MS = 5_000
 _REQUEST_MS = 8_000

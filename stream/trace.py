@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stream.compare import Errors
-from stream.errors import UsageError
-from stream.events import DeadLetter, Prediction
-from stream.plot import check_place
-from stream.scratch import removed_after
-from stream.task import Task
-from stream.trainer import Learned
+from headrace.stream.compare import Errors
+from headrace.stream.errors import UsageError
+from headrace.stream.events import DeadLetter, Prediction
+from headrace.stream.plot import check_place
+from headrace.stream.scratch import removed_after
+from headrace.stream.task import Task
+from headrace.stream.trainer import Learned
 
 _GROUP_ROWS = 65_536
 

@@ -16,14 +16,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model import aggregates, counter, frame, ladder, mixture, plasticity, pool
-from model.batch import EVIDENCE, Outcome, empty_batch
-from model.frame import Frame
-from model.learner import make_learner, warm_up
-from model.metrics import classification_report, regression_report
-from model.spec import Spec
-from stream.classes import NEW_CLASS, Classes, came_shape
-from stream.events import (
+from headrace.model import aggregates, counter, frame, ladder, mixture, plasticity, pool
+from headrace.model.batch import EVIDENCE, Outcome, empty_batch
+from headrace.model.frame import Frame
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.metrics import classification_report, regression_report
+from headrace.model.spec import Spec
+from headrace.stream.classes import NEW_CLASS, Classes, came_shape
+from headrace.stream.events import (
     DeadLetter,
     DriftAlarm,
     DriftRecord,
@@ -33,11 +33,11 @@ from stream.events import (
     Reject,
     dead_letter,
 )
-from stream.normalize import Rows, take
-from stream.programs import keep_programs
-from stream.recent import RecentIds
-from stream.tables import MOST_NAMED
-from stream.task import Task
+from headrace.stream.normalize import Rows, take
+from headrace.stream.programs import keep_programs
+from headrace.stream.recent import RecentIds
+from headrace.stream.tables import MOST_NAMED
+from headrace.stream.task import Task
 
 
 class Part(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from stream.errors import (
+from headrace.stream.errors import (
     BrokerError,
     DeliveryError,
     DoubtError,
@@ -17,9 +17,9 @@ from stream.errors import (
     HeadraceError,
     StoppedError,
 )
-from stream.failpoint import failpoint
-from stream.fencing import Owner, abort_hanging, owner_of, was_taken_over
-from stream.sink import Sink
+from headrace.stream.failpoint import failpoint
+from headrace.stream.fencing import Owner, abort_hanging, owner_of, was_taken_over
+from headrace.stream.sink import Sink
 
 COMMIT_S = 20.0
 FENCE_S = 90.0  # a new broker on a busy machine takes its time to make its log of transactions

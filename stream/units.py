@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream.errors import TaskError
-from stream.kinds import Number
+from headrace.stream.errors import TaskError
+from headrace.stream.kinds import Number
 
 
 def conversion(name: str, number: Number) -> tuple[float, float]:

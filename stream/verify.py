@@ -12,19 +12,19 @@ from typing import Any
 
 import msgspec
 
-from stream import ledger
-from stream.errors import AuditError
-from stream.events import Prediction
-from stream.history import History, TopicHistory
-from stream.kafka import Source, ends
-from stream.ledger import Entry, Record, seal
-from stream.moment import earlier_topic
-from stream.position import Counts, Position
-from stream.rebuild import Rebuild
-from stream.sink import TRANSACTION_S
-from stream.task import Task
-from stream.topics import describe_existing
-from stream.trainer import Trainer
+from headrace.stream import ledger
+from headrace.stream.errors import AuditError
+from headrace.stream.events import Prediction
+from headrace.stream.history import History, TopicHistory
+from headrace.stream.kafka import Source, ends
+from headrace.stream.ledger import Entry, Record, seal
+from headrace.stream.moment import earlier_topic
+from headrace.stream.position import Counts, Position
+from headrace.stream.rebuild import Rebuild
+from headrace.stream.sink import TRANSACTION_S
+from headrace.stream.task import Task
+from headrace.stream.topics import describe_existing
+from headrace.stream.trainer import Trainer
 
 READ = 16_384
 WAIT_S = 0.5

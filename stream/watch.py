@@ -8,7 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from stream.errors import BrokerError, RecoveryError, TopicError
+from headrace.stream.errors import BrokerError, RecoveryError, TopicError
 
 ANSWER_S = 10.0
 GONE_S = 3.0  # a broker that has just started may not know a topic yet

@@ -7,7 +7,7 @@ import threading
 import time
 from types import TracebackType
 
-from stream.terminal import note
+from headrace.stream.terminal import note
 
 EXIT_CODE = 70
 LOOK_S = 0.5

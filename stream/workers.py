@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, cast
 
-from stream.errors import HeadraceError
+from headrace.stream.errors import HeadraceError
 
 GRACE_S = 4.0
 TICK_S = 0.05

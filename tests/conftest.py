@@ -20,7 +20,7 @@ import psutil
 import pytest
 from hostile import Ran, Run
 
-from stream.paths import cache_dir
+from headrace.stream.paths import cache_dir
 
 MakeTopic = Callable[..., str]
 
@@ -79,8 +79,8 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def bootstrap() -> Iterator[str]:
     """Give the address of a Kafka: yours by KAFKA_BOOTSTRAP, else one for this session."""
-    from stream.broker import bootstrap_servers, embedded
-    from stream.topics import list_topics
+    from headrace.stream.broker import bootstrap_servers, embedded
+    from headrace.stream.topics import list_topics
 
     if given := bootstrap_servers():
         list_topics(given)
@@ -98,8 +98,8 @@ def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]
     """
     from kafka import KafkaAdminClient
 
-    from stream.topic_specs import TopicSpec
-    from stream.topics import ensure
+    from headrace.stream.topic_specs import TopicSpec
+    from headrace.stream.topics import ensure
 
     test = re.sub(r"[^\w.-]", "-", request.node.name, flags=re.ASCII)[:80]
     made: list[str] = []
@@ -117,8 +117,12 @@ def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Give `hostile.headrace` within this process: nothing is imported or compiled twice."""
-    from stream.cli.commands import run as command
+    """Give `hostile.headrace` within this process: nothing is imported or compiled twice.
+
+    A first argument "bench" calls that command line instead.
+    """
+    from bench.commands import run as bench
+    from headrace.cli.commands import run as headrace
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     owned = (sys, "excepthook"), (threading, "excepthook"), (logging, "lastResort")
@@ -127,7 +131,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> I
     monkeypatch.delenv("KAFKA_BOOTSTRAP", raising=False)
 
     def call(*arguments: str | Path, **env: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["headrace", *map(str, arguments)])
+        command = bench if arguments[:1] == ("bench",) else headrace
+        told = arguments if command is bench else ("headrace", *arguments)
+        monkeypatch.setattr(sys, "argv", [*map(str, told)])
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         capfd.readouterr()

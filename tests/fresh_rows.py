@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any, cast
 
-from stream.events import Records
-from stream.normalize import Normalizer
-from stream.task import parse
+from headrace.stream.events import Records
+from headrace.stream.normalize import Normalizer
+from headrace.stream.task import parse
 
 Answer = dict[str, Any]
 

@@ -70,7 +70,7 @@ def headrace(*arguments: str | os.PathLike[str], **env: str) -> Ran:
     """Run the command line in a process of its own."""
     surroundings = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP"} | env
     done = subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments],
+        [sys.executable, "-m", "headrace", *arguments],
         capture_output=True,
         timeout=120,
         env=surroundings,

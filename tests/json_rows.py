@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from stream.events import DeadLetter, Records
-from stream.normalize import Normalizer, Rows
-from stream.task import Task
-from stream.trainer import Learned, Trainer
+from headrace.stream.events import DeadLetter, Records
+from headrace.stream.normalize import Normalizer, Rows
+from headrace.stream.task import Task
+from headrace.stream.trainer import Learned, Trainer
 
 TWO_NUMBERS = """
         features.a = { kind = "number" }

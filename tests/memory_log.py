@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream.errors import BrokerError
-from stream.events import Records
+from headrace.stream.errors import BrokerError
+from headrace.stream.events import Records
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Log:
 
 
 class Source:
-    """Read a topic of a log; see `stream.kafka.Source`."""
+    """Read a topic of a log; see `headrace.stream.kafka.Source`."""
 
     def __init__(
         self,

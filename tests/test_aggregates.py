@@ -10,11 +10,11 @@ import pytest
 from json_rows import rows_of
 from numpy.typing import NDArray
 
-from model.aggregates import BUCKETS, LATE
-from stream.errors import TaskError
-from stream.normalize import Rows, take
-from stream.task import Task, parse
-from stream.trainer import Trainer, digest
+from headrace.model.aggregates import BUCKETS, LATE
+from headrace.stream.errors import TaskError
+from headrace.stream.normalize import Rows, take
+from headrace.stream.task import Task, parse
+from headrace.stream.trainer import Trainer, digest
 
 TASK = """
 name = "spend"

@@ -11,8 +11,8 @@ from bench import pipeline, unbounded, workload
 from bench.contestant import CONTESTANTS, Score, contest
 from bench.latency import quantiles
 from bench.memory import summary
-from stream.errors import HeadraceError, UsageError
-from stream.normalize import Normalizer
+from headrace.stream.errors import HeadraceError, UsageError
+from headrace.stream.normalize import Normalizer
 
 FOUND: dict[str, Any] = {
     "headrace": {

@@ -19,8 +19,8 @@ from bench.learning.streams import STREAMS, Stream
 from bench.peers.inputs import Scaler, inputs
 from bench.peers.rows import read
 from bench.peers.score import score
-from stream.errors import UsageError
-from stream.task import validate
+from headrace.stream.errors import UsageError
+from headrace.stream.task import validate
 
 Row = dict[str, Any]
 
@@ -192,7 +192,7 @@ def test_ranks_of_demsar() -> None:
 
 def test_the_section_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "RESULTS.md"
-    path.write_text("# Results\n\n## `headrace bench learning`\n\nold\n\n## Other\n\nkept\n")
+    path.write_text("# Results\n\n## `python -m bench learning`\n\nold\n\n## Other\n\nkept\n")
     write.write("new \\1", path=path)
     write.write("held", held_out=True, path=path)
     text = path.read_text()

@@ -9,8 +9,8 @@ import pytest
 from json_rows import learn, normalised, rows_of
 from numpy.typing import NDArray
 
-from stream.errors import TaskError
-from stream.task import Task, parse
+from headrace.stream.errors import TaskError
+from headrace.stream.task import Task, parse
 
 HEAD = """
 name = "shop"

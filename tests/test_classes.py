@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stream.errors import TaskError
-from stream.events import Prediction, Records
-from stream.normalize import Normalizer, Rows, rows_of
-from stream.task import Task, parse
-from stream.trainer import Trainer, digest
+from headrace.stream.errors import TaskError
+from headrace.stream.events import Prediction, Records
+from headrace.stream.normalize import Normalizer, Rows, rows_of
+from headrace.stream.task import Task, parse
+from headrace.stream.trainer import Trainer, digest
 
 TASK = """
 name = "signals"

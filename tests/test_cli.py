@@ -22,7 +22,6 @@ COMMANDS = [
     "topics",
     "tail",
     "dead-letters",
-    "bench",
 ]
 
 
@@ -31,7 +30,7 @@ def headrace(
 ) -> subprocess.CompletedProcess[str]:
     surroundings = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP"} | (env or {})
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *arguments],
+        [sys.executable, "-m", "headrace", *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -84,5 +83,5 @@ def test_schema_is_json() -> None:
 
 
 def test_help_needs_no_jax() -> None:
-    code = "import sys, stream.cli; sys.exit('jax' in sys.modules or 'faust' in sys.modules)"
+    code = "import sys, headrace.cli.commands; sys.exit(bool({'jax', 'faust'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hostile import Run
 
-from stream.compare import changed_task
-from stream.errors import UsageError
-from stream.task import parse
+from headrace.stream.compare import changed_task
+from headrace.stream.errors import UsageError
+from headrace.stream.task import parse
 
 TASK = """
 name = "t"

@@ -8,15 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream import outlet
-from stream.compare import Errors
-from stream.errors import AuditError, UsageError
-from stream.events import Records
-from stream.ledger import Consumed, Entry, Opening, Record, seal
-from stream.moment import Moment, Span, parse_moment
-from stream.normalize import Normalizer
-from stream.task import parse
-from stream.trainer import Learned, Trainer
+from headrace.stream import outlet
+from headrace.stream.compare import Errors
+from headrace.stream.errors import AuditError, UsageError
+from headrace.stream.events import Records
+from headrace.stream.ledger import Consumed, Entry, Opening, Record, seal
+from headrace.stream.moment import Moment, Span, parse_moment
+from headrace.stream.normalize import Normalizer
+from headrace.stream.task import parse
+from headrace.stream.trainer import Learned, Trainer
 
 
 def test_a_record_that_was_changed_is_told() -> None:

@@ -14,10 +14,10 @@ from json_rows import TWO_NUMBERS, learn
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from model.decision import decide
-from stream.errors import TaskError
-from stream.evaluate import evaluate
-from stream.task import Task, parse
+from headrace.model.decision import decide
+from headrace.stream.errors import TaskError
+from headrace.stream.evaluate import evaluate
+from headrace.stream.task import Task, parse
 
 CLASSES = ("ok", "odd", "bad")
 N = 3000

@@ -15,12 +15,12 @@ import pytest
 from hostile import STRINGS, obeyed
 from rich.console import Console
 
-from stream import task as tasks
-from stream.demo.conduct import Demo, Stage, _account
-from stream.demo.tally import Latencies, Standing, Tally
-from stream.demo.view import render, sparkline, summarize, summary
-from stream.events import DeadLetter, DriftAlarm, Prediction, Records
-from stream.terminal import Terminal, visible
+from headrace.demo.conduct import Demo, Stage, _account
+from headrace.demo.tally import Latencies, Standing, Tally
+from headrace.demo.view import render, sparkline, summarize, summary
+from headrace.stream import task as tasks
+from headrace.stream.events import DeadLetter, DriftAlarm, Prediction, Records
+from headrace.stream.terminal import Terminal, visible
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from model.confidence import Gains, bounded
-from stream.errors import UsageError
-from stream.evaluate import evaluate
-from stream.infer import describe, infer, infer_file, to_toml
-from stream.plot import Curve
-from stream.task import Task, parse, validate
+from headrace.model.confidence import Gains, bounded
+from headrace.stream.errors import UsageError
+from headrace.stream.evaluate import evaluate
+from headrace.stream.infer import describe, infer, infer_file, to_toml
+from headrace.stream.plot import Curve
+from headrace.stream.task import Task, parse, validate
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -106,7 +106,7 @@ def test_evaluate_again_is_the_same_and_a_limit_is_a_prefix(turning: Path) -> No
 
 
 def test_json_lines_give_the_same_as_csv(turning: Path, tmp_path: Path) -> None:
-    from stream import files
+    from headrace.stream import files
 
     lines = tmp_path / "turning.jsonl"
     lines.write_bytes(b"".join(row + b"\n" for row in files.read(turning)))
@@ -115,7 +115,7 @@ def test_json_lines_give_the_same_as_csv(turning: Path, tmp_path: Path) -> None:
 
 
 def test_convolutions_learn_digits_anew_when_they_change_names(tmp_path: Path) -> None:
-    from producers.generators import Drift, image
+    from headrace.producers.generators import Drift, image
 
     passes = tmp_path / "digits.jsonl"
     events = islice(image(seed=1, drift=Drift("abrupt", 3594)), 5391)
@@ -251,7 +251,7 @@ def test_numbers_are_compared_by_their_absolute_errors(tmp_path: Path) -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stream.cli", "evaluate", *arguments]
+    command = [sys.executable, "-m", "headrace", "evaluate", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from producers import sources
-from stream.errors import UsageError
-from stream.evaluate import Evaluation, evaluate
-from stream.infer import infer_file
-from stream.plot import Curve, draw
-from stream.task import Task, validate
+from headrace.producers import sources
+from headrace.stream.errors import UsageError
+from headrace.stream.evaluate import Evaluation, evaluate
+from headrace.stream.infer import infer_file
+from headrace.stream.plot import Curve, draw
+from headrace.stream.task import Task, validate
 
 TABLE: dict[str, Any] = {
     "name": "t",

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from poison import IMAGE_POISON, IMAGE_TASK, POISON, TASK, coded, good, picture
 
-from stream.codec import Codec
-from stream.errors import TaskError
-from stream.events import Records, Reject
-from stream.normalize import Normalizer
-from stream.task import Task, parse, validate
+from headrace.stream.codec import Codec
+from headrace.stream.errors import TaskError
+from headrace.stream.events import Records, Reject
+from headrace.stream.normalize import Normalizer
+from headrace.stream.task import Task, parse, validate
 
 task = parse(TASK, "test")
 codec = Codec(task)

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream.errors import UsageError
-from stream.files import MISSING, column_kinds, read, sample, total_rows
+from headrace.stream.errors import UsageError
+from headrace.stream.files import MISSING, column_kinds, read, sample, total_rows
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream import fingerprint
+from headrace.stream import fingerprint
 
 SOURCES = fingerprint.sources(fingerprint.ROW_TO_STATE)
 MODEL = sorted((fingerprint.ROOT / "model").rglob("*.py"))
@@ -59,7 +59,7 @@ def test_every_library_under_it_counts() -> None:
                 roots |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 roots.add(node.module.split(".")[0])
-    foreign = roots - set(sys.stdlib_module_names) - {"stream", "model"}
+    foreign = roots - set(sys.stdlib_module_names) - {"headrace"}
     assert foreign <= set(fingerprint.LIBRARIES)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from producers.generators import (
+from headrace.producers.generators import (
     GENERATORS,
     Drift,
     friedman,
@@ -21,8 +21,8 @@ from producers.generators import (
     image,
     sea,
 )
-from producers.generators import topics as topic_texts
-from stream.errors import UsageError
+from headrace.producers.generators import topics as topic_texts
+from headrace.stream.errors import UsageError
 
 Row = dict[str, Any]
 

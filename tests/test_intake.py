@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from memory_log import Log, Partition
 from poison import good
 
-from stream import history, intake
-from stream.errors import HistoryError
-from stream.events import Feature, Records
-from stream.history import Range
-from stream.intake import FromFeatures, Taken
-from stream.normalize import Normalizer, Rows
-from stream.task import parse
+from headrace.stream import history, intake
+from headrace.stream.errors import HistoryError
+from headrace.stream.events import Feature, Records
+from headrace.stream.history import Range
+from headrace.stream.intake import FromFeatures, Taken
+from headrace.stream.normalize import Normalizer, Rows
+from headrace.stream.task import parse
 
 task = parse(
     """

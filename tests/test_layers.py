@@ -1,4 +1,4 @@
-"""Arrows go one way: producers -> stream -> model; each client library has one door."""
+"""Arrows go one way: cli -> demo -> producers -> stream -> model; each client has one door."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("model", "stream", "producers", "bench")
-FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+BELOW = ("model", "stream", "producers", "demo", "cli")  # each may import what stands before it
+PLACES = {"cli": "src/headrace/cli", "demo": "src/headrace/demo"}  # of others, their own name
+PACKAGES = {package: ROOT / PLACES.get(package, package) for package in BELOW}
+FILES = sorted(path for place in PACKAGES.values() for path in place.rglob("*.py"))
 
 
 def imports(path: Path) -> set[str]:
@@ -26,22 +28,27 @@ def names(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def ours(path: Path) -> set[str]:
+    """Give the packages of ours that a file imports from."""
+    parts = (name.split(".") for name in imports(path))
+    return {name[1] for name in parts if name[0] == "headrace" and len(name) > 1}
+
+
 def users(library: str) -> set[str]:
     return {
         names(path)
         for path in FILES
-        if not path.is_relative_to(ROOT / "bench")
-        and any(name.split(".")[0] == library for name in imports(path))
+        if any(name.split(".")[0] == library for name in imports(path))
     }
 
 
 def test_the_walk_sees_the_tree() -> None:
     assert len(FILES) > 40
-    assert "stream.task" in imports(ROOT / "stream" / "normalize.py")
+    assert "headrace.stream.task" in imports(ROOT / "stream" / "normalize.py")
 
 
 def test_the_core_knows_only_arrays() -> None:
-    allowed = {"jax", "flax", "optax", "numpy", "model"}
+    allowed = {"jax", "flax", "optax", "numpy", "headrace"}
     standard = {"__future__", "typing", "collections", "dataclasses", "itertools", "functools"}
     standard |= {"copy", "math", "os", "platform"}  # os and platform: XLA's flags
     for path in FILES:
@@ -51,12 +58,17 @@ def test_the_core_knows_only_arrays() -> None:
 
 
 def test_arrows_go_one_way() -> None:
+    for package, place in PACKAGES.items():
+        allowed = set(BELOW[: BELOW.index(package) + 1])
+        for path in place.rglob("*.py"):
+            assert ours(path) <= allowed, names(path)
+
+
+def test_nobody_imports_by_the_names_of_the_folders() -> None:
+    """As `model` or `stream`, which a user's own folder may be called."""
     for path in FILES:
         roots = {name.split(".")[0] for name in imports(path)}
-        if path.is_relative_to(ROOT / "stream") and not path.is_relative_to(ROOT / "stream/cli"):
-            assert not roots & {"producers", "bench"}, names(path)
-        if path.is_relative_to(ROOT / "producers"):
-            assert not roots & {"model", "bench", "jax"}, names(path)
+        assert not roots & {"stream", "model", "producers", "bench", "cli", "demo"}, names(path)
 
 
 @pytest.mark.parametrize(

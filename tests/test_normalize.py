@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from poison import IMAGE_TASK, TASK, good, picture
 
-from stream.classes import ClassIndex
-from stream.codec import time_ms
-from stream.errors import TaskError
-from stream.events import Records
-from stream.hashing import Hasher, clean
-from stream.normalize import Normalizer, calendar, rows_of
-from stream.tail import decode
-from stream.task import parse
+from headrace.stream.classes import ClassIndex
+from headrace.stream.codec import time_ms
+from headrace.stream.errors import TaskError
+from headrace.stream.events import Records
+from headrace.stream.hashing import Hasher, clean
+from headrace.stream.normalize import Normalizer, calendar, rows_of
+from headrace.stream.tail import decode
+from headrace.stream.task import parse
 
 task = parse(TASK, "test")
 

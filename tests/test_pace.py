@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from producers.pace import Pace, Rate, Speed, paced, parse_speed
-from producers.sources import Event
-from stream.errors import UsageError
+from headrace.producers.pace import Pace, Rate, Speed, paced, parse_speed
+from headrace.producers.sources import Event
+from headrace.stream.errors import UsageError
 
 MS = 1_000_000
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from poison import TASK
 
-from stream.compare import Lead
-from stream.errors import UsageError
-from stream.plot import POINTS, Curve, Point, check_plot, draw
-from stream.task import parse
+from headrace.stream.compare import Lead
+from headrace.stream.errors import UsageError
+from headrace.stream.plot import POINTS, Curve, Point, check_plot, draw
+from headrace.stream.task import parse
 
 STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "html": b"<!doctype html>"}
 

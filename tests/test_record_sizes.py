@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.errors import TaskError
-from stream.events import (
+from headrace.stream.errors import TaskError
+from headrace.stream.events import (
     LETTER_BYTES,
     DriftAlarm,
     LadderStep,
@@ -22,12 +22,12 @@ from stream.events import (
     Reject,
     dead_letter,
 )
-from stream.kinds import LONGEST_NAME
-from stream.normalize import Normalizer
-from stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
-from stream.task import Task, validate
-from stream.topic_specs import topic_specs
-from stream.trainer import Trainer
+from headrace.stream.kinds import LONGEST_NAME
+from headrace.stream.normalize import Normalizer
+from headrace.stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+from headrace.stream.task import Task, validate
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.trainer import Trainer
 
 WORST = "\x01"  # six bytes in JSON, one in UTF-8
 sized = st.integers(0, 1 << 24).map(lambda size: b"\xff" * size) | st.binary(max_size=100)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import producers
-from producers import sources
-from producers.sources import Event, file, parse_time_ms, sensor, social, text
-from stream.errors import UsageError
+from headrace import producers
+from headrace.producers import sources
+from headrace.producers.sources import Event, file, parse_time_ms, sensor, social, text
+from headrace.stream.errors import UsageError
 
 DATA = Path(producers.__file__).parent / "data"
 ROWS = {"sensor": 43_824, "social": 20_100, "text": 5_574}

@@ -23,9 +23,9 @@ from test_checkpoint import (
     state,
 )
 
-from stream.checkpoint import Checkpoints
-from stream.errors import RecoveryError
-from stream.store import UrlStore, open_store
+from headrace.stream.checkpoint import Checkpoints
+from headrace.stream.errors import RecoveryError
+from headrace.stream.store import UrlStore, open_store
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 from poison import IMAGE_TASK, TASK
 
-from model.spec import NetworkName
-from stream.errors import TaskError
-from stream.task import STAGES, Task, load, parse
-from stream.topic_specs import topic_specs
+from headrace.model.spec import NetworkName
+from headrace.stream.errors import TaskError
+from headrace.stream.task import STAGES, Task, load, parse
+from headrace.stream.topic_specs import topic_specs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

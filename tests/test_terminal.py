@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from stream.terminal import LogHandler, Terminal, as_json, note, say, visible
+from headrace.stream.terminal import LogHandler, Terminal, as_json, note, say, visible
 
 TABLE: dict[str, Any] = {
     "name": "t",
@@ -98,7 +97,7 @@ def test_what_is_drawn_is_visible_whatever_it_is_in(capfd: pytest.CaptureFixture
 
 
 def test_the_progress_bar_shows_data_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stream.cli.console import bar
+    from headrace.cli.console import bar
 
     class Screen(io.StringIO):
         def isatty(self) -> bool:
@@ -128,7 +127,7 @@ def test_logs_of_libraries_are_visible(capfd: pytest.CaptureFixture[str]) -> Non
 def test_a_traceback_is_visible(threaded: bool) -> None:
     import subprocess
 
-    code = "import threading; from stream.terminal import guard; guard()\n"
+    code = "import threading; from headrace.stream.terminal import guard; guard()\n"
     code += "def fail(): raise ValueError('\\x1b[31m \\u202e')\n"
     code += "threading.Thread(target=lambda: exit(1)).start()\n"
     code += "threading.Thread(target=fail).start()" if threaded else "fail()"
@@ -309,7 +308,7 @@ def test_files_and_columns_of_that_name_are_refused_in_one_safe_line(
         assert done.code == 2, (arguments, done.err)
         *before, line, end = done.err.split("\n")
         assert (before[:-2], end, done.out) == ([], "", ""), arguments  # what was inferred is told
-        assert line.startswith("headrace"), done.err
+        assert line.startswith(("headrace", "bench")), done.err
 
 
 UTF8 = {"PYTHONUTF8": "1"}
@@ -351,7 +350,7 @@ def test_nothing_else_writes_to_a_terminal() -> None:
     writes = re.compile(r"sys\.std(out|err)\b|\bConsole\(|(?<!\.)\bprint\(")
     found = {
         path.relative_to(root).as_posix()
-        for folder in ("stream", "model", "producers")
+        for folder in ("stream", "model", "producers", "src/headrace/cli", "src/headrace/demo")
         for path in (root / folder).rglob("*.py")
         if writes.search(path.read_text("utf-8"))
     }
@@ -376,11 +375,8 @@ def test_nothing_else_writes_to_a_terminal() -> None:
 def test_an_output_that_nobody_takes_is_no_crash(
     pipeline: str, code: int, line: str, tmp_path: Path
 ) -> None:
-    command = pipeline.format(f"{sys.executable} -m stream.cli") + "; exit ${PIPESTATUS[0]}"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, cwd=tmp_path, env=environment
-    )
+    command = pipeline.format(f"{sys.executable} -m headrace") + "; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, cwd=tmp_path)
     said = done.stderr.decode()
     assert (done.returncode, "Traceback" in said) == (code, False), said
     assert [*said.splitlines(), ""][-1 - bool(said)].startswith(line)

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from stream import transactions
-from stream.errors import BrokerError, StoppedError
-from stream.fencing import Owner
-from stream.transactions import Transactions
+from headrace.stream import transactions
+from headrace.stream.errors import BrokerError, StoppedError
+from headrace.stream.fencing import Owner
+from headrace.stream.transactions import Transactions
 
 
 class Coordinator:

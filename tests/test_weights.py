@@ -12,14 +12,14 @@ import pytest
 from json_rows import TWO_NUMBERS, learn, normalised
 from numpy.typing import NDArray
 
-from model import ladder, lesson, mixture, neighbours, pairs, pool
-from model.lesson import Heard, attend, nothing_heard
-from model.networks import make_network
-from model.spec import RUNGS, Spec
-from stream.errors import UsageError
-from stream.evaluate import evaluate
-from stream.task import Task, parse
-from stream.trainer import Learned, Trainer
+from headrace.model import ladder, lesson, mixture, neighbours, pairs, pool
+from headrace.model.lesson import Heard, attend, nothing_heard
+from headrace.model.networks import make_network
+from headrace.model.spec import RUNGS, Spec
+from headrace.stream.errors import UsageError
+from headrace.stream.evaluate import evaluate
+from headrace.stream.task import Task, parse
+from headrace.stream.trainer import Learned, Trainer
 
 N = 1600
 KINDS = {"classify": 'target.classes = ["no", "yes"]', "regress": ""}

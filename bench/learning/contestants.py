@@ -253,7 +253,7 @@ def choose(names: str, known: dict[str, Any], what: str) -> list[str]:
     Raises:
         UsageError: nothing begins so.
     """
-    from stream.errors import UsageError
+    from headrace.stream.errors import UsageError
 
     chosen: list[str] = []
     for name in filter(None, map(str.strip, names.split(","))):

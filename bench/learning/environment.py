@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.learning.cache import folder
-from stream.errors import HeadraceError
+from headrace.stream.errors import HeadraceError
 
 PROJECT = Path(__file__).parents[1] / "peers"
 

@@ -20,9 +20,9 @@ from bench.learning.prepare import Prepared
 
 def code() -> str:
     """Name headrace's version, by the code between an event and a prediction."""
-    from stream import fingerprint
+    from headrace.stream import fingerprint
 
-    return f"{version('headrace')}+{fingerprint.of_code('stream.evaluate')[:12]}"
+    return f"{version('headrace')}+{fingerprint.of_code('headrace.stream.evaluate')[:12]}"
 
 
 def run(
@@ -48,8 +48,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a row was refused, so the peers were scored on others.
     """
-    from stream.evaluate import evaluate
-    from stream.task import validate
+    from headrace.stream.evaluate import evaluate
+    from headrace.stream.task import validate
 
     task, path = validate(request["task"], "bench"), Path(request["path"])
     with TemporaryDirectory() as place:

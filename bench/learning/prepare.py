@@ -14,7 +14,7 @@ from typing import Any
 from bench.learning import environment, shared
 from bench.learning.cache import digest, folder
 from bench.learning.streams import Drawn, Row, Stream
-from stream.errors import HeadraceError
+from headrace.stream.errors import HeadraceError
 
 _NOT_FEATURES = ("target", "time")
 

@@ -1,4 +1,4 @@
-"""What `headrace bench learning` prints: scores, speeds, ranks and tests, as Markdown."""
+"""What `python -m bench learning` prints: scores, speeds, ranks and tests, as Markdown."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-TITLE = "## `headrace bench learning`"
-HELD_OUT = "## `headrace bench learning --held-out`"
+TITLE = "## `python -m bench learning`"
+HELD_OUT = "## `python -m bench learning --held-out`"
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.torture.streams import Torture
-from stream.events import Records
-from stream.normalize import Normalizer
-from stream.task import validate
-from stream.trainer import Trainer
+from headrace.stream.events import Records
+from headrace.stream.normalize import Normalizer
+from headrace.stream.task import validate
+from headrace.stream.trainer import Trainer
 
 Kind = Literal["classify", "regress"]
 Floats = NDArray[np.float64]

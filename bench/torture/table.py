@@ -1,4 +1,4 @@
-"""What `headrace bench torture` prints: each stream beside the best baseline, as Markdown."""
+"""What `python -m bench torture` prints: each stream beside the best baseline, as Markdown."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from model.drift.adwin import make_adwin
-from model.drift.alarm import Alarm, Observed
-from model.drift.ddm import make_ddm
-from model.drift.eddm import make_eddm
-from model.drift.hddm import make_hddm_a, make_hddm_w
-from model.drift.kswin import make_kswin
-from model.drift.page_hinkley import make_page_hinkley
+from headrace.model.drift.adwin import make_adwin
+from headrace.model.drift.alarm import Alarm, Observed
+from headrace.model.drift.ddm import make_ddm
+from headrace.model.drift.eddm import make_eddm
+from headrace.model.drift.hddm import make_hddm_a, make_hddm_w
+from headrace.model.drift.kswin import make_kswin
+from headrace.model.drift.page_hinkley import make_page_hinkley
 
 __all__ = [
     "Alarm",

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from model.drift.alarm import Alarm, Observed, demand, evident, quiet, usable
-from model.fold import Fold
+from headrace.model.drift.alarm import Alarm, Observed, demand, evident, quiet, usable
+from headrace.model.fold import Fold
 
 _CLOCK = 32  # a cut is looked for once in so many values
 _ROW = 5  # buckets of one size; a sixth would make the two oldest one of twice the size

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from model import sums
-from model.drift.alarm import Alarm, Observed, demand, evident, share
-from model.fold import Fold
+from headrace.model import sums
+from headrace.model.drift.alarm import Alarm, Observed, demand, evident, share
+from headrace.model.fold import Fold
 
 
 class _Averages(NamedTuple):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from model import sums
-from model.drift.alarm import Alarm, Observed, demand, evident, usable
-from model.fold import Fold
+from headrace.model import sums
+from headrace.model.drift.alarm import Alarm, Observed, demand, evident, usable
+from headrace.model.fold import Fold
 
 _LEAST = 0.1  # a statistic up to this is no alarm, however significant
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model import sums
-from model.drift.alarm import Alarm, Observed, demand, evident, usable
-from model.fold import Fold
+from headrace.model import sums
+from headrace.model.drift.alarm import Alarm, Observed, demand, evident, usable
+from headrace.model.fold import Fold
 
 _RECENT = 32
 _Pair = tuple[jax.Array, jax.Array]

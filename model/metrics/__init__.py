@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from model.metrics.classification import (
+from headrace.model.metrics.classification import (
     ScoredClass,
     classification_report,
     make_classification_metrics,
 )
-from model.metrics.regression import ScoredNumber, make_regression_metrics, regression_report
+from headrace.model.metrics.regression import (
+    ScoredNumber,
+    make_regression_metrics,
+    regression_report,
+)
 
 __all__ = [
     "ScoredClass",

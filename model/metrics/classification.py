@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model import sums
-from model.fold import Fold
-from model.metrics import ranking, tally
-from model.metrics.confusion import Counts, per_class, scores
-from model.metrics.tally import FADED
+from headrace.model import sums
+from headrace.model.fold import Fold
+from headrace.model.metrics import ranking, tally
+from headrace.model.metrics.confusion import Counts, per_class, scores
+from headrace.model.metrics.tally import FADED
 
 # rows of the table: a label, 3 predictions, 3 hits, the log-loss; gaps by bin of the winning
 # probability; events by which of the 3 predictors missed, as a sum of 1, 2 and 4

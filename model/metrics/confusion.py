@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from model.metrics.tally import FADED
+from headrace.model.metrics.tally import FADED
 
 
 class Counts(NamedTuple):

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model import sums
-from model.fold import Fold
-from model.metrics import tally
-from model.metrics.tally import FADED
+from headrace.model import sums
+from headrace.model.fold import Fold
+from headrace.model.metrics import tally
+from headrace.model.metrics.tally import FADED
 
 _LIMIT = 1e15  # of labels, errors and widths, so that sums of their squares stay finite
 # a label, a scored one, a scored one that is not 0, an interval, one that covers, its width,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model import sums
+from headrace.model import sums
 
 FADED = 1e-3  # what is left of an event that is no longer in the window
 

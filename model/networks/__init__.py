@@ -17,15 +17,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from model.networks.cnn1d import Cnn1d
-from model.networks.cnn2d import Cnn2d
-from model.networks.gru import Gru
-from model.networks.linear import Linear
-from model.networks.perceptron import Features, Mlp, dense
-from model.networks.seen import Seen
-from model.networks.textbag import TextBag
-from model.networks.textcnn import TextCnn
-from model.spec import NetworkName, Spec
+from headrace.model.networks.cnn1d import Cnn1d
+from headrace.model.networks.cnn2d import Cnn2d
+from headrace.model.networks.gru import Gru
+from headrace.model.networks.linear import Linear
+from headrace.model.networks.perceptron import Features, Mlp, dense
+from headrace.model.networks.seen import Seen
+from headrace.model.networks.textbag import TextBag
+from headrace.model.networks.textcnn import TextCnn
+from headrace.model.spec import NetworkName, Spec
 
 __all__ = ["NETWORKS", "Features", "Network", "Params", "Seen", "answer", "make_network"]
 

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
-from model.networks.seen import Seen
-from model.networks.window import beside, beside_width, window
-from model.spec import Spec
+from headrace.model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
+from headrace.model.networks.seen import Seen
+from headrace.model.networks.window import beside, beside_width, window
+from headrace.model.spec import Spec
 
 WIDTH = 3  # rows that a filter sees at a time
 

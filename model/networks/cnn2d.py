@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
-from model.networks.seen import Seen, flat, flat_width
-from model.spec import Spec
+from headrace.model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
+from headrace.model.networks.seen import Seen, flat, flat_width
+from headrace.model.spec import Spec
 
 CHANNELS = (8, 16)
 SIDE = 3  # of the window that a convolution looks through

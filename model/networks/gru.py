@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from model.networks.perceptron import Features, Perceptron, dense, with_one
-from model.networks.seen import Seen
-from model.networks.window import beside, beside_width, window
-from model.spec import Spec
+from headrace.model.networks.perceptron import Features, Perceptron, dense, with_one
+from headrace.model.networks.seen import Seen
+from headrace.model.networks.window import beside, beside_width, window
+from headrace.model.spec import Spec
 
 
 class Gru(nnx.Module):

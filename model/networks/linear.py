@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flax import nnx
 
-from model.networks.perceptron import Features, Perceptron
-from model.networks.seen import Seen
-from model.spec import Spec
+from headrace.model.networks.perceptron import Features, Perceptron
+from headrace.model.networks.seen import Seen
+from headrace.model.spec import Spec
 
 
 class Linear(nnx.Module):

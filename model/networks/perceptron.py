@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from model.networks.seen import Seen, flat, flat_width
-from model.spec import Activation, Spec
+from headrace.model.networks.seen import Seen, flat, flat_width
+from headrace.model.spec import Activation, Spec
 
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,

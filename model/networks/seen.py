@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from model import embed
-from model.embed import Embedded
-from model.spec import Spec
+from headrace.model import embed
+from headrace.model.embed import Embedded
+from headrace.model.spec import Spec
 
 
 class Seen(NamedTuple):

@@ -7,10 +7,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from model.networks.cnn1d import slide
-from model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
-from model.networks.seen import Seen
-from model.spec import Spec
+from headrace.model.networks.cnn1d import slide
+from headrace.model.networks.perceptron import Features, Perceptron, activate, dense, gain, with_one
+from headrace.model.networks.seen import Seen
+from headrace.model.spec import Spec
 
 WIDTHS = (2, 3, 4)  # words that a filter sees at a time
 LEAST = -1.0  # no activation gives less

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from model import embed
-from model.networks.seen import Seen
-from model.spec import Spec
+from headrace.model import embed
+from headrace.model.networks.seen import Seen
+from headrace.model.spec import Spec
 
 
 def window(spec: Spec, seen: Seen) -> Array:

@@ -17,10 +17,10 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from stream.errors import UsageError
-from stream.store.failures import READ_BYTES
-from stream.store.local import LocalStore
-from stream.store.remote import UrlStore
+from headrace.stream.errors import UsageError
+from headrace.stream.store.failures import READ_BYTES
+from headrace.stream.store.local import LocalStore
+from headrace.stream.store.remote import UrlStore
 
 
 class Store(Protocol):

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stream.errors import HeadraceError, RecoveryError
+from headrace.stream.errors import HeadraceError, RecoveryError
 
 READ_BYTES = 64 << 20
 _HINTS = {

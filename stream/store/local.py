@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stream.errors import RecoveryError, UsageError
-from stream.failpoint import failpoint
-from stream.paths import hold_lock
-from stream.store.failures import READ_BYTES, check_size, one_line, parts
+from headrace.stream.errors import RecoveryError, UsageError
+from headrace.stream.failpoint import failpoint
+from headrace.stream.paths import hold_lock
+from headrace.stream.store.failures import READ_BYTES, check_size, one_line, parts
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hold us up

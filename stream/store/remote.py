@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
-from stream.errors import StoreError, UsageError
-from stream.failpoint import failpoint
-from stream.store.failures import READ_BYTES, check_size, parts, why
-from stream.store.failures import one_line as failing
+from headrace.stream.errors import StoreError, UsageError
+from headrace.stream.failpoint import failpoint
+from headrace.stream.store.failures import READ_BYTES, check_size, parts, why
+from headrace.stream.store.failures import one_line as failing
 
 one_line = partial(failing, kind=StoreError)
 

@@ -14,7 +14,7 @@ import pytest
 Read = Callable[[str, str, int], list[dict[str, Any]]]
 
 SPAM = Path(__file__).parents[2] / "examples" / "spam.toml"
-HEADRACE = [sys.executable, "-c", "from stream.cli import main; main()"]
+HEADRACE = [sys.executable, "-c", "from headrace.cli import main; main()"]
 EVENTS = 500
 START = "/tmp/start.sh"
 LISTENERS = {

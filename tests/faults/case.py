@@ -11,10 +11,10 @@ import msgspec
 from forge import Forge, Forged
 from oracle import Verdict, newest_state
 
-from stream.events import Records
-from stream.normalize import Normalizer
-from stream.task import Task
-from stream.trainer import Trainer
+from headrace.stream.events import Records
+from headrace.stream.normalize import Normalizer
+from headrace.stream.task import Task
+from headrace.stream.trainer import Trainer
 
 CAPACITY = 1024
 
@@ -55,7 +55,10 @@ class Case:
             *("--state", str(self.state(state))),
             "--json",
             *options,
-            settings={"stream.saver.EVERY_EVENTS": checkpoint_events, "stream.saver.EVERY_S": 1.0}
+            settings={
+                "headrace.stream.saver.EVERY_EVENTS": checkpoint_events,
+                "headrace.stream.saver.EVERY_S": 1.0,
+            }
             | (settings or {}),
             **more,
         )

@@ -26,7 +26,14 @@ from typing import IO, Any, cast
 
 import psutil
 
-PRELOAD = ("jax", "optax", "flax", "stream.learn", "stream.cli.pipeline", "stream.recovery")
+PRELOAD = (
+    "jax",
+    "optax",
+    "flax",
+    "headrace.stream.learn",
+    "headrace.cli.pipeline",
+    "headrace.stream.recovery",
+)
 
 
 class Forged:
@@ -124,7 +131,8 @@ class Forge:
         Args:
             stops: the failpoint stops the process (SIGSTOP) instead of killing it.
             held: it compiles, and begins when told by `go`.
-            settings: module constants to be set before it begins: {"stream.saver.EVERY_S": 0.5}.
+            settings: module constants to be set before it begins, such as
+                {"headrace.stream.saver.EVERY_S": 0.5}.
             mutants: functions of `mutants` to be called before it begins.
         """
         number = next(self._numbers)
@@ -233,7 +241,7 @@ def become(job: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if job["failpoint"]:
         os.environ["HEADRACE_FAILPOINT"] = job["failpoint"]
-        place = importlib.reload(importlib.import_module("stream.failpoint"))
+        place = importlib.reload(importlib.import_module("headrace.stream.failpoint"))
         if job["stops"]:
             vars(place)["os"] = SimpleNamespace(getpid=os.getpid, kill=stop_here)
     for name, value in job["settings"].items():
@@ -245,7 +253,7 @@ def become(job: dict[str, Any]) -> None:
         getattr(importlib.import_module("mutants"), mutant)()
     if job["held"]:
         hold(Path(job["command"][1]), int(job["command"][-1]))
-    from stream.cli import main
+    from headrace.cli import main
 
     main()
 
@@ -257,8 +265,8 @@ def stop_here(*_: int) -> None:
 
 def hold(task: Path, micro_batch: int) -> None:
     """Compile before the time has come, and wait for the word to begin."""
-    from stream.task import load
-    from stream.trainer import Trainer
+    from headrace.stream.task import load
+    from headrace.stream.trainer import Trainer
 
     Trainer(load(task), micro_batch)
     signal.sigwait({signal.SIGUSR1})

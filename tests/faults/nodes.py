@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
-import stream
+from headrace import stream
 
 HOST = "127.0.0.1"
 CLUSTER = "ZmF1bHRzLWZhdWx0cy1mYQ"
@@ -160,7 +160,7 @@ def make_nodes(
         advertised: the port that clients are told, if another.
         jars: of another Kafka than the embedded one.
     """
-    from stream.jars import ensure_jars
+    from headrace.stream.jars import ensure_jars
 
     jars = jars or ensure_jars()
     found = free_ports(2 * count)

@@ -36,7 +36,10 @@ def test_replies_that_never_come_lose_and_double_nothing(
                 Witness(case.bootstrap, outputs) as witness,
                 Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=100) as feeder,
                 Supervisor(
-                    case, "--micro-batch", "64", settings={"stream.transactions.COMMIT_S": 2.5}
+                    case,
+                    "--micro-batch",
+                    "64",
+                    settings={"headrace.stream.transactions.COMMIT_S": 2.5},
                 ) as supervisor,
             ):
                 give_up_s = time.monotonic() + 40 * transactions

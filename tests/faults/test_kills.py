@@ -13,7 +13,7 @@ from case import Case
 from oracle import Oracle
 from traffic import Feeder, Witness
 
-import stream
+from headrace import stream
 
 SIZES = (16, 64, 200, 512)  # few, since each is compiled once
 ONCE = ("fenced", "recovered")  # passed once in each start

@@ -16,8 +16,8 @@ from oracle import Oracle, ends, newest_state, read
 from poison import good
 from traffic import Feeder, Witness
 
-from stream.events import Records
-from stream.normalize import Normalizer
+from headrace.stream.events import Records
+from headrace.stream.normalize import Normalizer
 
 
 def test_normalisers_that_are_killed_lose_nothing(

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from stream.errors import HeadraceError
-from stream.learn import learn
-from stream.progress import Progress
-from stream.service import Safety
-from stream.task import Task
+from headrace.stream.errors import HeadraceError
+from headrace.stream.learn import learn
+from headrace.stream.progress import Progress
+from headrace.stream.service import Safety
+from headrace.stream.task import Task
 
 
 class Running:

@@ -19,12 +19,12 @@ import pytest
 from confluent_kafka import Producer
 from test_topic_changes import make_again
 
-from stream import archive as archives
-from stream import store
-from stream.archive import archive
-from stream.archive_history import ArchiveHistory
-from stream.errors import HeadraceError, HistoryError, RecoveryError, TopicError
-from stream.history import History, Range
+from headrace.stream import archive as archives
+from headrace.stream import store
+from headrace.stream.archive import archive
+from headrace.stream.archive_history import ArchiveHistory
+from headrace.stream.errors import HeadraceError, HistoryError, RecoveryError, TopicError
+from headrace.stream.history import History, Range
 
 MakeTopic = Callable[..., str]
 Row = tuple[int, int, int, bytes | None, bytes | None]  # as the columns of the files
@@ -205,7 +205,7 @@ def test_offsets_without_records_are_covered_and_open_transactions_waited_for(
 
 RUN = """
 import sys
-from stream.archive import archive
+from headrace.stream.archive import archive
 archive(sys.argv[1], sys.argv[2], sys.argv[3], rows_per_file=int(sys.argv[4]))
 """
 
@@ -450,7 +450,7 @@ def test_many_partitions_and_large_records_stay_within_the_memory_given(
 
 COMMAND = """
 import sys, typer
-from stream.cli.archive import add_to
+from headrace.cli.archive import add_to
 app = typer.Typer()
 app.callback()(lambda: None)
 add_to(app)

@@ -24,14 +24,14 @@ from running import Running
 from test_exactly_once import life, records_of
 from test_learn import send
 
-from stream import kafka, saver
-from stream.broker import Broker, embedded
-from stream.signals import ENDING
-from stream.store.local import LocalStore
-from stream.task import Task, parse
-from stream.topic_specs import topic_specs
-from stream.topics import describe, ensure
-from stream.verify import verify
+from headrace.stream import kafka, saver
+from headrace.stream.broker import Broker, embedded
+from headrace.stream.signals import ENDING
+from headrace.stream.store.local import LocalStore
+from headrace.stream.task import Task, parse
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import describe, ensure
+from headrace.stream.verify import verify
 
 SOON_S = 8.0  # five, and what a busy machine takes
 CSV = Path(__file__).parents[2] / "producers/data/sensor.csv.gz"
@@ -51,7 +51,7 @@ def task(bootstrap: str, tmp_path: Path) -> tuple[Task, Path]:
 @contextmanager
 def headrace(*command: str, **env: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli", *command],
+        [sys.executable, "-m", "headrace", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -114,7 +114,7 @@ def test_a_hangup_ends_what_nohup_does_not_protect() -> None:
     code = (
         "import os, signal, time, sys; protected = sys.argv[1] == 'nohup'\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN if protected else signal.SIG_DFL)\n"
-        "from stream.cli.ending import deadline; deadline.start()\n"
+        "from headrace.cli.ending import deadline; deadline.start()\n"
         "os.kill(os.getpid(), signal.SIGHUP); time.sleep(3); sys.exit(77)"
     )
     for how, wanted in (("nohup", 77), ("plain", 130)):

@@ -16,19 +16,19 @@ import pytest
 from poison import TASK, good, task_text
 from test_learn import read, send
 
-from stream import ledger, plan
-from stream.errors import DeliveryError, FencedError, HistoryError, RecoveryError
-from stream.events import Records
-from stream.learn import learn
-from stream.normalize import Normalizer
-from stream.progress import Progress
-from stream.service import Safety
-from stream.sink import Sink
-from stream.task import Task, parse
-from stream.topic_specs import topic_specs
-from stream.topics import ensure
-from stream.transactions import Transactions
-from stream.verify import verify
+from headrace.stream import ledger, plan
+from headrace.stream.errors import DeliveryError, FencedError, HistoryError, RecoveryError
+from headrace.stream.events import Records
+from headrace.stream.learn import learn
+from headrace.stream.normalize import Normalizer
+from headrace.stream.progress import Progress
+from headrace.stream.service import Safety
+from headrace.stream.sink import Sink
+from headrace.stream.task import Task, parse
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import ensure
+from headrace.stream.transactions import Transactions
+from headrace.stream.verify import verify
 
 NUMBERS = """
 name = "%s"
@@ -307,7 +307,7 @@ def test_records_that_nobody_may_see_are_no_events(
 ) -> None:
     """A raw topic written in transactions has offsets without records, at its end too."""
     # a learner that takes longer than that to start would pass over the last marker as well
-    monkeypatch.setattr("stream.service.PASS_OVER_S", math.inf)
+    monkeypatch.setattr("headrace.stream.service.PASS_OVER_S", math.inf)
     writer = Transactions(bootstrap, f"{task.name}.writer")
     for part in range(3):
         writer.begin()
@@ -362,7 +362,7 @@ def test_an_audit_names_what_is_wrong(bootstrap: str, task: Task) -> None:
 def test_a_transaction_that_hangs_is_found(
     bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream.verify.TRANSACTION_S", -10)
+    monkeypatch.setattr("headrace.stream.verify.TRANSACTION_S", -10)
     life(task, bootstrap)
     other = Transactions(bootstrap, f"{task.name}.other")
     other.begin()

@@ -15,15 +15,15 @@ import msgspec
 import pytest
 from poison import IMAGE_TASK, POISON, TASK, good, picture
 
-from stream.events import Records
-from stream.learn import learn
-from stream.normalize import Normalizer
-from stream.progress import Progress
-from stream.service import Safety
-from stream.task import Task, parse
-from stream.topic_specs import topic_specs
-from stream.topics import describe, ensure
-from stream.trainer import Trainer
+from headrace.stream.events import Records
+from headrace.stream.learn import learn
+from headrace.stream.normalize import Normalizer
+from headrace.stream.progress import Progress
+from headrace.stream.service import Safety
+from headrace.stream.task import Task, parse
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import describe, ensure
+from headrace.stream.trainer import Trainer
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_rows_by_way_of_faust_give_the_same_predictions_as_fused(
     fused = read(bootstrap, made.output("predictions"))
     assert len(fused) == 450
 
-    command = [sys.executable, "-m", "stream.cli", "normalize", str(path), "-b", bootstrap]
+    command = [sys.executable, "-m", "headrace", "normalize", str(path), "-b", bootstrap]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as worker:
         try:
             deadline = time.monotonic() + 120
@@ -216,7 +216,7 @@ def test_a_signal_ends_the_service_with_everything_published(
 ) -> None:
     made, path = task
     send(bootstrap, made.input.topic, [good(n) for n in range(50)])
-    command = [sys.executable, "-m", "stream.cli", "learn", str(path), "-b", bootstrap, "--json"]
+    command = [sys.executable, "-m", "headrace", "learn", str(path), "-b", bootstrap, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         for line in service.stdout:

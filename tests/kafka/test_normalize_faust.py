@@ -16,13 +16,13 @@ import msgspec
 import psutil
 import pytest
 
-from stream.app import run
-from stream.errors import TopicError
-from stream.events import DeadLetter, Feature, Records
-from stream.normalize import Normalizer
-from stream.sink import Sink
-from stream.task import Task, load
-from stream.topic_specs import topic_specs
+from headrace.stream.app import run
+from headrace.stream.errors import TopicError
+from headrace.stream.events import DeadLetter, Feature, Records
+from headrace.stream.normalize import Normalizer
+from headrace.stream.sink import Sink
+from headrace.stream.task import Task, load
+from headrace.stream.topic_specs import topic_specs
 
 MakeTopic = Callable[..., str]
 
@@ -44,7 +44,7 @@ partitions = {partitions}
 OWNER = """
 import signal, sys, threading
 from pathlib import Path
-from stream.app import run
+from headrace.stream.app import run
 ended = threading.Event()
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: ended.set())
@@ -66,7 +66,7 @@ def make_task(bootstrap: str, topic: MakeTopic, tmp_path: Path) -> Iterator[Call
     """Give a function that writes a task file, and creates its topics on first use of its input."""
     from kafka import KafkaAdminClient
 
-    from stream.topics import ensure
+    from headrace.stream.topics import ensure
 
     made: list[str] = []
 

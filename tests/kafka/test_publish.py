@@ -10,9 +10,9 @@ from itertools import count, islice
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from producers.publish import Delivery, Progress, publish
-from producers.sources import Event, sensor, text
-from stream.errors import BrokerError, HeadraceError, UsageError
+from headrace.producers.publish import Delivery, Progress, publish
+from headrace.producers.sources import Event, sensor, text
+from headrace.stream.errors import BrokerError, HeadraceError, UsageError
 
 MakeTopic = Callable[..., str]
 
@@ -155,9 +155,9 @@ def leaky_sockets() -> Iterator[None]:
 @pytest.mark.usefixtures("leaky_sockets")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_dies_leaves_a_true_account() -> None:
-    from stream.broker import embedded
-    from stream.topic_specs import TopicSpec
-    from stream.topics import ensure
+    from headrace.stream.broker import embedded
+    from headrace.stream.topic_specs import TopicSpec
+    from headrace.stream.topics import ensure
 
     seen: list[Progress] = []
     with embedded(heap_mb=256) as broker:
@@ -186,9 +186,9 @@ def test_a_broker_that_dies_leaves_a_true_account() -> None:
 @pytest.mark.usefixtures("leaky_sockets")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_pauses_loses_nothing() -> None:
-    from stream.broker import embedded
-    from stream.topic_specs import TopicSpec
-    from stream.topics import ensure
+    from headrace.stream.broker import embedded
+    from headrace.stream.topic_specs import TopicSpec
+    from headrace.stream.topics import ensure
 
     paused: list[float] = []
     with embedded(heap_mb=256) as broker:

@@ -13,8 +13,8 @@ from confluent_kafka.admin import AdminClient
 from hostile import Ran, Run
 from poison import TASK, good
 
-from stream.events import DeadLetter
-from stream.task import Task, parse
+from headrace.stream.events import DeadLetter
+from headrace.stream.task import Task, parse
 
 
 class Service:

@@ -17,24 +17,24 @@ import numpy as np
 import pytest
 from poison import POISON, TASK, good
 
-from model.confidence import Gains, add, bounded
-from stream import fingerprint
-from stream import replay as replays
-from stream.archive import archive
-from stream.cli.replay import add_to
-from stream.compare import changed_task
-from stream.errors import AuditError, RecoveryError, TaskError, UsageError
-from stream.events import Records
-from stream.learn import learn
-from stream.moment import Moment, Span, parse_moment, survey
-from stream.normalize import Normalizer
-from stream.plan import open_checkpoints
-from stream.replay import Replayed, replay, state
-from stream.service import Safety
-from stream.task import Task, parse
-from stream.topic_specs import topic_specs
-from stream.topics import describe, ensure
-from stream.trainer import Learned, Trainer, digest, shapes_of
+from headrace.cli.replay import add_to
+from headrace.model.confidence import Gains, add, bounded
+from headrace.stream import fingerprint
+from headrace.stream import replay as replays
+from headrace.stream.archive import archive
+from headrace.stream.compare import changed_task
+from headrace.stream.errors import AuditError, RecoveryError, TaskError, UsageError
+from headrace.stream.events import Records
+from headrace.stream.learn import learn
+from headrace.stream.moment import Moment, Span, parse_moment, survey
+from headrace.stream.normalize import Normalizer
+from headrace.stream.plan import open_checkpoints
+from headrace.stream.replay import Replayed, replay, state
+from headrace.stream.service import Safety
+from headrace.stream.task import Task, parse
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import describe, ensure
+from headrace.stream.trainer import Learned, Trainer, digest, shapes_of
 
 PARTITIONS = 3
 
@@ -491,7 +491,7 @@ def test_the_state_within_a_record_is_no_checkpoint_of_the_run(
 def test_a_replay_runs_beside_the_live_learner(bootstrap: str, tmp_path: Path) -> None:
     task, path = make_task(bootstrap, tmp_path)
     send(bootstrap, task.input.topic, events(0, 300))
-    command = [sys.executable, "-m", "stream.cli", "learn", str(path), "-b", bootstrap, "--json"]
+    command = [sys.executable, "-m", "headrace", "learn", str(path), "-b", bootstrap, "--json"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as service:
         try:
             wait_for(lambda: covered(bootstrap, task) == 315, service)

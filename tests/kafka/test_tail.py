@@ -8,15 +8,15 @@ from pathlib import Path
 
 from poison import TASK, good
 
-from stream.learn import learn
-from stream.service import Safety
-from stream.task import parse
-from stream.topic_specs import topic_specs
-from stream.topics import ensure
+from headrace.stream.learn import learn
+from headrace.stream.service import Safety
+from headrace.stream.task import parse
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import ensure
 
 
 def headrace(*arguments: str) -> list[str]:
-    command = [sys.executable, "-m", "stream.cli", *arguments]
+    command = [sys.executable, "-m", "headrace", *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=120
     ).stdout.splitlines()

@@ -17,15 +17,15 @@ from running import Running
 from test_exactly_once import life, records_of
 from test_learn import read, send
 
-from stream import saver
-from stream.errors import HistoryError, RecoveryError, TopicError
-from stream.plan import open_checkpoints, plan, run_of
-from stream.replay import replay
-from stream.task import Task, parse
-from stream.topic_specs import topic_specs
-from stream.topics import describe, ensure
-from stream.transactions import Transactions
-from stream.verify import verify
+from headrace.stream import saver
+from headrace.stream.errors import HistoryError, RecoveryError, TopicError
+from headrace.stream.plan import open_checkpoints, plan, run_of
+from headrace.stream.replay import replay
+from headrace.stream.task import Task, parse
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import describe, ensure
+from headrace.stream.transactions import Transactions
+from headrace.stream.verify import verify
 
 
 @pytest.fixture
@@ -284,8 +284,8 @@ def rows_to(bootstrap: str, task: Task, partition: int, values: list[bytes]) -> 
     """Send events, and the rows that a normaliser would make of them."""
     import msgspec
 
-    from stream.events import Records
-    from stream.normalize import Normalizer
+    from headrace.stream.events import Records
+    from headrace.stream.normalize import Normalizer
 
     (raw,) = describe(bootstrap, [task.input.topic])
     first = raw.end[partition]
@@ -355,7 +355,7 @@ def test_retention_that_overtakes_a_learner_is_told_as_such(bootstrap: str, task
 
 
 def test_a_topic_that_is_not_there_is_no_broker_that_is_not_there(bootstrap: str) -> None:
-    from stream.kafka import Source
+    from headrace.stream.kafka import Source
 
     with pytest.raises(TopicError, match=r"nowhere: .*topics create") as caught:
         Source(bootstrap, "nowhere")

@@ -5,9 +5,9 @@ from contextlib import closing
 
 import pytest
 
-from stream.errors import HistoryError
-from stream.history import Range, TopicHistory
-from stream.sink import Sink
+from headrace.stream.errors import HistoryError
+from headrace.stream.history import Range, TopicHistory
+from headrace.stream.sink import Sink
 
 SIZE = 900_000
 

@@ -12,10 +12,10 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from poison import TASK
 
-from stream.errors import BrokerError, HeadraceError, TopicError
-from stream.task import parse
-from stream.topic_specs import TopicSpec, topic_specs
-from stream.topics import Outcome, describe, ensure, list_topics
+from headrace.stream.errors import BrokerError, HeadraceError, TopicError
+from headrace.stream.task import parse
+from headrace.stream.topic_specs import TopicSpec, topic_specs
+from headrace.stream.topics import Outcome, describe, ensure, list_topics
 
 
 @pytest.fixture

@@ -17,17 +17,17 @@ from poison import TASK, good
 from running import Running
 from test_learn import read
 
-from stream import history, progress
-from stream.events import Feature
-from stream.intake import FromEvents, FromFeatures, Intake
-from stream.kafka import Source
-from stream.learn import Progress, Safety, learn
-from stream.normalize import Normalizer
-from stream.sink import Sink
-from stream.task import Task, parse
-from stream.topic_specs import topic_specs
-from stream.topics import ensure
-from stream.verify import verify
+from headrace.stream import history, progress
+from headrace.stream.events import Feature
+from headrace.stream.intake import FromEvents, FromFeatures, Intake
+from headrace.stream.kafka import Source
+from headrace.stream.learn import Progress, Safety, learn
+from headrace.stream.normalize import Normalizer
+from headrace.stream.sink import Sink
+from headrace.stream.task import Task, parse
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import ensure
+from headrace.stream.verify import verify
 
 
 class Raw(Source):

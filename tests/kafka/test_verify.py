@@ -21,16 +21,16 @@ from test_checkpoint import resealed
 from test_exactly_once import checkpoints, life, records_of
 from test_learn import read, send
 
-from stream import ledger, saver
-from stream.events import Records
-from stream.ledger import Consumed, Entry, Record
-from stream.normalize import Normalizer
-from stream.plan import open_checkpoints, plan, run_of
-from stream.task import Task, parse
-from stream.topic_specs import topic_specs
-from stream.topics import describe, ensure
-from stream.trainer import digest
-from stream.verify import verify
+from headrace.stream import ledger, saver
+from headrace.stream.events import Records
+from headrace.stream.ledger import Consumed, Entry, Record
+from headrace.stream.normalize import Normalizer
+from headrace.stream.plan import open_checkpoints, plan, run_of
+from headrace.stream.task import Task, parse
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import describe, ensure
+from headrace.stream.trainer import digest
+from headrace.stream.verify import verify
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_a_ledger_that_was_given_partitions_is_one_sequence_still(
 
 
 def test_a_ledger_that_is_none(bootstrap: str, lived: Task) -> None:
-    from stream.errors import AuditError
+    from headrace.stream.errors import AuditError
 
     write(bootstrap, lived.output("ledger"), b"hello")
     with pytest.raises(AuditError, match="somebody else wrote to it"):

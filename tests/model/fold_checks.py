@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from model.fold import Fold
+from headrace.model.fold import Fold
 
 Events = Any  # a pytree of arrays with one row for each event
 MAX_STATE_BYTES = 160 * 1024

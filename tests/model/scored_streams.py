@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.metrics import ScoredClass, ScoredNumber
+from headrace.model.metrics import ScoredClass, ScoredNumber
 
 
 def classes(seed: int, n: int, n_classes: int, labels: np.ndarray | None = None) -> ScoredClass:

@@ -6,8 +6,8 @@ import pytest
 from fold_checks import run
 from river import drift
 
-from model.drift import make_adwin
-from model.drift.adwin import window_mean, window_width
+from headrace.model.drift import make_adwin
+from headrace.model.drift.adwin import window_mean, window_width
 
 LONGEST = 100_001  # one compilation serves streams of all lengths
 DELTAS = (0.002, 0.1)

@@ -9,11 +9,11 @@ import pytest
 from jax import Array
 from numpy.typing import NDArray
 
-from model import autoregression, target
-from model.autoregression import DRIFT, KEPT, LONGEST, NEAR, PRIOR
-from model.batch import empty_batch
-from model.learner import make_learner, warm_up
-from model.spec import ORDER, Spec
+from headrace.model import autoregression, target
+from headrace.model.autoregression import DRIFT, KEPT, LONGEST, NEAR, PRIOR
+from headrace.model.batch import empty_batch
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.spec import ORDER, Spec
 
 SPEC = Spec(numeric=1, horizon=1, rates=(3e-3,), detectors=())
 

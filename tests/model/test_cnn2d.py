@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.batch import empty_batch
-from model.embed import Embedded
-from model.learner import make_learner, warm_up
-from model.networks import Seen, answer, make_network
-from model.networks.window import window
-from model.spec import Spec
+from headrace.model.batch import empty_batch
+from headrace.model.embed import Embedded
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.networks import Seen, answer, make_network
+from headrace.model.networks.window import window
+from headrace.model.spec import Spec
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import gammainc, gammaln
 
-from model.confidence import Gains, add, asymptotic, bounded
+from headrace.model.confidence import Gains, add, asymptotic, bounded
 
 STREAMS, STEPS = 400, 1000
 Values = NDArray[np.float64]

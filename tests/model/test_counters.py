@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import counter, memory
-from model.batch import empty_batch
-from model.drift import make_kswin
-from model.learner import make_learner, warm_up
-from model.metrics import tally
-from model.spec import Schedule, Spec
+from headrace.model import counter, memory
+from headrace.model.batch import empty_batch
+from headrace.model.drift import make_kswin
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.metrics import tally
+from headrace.model.spec import Schedule, Spec
 
 EDGES = [2**24 - 3, 2**31 - 3, 2**32 - 3, 2**33 - 3, 10**15]
 

@@ -12,9 +12,9 @@ import pytest
 from fold_checks import run
 from river.drift import binary
 
-from model import sums
-from model.drift import make_ddm, make_eddm, make_hddm_a, make_hddm_w
-from model.fold import Fold
+from headrace.model import sums
+from headrace.model.drift import make_ddm, make_eddm, make_hddm_a, make_hddm_w
+from headrace.model.fold import Fold
 
 LONGEST = 12_000  # one compilation serves streams of all lengths
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scored_streams import blocks
 
-from model.drift import (
+from headrace.model.drift import (
     make_adwin,
     make_ddm,
     make_eddm,
@@ -20,8 +20,8 @@ from model.drift import (
     make_kswin,
     make_page_hinkley,
 )
-from model.fold import Fold
-from model.metrics import (
+from headrace.model.fold import Fold
+from headrace.model.metrics import (
     ScoredClass,
     ScoredNumber,
     make_classification_metrics,

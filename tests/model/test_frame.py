@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from model.frame import CHECKED, NEWEST, Frame
-from model.spec import Spec
-from stream.normalize import Rows
-from stream.task import parse
-from stream.trainer import Trainer
+from headrace.model.frame import CHECKED, NEWEST, Frame
+from headrace.model.spec import Spec
+from headrace.stream.normalize import Rows
+from headrace.stream.task import parse
+from headrace.stream.trainer import Trainer
 
 TASK = """
 name = "numbers"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import counter, pool
-from model.batch import Batch, empty_batch
-from model.learner import Learner, make_learner, warm_up
-from model.spec import Spec
-from model.state import State
+from headrace.model import counter, pool
+from headrace.model.batch import Batch, empty_batch
+from headrace.model.learner import Learner, make_learner, warm_up
+from headrace.model.spec import Spec
+from headrace.model.state import State
 
 N, BEFORE = 1200, 600
 NUMBERS = Spec(numeric=3, neighbours=50)

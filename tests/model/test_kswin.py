@@ -10,8 +10,8 @@ from fold_checks import run
 from river import drift
 from scipy import stats
 
-from model.drift import make_kswin
-from model.drift.kswin import largest_gap, p_value, sample
+from headrace.model.drift import make_kswin
+from headrace.model.drift.kswin import largest_gap, p_value, sample
 
 N = 6000
 SIZE, NEWEST = 100, 30

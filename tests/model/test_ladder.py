@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import ladder, pool
-from model.batch import empty_batch
-from model.learner import make_learner, warm_up
-from model.spec import Rung, Spec
+from headrace.model import ladder, pool
+from headrace.model.batch import empty_batch
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.spec import Rung, Spec
 
 # Adagrad's steps shrink for ever: what it has learned for long, it hardly unlearns. And with one
 # column there are no pairs, which would.

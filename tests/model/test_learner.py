@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import counter
-from model.batch import EVIDENCE, Batch, empty_batch
-from model.learner import KEPT, Learner, make_learner, warm_up
-from model.pairs import ALONE, RATE, TOGETHER
-from model.pairs import KEPT as REMEMBERED
-from model.spec import Detector, Spec
+from headrace.model import counter
+from headrace.model.batch import EVIDENCE, Batch, empty_batch
+from headrace.model.learner import KEPT, Learner, make_learner, warm_up
+from headrace.model.pairs import ALONE, RATE, TOGETHER
+from headrace.model.pairs import KEPT as REMEMBERED
+from headrace.model.spec import Detector, Spec
 
 N = 400
 Columns = tuple[NDArray[Any], ...]  # as the fields of Batch; those that are left out stay empty

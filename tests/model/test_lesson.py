@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import embed, mixture, pool
-from model.lesson import Learned, Question, attend
-from model.networks import Params, make_network
-from model.pool import Contender, Views
-from model.spec import Spec
+from headrace.model import embed, mixture, pool
+from headrace.model.lesson import Learned, Question, attend
+from headrace.model.networks import Params, make_network
+from headrace.model.pool import Contender, Views
+from headrace.model.spec import Spec
 
 K = 4
 SPEC = Spec(numeric=2, classes=2, label_lags=0, hidden=(5,), rates=(0.01,), chunk=K, detectors=())

@@ -13,9 +13,9 @@ from jax import Array
 from numpy.typing import NDArray
 from test_learner import feed
 
-from model.learner import make_learner
-from model.losses import log_probabilities, slope
-from model.spec import Loss, Spec
+from headrace.model.learner import make_learner
+from headrace.model.losses import log_probabilities, slope
+from headrace.model.spec import Loss, Spec
 
 N = 4000
 TAILS = jnp.array([0.1, 0.5, 0.9])

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import pool
-from model.batch import empty_batch
-from model.learner import make_learner, warm_up
-from model.lesson import answer, nothing_heard
-from model.spec import Spec
-from model.state import init, make_parts
+from headrace.model import pool
+from headrace.model.batch import empty_batch
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.lesson import answer, nothing_heard
+from headrace.model.spec import Spec
+from headrace.model.state import init, make_parts
 
 
 def weights(tree: Any) -> NDArray[Any]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import median, target
-from model.spec import Spec
+from headrace.model import median, target
+from headrace.model.spec import Spec
 
 SPEC = Spec(numeric=1)
 learn = jax.jit(median.learn)

@@ -14,8 +14,8 @@ from jax import lax
 from river import metrics
 from scored_streams import blocks, classes, counting, numbers
 
-from model import sums
-from model.metrics import (
+from headrace.model import sums
+from headrace.model.metrics import (
     ScoredClass,
     classification_report,
     make_classification_metrics,

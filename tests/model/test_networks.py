@@ -13,12 +13,12 @@ from flax import nnx
 from numpy.typing import NDArray
 from test_learner import Columns, feed, softmax
 
-from model import pool
-from model.batch import empty_batch
-from model.embed import Embedded
-from model.learner import make_learner
-from model.networks import Network, Params, Seen, answer, make_network
-from model.spec import NetworkName, Spec
+from headrace.model import pool
+from headrace.model.batch import empty_batch
+from headrace.model.embed import Embedded
+from headrace.model.learner import make_learner
+from headrace.model.networks import Network, Params, Seen, answer, make_network
+from headrace.model.spec import NetworkName, Spec
 
 N = 4000
 VOCABULARY = 30

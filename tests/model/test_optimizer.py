@@ -10,12 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from model import pool
-from model.batch import empty_batch
-from model.learner import make_learner, warm_up
-from model.networks import Params
-from model.optimizer import Optimizer, make_optimizer, scheduled
-from model.spec import OptimizerName, Schedule, Spec
+from headrace.model import pool
+from headrace.model.batch import empty_batch
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.networks import Params
+from headrace.model.optimizer import Optimizer, make_optimizer, scheduled
+from headrace.model.spec import OptimizerName, Schedule, Spec
 
 SHAPES = {"a": (2, 3, 4), "b": (2, 5, 2)}  # of two networks
 RATES = dict.fromkeys(SHAPES, jnp.array([0.1, 0.01]))

@@ -8,7 +8,7 @@ import pytest
 from fold_checks import run
 from river import drift
 
-from model.drift import make_page_hinkley
+from headrace.model.drift import make_page_hinkley
 
 LONGEST = 100_000  # one compilation serves streams of all lengths
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import pairs
-from model.batch import empty_batch
-from model.learner import make_learner, warm_up
-from model.pairs import MOST
-from model.spec import Spec
+from headrace.model import pairs
+from headrace.model.batch import empty_batch
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.pairs import MOST
+from headrace.model.spec import Spec
 
 
 def rows_of(spec: Spec, n: int, seed: int = 0) -> tuple[Any, Any]:

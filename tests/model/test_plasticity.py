@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import counter, networks, plasticity
-from model.batch import empty_batch
-from model.embed import Embedded
-from model.learner import make_learner, warm_up
-from model.networks import Seen
-from model.spec import Spec
-from model.state import make_parts
+from headrace.model import counter, networks, plasticity
+from headrace.model.batch import empty_batch
+from headrace.model.embed import Embedded
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.networks import Seen
+from headrace.model.spec import Spec
+from headrace.model.state import make_parts
 
 N = 8_000  # rows: a share of one is below one in a thousand after 7,000
 

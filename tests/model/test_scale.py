@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import scale
+from headrace.model import scale
 
 
 @jax.jit

@@ -14,7 +14,7 @@ from river import metrics as river
 from scored_streams import blocks, classes, counting, numbers
 from sklearn import metrics as sklearn
 
-from model.metrics import (
+from headrace.model.metrics import (
     ScoredClass,
     classification_report,
     make_classification_metrics,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from model.drift import shift
-from model.drift.shift import FIRST, NEWEST, distances
+from headrace.model.drift import shift
+from headrace.model.drift.shift import FIRST, NEWEST, distances
 
 COLUMNS = 5
 N = 1500

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream import task as tasks
-from stream.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of
-from stream.terminal import say
+from headrace.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of
+from headrace.stream import task as tasks
+from headrace.stream.terminal import say
 
 if TYPE_CHECKING:
-    from stream.verify import Audit
+    from headrace.stream.verify import Audit
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,9 +39,9 @@ def verify(
     as the ledger says and the very bytes, no transaction hangs. With --deep every prediction and
     every announced state is computed again in this process, and must come out the same.
     """
-    from stream.archive_history import ArchiveHistory
-    from stream.collector import tune_memory
-    from stream.verify import verify as audit
+    from headrace.stream.archive_history import ArchiveHistory
+    from headrace.stream.collector import tune_memory
+    from headrace.stream.verify import verify as audit
 
     loaded, address = tasks.load(task), bootstrap_of(bootstrap)
     tune_memory()

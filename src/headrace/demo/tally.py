@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream.classes import ClassIndex
-from stream.codec import Codec
-from stream.events import DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
-from stream.kinds import Text
-from stream.scalars import scalar_text
-from stream.task import Task
+from headrace.stream.classes import ClassIndex
+from headrace.stream.codec import Codec
+from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
+from headrace.stream.kinds import Text
+from headrace.stream.scalars import scalar_text
+from headrace.stream.task import Task
 
 LATEST = 4
 REMEMBERED = 2_000

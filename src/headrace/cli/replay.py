@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from stream import task as tasks
-from stream.cli.console import (
+from headrace.cli.console import (
     AsJson,
     Bootstrap,
     StateKey,
@@ -22,11 +21,12 @@ from stream.cli.console import (
     score_table,
     tell_comparison,
 )
-from stream.errors import UsageError
-from stream.terminal import say
+from headrace.stream import task as tasks
+from headrace.stream.errors import UsageError
+from headrace.stream.terminal import say
 
 if TYPE_CHECKING:
-    from stream.replay import Replayed
+    from headrace.stream.replay import Replayed
 
 Archive = Annotated[
     str | None,
@@ -94,11 +94,11 @@ def replay(
 
         headrace replay power.toml --from '#812' --speed 100x --to-topic power.replayed
     """
-    from stream import compare
-    from stream import replay as replays
-    from stream.collector import tune_memory
-    from stream.moment import parse_moment
-    from stream.plot import POINTS, check_plot, draw
+    from headrace.stream import compare
+    from headrace.stream import replay as replays
+    from headrace.stream.collector import tune_memory
+    from headrace.stream.moment import parse_moment
+    from headrace.stream.plot import POINTS, check_plot, draw
 
     loaded = tasks.load(task)
     factor = _factor(speed)
@@ -151,8 +151,8 @@ def state(
 
         headrace state power.toml --at 2026-03-01T12:00:00Z --to /tmp/then --archive /mnt/history
     """
-    from stream import replay as replays
-    from stream.moment import parse_moment
+    from headrace.stream import replay as replays
+    from headrace.stream.moment import parse_moment
 
     loaded, key, moment = tasks.load(task), read_key(state_key), parse_moment(at)
     with bar("rebuilding", None, quiet=as_json, unit="events") as update:

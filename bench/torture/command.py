@@ -1,4 +1,4 @@
-"""The command `bench torture`: what streams that are meant to break a learner do to ours."""
+"""The bench `torture`: what streams that are meant to break a learner do to ours."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ from typing import Annotated, get_args
 
 import typer
 
-from stream.cli.console import AsJson
-from stream.terminal import note, say
-
-
-def add_to(bench: typer.Typer) -> None:
-    """Register the command with the other benches."""
-    bench.command("torture")(torture)
+from headrace.cli.console import AsJson
+from headrace.stream.terminal import note, say
 
 
 def torture(
@@ -28,7 +23,7 @@ def torture(
     Each stream is learned twice, its labels as two classes and as numbers. The baselines say the
     last label, the commonest or the mean one, of all or the newest thousand, and the median.
 
-        headrace bench torture --streams spikes,walk --rows 100000
+        python -m bench torture --streams spikes,walk --rows 100000
     """
     from bench.learning.contestants import choose
     from bench.torture.run import Kind, Tried, learn

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stream import task as tasks
-from stream.cli.console import (
+from headrace.cli.console import (
     DEFAULT_PORT,
     AsJson,
     Bootstrap,
@@ -19,9 +18,10 @@ from stream.cli.console import (
     bootstrap_of,
     local_broker,
 )
-from stream.errors import BrokerError, UsageError
-from stream.terminal import note, say
-from stream.topic_specs import topic_specs
+from headrace.stream import task as tasks
+from headrace.stream.errors import BrokerError, UsageError
+from headrace.stream.terminal import note, say
+from headrace.stream.topic_specs import topic_specs
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def up(
 
     The first run fetches Kafka (45 MB); later runs need no network.
     """
-    from stream.paths import data_dir
+    from headrace.stream.paths import data_dir
 
     stop = Stop()
     with local_broker(data or data_dir("kafka"), port, heap_mb=heap) as broker:
@@ -67,7 +67,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create the topics of tasks; what is there already is checked, and never changed silently."""
-    from stream.topics import ensure
+    from headrace.stream.topics import ensure
 
     specs = [spec for path in task for spec in topic_specs(tasks.load(path))]
     for outcome in ensure(bootstrap_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
@@ -81,7 +81,7 @@ def create(
 @topics_app.command("list")
 def list_(bootstrap: Bootstrap = None, as_json: AsJson = False) -> None:
     """List the topics."""
-    from stream.topics import list_topics
+    from headrace.stream.topics import list_topics
 
     names = list_topics(bootstrap_of(bootstrap))
     say(names if as_json else "\n".join(names))
@@ -94,7 +94,7 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Describe topics: partitions, offsets, retention, largest batch."""
-    from stream.topics import describe as describe_topics
+    from headrace.stream.topics import describe as describe_topics
 
     for found in describe_topics(bootstrap_of(bootstrap), topic or None):
         records = sum(found.end) - sum(found.begin)
@@ -125,7 +125,7 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Show the last records of a topic, decoded; with --follow, those to come as well."""
-    from stream import tail as tailing
+    from headrace.stream import tail as tailing
 
     for record in tailing.tail(
         bootstrap_of(bootstrap), topic, lines=lines, follow=follow, stop=Stop()
@@ -147,7 +147,7 @@ def dead_letters(
 
     A letter that is sent again stays in the topic: use --code to choose what to send.
     """
-    from stream import dead_letters as letters
+    from headrace.stream import dead_letters as letters
 
     if follow and requeue:
         raise UsageError("--requeue and --follow: an event that is refused again would go round")

@@ -1,18 +1,15 @@
-"""Commands that move events: demo, produce, normalize, learn, bench."""
+"""Commands that move events: demo, produce, normalize, learn."""
 
 from __future__ import annotations
 
-import signal
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from stream import task as tasks
-from stream.cli import learning, torture
-from stream.cli.console import (
+from headrace.cli.console import (
     AsJson,
     Bootstrap,
     State,
@@ -25,28 +22,16 @@ from stream.cli.console import (
     default_state,
     read_key,
 )
-from stream.cli.ending import deadline
-from stream.errors import DeliveryError
-from stream.signals import ENDING
-from stream.terminal import note, say
-
-bench_app = typer.Typer(help="Measure headrace and its peers in one run.", no_args_is_help=True)
-
-
-@bench_app.callback()
-def bench() -> None:
-    """Measure headrace and its peers in one run."""
-    for number in ENDING:  # peers are to end with us
-        signal.signal(number, signal.default_int_handler)
+from headrace.cli.ending import deadline
+from headrace.stream import task as tasks
+from headrace.stream.errors import DeliveryError
+from headrace.stream.terminal import note, say
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     for command in (demo, learn, normalize, produce):
         app.command()(command)
-    learning.add_to(bench_app)
-    torture.add_to(bench_app)
-    app.add_typer(bench_app, name="bench")
 
 
 def learn(
@@ -105,9 +90,9 @@ def learn(
     start it again.
     """
     loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop(begun=False)
-    from stream.learn import learn as run
-    from stream.progress import Progress
-    from stream.service import Safety
+    from headrace.stream.learn import learn as run
+    from headrace.stream.progress import Progress
+    from headrace.stream.service import Safety
 
     safety = Safety(
         state or default_state(),
@@ -118,7 +103,7 @@ def learn(
         accept_new_topic,
     )
     if dry_run:
-        from stream import plan
+        from headrace.stream import plan
 
         which = plan.run_of(loaded, address, from_scratch=from_scratch)
         checkpoints = plan.open_checkpoints(loaded, safety.place, which, safety.key)
@@ -166,7 +151,7 @@ def normalize(
     as_json: AsJson = False,
 ) -> None:
     """Run Faust workers that turn the raw events of tasks into rows on their features topics."""
-    from stream.app import run
+    from headrace.stream.app import run
 
     stop, paths = Stop(), [path.absolute() for path in task]
 
@@ -208,10 +193,10 @@ def produce(
 
     Exit code 4 when an event was not acknowledged. Ctrl-C sends what is under way, and says so.
     """
-    from producers import events_of
-    from producers.pace import parse_speed
-    from producers.publish import Progress, publish
-    from stream.infer import task_name
+    from headrace.producers import events_of
+    from headrace.producers.pace import parse_speed
+    from headrace.producers.publish import Progress, publish
+    from headrace.stream.infer import task_name
 
     stop = Stop()
     events = events_of(
@@ -264,81 +249,6 @@ def demo(
     Three real streams: PM2.5 an hour ahead, which Hacker News posts get popular, SMS spam.
     Exit code 0 only if every event sent was predicted or put aside as a dead letter.
     """
-    from stream.demo import run
+    from headrace.demo import run
 
     raise typer.Exit(run(seconds=seconds, rate=rate, bootstrap=bootstrap, as_json=as_json))
-
-
-@bench_app.command("pipeline")
-def bench_pipeline(
-    events: Annotated[int, typer.Option(help="Events in the topic.", min=10_000)] = 400_000,
-    peers: Annotated[bool, typer.Option(help="Run the peers too.")] = True,
-    bootstrap: Bootstrap = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure events -> predictions, each stage alone, latency, and peers on the same topic."""
-    from bench.pipeline import run
-
-    found: dict[str, Any] = run(
-        events=events,
-        peers=peers,
-        bootstrap=bootstrap,
-        on_progress=(lambda line: None) if as_json else note,
-    )
-    if as_json:
-        say(found)
-        return
-    from bench.pipeline import table
-
-    say(table(found))
-
-
-@bench_app.command("drift")
-def bench_drift() -> None:
-    """How soon learners are back after a drift, and false alarms without one; prints JSON."""
-    from bench.drift import drift
-
-    say(drift(on_progress=note))
-
-
-@bench_app.command("images")
-def bench_images(
-    data: Annotated[Path, typer.Option(help="Where MNIST's four files are.", metavar="DIR")],
-    as_json: AsJson = False,
-) -> None:
-    """Learn MNIST, or images in files like its, beside Keras on JAX with the same layers."""
-    from bench.images import images, table
-
-    found = images(data, on_progress=note)
-    say(found if as_json else table(found))
-
-
-@bench_app.command("memory")
-def bench_memory(
-    events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,
-    hostile: Annotated[
-        bool, typer.Option(help="A million entities; words and categories without end.")
-    ] = False,
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Watch the learner's memory over millions of events; prints JSON."""
-    from bench.memory import memory
-
-    say(memory(events=events, hostile=hostile, bootstrap=bootstrap, on_progress=note))
-
-
-@bench_app.command("history")
-def bench_history(
-    events: Annotated[int, typer.Option(help="Events behind it.", min=10_000)] = 10_000_000,
-    bootstrap: Bootstrap = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure recovery after kill -9, verify, archive, and replay, with so many events behind."""
-    from bench.history import history, table
-
-    found = history(
-        events=events,
-        bootstrap=bootstrap,
-        on_progress=(lambda line: None) if as_json else note,
-    )
-    say(found if as_json else table(found))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import NoReturn
 
-from stream.cli.ending import deadline, leave
+from headrace.cli.ending import deadline, leave
 
 
 def main() -> NoReturn:
@@ -14,7 +15,11 @@ def main() -> NoReturn:
     acknowledged, 5 a commit in doubt, 6 fenced, 7 a state that needs a decision, 8 an audit failed,
     70 hung, 130 interrupted.
     """
-    deadline.start()
-    from stream.cli.commands import run  # late: imports take their time, and can be interrupted
+    start("headrace.cli.commands")
 
-    leave(run())
+
+def start(commands: str) -> NoReturn:
+    """Run what a module of commands has as `run`, and end this process with its exit code."""
+    deadline.start()
+    # Late: imports take their time, and can be interrupted.
+    leave(import_module(commands).run())

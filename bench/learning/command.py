@@ -1,4 +1,4 @@
-"""The command `bench learning`: how well headrace learns, beside its peers."""
+"""The bench `learning`: how well headrace learns, beside its peers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.console import AsJson
-from stream.terminal import note, say
-
-
-def add_to(bench: typer.Typer) -> None:
-    """Register the command with the other benches."""
-    bench.command("learning")(learning)
+from headrace.cli.console import AsJson
+from headrace.stream.terminal import note, say
 
 
 def learning(
@@ -54,7 +49,7 @@ def learning(
     are installed by uv from bench/peers, each library in an environment of its own; the first run
     of each fetches it (3 GB in all).
 
-        headrace bench learning --streams electricity,nab --peers headrace,river,vw --rows 20000
+        python -m bench learning --streams electricity,nab --peers headrace,river,vw --rows 20000
     """
     from bench.learning import table
     from bench.learning.contestants import CONTESTANTS, choose

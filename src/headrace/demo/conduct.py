@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stream import task as tasks
-from stream.broker import bootstrap_servers, embedded
-from stream.child import Child
-from stream.demo.monitor import Monitor
-from stream.demo.tally import Standing
-from stream.demo.view import show, summarize
-from stream.errors import HeadraceError, UsageError
-from stream.infer import to_toml
-from stream.signals import ENDING
-from stream.task import Task
-from stream.terminal import say
-from stream.topic_specs import topic_specs
-from stream.topics import ensure
+from headrace.demo.monitor import Monitor
+from headrace.demo.tally import Standing
+from headrace.demo.view import show, summarize
+from headrace.stream import task as tasks
+from headrace.stream.broker import bootstrap_servers, embedded
+from headrace.stream.child import Child
+from headrace.stream.errors import HeadraceError, UsageError
+from headrace.stream.infer import to_toml
+from headrace.stream.signals import ENDING
+from headrace.stream.task import Task
+from headrace.stream.terminal import say
+from headrace.stream.topic_specs import topic_specs
+from headrace.stream.topics import ensure
 
 STREAMS = {"pm25": "sensor", "hackernews": "social", "spam": "text"}
 LOOK_S = 0.02
@@ -145,9 +145,9 @@ class Cast:
         }
         demo.stages = list(self._stages.values())
         self._learners = {
-            name: Child(f"learner {name}", preload=("stream.learn",)) for name in STREAMS
+            name: Child(f"learner {name}", preload=("headrace.stream.learn",)) for name in STREAMS
         }
-        self._normalizer = Child("normaliser", preload=("stream.app",))
+        self._normalizer = Child("normaliser", preload=("headrace.stream.app",))
         self._producers: list[Child] = []
         self.producing = False
 
@@ -166,7 +166,7 @@ class Cast:
             learner.begin("learn", str(place), *LEARN, "--state", state, *at)
         self._normalizer.begin("normalize", *map(str, places), "--json", *at)
         self._producers += [
-            Child(f"producer {source}", preload=("producers.publish",))
+            Child(f"producer {source}", preload=("headrace.producers.publish",))
             for source in STREAMS.values()
         ]
         for name in (*STREAMS, "normaliser"):
@@ -285,7 +285,7 @@ def _scratch(what: str) -> tempfile.TemporaryDirectory[str]:
 def _task_files(*, own_names: bool) -> Iterator[list[Path]]:
     """Give the task files; with `own_names`, copies whose topics nobody else has."""
     installed = Path(__file__).parents[1] / "examples"
-    root = installed if installed.exists() else Path(__file__).parents[2] / "examples"
+    root = installed if installed.exists() else Path(__file__).parents[3] / "examples"
     places = [root / f"{name}.toml" for name in STREAMS]
     for place in places:
         if not place.exists():

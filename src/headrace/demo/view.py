@@ -15,11 +15,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from stream.demo.tally import LATEST, Line, Standing
-from stream.terminal import Terminal, note, say, visible
+from headrace.demo.tally import LATEST, Line, Standing
+from headrace.stream.terminal import Terminal, note, say, visible
 
 if TYPE_CHECKING:
-    from stream.demo.conduct import Demo
+    from headrace.demo.conduct import Demo
 
 ABOUT = {
     "pm25": "PM2.5 an hour ahead",

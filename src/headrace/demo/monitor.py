@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from stream.demo.tally import Standing, Tally
-from stream.events import Records
-from stream.kafka import Source
-from stream.task import Task
+from headrace.demo.tally import Standing, Tally
+from headrace.stream.events import Records
+from headrace.stream.kafka import Source
+from headrace.stream.task import Task
 
 MOST = 5_000
 PAUSE_S = 0.004

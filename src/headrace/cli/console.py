@@ -20,14 +20,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from stream.broker import bootstrap_servers
-from stream.errors import BrokerError, UsageError
-from stream.paths import data_dir
-from stream.signals import ENDING
-from stream.terminal import Terminal, say, visible
+from headrace.stream.broker import bootstrap_servers
+from headrace.stream.errors import BrokerError, UsageError
+from headrace.stream.paths import data_dir
+from headrace.stream.signals import ENDING
+from headrace.stream.terminal import Terminal, say, visible
 
 if TYPE_CHECKING:
-    from stream.compare import Comparison
+    from headrace.stream.compare import Comparison
 
 Bootstrap = Annotated[
     str | None,
@@ -181,7 +181,7 @@ def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> It
 @contextmanager
 def local_broker(directory: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
     """Run the embedded broker, with a bar while Kafka is fetched the first time."""
-    from stream.broker import embedded
+    from headrace.stream.broker import embedded
 
     with ExitStack() as stack:
         with bar("fetching Apache Kafka", None, quiet=False, unit="bytes") as update:

@@ -1,0 +1,107 @@
+"""The benches, put together; `python -m bench` runs one."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.learning.command import learning
+from bench.torture.command import torture
+from headrace.cli import running
+from headrace.cli.console import AsJson, Bootstrap
+from headrace.stream.signals import ENDING
+from headrace.stream.terminal import note, say
+
+app = running.make_app("Measure headrace and its peers in one run.")
+app.command()(learning)
+app.command()(torture)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure headrace and its peers in one run."""
+    for number in ENDING:  # peers are to end with us
+        signal.signal(number, signal.default_int_handler)
+
+
+def run() -> int:
+    """Run the bench that the arguments name, and give its exit code."""
+    return running.run(app, "bench")
+
+
+@app.command("pipeline")
+def pipeline(
+    events: Annotated[int, typer.Option(help="Events in the topic.", min=10_000)] = 400_000,
+    peers: Annotated[bool, typer.Option(help="Run the peers too.")] = True,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure events -> predictions, each stage alone, latency, and peers on the same topic."""
+    from bench.pipeline import run
+
+    found: dict[str, Any] = run(
+        events=events,
+        peers=peers,
+        bootstrap=bootstrap,
+        on_progress=(lambda line: None) if as_json else note,
+    )
+    if as_json:
+        say(found)
+        return
+    from bench.pipeline import table
+
+    say(table(found))
+
+
+@app.command("drift")
+def drift() -> None:
+    """How soon learners are back after a drift, and false alarms without one; prints JSON."""
+    from bench.drift import drift
+
+    say(drift(on_progress=note))
+
+
+@app.command("images")
+def images(
+    data: Annotated[Path, typer.Option(help="Where MNIST's four files are.", metavar="DIR")],
+    as_json: AsJson = False,
+) -> None:
+    """Learn MNIST, or images in files like its, beside Keras on JAX with the same layers."""
+    from bench.images import images, table
+
+    found = images(data, on_progress=note)
+    say(found if as_json else table(found))
+
+
+@app.command("memory")
+def memory(
+    events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,
+    hostile: Annotated[
+        bool, typer.Option(help="A million entities; words and categories without end.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Watch the learner's memory over millions of events; prints JSON."""
+    from bench.memory import memory
+
+    say(memory(events=events, hostile=hostile, bootstrap=bootstrap, on_progress=note))
+
+
+@app.command("history")
+def history(
+    events: Annotated[int, typer.Option(help="Events behind it.", min=10_000)] = 10_000_000,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure recovery after kill -9, verify, archive, and replay, with so many events behind."""
+    from bench.history import history, table
+
+    found = history(
+        events=events,
+        bootstrap=bootstrap,
+        on_progress=(lambda line: None) if as_json else note,
+    )
+    say(found if as_json else table(found))
