@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of
-from headrace.stream import task as tasks
+from headrace.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of, load_task
 from headrace.stream.terminal import say
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def verify(
     from headrace.stream.collector import tune_memory
     from headrace.stream.verify import verify as audit
 
-    loaded, address = tasks.load(task), bootstrap_of(bootstrap)
+    loaded, address = load_task(task), bootstrap_of(bootstrap)
     tune_memory()
     kept = closing(ArchiveHistory(archive, loaded.input.topic)) if archive else nullcontext()
     with kept as history, bar("verifying", None, quiet=as_json, unit="records") as update:

@@ -16,12 +16,11 @@ from headrace.cli.console import (
     TaskFile,
     TaskFiles,
     bootstrap_of,
+    load_task,
     local_broker,
 )
-from headrace.stream import task as tasks
 from headrace.stream.errors import BrokerError, UsageError
 from headrace.stream.terminal import note, say
-from headrace.stream.topic_specs import topic_specs
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
 
@@ -67,9 +66,10 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create the topics of tasks; what is there already is checked, and never changed silently."""
+    from headrace.stream.topic_specs import topic_specs
     from headrace.stream.topics import ensure
 
-    specs = [spec for path in task for spec in topic_specs(tasks.load(path))]
+    specs = [spec for path in task for spec in topic_specs(load_task(path))]
     for outcome in ensure(bootstrap_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
         say(
             {"topic": outcome.name, "action": outcome.action}
@@ -151,7 +151,7 @@ def dead_letters(
 
     if follow and requeue:
         raise UsageError("--requeue and --follow: an event that is refused again would go round")
-    loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop()
+    loaded, address, stop = load_task(task), bootstrap_of(bootstrap), Stop()
     with letters.Mailbox(loaded, address) as mailbox:
         for letter in mailbox.letters(follow=follow, code=code, stop=stop, on_note=note):
             say(letters.as_json(letter) if as_json else letters.as_text(letter))

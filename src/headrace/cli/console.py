@@ -20,7 +20,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from headrace.stream.broker import bootstrap_servers
 from headrace.stream.errors import BrokerError, UsageError
 from headrace.stream.paths import data_dir
 from headrace.stream.signals import ENDING
@@ -28,6 +27,7 @@ from headrace.stream.terminal import Terminal, say, visible
 
 if TYPE_CHECKING:
     from headrace.stream.compare import Comparison
+    from headrace.stream.task import Task
 
 Bootstrap = Annotated[
     str | None,
@@ -80,6 +80,8 @@ def bootstrap_of(option: str | None) -> str:
         UsageError: what is named is no list of addresses.
         BrokerError: nothing is named and nothing listens where `headrace up` would.
     """
+    from headrace.stream.broker import bootstrap_servers
+
     named = bootstrap_servers(option)
     if named:
         for part in named.split(","):
@@ -97,6 +99,17 @@ def bootstrap_of(option: str | None) -> str:
             "or name yours with --bootstrap or KAFKA_BOOTSTRAP"
         ) from error
     return f"127.0.0.1:{DEFAULT_PORT}"
+
+
+def load_task(path: Path) -> Task:
+    """Load a task file; late, for what it imports takes longer than any `--help`.
+
+    Raises:
+        TaskError: it is none.
+    """
+    from headrace.stream.task import load
+
+    return load(path)
 
 
 def default_state() -> str:

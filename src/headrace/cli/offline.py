@@ -17,13 +17,12 @@ from headrace.cli.console import (
     TaskFile,
     bar,
     bootstrap_of,
+    load_task,
     score_table,
     shown,
     tell_comparison,
 )
-from headrace.stream import task as tasks
 from headrace.stream.errors import UsageError
-from headrace.stream.files import form_of
 from headrace.stream.terminal import as_toml, note, say, visible
 
 Kind = Annotated[
@@ -58,6 +57,7 @@ def infer(
     Example: headrace infer power.csv --target price > power.toml
     """
     from headrace.stream import infer as guess
+    from headrace.stream.files import form_of
 
     options: dict[str, Any] = {"kind": kind, "drop": _names(drop), "time": time, "entity": entity}
     if form_of(source) or "/" in source or os.path.isfile(source):
@@ -127,9 +127,9 @@ def evaluate(
     """
     if input is None:
         raise UsageError("--input: missing; name a CSV, Parquet or JSON-lines file")
-    other = tasks.load(compare) if compare else None
+    other = load_task(compare) if compare else None
     if task is not None:
-        loaded = tasks.load(task)
+        loaded = load_task(task)
     elif target is None:
         raise UsageError("--target: missing; name a task file, or the column to predict")
     else:
@@ -188,7 +188,7 @@ def evaluate(
 
 def check(task: TaskFile) -> None:
     """Say in words what a task will do, or which key is wrong and what was expected."""
-    loaded = tasks.load(task)
+    loaded = load_task(task)
     from headrace.stream.explain import explain  # JAX takes seconds to import
 
     for line in explain(loaded):
@@ -197,7 +197,9 @@ def check(task: TaskFile) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of the task file."""
-    say(json.dumps(tasks.Task.model_json_schema(), indent=2))
+    from headrace.stream.task import Task
+
+    say(json.dumps(Task.model_json_schema(), indent=2))
 
 
 def _names(text: str) -> list[str]:

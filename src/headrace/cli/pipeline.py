@@ -20,10 +20,10 @@ from headrace.cli.console import (
     bar,
     bootstrap_of,
     default_state,
+    load_task,
     read_key,
 )
 from headrace.cli.ending import deadline
-from headrace.stream import task as tasks
 from headrace.stream.errors import DeliveryError
 from headrace.stream.terminal import note, say
 
@@ -89,7 +89,7 @@ def learn(
     learner took over, 7: the state needs a decision of yours, 70: it hung; after 5 and 70 just
     start it again.
     """
-    loaded, address, stop = tasks.load(task), bootstrap_of(bootstrap), Stop(begun=False)
+    loaded, address, stop = load_task(task), bootstrap_of(bootstrap), Stop(begun=False)
     from headrace.stream.learn import learn as run
     from headrace.stream.progress import Progress
     from headrace.stream.service import Safety

@@ -17,11 +17,11 @@ from headrace.cli.console import (
     TaskFile,
     bar,
     bootstrap_of,
+    load_task,
     read_key,
     score_table,
     tell_comparison,
 )
-from headrace.stream import task as tasks
 from headrace.stream.errors import UsageError
 from headrace.stream.terminal import say
 
@@ -100,7 +100,7 @@ def replay(
     from headrace.stream.moment import parse_moment
     from headrace.stream.plot import POINTS, check_plot, draw
 
-    loaded = tasks.load(task)
+    loaded = load_task(task)
     factor = _factor(speed)
     moments = [None if text is None else parse_moment(text) for text in (begin, until)]
     changed = compare.changed_task(loaded, settings) if settings else None
@@ -154,7 +154,7 @@ def state(
     from headrace.stream import replay as replays
     from headrace.stream.moment import parse_moment
 
-    loaded, key, moment = tasks.load(task), read_key(state_key), parse_moment(at)
+    loaded, key, moment = load_task(task), read_key(state_key), parse_moment(at)
     with bar("rebuilding", None, quiet=as_json, unit="events") as update:
         kept = replays.state(
             loaded,
