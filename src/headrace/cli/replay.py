@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from headrace.cli.console import (
@@ -151,6 +150,8 @@ def state(
 
         headrace state power.toml --at 2026-03-01T12:00:00Z --to /tmp/then --archive /mnt/history
     """
+    import msgspec
+
     from headrace.stream import replay as replays
     from headrace.stream.moment import parse_moment
 
