@@ -13,45 +13,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from headrace.stream import tensors as arrays
 from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.failpoint import failpoint
 from headrace.stream.position import Counts, Position
 from headrace.stream.store import open_store
-
-Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
-"""The dtype ("float32") and the shape by name; (-1,) for "recent": any length up to 64 MiB."""
+from headrace.stream.tensors import Shapes
 
 _FORMAT = 1
 _MANIFEST_BYTES = 1 << 20
-_HEADER_BYTES = 1 << 20
-_RECENT, _RECENT_BYTES = "recent", 64 << 20
 _NAME = re.compile(r"([0-9]{12,18})\.(json|safetensors)", re.ASCII)
-_DTYPES = {
-    "bool": "BOOL",
-    "int8": "I8",
-    "int16": "I16",
-    "int32": "I32",
-    "int64": "I64",
-    "uint8": "U8",
-    "uint16": "U16",
-    "uint32": "U32",
-    "uint64": "U64",
-    "float16": "F16",
-    "float32": "F32",
-    "float64": "F64",
-}
-
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -102,12 +82,6 @@ class _Known(msgspec.Struct):
     manifest: dict[str, Any] = {}
 
 
-class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
-    dtype: str
-    shape: list[_Count]
-    data_offsets: tuple[_Count, _Count]
-
-
 class Checkpoints:
     """Keep the newest checkpoints of one run of the ledger in a directory or behind a URL.
 
@@ -153,14 +127,14 @@ class Checkpoints:
         Raises:
             RecoveryError: it cannot be written, or is larger than what `newest` would read.
         """
-        data = _pack(tensors)
+        data = arrays.pack(tensors)
         manifest = msgspec.structs.replace(
             manifest, tensors_bytes=len(data), tensors_sha256=hashlib.sha256(data).hexdigest()
         )
         text = _seal(manifest, self._key)
         try:  # what could not be read back must not count as a checkpoint
             _unseal(text, self._key)
-            _check_layout(data, _shapes(tensors))
+            arrays.check(data, arrays.shapes_of(tensors))
         except ValueError as error:
             raise RecoveryError(
                 f"the state at seq {manifest.seq} makes no checkpoint that could be loaded: {error}"
@@ -216,7 +190,7 @@ class Checkpoints:
     def _tensors(self, manifest: Manifest, shapes: Shapes) -> dict[str, NDArray[Any]] | None:
         name = f"{self._stem(manifest.seq)}.safetensors"
         try:
-            size, most = self._store.size(name), _most_bytes(shapes)
+            size, most = self._store.size(name), arrays.most_bytes(shapes)
             if size != manifest.tensors_bytes or size > most:
                 raise ValueError(
                     f"it has {size} bytes; its manifest says {manifest.tensors_bytes}, and this "
@@ -225,8 +199,7 @@ class Checkpoints:
             data = self._store.read(name, size)
             if hashlib.sha256(data).hexdigest() != manifest.tensors_sha256:
                 raise ValueError("its sha256 is not the one in its manifest")
-            _check_layout(data, shapes)
-            return safetensors.numpy.load(data)
+            return arrays.unpack(data, shapes)
         except (FileNotFoundError, ValueError, RecoveryError, safetensors.SafetensorError) as error:
             self._note(name, error)
             return None
@@ -288,69 +261,3 @@ def _check_version(known: _Known) -> None:
         )
     if more := sorted(known.manifest.keys() - set(Manifest.__struct_fields__)):
         raise ValueError(f"a newer headrace wrote it: {more[0][:40]!r} is not known here")
-
-
-def _most_bytes(shapes: Shapes) -> int:
-    return 8 + _HEADER_BYTES + sum(_size_bytes(dtype, shape) for dtype, shape in shapes.values())
-
-
-def _size_bytes(dtype: str, shape: Sequence[int]) -> int:
-    if shape == (-1,):
-        return _RECENT_BYTES
-    return math.prod(shape) * np.dtype(dtype).itemsize
-
-
-def _shapes(tensors: Mapping[str, NDArray[Any]]) -> Shapes:
-    shapes = {name: (array.dtype.name, array.shape) for name, array in tensors.items()}
-    if _RECENT in shapes:
-        shapes[_RECENT] = ("uint8", (-1,))
-    return shapes
-
-
-def _pack(tensors: Mapping[str, NDArray[Any]]) -> memoryview:
-    """Lay arrays out as safetensors does; its own writer would hold up the learner's thread."""
-    header, end = {}, 0
-    for name, array in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
-        begin, end = end, end + array.nbytes
-        header[name] = _Tensor(_DTYPES.get(array.dtype.name, ""), list(array.shape), (begin, end))
-    text = msgspec.json.encode(header)
-    text += b" " * (-len(text) % 8)
-    data = np.empty(8 + len(text) + end, np.uint8)
-    data[: 8 + len(text)] = bytearray(len(text).to_bytes(8, "little") + text)
-    arrays = data[8 + len(text) :]
-    for name, tensor in header.items():
-        begin, stop = tensor.data_offsets
-        arrays[begin:stop] = np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)
-    return data.data
-
-
-def _check_layout(data: bytes | memoryview, shapes: Shapes) -> None:
-    """Raise ValueError unless `data` holds exactly the arrays of `shapes`, one after the other."""
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(_HEADER_BYTES, len(data) - 8):
-        raise ValueError(f"its header cannot have {length} bytes")
-    try:
-        header = msgspec.json.decode(data[8 : 8 + length], type=dict[str, _Tensor])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its header is not of safetensors: {error}") from error
-    if header.keys() != shapes.keys():
-        raise ValueError(f"it lacks or adds arrays: {sorted(header.keys() ^ shapes.keys())[:5]}")
-    end = 0
-    for name, tensor in sorted(header.items(), key=lambda item: item[1].data_offsets):
-        _check_tensor(name, tensor, *shapes[name])
-        begin, stop = tensor.data_offsets
-        if begin != end or stop - begin != _size_bytes(shapes[name][0], tensor.shape):
-            raise ValueError(f"{name!r} does not take the bytes {begin} to {stop}")
-        end = stop
-    if end != len(data) - 8 - length:
-        raise ValueError(f"{len(data) - 8 - length - end} bytes belong to no array")
-
-
-def _check_tensor(name: str, tensor: _Tensor, dtype: str, shape: tuple[int, ...]) -> None:
-    if tensor.dtype != _DTYPES.get(np.dtype(dtype).name):
-        raise ValueError(f"{name!r} is {tensor.dtype}, expected {dtype}")
-    if name == _RECENT and shape == (-1,):
-        if len(tensor.shape) != 1 or tensor.shape[0] > _RECENT_BYTES:
-            raise ValueError(f"{name!r} is {tensor.shape}, expected up to {_RECENT_BYTES} bytes")
-    elif tensor.shape != list(shape):
-        raise ValueError(f"{name!r} is {tensor.shape}, expected {list(shape)}")

@@ -4,6 +4,7 @@ HeadraceError                exit 1   anything below; the command line prints it
 ├── UsageError               exit 2   the command, an option or an input file is wrong
 │   ├── TaskError            exit 2   the task file is wrong: names key, value, expectation
 │   └── TopicError           exit 2   a topic is missing, or cannot do what it is for
+├── EventError               exit 1   an event that a program gave is refused
 ├── BrokerError              exit 3   no Kafka: ours does not start, or yours does not answer
 ├── DeliveryError            exit 4   records were sent and not acknowledged
 ├── DoubtError               exit 5   not certain that a batch was committed: start again
@@ -39,6 +40,14 @@ class TaskError(UsageError):
 
 class TopicError(UsageError):
     """Report a topic that is not there, or that cannot do what it is for."""
+
+
+class EventError(HeadraceError):
+    """Report an event that is refused, which changed nothing: `code` is a dead letter's."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
 
 
 class BrokerError(HeadraceError):

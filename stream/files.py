@@ -334,18 +334,23 @@ def _number_json(cell: str) -> str:
 
 
 def _parquet_rows(path: Path) -> Iterator[bytes]:
-    import pyarrow
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
-        schema = file.schema_arrow
-        names = _each_once(path, schema.names)
-        # Python's datetime ends at the microsecond; a timestamp without a zone is taken as UTC.
-        utc = pyarrow.timestamp("us", tz="UTC")
+        names = _each_once(path, file.schema_arrow.names)
         for batch in file.iter_batches(_PARQUET_BATCH_ROWS):
-            columns = [
-                (column.cast(utc, safe=False) if pyarrow.types.is_timestamp(field.type) else column)
-                for field, column in zip(schema, batch.columns, strict=True)
-            ]
-            for row in zip(*(column.to_pylist() for column in columns), strict=True):
-                yield _encoder.encode(dict(zip(names, row, strict=True)))
+            yield from batch_rows(batch, names)
+
+
+def batch_rows(batch: Any, names: Sequence[str]) -> Iterator[bytes]:
+    """Yield the rows of an Arrow record batch as `read` does, their columns called `names`."""
+    import pyarrow
+
+    # Python's datetime ends at the microsecond; a timestamp without a zone is taken as UTC.
+    utc = pyarrow.timestamp("us", tz="UTC")
+    columns = [
+        column.cast(utc, safe=False) if pyarrow.types.is_timestamp(column.type) else column
+        for column in batch.columns
+    ]
+    for row in zip(*(column.to_pylist() for column in columns), strict=True):
+        yield _encoder.encode(dict(zip(names, row, strict=True)))

@@ -146,6 +146,11 @@ class Trainer:
         """Say how many rows a micro-batch may have."""
         return self._capacity
 
+    @property
+    def classes(self) -> Classes:
+        """Name the classes that there are, by their index."""
+        return self._classes
+
     def admit(self, rows: Rows, topic: str) -> tuple[Rows, list[DeadLetter]]:
         """Take out rows whose id was seen a short while ago; give classes that came their index."""
         seen = f"came before, within {self._recent.size} events"
@@ -200,6 +205,22 @@ class Trainer:
             parts.append(Part(count, outcome, self._frame.copy()))
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
         return Pending(rows, parts)
+
+    def peek(self, rows: Rows) -> Learned | Reject:
+        """Say what would be predicted of rows if they came next; nothing changes.
+
+        Returns:
+            why it would be refused, if one names a class that there is no room for.
+        """
+        kept = self._state, self._frame, self._classes, self.learned
+        self._state, self._frame = self._learner.copy(self._state), self._frame.copy()
+        self._classes = Classes(self._task, self._classes.as_array())
+        try:
+            refused: dict[int, Reject] = {}
+            rows = self._take_up(rows, refused)
+            return next(iter(refused.values()), None) or self.collect(self.submit(rows))
+        finally:
+            self._state, self._frame, self._classes, self.learned = kept
 
     def collect(self, pending: Pending) -> Learned:
         """Wait for a submitted batch and give what came of it."""

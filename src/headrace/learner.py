@@ -1,0 +1,359 @@
+"""A learner without Kafka: the one of the service, for events and tables in this process."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pyarrow as pa
+
+from headrace.stream import fingerprint, tensors
+from headrace.stream.codec import pointer
+from headrace.stream.errors import EventError, RecoveryError, UsageError
+from headrace.stream.events import DeadLetter, DriftRecord, Records
+from headrace.stream.files import batch_rows, has
+from headrace.stream.kinds import Aggregate
+from headrace.stream.normalize import Normalizer, Rows
+from headrace.stream.task import Task, load, validate
+from headrace.stream.trainer import Learned, Pending, Trainer, digest, shapes_of
+
+Event = Mapping[str, Any]
+CAPACITY = 4096  # rows of a micro-batch, which change no result
+NEWEST = 10_000  # drift records that are kept
+MOST_ABOUT = 1 << 20  # bytes of what a saved learner says of itself
+
+
+class _Saved(msgspec.Struct, forbid_unknown_fields=True):
+    """Hold the first line of a saved learner; the arrays of its state come after."""
+
+    headrace: int  # the format: 1
+    task: dict[str, Any]
+    code: str  # fingerprint
+    state: str  # sha256
+    learned: int
+    events: int
+    number: str | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Hold what was said about one event.
+
+    Attributes:
+        label: the class that is predicted; None for numbers, and before there is a class.
+        value: the number that is predicted; None for classes, and before any label is known.
+        probabilities: of each class, calibrated on the stream so far; empty for numbers.
+        low, high: what holds the value with the probability `model.coverage`; None for classes,
+            and before there are errors to go by.
+    """
+
+    label: str | None = None
+    value: float | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    low: float | None = None
+    high: float | None = None
+
+
+class Learner:
+    """Predict, be scored and learn, event by event, exactly as `headrace learn` does.
+
+    Events are what would stand in Kafka, as dictionaries. They go through the same normaliser and
+    the same compiled loop as a service's, so predictions are the same to the bit as those of
+    `headrace evaluate` and of a service for the same events in the same order. Compiling takes
+    some seconds, once for each kind of task and machine.
+
+    Args:
+        task: a task, or the path of its file.
+
+    Raises:
+        TaskError: the task file is wrong.
+        UsageError: a calendar or aggregates go by the time of events, and the task maps none.
+    """
+
+    def __init__(self, task: Task | str | Path) -> None:
+        self.task = load(Path(task)) if isinstance(task, str | Path) else task
+        timed = [*self.task.of_kind(Aggregate), *(["calendar"] if self.task.calendar else [])]
+        if timed and not self.task.input.time:
+            raise UsageError(f"{timed[0]} needs the time of an event: name its field by input.time")
+        self._trainer = Trainer(self.task, CAPACITY)
+        self._read: Normalizer | None = None
+        self._number: str | None = None  # the field of the ids that events lack
+        self._time_ms = round(self.task.input.earliest.timestamp() * 1000)
+        self._drift: deque[DriftRecord] = deque(maxlen=NEWEST)
+        self.events = 0
+        """How many events were taken, those that were refused too."""
+
+    def predict_one(self, event: Event) -> Prediction:
+        """Predict an event as if it came next; nothing is learned or remembered.
+
+        Its own label, if it is there, is not looked at; with a horizon, what stands in its field is
+        the label of an earlier event, which is known before this one is predicted.
+
+        Raises:
+            EventError: the event would be refused.
+        """
+        rows, refused = self._normalized([self._encoded(event)])
+        _raise(refused)
+        if not self.task.target.horizon:
+            rows = rows._replace(label=rows.label * float("nan"), new_class=[None])
+        learned = self._trainer.peek(rows)
+        if not isinstance(learned, Learned):
+            raise EventError(*learned)
+        return self._told(learned, len(learned.classes))
+
+    def learn_one(self, event: Event, label: float | str | bool | None = None) -> Prediction:
+        """Predict an event, score that, and learn its label.
+
+        Args:
+            label: put into the event's target field; without one, what stands there counts.
+
+        Returns:
+            what was predicted before the label was seen.
+
+        Raises:
+            EventError: the event is refused, and nothing learned.
+        """
+        if label is not None:
+            event = _with(event, pointer(self.task.target.field), label)
+        rows, refused = self._normalized([self._encoded(event)])
+        known = len(self.classes)
+        rows, repeated = self._trainer.admit(rows, "")
+        self.events += 1
+        _raise([*refused, *repeated])
+        learned = self._trainer.collect(self._trainer.submit(rows))
+        self._drift += learned.drift
+        # A class that this label names was not known yet, unless the label is an earlier event's.
+        return self._told(learned, len(self.classes) if self.task.target.horizon else known)
+
+    def predict_then_learn(self, table: Any) -> pa.Table:
+        """Predict, score and learn each row of a table before the next one is predicted.
+
+        Args:
+            table: an Arrow table, a data frame of pandas or Polars, a structured array of numpy, a
+                dictionary of columns, or events as dictionaries, in the order of the stream.
+
+        Returns:
+            a line for each row, whatever became of it: `prediction`; `probabilities`, in the order
+            of `classes`, or `low` and `high`; `rejected`, the code of a row that was refused.
+        """
+        raws, found = self._raws(table), []
+        working: tuple[int, int, list[DeadLetter], Pending | None] | None = None
+        while batch := list(islice(raws, CAPACITY)):
+            rows, refused = self._normalized(batch)
+            rows, repeated = self._trainer.admit(rows, "")
+            pending = self._trainer.submit(rows) if rows.id else None
+            if working:
+                found.append(self._table(*working))
+            working = self.events, len(batch), [*refused, *repeated], pending
+            self.events += len(batch)
+        if working:
+            found.append(self._table(*working))
+        return pa.concat_tables(found) if found else self._table(0, 0, [], None)
+
+    @property
+    def classes(self) -> list[str]:
+        """Name the classes in the order of probabilities; empty for numbers."""
+        return [*self._trainer.classes]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Give what a service publishes to `<task>.metrics`: scores, baselines, members' weights.
+
+        `all` is of all events, `window` of the newest (fading), `baselines` the same of no-change,
+        majority or mean and median.
+        """
+        return self._trainer.report()
+
+    @property
+    def drift(self) -> list[DriftRecord]:
+        """Give the newest alarms and what was done about them, as on `<task>.drift`."""
+        return [*self._drift]
+
+    def save(self, path: str | Path) -> None:
+        """Write all that it knows, with its task, to one file of safetensors.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        snapshot = self._trainer.snapshot()
+        state = snapshot.tensors()
+        about = _Saved(
+            headrace=1,
+            task=self.task.model_dump(mode="json", exclude_unset=True),
+            code=fingerprint.of_code(),
+            state=digest(state),
+            learned=snapshot.learned,
+            events=self.events,
+            number=self._number,
+        )
+        place = Path(path)
+        temporary = place.with_name(f".{place.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(msgspec.json.encode(about) + b"\n")
+                file.write(tensors.pack(state))
+            temporary.replace(place)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Learner:
+        """Go on from what `save` wrote: what comes is the same to the bit as without the pause.
+
+        Raises:
+            UsageError: the file cannot be read, or is no saved learner.
+            RecoveryError: it is broken, or was saved by other code than this.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                about = msgspec.json.decode(file.readline(MOST_ABOUT), type=_Saved)
+                task = validate(about.task, str(path))
+                shapes = shapes_of(task)
+                data = file.read(tensors.most_bytes(shapes))
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path}: no saved learner: {error}") from error
+        if about.headrace != 1 or about.code != fingerprint.of_code():
+            raise RecoveryError(f"{path}: saved by other code than this: learn it again")
+        try:
+            state = tensors.unpack(data, shapes)
+        except ValueError as error:
+            raise RecoveryError(f"{path}: broken: {error}") from error
+        if digest(state) != about.state:
+            raise RecoveryError(f"{path}: broken: its state is not the one that was saved")
+        learner = cls(task)
+        learner._trainer.restore(state, about.learned)
+        learner.events, learner._number = about.events, about.number
+        return learner
+
+    def _encoded(self, event: Event) -> bytes:
+        try:
+            return _encoder.encode(event)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise EventError("schema", f"an event that JSON cannot hold: {error}") from error
+
+    def _raws(self, table: Any) -> Iterator[bytes]:
+        """Give the rows of a table as JSON."""
+        names = getattr(getattr(table, "dtype", None), "names", None)
+        if names:
+            table = {name: table[name] for name in names}
+        if isinstance(table, Mapping) or hasattr(table, "__arrow_c_stream__"):
+            columns = pa.table(table)
+        elif type(table).__module__.startswith("pandas"):
+            columns = pa.Table.from_pandas(table, preserve_index=False)
+        elif isinstance(table, Iterable) and not isinstance(table, str | bytes):
+            for event in table:
+                if not isinstance(event, Mapping):
+                    raise _no_table(event)
+                yield self._encoded(event)
+            return
+        else:
+            raise _no_table(table)
+        for batch in columns.to_batches(CAPACITY):
+            yield from batch_rows(batch, columns.column_names)
+
+    def _normalized(self, raws: list[bytes]) -> tuple[Rows, list[DeadLetter]]:
+        if self._read is None:
+            self._read = self._begin(raws)
+        if self._number:
+            key = json.dumps(self._number)
+            raws = [
+                b"{%s:%d%s%s" % (key.encode(), at, b"" if raw == b"{}" else b",", raw[1:])
+                if raw.startswith(b"{")
+                else raw
+                for at, raw in enumerate(raws, self.events)
+            ]
+        return self._read.normalize(
+            Records(
+                topic="",
+                values=[*raws],
+                keys=[None] * len(raws),
+                partitions=[0] * len(raws),
+                offsets=[*range(self.events, self.events + len(raws))],
+                timestamps_ms=[self._time_ms] * len(raws),
+            )
+        )
+
+    def _begin(self, raws: list[bytes]) -> Normalizer:
+        """See whether events bring ids, and else number them, as `evaluate` numbers rows."""
+        source = self.task.input
+        if not self.events:
+            first = msgspec.json.decode(raws[0])
+            if not has(first, pointer(source.id)):
+                self._number = "row"
+                while self._number in first:
+                    self._number += "_"
+        if self._number:
+            source = source.model_copy(update={"id": self._number})
+        return Normalizer(self.task.model_copy(update={"input": source}))
+
+    def _told(self, learned: Learned, known: int) -> Prediction:
+        """Give what was said of one row, when so many classes were known."""
+        (said,) = self._trainer.predictions(learned)
+        if not self.task.spec.classes:
+            low, high = said.interval or (None, None)
+            return Prediction(None, cast("float | None", said.prediction), {}, low, high)
+        names = [*learned.classes][:known]
+        chances = dict(zip(names, said.probabilities or (), strict=False))
+        return Prediction(cast("str | None", said.prediction), None, chances)
+
+    def _table(
+        self, first: int, count: int, letters: list[DeadLetter], pending: Pending | None
+    ) -> pa.Table:
+        """Give a line for each of `count` rows from the `first` on."""
+        kind: Any = pa.string() if self.task.spec.classes else pa.float64()
+        said: dict[str, Any] = dict.fromkeys(["low", "high"], kind)
+        if self.task.spec.classes:
+            said = {"probabilities": pa.list_(pa.float32())}
+        schema = pa.schema({"prediction": kind, **said, "rejected": pa.string()})
+        columns: dict[str, list[Any]] = {name: [None] * count for name in schema.names}
+        for letter in letters:
+            columns["rejected"][letter.offset - first] = letter.code
+        if pending:
+            learned = self._trainer.collect(pending)
+            self._drift += learned.drift
+            for each in self._trainer.predictions(learned):
+                at = each.offset - first
+                columns["prediction"][at] = each.prediction
+                if each.probabilities is not None:
+                    columns["probabilities"][at] = each.probabilities
+                elif each.interval is not None:
+                    columns["low"][at], columns["high"][at] = each.interval
+        return pa.Table.from_pydict(columns, schema)
+
+
+def _no_table(given: Any) -> UsageError:
+    kind = type(given).__name__
+    return UsageError(f"{kind} is no table, or row of one: expected columns, or events, with names")
+
+
+def _raise(letters: Iterable[DeadLetter]) -> None:
+    for letter in letters:
+        raise EventError(letter.code, letter.detail)
+
+
+def _with(event: Event, place: tuple[str, ...], value: Any) -> Event:
+    """Give an event with another value at the end of some keys."""
+    key, *rest = place
+    inner = event.get(key)
+    if rest:
+        value = _with(inner if isinstance(inner, Mapping) else {}, tuple(rest), value)
+    return {**event, key: value}
+
+
+def _plain(value: Any) -> Any:
+    """Give numbers and arrays of numpy as Python's own."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is no value of JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")

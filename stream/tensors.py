@@ -1,0 +1,125 @@
+"""A state's arrays as bytes: laid out as safetensors, and nothing else when they are read.
+
+Safetensors: github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
+"""The dtype ("float32") and the shape by name; (-1,) for "recent": any length up to 64 MiB."""
+
+_HEADER_BYTES = 1 << 20
+_RECENT, _RECENT_BYTES = "recent", 64 << 20
+_DTYPES = {
+    "bool": "BOOL",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "U8",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+}
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
+    dtype: str
+    shape: list[_Count]
+    data_offsets: tuple[_Count, _Count]
+
+
+def pack(tensors: Mapping[str, NDArray[Any]]) -> memoryview:
+    """Lay arrays out as safetensors does; its own writer would hold up the learner's thread."""
+    header, end = {}, 0
+    for name, array in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        begin, end = end, end + array.nbytes
+        header[name] = _Tensor(_DTYPES.get(array.dtype.name, ""), list(array.shape), (begin, end))
+    text = msgspec.json.encode(header)
+    text += b" " * (-len(text) % 8)
+    data = np.empty(8 + len(text) + end, np.uint8)
+    data[: 8 + len(text)] = bytearray(len(text).to_bytes(8, "little") + text)
+    arrays = data[8 + len(text) :]
+    for name, tensor in header.items():
+        begin, stop = tensor.data_offsets
+        arrays[begin:stop] = np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)
+    return data.data
+
+
+def unpack(data: bytes, shapes: Shapes) -> dict[str, NDArray[Any]]:
+    """Give the arrays that `pack` laid out.
+
+    Raises:
+        ValueError: they are not exactly those of `shapes`, one after the other.
+    """
+    check(data, shapes)
+    try:
+        return safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def shapes_of(tensors: Mapping[str, NDArray[Any]]) -> Shapes:
+    """Give what `unpack` has to be told of such arrays."""
+    shapes = {name: (array.dtype.name, array.shape) for name, array in tensors.items()}
+    if _RECENT in shapes:
+        shapes[_RECENT] = ("uint8", (-1,))
+    return shapes
+
+
+def most_bytes(shapes: Shapes) -> int:
+    """Bound what `pack` makes of such arrays."""
+    return 8 + _HEADER_BYTES + sum(_size_bytes(dtype, shape) for dtype, shape in shapes.values())
+
+
+def _size_bytes(dtype: str, shape: Sequence[int]) -> int:
+    if shape == (-1,):
+        return _RECENT_BYTES
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def check(data: bytes | memoryview, shapes: Shapes) -> None:
+    """Raise ValueError unless `data` holds exactly the arrays of `shapes`, one after the other."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(_HEADER_BYTES, len(data) - 8):
+        raise ValueError(f"its header cannot have {length} bytes")
+    try:
+        header = msgspec.json.decode(data[8 : 8 + length], type=dict[str, _Tensor])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its header is not of safetensors: {error}") from error
+    if header.keys() != shapes.keys():
+        raise ValueError(f"it lacks or adds arrays: {sorted(header.keys() ^ shapes.keys())[:5]}")
+    end = 0
+    for name, tensor in sorted(header.items(), key=lambda item: item[1].data_offsets):
+        _check_tensor(name, tensor, *shapes[name])
+        begin, stop = tensor.data_offsets
+        if begin != end or stop - begin != _size_bytes(shapes[name][0], tensor.shape):
+            raise ValueError(f"{name!r} does not take the bytes {begin} to {stop}")
+        end = stop
+    if end != len(data) - 8 - length:
+        raise ValueError(f"{len(data) - 8 - length - end} bytes belong to no array")
+
+
+def _check_tensor(name: str, tensor: _Tensor, dtype: str, shape: tuple[int, ...]) -> None:
+    if tensor.dtype != _DTYPES.get(np.dtype(dtype).name):
+        raise ValueError(f"{name!r} is {tensor.dtype}, expected {dtype}")
+    if name == _RECENT and shape == (-1,):
+        if len(tensor.shape) != 1 or tensor.shape[0] > _RECENT_BYTES:
+            raise ValueError(f"{name!r} is {tensor.shape}, expected up to {_RECENT_BYTES} bytes")
+    elif tensor.shape != list(shape):
+        raise ValueError(f"{name!r} is {tensor.shape}, expected {list(shape)}")
