@@ -66,11 +66,11 @@ class Evaluation:
 
 def evaluate(
     task: Task,
-    path: Path,
+    path: str | Path,
     *,
     limit: int | None = None,
     other: Task | None = None,
-    trace: Path | None = None,
+    trace: str | Path | None = None,
     curve: Curve | None = None,
     on_progress: Callable[[int, Callable[[], dict[str, Any]]], None] = lambda events, report: None,
 ) -> Evaluation:
@@ -88,6 +88,7 @@ def evaluate(
         UsageError: the file cannot be read, or lacks a column or the time that a task needs; the
             two tasks predict different things; the trace cannot be written.
     """
+    path, trace = Path(path), None if trace is None else Path(trace)
     if other:
         check_rival(task, other)
     if trace and path.exists() and trace.exists() and trace.samefile(path):

@@ -30,7 +30,7 @@ Kind = Literal["classify", "regress"]
 
 
 def infer_file(
-    path: Path,
+    path: str | Path,
     target: str,
     *,
     kind: Kind | None = None,
@@ -46,6 +46,7 @@ def infer_file(
     Raises:
         UsageError: no such file or column, or a target that cannot be predicted.
     """
+    path = Path(path)
     rows = list(files.objects(islice(files.read(path), SAMPLED)))
     if not rows:
         raise UsageError(f"{path}: no JSON object in the first {SAMPLED} rows; one a line expected")

@@ -287,3 +287,18 @@ def test_the_name_is_light_and_has_what_it_lists() -> None:
     assert done.stdout == "set()\nTrue\n", done.stderr
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = headrace.nothing
+
+
+def test_what_the_readme_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    (example,) = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
+    rng = np.random.default_rng(0)
+    events = [{"load": x, "price": 2.0 * x} for x in rng.uniform(0, 9, 200).tolist()]
+    rows = "".join(f"{event['load']},{event['price']}\n" for event in events)
+    (tmp_path / "power.csv").write_text(f"load,price\n{rows}")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {"events": events, "table": pa.table({"load": [3], "price": [6.0]})}
+    exec(example, found)
+    assert found["prediction"].value == pytest.approx(2.0 * events[-1]["load"], abs=1.0)
+    assert found["said"].num_rows == 1
+    assert headrace.Learner.load("power.hr").events == 201
