@@ -147,6 +147,11 @@ class Trainer:
         return self._capacity
 
     @property
+    def state_bytes(self) -> int:
+        """Say how many bytes the state's arrays take."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._state))
+
+    @property
     def classes(self) -> Classes:
         """Name the classes that there are, by their index."""
         return self._classes

@@ -26,7 +26,6 @@ from headrace.stream.trainer import Learned, Pending, Trainer, digest, shapes_of
 Event = Mapping[str, Any]
 CAPACITY = 4096  # rows of a micro-batch, which change no result
 NEWEST = 10_000  # drift records that are kept
-MOST_ABOUT = 1 << 20  # bytes of what a saved learner says of itself
 
 
 class _Saved(msgspec.Struct, forbid_unknown_fields=True):
@@ -175,29 +174,21 @@ class Learner:
         """Give the newest alarms and what was done about them, as on `<task>.drift`."""
         return [*self._drift]
 
+    @property
+    def state_bytes(self) -> int:
+        """Say how many bytes its state takes, which do not grow with the events."""
+        return self._trainer.state_bytes
+
     def save(self, path: str | Path) -> None:
         """Write all that it knows, with its task, to one file of safetensors.
 
         Raises:
             UsageError: the file cannot be written.
         """
-        snapshot = self._trainer.snapshot()
-        state = snapshot.tensors()
-        about = _Saved(
-            headrace=1,
-            task=self.task.model_dump(mode="json", exclude_unset=True),
-            code=fingerprint.of_code(),
-            state=digest(state),
-            learned=snapshot.learned,
-            events=self.events,
-            number=self._number,
-        )
         place = Path(path)
         temporary = place.with_name(f".{place.name}.tmp")
         try:
-            with temporary.open("wb") as file:
-                file.write(msgspec.json.encode(about) + b"\n")
-                file.write(tensors.pack(state))
+            temporary.write_bytes(self._packed())
             temporary.replace(place)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -212,23 +203,45 @@ class Learner:
             RecoveryError: it is broken, or was saved by other code than this.
         """
         try:
-            with Path(path).open("rb") as file:
-                about = msgspec.json.decode(file.readline(MOST_ABOUT), type=_Saved)
-                task = validate(about.task, str(path))
-                shapes = shapes_of(task)
-                data = file.read(tensors.most_bytes(shapes))
+            data = Path(path).read_bytes()
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path}: no saved learner: {error}") from error
-        if about.headrace != 1 or about.code != fingerprint.of_code():
-            raise RecoveryError(f"{path}: saved by other code than this: learn it again")
+        return cls._unpacked(data, str(path))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let copies be made, and programs pass it on, as what `save` writes."""
+        return Learner._unpacked, (self._packed(), "a copy of a learner")
+
+    def _packed(self) -> bytes:
+        snapshot = self._trainer.snapshot()
+        state = snapshot.tensors()
+        about = _Saved(
+            headrace=1,
+            task=self.task.model_dump(mode="json", exclude_unset=True),
+            code=fingerprint.of_code(),
+            state=digest(state),
+            learned=snapshot.learned,
+            events=self.events,
+            number=self._number,
+        )
+        return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
+
+    @classmethod
+    def _unpacked(cls, data: bytes, origin: str) -> Learner:
+        first, _, packed = data.partition(b"\n")
         try:
-            state = tensors.unpack(data, shapes)
+            about = msgspec.json.decode(first, type=_Saved)
+            task = validate(about.task, origin)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{origin}: no saved learner: {error}") from error
+        if about.headrace != 1 or about.code != fingerprint.of_code():
+            raise RecoveryError(f"{origin}: saved by other code than this: learn it again")
+        try:
+            state = tensors.unpack(packed, shapes_of(task))
         except ValueError as error:
-            raise RecoveryError(f"{path}: broken: {error}") from error
+            raise RecoveryError(f"{origin}: broken: {error}") from error
         if digest(state) != about.state:
-            raise RecoveryError(f"{path}: broken: its state is not the one that was saved")
+            raise RecoveryError(f"{origin}: broken: its state is not the one that was saved")
         learner = cls(task)
         learner._trainer.restore(state, about.learned)
         learner.events, learner._number = about.events, about.number
