@@ -62,7 +62,6 @@ def _files(module: str) -> Iterator[Path]:
     if package != ROOT.name:
         return
     place = ROOT
-    yield place / "__init__.py"
     for part in parts:
         place /= part
         yield from (

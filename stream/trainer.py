@@ -16,23 +16,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model import aggregates, counter, frame, ladder, mixture, plasticity, pool
-from headrace.model.batch import EVIDENCE, Outcome, empty_batch
+from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
+from headrace.model.batch import Outcome, empty_batch
 from headrace.model.frame import Frame
 from headrace.model.learner import make_learner, warm_up
 from headrace.model.metrics import classification_report, regression_report
 from headrace.model.spec import Spec
 from headrace.stream.classes import NEW_CLASS, Classes, came_shape
-from headrace.stream.events import (
-    DeadLetter,
-    DriftAlarm,
-    DriftRecord,
-    LadderStep,
-    Moved,
-    Prediction,
-    Reject,
-    dead_letter,
-)
+from headrace.stream.drift_records import Told, drift_records
+from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
 from headrace.stream.normalize import Rows, take
 from headrace.stream.programs import keep_programs
 from headrace.stream.recent import RecentIds
@@ -236,27 +228,8 @@ class Trainer:
             for name in ("step", "alarms", "rungs", "lost", "moved")
         )
         step = counter.value(halves)
-        drift: dict[int, list[DriftRecord]] = {}
-        for at, which in np.argwhere(raised[:, :, 0] > 0).tolist():
-            alarm = DriftAlarm(
-                self._learner.spec.detectors[which],
-                *_where(rows, step, at),
-                **dict(zip(EVIDENCE[1:], raised[at, which, 1:].tolist(), strict=True)),
-                moved=self._moved(moved[at]),
-            )
-            drift.setdefault(at, []).append(alarm)
-        for at in np.flatnonzero(rungs.any(1)).tolist():
-            where = _where(rows, step, at)
-            drift.setdefault(at, []).extend(_steps(self._classes, rungs[at], where))
-        names = pool.resettable(self._learner.spec)
-        for at in np.flatnonzero(lost).tolist():
-            where = _where(rows, step, at)
-            drift.setdefault(at, []).extend(
-                LadderStep("reset", *where, member=name)
-                for place, name in enumerate(names)
-                if int(lost[at]) >> place & 1
-            )
-        records = [record for at in sorted(drift) for record in drift[at]]
+        told = Told(raised, rungs, lost, moved)
+        records = drift_records(self._learner.spec, self._columns, self._classes, rows, step, told)
         answer = answers(self._learner.spec, published)
         return Learned(rows, published, answer, step, records, self._classes)
 
@@ -264,9 +237,6 @@ class Trainer:
         published = np.asarray(part.outcome.published)[: part.rows]
         published = np.where(np.isfinite(published), published, np.nan)
         return published if self._learner.spec.classes else part.frame.outward(published)
-
-    def _moved(self, told: NDArray[np.float32]) -> list[Moved]:
-        return [Moved(self._columns[int(nth) - 1], *by) for nth, *by in told.tolist() if nth]
 
     def predictions(self, learned: Learned) -> list[Prediction]:
         """Put predictions into the words of the task: class names, or a value with an interval."""
@@ -344,28 +314,3 @@ def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-Where = tuple[str | int, int, int, int, int]
-
-
-def _where(rows: Rows, step: NDArray[np.int64], at: int) -> Where:
-    """Say at which row it was, as a drift record does."""
-    return rows.id[at], int(step[at]), int(rows.time_ms[at]), rows.partition[at], rows.offset[at]
-
-
-def _steps(names: Classes, told: NDArray[np.float32], where: Where) -> list[DriftRecord]:
-    """Read what the ladder tells of a row: the actions, and the proof of those that have one."""
-    at_once, one, other, statistic, later, rival, events, *gains = told.tolist()
-    steps: list[DriftRecord] = []
-    for place, action in enumerate(ladder.STEPS):
-        if not int(at_once + later) >> place & 1:
-            continue
-        if action in ladder.PROVED:
-            steps.append(LadderStep(action, *where, ladder.RIVALS[int(rival)], int(events), *gains))
-        elif action == "relabel":
-            classes = [names[int(at)] for at in (one, other)]
-            steps.append(LadderStep(action, *where, exchanged=classes, statistic=statistic))
-        else:
-            steps.append(LadderStep(action, *where))
-    return steps

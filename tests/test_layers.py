@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 BELOW = ("model", "stream", "producers", "demo", "cli")  # each may import what stands before it
 PLACES = {"cli": "src/headrace/cli", "demo": "src/headrace/demo"}  # of others, their own name
 PACKAGES = {package: ROOT / PLACES.get(package, package) for package in BELOW}
-FILES = sorted(path for place in PACKAGES.values() for path in place.rglob("*.py"))
+LIBRARY = sorted((ROOT / "src/headrace").glob("*.py"))
+FILES = sorted([*LIBRARY, *(path for place in PACKAGES.values() for path in place.rglob("*.py"))])
 
 
 def imports(path: Path) -> set[str]:
@@ -62,6 +63,9 @@ def test_arrows_go_one_way() -> None:
         allowed = set(BELOW[: BELOW.index(package) + 1])
         for path in place.rglob("*.py"):
             assert ours(path) <= allowed, names(path)
+    for path in LIBRARY:
+        if path.stem != "__main__":
+            assert ours(path) <= {"model", "stream", "learner", "saved"}, names(path)
 
 
 def test_nobody_imports_by_the_names_of_the_folders() -> None:

@@ -13,31 +13,19 @@ from typing import Any, cast
 import msgspec
 import pyarrow as pa
 
-from headrace.stream import fingerprint, tensors
+from headrace import saved
 from headrace.stream.codec import pointer
-from headrace.stream.errors import EventError, RecoveryError, UsageError
+from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord, Records
 from headrace.stream.files import batch_rows, has
 from headrace.stream.kinds import Aggregate
 from headrace.stream.normalize import Normalizer, Rows
-from headrace.stream.task import Task, load, validate
-from headrace.stream.trainer import Learned, Pending, Trainer, digest, shapes_of
+from headrace.stream.task import Task, load
+from headrace.stream.trainer import Learned, Pending, Trainer
 
 Event = Mapping[str, Any]
 CAPACITY = 4096  # rows of a micro-batch, which change no result
 NEWEST = 10_000  # drift records that are kept
-
-
-class _Saved(msgspec.Struct, forbid_unknown_fields=True):
-    """Hold the first line of a saved learner; the arrays of its state come after."""
-
-    headrace: int  # the format: 1
-    task: dict[str, Any]
-    code: str  # fingerprint
-    state: str  # sha256
-    learned: int
-    events: int
-    number: str | None
 
 
 @dataclass(frozen=True)
@@ -214,34 +202,13 @@ class Learner:
 
     def _packed(self) -> bytes:
         snapshot = self._trainer.snapshot()
-        state = snapshot.tensors()
-        about = _Saved(
-            headrace=1,
-            task=self.task.model_dump(mode="json", exclude_unset=True),
-            code=fingerprint.of_code(),
-            state=digest(state),
-            learned=snapshot.learned,
-            events=self.events,
-            number=self._number,
+        return saved.pack(
+            self.task, snapshot.tensors(), snapshot.learned, self.events, self._number
         )
-        return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
 
     @classmethod
     def _unpacked(cls, data: bytes, origin: str) -> Learner:
-        first, _, packed = data.partition(b"\n")
-        try:
-            about = msgspec.json.decode(first, type=_Saved)
-            task = validate(about.task, origin)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{origin}: no saved learner: {error}") from error
-        if about.headrace != 1 or about.code != fingerprint.of_code():
-            raise RecoveryError(f"{origin}: saved by other code than this: learn it again")
-        try:
-            state = tensors.unpack(packed, shapes_of(task))
-        except ValueError as error:
-            raise RecoveryError(f"{origin}: broken: {error}") from error
-        if digest(state) != about.state:
-            raise RecoveryError(f"{origin}: broken: its state is not the one that was saved")
+        task, state, about = saved.unpack(data, origin)
         learner = cls(task)
         learner._trainer.restore(state, about.learned)
         learner.events, learner._number = about.events, about.number

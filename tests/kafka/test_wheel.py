@@ -69,7 +69,8 @@ def test_it_holds_one_package_and_no_bench(built: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"headrace"}
     inner = {name.split("/")[1] for name in names if name.startswith("headrace/")}
     packages = {"cli", "demo", "examples", "model", "producers", "stream"}
-    assert inner == packages | {"__init__.py", "__main__.py", "py.typed"}
+    library = {"__init__.py", "learner.py", "river.py", "saved.py"}
+    assert inner == packages | library | {"__main__.py", "py.typed"}
     for name in ("stream/jars.sha256", "stream/server.properties", "examples/spam.toml"):
         assert f"headrace/{name}" in names
     with tarfile.open(source) as file:
