@@ -41,14 +41,12 @@ def drift_records(
     """
     found: dict[int, list[DriftRecord]] = {}
     for at, which in np.argwhere(told.alarms[:, :, 0] > 0).tolist():
-        moved = [(columns[int(nth) - 1], *by) for nth, *by in told.moved[at].tolist() if nth]
+        moved = [Moved(columns[int(nth) - 1], *by) for nth, *by in told.moved[at].tolist() if nth]
         alarm = DriftAlarm(
             spec.detectors[which],
             *_where(rows, step, at),
             **dict(zip(EVIDENCE[1:], told.alarms[at, which, 1:].tolist(), strict=True)),
-            moved=[
-                Moved(columns[int(nth) - 1], *by) for nth, *by in told.moved[at].tolist() if nth
-            ],
+            moved=moved,
         )
         found.setdefault(at, []).append(alarm)
     for at in np.flatnonzero(told.rungs.any(1)).tolist():
