@@ -12,7 +12,7 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
-from headrace.stream import files
+from headrace.stream import files, outside
 from headrace.stream.codec import pointer
 from headrace.stream.compare import Comparison, Rival, compare
 from headrace.stream.errors import UsageError
@@ -219,30 +219,20 @@ class _Rows:
     """
 
     def __init__(self, task: Task, path: Path, limit: int | None) -> None:
-        timed = ["calendar"] if task.calendar else []
-        timed += [f"features.{name}" for name in task.of_kind(Aggregate)]
-        if timed and not task.input.time:
+        if timed := outside.needs_time(task):
             raise UsageError(
-                f"{path}: {timed[0]} needs the time of an event, and the rows of a file have none: "
-                f"name its column by input.time, or leave {timed[0]} out"
+                f"{path}: {timed} needs the time of an event, and the rows of a file have none: "
+                f"name its column by input.time, or leave {timed} out"
             )
         self._topic, self._next = str(path), 0
-        self._time_ms = round(task.input.earliest.timestamp() * 1000)
         self.task, events = _events(task, path)
         self._rows = islice(events, limit)
 
     def take(self, count: int) -> Records:
         """Give the next `count` rows, or what is left."""
-        values: list[bytes | None] = list(islice(self._rows, count))
+        values = list(islice(self._rows, count))
         first, self._next = self._next, self._next + len(values)
-        return Records(
-            topic=self._topic,
-            values=values,
-            keys=[None] * len(values),
-            partitions=[0] * len(values),
-            offsets=list(range(first, self._next)),
-            timestamps_ms=[self._time_ms] * len(values),
-        )
+        return outside.records(self.task, self._topic, values, first)
 
 
 def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
@@ -259,21 +249,10 @@ def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
     _require(task, path, within, sample)
     rows = files.read(path, _kinds(task, columns) if files.form_of(path) == "csv" else None)
     if not any(files.has(row, pointer(source.id)) for row in sample):
-        key = "row"
-        while key in columns:
-            key += "_"
+        key = outside.number_field(columns)
         source = source.model_copy(update={"id": key})
-        rows = starmap(partial(_numbered, key.encode()), enumerate(rows))
+        rows = starmap(partial(outside.numbered, key.encode()), enumerate(rows))
     return task.model_copy(update={"input": source}), rows
-
-
-def _numbered(key: bytes, number: int, row: bytes) -> bytes:
-    if row.startswith(b'{"'):
-        return b'{"%s":%d,%s' % (key, number, row[1:])
-    if not row.startswith(b"{"):
-        return row  # no event: refused as it is
-    rest = row[1:].lstrip()
-    return b'{"%s":%d%s%s' % (key, number, b"" if rest.startswith(b"}") else b",", rest)
 
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:

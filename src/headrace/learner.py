@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +14,11 @@ import msgspec
 import pyarrow as pa
 
 from headrace import saved
+from headrace.stream import outside
 from headrace.stream.codec import pointer
 from headrace.stream.errors import EventError, UsageError
-from headrace.stream.events import DeadLetter, DriftRecord, Records
+from headrace.stream.events import DeadLetter, DriftRecord
 from headrace.stream.files import batch_rows, has
-from headrace.stream.kinds import Aggregate
 from headrace.stream.normalize import Normalizer, Rows
 from headrace.stream.task import Task, load
 from headrace.stream.trainer import Learned, Pending, Trainer
@@ -65,13 +65,11 @@ class Learner:
 
     def __init__(self, task: Task | str | Path) -> None:
         self.task = load(Path(task)) if isinstance(task, str | Path) else task
-        timed = [*self.task.of_kind(Aggregate), *(["calendar"] if self.task.calendar else [])]
-        if timed and not self.task.input.time:
-            raise UsageError(f"{timed[0]} needs the time of an event: name its field by input.time")
+        if timed := outside.needs_time(self.task):
+            raise UsageError(f"{timed} needs the time of an event: name its field by input.time")
         self._trainer = Trainer(self.task, CAPACITY)
         self._read: Normalizer | None = None
         self._number: str | None = None  # the field of the ids that events lack
-        self._time_ms = round(self.task.input.earliest.timestamp() * 1000)
         self._drift: deque[DriftRecord] = deque(maxlen=NEWEST)
         self.events = 0
         """How many events were taken, those that were refused too."""
@@ -244,23 +242,9 @@ class Learner:
         if self._read is None:
             self._read = self._begin(raws)
         if self._number:
-            key = json.dumps(self._number)
-            raws = [
-                b"{%s:%d%s%s" % (key.encode(), at, b"" if raw == b"{}" else b",", raw[1:])
-                if raw.startswith(b"{")
-                else raw
-                for at, raw in enumerate(raws, self.events)
-            ]
-        return self._read.normalize(
-            Records(
-                topic="",
-                values=[*raws],
-                keys=[None] * len(raws),
-                partitions=[0] * len(raws),
-                offsets=[*range(self.events, self.events + len(raws))],
-                timestamps_ms=[self._time_ms] * len(raws),
-            )
-        )
+            key = self._number.encode()
+            raws = list(map(partial(outside.numbered, key), count(self.events), raws))
+        return self._read.normalize(outside.records(self.task, "", raws, self.events))
 
     def _begin(self, raws: list[bytes]) -> Normalizer:
         """See whether events bring ids, and else number them, as `evaluate` numbers rows."""
@@ -268,9 +252,7 @@ class Learner:
         if not self.events:
             first = msgspec.json.decode(raws[0])
             if not has(first, pointer(source.id)):
-                self._number = "row"
-                while self._number in first:
-                    self._number += "_"
+                self._number = outside.number_field(first)
         if self._number:
             source = source.model_copy(update={"id": self._number})
         return Normalizer(self.task.model_copy(update={"input": source}))
@@ -286,15 +268,15 @@ class Learner:
         return Prediction(cast("str | None", said.prediction), None, chances)
 
     def _table(
-        self, first: int, count: int, letters: list[DeadLetter], pending: Pending | None
+        self, first: int, rows: int, letters: list[DeadLetter], pending: Pending | None
     ) -> pa.Table:
-        """Give a line for each of `count` rows from the `first` on."""
+        """Give a line for each of so many `rows` from the `first` on."""
         kind: Any = pa.string() if self.task.spec.classes else pa.float64()
         said: dict[str, Any] = dict.fromkeys(["low", "high"], kind)
         if self.task.spec.classes:
             said = {"probabilities": pa.list_(pa.float32())}
         schema = pa.schema({"prediction": kind, **said, "rejected": pa.string()})
-        columns: dict[str, list[Any]] = {name: [None] * count for name in schema.names}
+        columns: dict[str, list[Any]] = {name: [None] * rows for name in schema.names}
         for letter in letters:
             columns["rejected"][letter.offset - first] = letter.code
         if pending:
