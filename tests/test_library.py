@@ -302,3 +302,16 @@ def test_what_the_readme_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found["prediction"].value == pytest.approx(2.0 * events[-1]["load"], abs=1.0)
     assert found["said"].num_rows == 1
     assert headrace.Learner.load("power.hr").events == 201
+
+
+def test_a_label_of_a_cloudevent_goes_into_its_data() -> None:
+    source = {"topic": "t", "format": "cloudevents", "id": "id"}
+    table = {"name": "t", "input": source, "features": {"x": {"kind": "number"}}, "model": SMALL}
+    task = validate(table | {"target": {"field": "y", "kind": "regress"}}, "t")
+    ours, other = headrace.Learner(task), headrace.Learner(task)
+    for at in range(20):
+        bare = {"specversion": "1.0", "id": f"e{at}", "data": {"x": at % 3}}
+        whole = bare | {"data": {"x": at % 3, "y": 2.0 * (at % 3)}}
+        assert ours.learn_one(bare, 2.0 * (at % 3)) == other.learn_one(whole)
+    assert ours.metrics["all"]["mae"] is not None
+    assert ours.metrics == other.metrics

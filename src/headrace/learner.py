@@ -105,7 +105,8 @@ class Learner:
             EventError: the event is refused, and nothing learned.
         """
         if label is not None:
-            event = _with(event, pointer(self.task.target.field), label)
+            within = ("data",) if self.task.input.format == "cloudevents" else ()
+            event = _with(event, (*within, *pointer(self.task.target.field)), label)
         rows, refused = self._normalized([self._encoded(event)])
         known = len(self.classes)
         rows, repeated = self._trainer.admit(rows, "")
