@@ -15,12 +15,12 @@ from typing import Any
 
 from bench.contestant import Score, contest, count_records
 from bench.workload import PEERS, task_path, write_task
-from headrace.stream.broker import bootstrap_servers, embedded
+from headrace.stream.broker.embedded import bootstrap_servers, embedded
+from headrace.stream.broker.jars import KAFKA_VERSION
 from headrace.stream.errors import HeadraceError
-from headrace.stream.jars import KAFKA_VERSION
+from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
+from headrace.stream.kafka.topics import ensure, list_topics
 from headrace.stream.task import Task
-from headrace.stream.topic_specs import TopicSpec, topic_specs
-from headrace.stream.topics import ensure, list_topics
 
 PACKAGES = ("jax", "msgspec", "confluent-kafka", "kafka-python", "faust-streaming", "river")
 OnProgress = Callable[[str], None]

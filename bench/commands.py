@@ -12,8 +12,8 @@ from bench.learning.command import learning
 from bench.torture.command import torture
 from headrace.cli import running
 from headrace.cli.console import AsJson, Bootstrap
-from headrace.stream.signals import ENDING
-from headrace.stream.terminal import note, say
+from headrace.stream.process.signals import ENDING
+from headrace.stream.process.terminal import note, say
 
 app = running.make_app("Measure headrace and its peers in one run.")
 app.command()(learning)

@@ -15,9 +15,9 @@ from typing import IO, NamedTuple, cast
 
 import msgspec
 
-from headrace.stream import workers
 from headrace.stream.errors import HeadraceError
-from headrace.stream.kafka import Source
+from headrace.stream.kafka.source import Source
+from headrace.stream.process import workers
 
 CONTESTANTS = {
     "fill": "bench.ours",

@@ -12,7 +12,7 @@ import faust
 
 from bench.loops import make_logistic
 from bench.workload import PEERS
-from headrace.stream import workers
+from headrace.stream.process import workers
 from headrace.stream.task import load
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from bench.arena import Arena, OnProgress, arena, machine
 from bench.pause import pause
-from headrace.stream import ledger
-from headrace.stream.child import Child
 from headrace.stream.errors import HeadraceError
-from headrace.stream.kafka import Source
-from headrace.stream.ledger import Entry
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.source import Source
+from headrace.stream.ledger import ledger
+from headrace.stream.ledger.ledger import Entry
+from headrace.stream.process.child import Child
 from headrace.stream.task import Task
 
 LOOK_S = 0.02

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench.learning.table import markdown
 from headrace.stream.errors import HeadraceError, UsageError
-from headrace.stream.evaluate import evaluate
+from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.task import validate
 
 HIDDEN = {"dense": [128, 128], "convolutions": [32, 32]}

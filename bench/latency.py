@@ -11,11 +11,11 @@ import numpy as np
 
 from bench import workload
 from bench.contestant import Run, Score
-from headrace.stream.child import Child
 from headrace.stream.errors import HeadraceError
 from headrace.stream.events import Prediction
-from headrace.stream.kafka import Source
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.source import Source
+from headrace.stream.process.child import Child
 from headrace.stream.task import load
 
 RATE = 1_000

@@ -15,8 +15,8 @@ from typing import Any
 
 from bench.contestant import Outputs, Score
 from bench.workload import PEERS
-from headrace.stream import workers
 from headrace.stream.errors import HeadraceError
+from headrace.stream.process import workers
 from headrace.stream.task import load
 
 BATCH = 1000

@@ -11,8 +11,8 @@ import psutil
 
 from bench import unbounded, workload
 from bench.arena import OnProgress, arena
-from headrace.stream.child import Child
 from headrace.stream.errors import HeadraceError
+from headrace.stream.process.child import Child
 
 WARM_UP = 0.1  # of the events
 STEPS = 20

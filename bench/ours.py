@@ -17,8 +17,8 @@ from bench.plain import without_transactions
 from bench.workload import MICRO_BATCH, in_memory, with_model, with_pool
 from headrace.stream.errors import AuditError, DeliveryError
 from headrace.stream.events import Prediction
-from headrace.stream.kafka import Source
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.source import Source
 from headrace.stream.task import Task, load
 
 DISTINCT = 400_000  # more than the ids that a learner remembers, so none counts as repeated
@@ -84,9 +84,9 @@ def at_least_once_1024(bootstrap: str, task: Path, events: int) -> Score:
 
 def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
     """Time the service from its readiness, compiled and with its ledger open, to its end."""
-    from headrace.stream.learn import learn
-    from headrace.stream.progress import Progress
-    from headrace.stream.service import Safety
+    from headrace.stream.service.learn import learn
+    from headrace.stream.service.progress import Progress
+    from headrace.stream.service.service import Safety
 
     started_s = ended_s = 0.0
 
@@ -114,7 +114,7 @@ def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
 
 def verify(bootstrap: str, task: Path, events: int) -> Score:
     """Audit all that the learners of this task have published."""
-    from headrace.stream.verify import verify as audit
+    from headrace.stream.audit.verify import verify as audit
 
     start_s = time.perf_counter()
     found = audit(load(task), bootstrap)
@@ -126,7 +126,7 @@ def verify(bootstrap: str, task: Path, events: int) -> Score:
 
 def normalize(bootstrap: str, task: Path, events: int) -> Score:
     """Run one Faust worker of ours until so many rows are in the features topic."""
-    from headrace.stream.app import run
+    from headrace.stream.engines.faust import run
 
     seen = Outputs(bootstrap, load(task).output("features"), events)
     run([task], bootstrap, workers=1, stop=seen)
@@ -161,7 +161,7 @@ def produce(bootstrap: str, task: Path, events: int) -> Score:
 
 def decode(bootstrap: str, task: Path, events: int) -> Score:
     """Only normalise records in memory."""
-    from headrace.stream.normalize import Normalizer
+    from headrace.stream.rows.normalizer import Normalizer
 
     loaded = load(task)
     normalizer = Normalizer(loaded)
@@ -174,8 +174,8 @@ def decode(bootstrap: str, task: Path, events: int) -> Score:
 
 def step(bootstrap: str, task: Path, events: int) -> Score:
     """Only predict and learn rows in memory."""
-    from headrace.stream.normalize import Normalizer
-    from headrace.stream.trainer import Trainer
+    from headrace.stream.rows.normalizer import Normalizer
+    from headrace.stream.training.trainer import Trainer
 
     loaded = load(task)
     normalizer, trainer = Normalizer(loaded), Trainer(loaded, MICRO_BATCH)

@@ -8,15 +8,15 @@ from statistics import median
 from typing import NamedTuple
 
 from bench import workload
-from headrace.stream import fingerprint
-from headrace.stream.checkpoint import Checkpoints
 from headrace.stream.errors import HeadraceError
-from headrace.stream.ledger import Entry, Record
-from headrace.stream.normalize import Normalizer
-from headrace.stream.position import Position
-from headrace.stream.saver import Saver
+from headrace.stream.ledger import fingerprint
+from headrace.stream.ledger.checkpoint import Checkpoints
+from headrace.stream.ledger.ledger import Entry, Record
+from headrace.stream.ledger.position import Position
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.service.checkpointer import Saver
 from headrace.stream.task import Task, parse
-from headrace.stream.trainer import Trainer
+from headrace.stream.training.trainer import Trainer
 
 ROWS = 256
 CHECKPOINTS, EVERY = 9, 50  # turns

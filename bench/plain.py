@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from headrace.stream.ledger import Entry, Ledger, Record
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.ledger.ledger import Entry, Ledger, Record
 
 
 class Plain:
-    """Stand in for `stream.transactions.Transactions`: records go out when they are sent."""
+    """Stand in for `stream.kafka.transactions.Transactions`: records go out when they are sent."""
 
     def __init__(self, bootstrap: str, transactional_id: str, **_: Any) -> None:
         self._sink = Sink(bootstrap)
@@ -45,6 +45,6 @@ def without_transactions() -> Iterator[None]:
     """Let learners of this process write at least once."""
     with (
         mock.patch("headrace.stream.service.Transactions", Plain),
-        mock.patch("headrace.stream.ledger.Ledger.confirm", unproven),
+        mock.patch("headrace.stream.ledger.ledger.Ledger.confirm", unproven),
     ):
         yield

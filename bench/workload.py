@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.stream.events import Records
-from headrace.stream.tables import Lags, Model
 from headrace.stream.task import Task, load
+from headrace.stream.task.schema import Lags, Model
 
 Array = NDArray[np.float64]
 

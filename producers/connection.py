@@ -15,9 +15,9 @@ from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from headrace.producers.sources import Event
-from headrace.stream import topics
 from headrace.stream.errors import BrokerError
-from headrace.stream.hashing import Cache
+from headrace.stream.kafka import topics
+from headrace.stream.rows.hashing import Cache
 
 _BOOTSTRAP_MS = 5_000
 _REQUEST_MS = 10_000

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.producers.sources import DATA, Event
-from headrace.stream import files
 from headrace.stream.errors import UsageError
+from headrace.stream.formats import files
 
 Array = NDArray[np.float64]
 Shape = Literal["abrupt", "gradual", "incremental", "recurring"]

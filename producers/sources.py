@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.stream import files
-from headrace.stream.codec import MILLISECONDS_FROM, time_ms
 from headrace.stream.errors import UsageError
+from headrace.stream.formats import files
+from headrace.stream.formats.codec import MILLISECONDS_FROM, time_ms
 
 DATA = Path(__file__).parent / "data"
 _LOOKAHEAD_ROWS = 100
@@ -75,7 +75,7 @@ def file(
 
     `key`, `time` and `id` name columns. Rows get the id "<file>-<row>", counted from 1, unless `id`
     says otherwise or the file has a column "id". A row that is not JSON is passed on as it is.
-    `columns` as for `headrace.stream.files.read`; the other options as for `sensor`.
+    `columns` as for `headrace.stream.formats.files.read`; the other options as for `sensor`.
 
     Raises:
         UsageError: the file cannot be read, or has no such column.

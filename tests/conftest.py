@@ -20,7 +20,7 @@ import psutil
 import pytest
 from hostile import Ran, Run
 
-from headrace.stream.paths import cache_dir
+from headrace.stream.process.paths import cache_dir
 
 MakeTopic = Callable[..., str]
 
@@ -79,8 +79,8 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def bootstrap() -> Iterator[str]:
     """Give the address of a Kafka: yours by KAFKA_BOOTSTRAP, else one for this session."""
-    from headrace.stream.broker import bootstrap_servers, embedded
-    from headrace.stream.topics import list_topics
+    from headrace.stream.broker.embedded import bootstrap_servers, embedded
+    from headrace.stream.kafka.topics import list_topics
 
     if given := bootstrap_servers():
         list_topics(given)
@@ -98,8 +98,8 @@ def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]
     """
     from kafka import KafkaAdminClient
 
-    from headrace.stream.topic_specs import TopicSpec
-    from headrace.stream.topics import ensure
+    from headrace.stream.kafka.topic_specs import TopicSpec
+    from headrace.stream.kafka.topics import ensure
 
     test = re.sub(r"[^\w.-]", "-", request.node.name, flags=re.ASCII)[:80]
     made: list[str] = []

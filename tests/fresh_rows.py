@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import IO, Any, cast
 
 from headrace.stream.events import Records
-from headrace.stream.normalize import Normalizer
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import parse
 
 Answer = dict[str, Any]

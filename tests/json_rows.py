@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.stream.events import DeadLetter, Records
-from headrace.stream.normalize import Normalizer, Rows
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
-from headrace.stream.trainer import Learned, Trainer
+from headrace.stream.training.trainer import Learned, Trainer
 
 TWO_NUMBERS = """
         features.a = { kind = "number" }

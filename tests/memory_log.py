@@ -1,4 +1,4 @@
-"""Topics in memory, and a source that reads them as `stream.kafka.Source` reads Kafka's."""
+"""Topics in memory, and a source that reads them as `stream.kafka.source.Source` reads Kafka's."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Log:
 
 
 class Source:
-    """Read a topic of a log; see `headrace.stream.kafka.Source`."""
+    """Read a topic of a log; see `headrace.stream.kafka.source.Source`."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from headrace.stream.paths import cache_dir, hold_lock
+from headrace.stream.process.paths import cache_dir, hold_lock
 
 BUCKET = "headrace-tests"
 KEY_ID, SECRET = "tester", "canary-6f1d0c"

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from headrace.model.aggregates import BUCKETS, LATE
 from headrace.stream.errors import TaskError
-from headrace.stream.normalize import Rows, take
+from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task, parse
-from headrace.stream.trainer import Trainer, digest
+from headrace.stream.training.trainer import Trainer, digest
 
 TASK = """
 name = "spend"

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.stream.app import Stage, _Begun, pump, records_of
+from headrace.stream.engines.faust import Stage, _Begun, pump, records_of
 from headrace.stream.errors import DeliveryError, HeadraceError
 from headrace.stream.events import DeadLetter, Feature, Records
-from headrace.stream.normalize import Normalizer
+from headrace.stream.process.workers import RESTARTS, keep_running
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task, parse
-from headrace.stream.workers import RESTARTS, keep_running
 
 TASK = """
 name = "{name}"
@@ -177,14 +177,14 @@ def test_a_coroutine_begun_by_hand_ends_as_any_other(end: str) -> None:
 
 
 def test_a_worker_that_keeps_dying_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.stream.workers.FIRST_RESTART_S", 0.01)
+    monkeypatch.setattr("headrace.stream.process.workers.FIRST_RESTART_S", 0.01)
     command = [sys.executable, "-c", "import sys; sys.exit(7)"]
     with pytest.raises(HeadraceError, match=rf"died {RESTARTS + 1} times.*exit code 7"):
         keep_running(command, 2, stop=lambda: False)
 
 
 def test_workers_that_ignore_their_end_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.stream.workers.GRACE_S", 0.5)
+    monkeypatch.setattr("headrace.stream.process.workers.GRACE_S", 0.5)
     script = "import time; print('ready', flush=True); time.sleep(60)"
     ready: list[bool] = []
     keep_running(

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.stream.archive import archive
-from headrace.stream.archive_history import ArchiveHistory
-from headrace.stream.checkpoint import Checkpoints
+from headrace.stream.archive.directory import SCHEMA, Piece, Shelf, to_parquet
+from headrace.stream.archive.reader import ArchiveHistory
+from headrace.stream.archive.writer import archive
 from headrace.stream.errors import HeadraceError, HistoryError, RecoveryError, UsageError
-from headrace.stream.history import Range
-from headrace.stream.shelf import SCHEMA, Piece, Shelf, to_parquet
-from headrace.stream.store import open_store
+from headrace.stream.kafka.history import Range
+from headrace.stream.ledger.checkpoint import Checkpoints
+from headrace.stream.storage import open_store
 
 TOPIC = "events.test"
 Row = tuple[int, int, int, bytes | None, bytes | None]
@@ -257,8 +257,8 @@ def test_claims_that_cannot_be_are_named_and_outdated_ones_dropped(tmp_path: Pat
 
 READ_ALL = """
 import resource, sys
-from headrace.stream.archive_history import ArchiveHistory
-from headrace.stream.history import Range
+from headrace.stream.archive.reader import ArchiveHistory
+from headrace.stream.kafka.history import Range
 history = ArchiveHistory(sys.argv[1], "events.test")
 history.read([Range(0, 0, 1)])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,7 +12,7 @@ from bench.contestant import CONTESTANTS, Score, contest
 from bench.latency import quantiles
 from bench.memory import summary
 from headrace.stream.errors import HeadraceError, UsageError
-from headrace.stream.normalize import Normalizer
+from headrace.stream.rows.normalizer import Normalizer
 
 FOUND: dict[str, Any] = {
     "headrace": {

@@ -30,9 +30,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from headrace.stream.checkpoint import Checkpoints, Manifest
 from headrace.stream.errors import RecoveryError, StoreError, UsageError
-from headrace.stream.store import LocalStore, open_store
+from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.storage import LocalStore, open_store
 
 RUN = "5f3a"
 KEY = b"a key of the tests"
@@ -707,7 +707,7 @@ def test_a_file_of_somebody_else_is_skipped(two: Path, which: int) -> None:
 
 def test_one_learner_at_a_time(place: Path) -> None:
     code = (
-        "import sys; from headrace.stream.checkpoint import Checkpoints\n"
+        "import sys; from headrace.stream.ledger.checkpoint import Checkpoints\n"
         f"with Checkpoints({str(place)!r}, run={RUN!r}).lock():\n"
         "    print(flush=True); sys.stdin.read()"
     )
@@ -824,7 +824,7 @@ def test_checkpoints_behind_a_url(anywhere: str) -> None:
 
 def test_of_many_that_create_a_file_one_wins(tmp_path: Path) -> None:
     code = (
-        "import sys; from headrace.stream.store import open_store\n"
+        "import sys; from headrace.stream.storage import open_store\n"
         f"store = open_store({str(tmp_path / 'x')!r})\n"
         "for i in range(200):\n"
         "    try: store.create(f'a/{i}', sys.argv[1].encode())\n"

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from headrace.stream.errors import TaskError
 from headrace.stream.events import Prediction, Records
-from headrace.stream.normalize import Normalizer, Rows, rows_of
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.task import Task, parse
-from headrace.stream.trainer import Trainer, digest
+from headrace.stream.training.trainer import Trainer, digest
 
 TASK = """
 name = "signals"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hostile import Run
 
-from headrace.stream.compare import changed_task
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.compare import changed_task
 from headrace.stream.task import parse
 
 TASK = """

@@ -12,7 +12,7 @@ GLIBC = sys.platform == "linux" and hasattr(CDLL(None), "mallinfo2")
 MAPPED = """
 import ctypes, sys
 import numpy as np
-from headrace.stream.collector import tune_memory
+from headrace.stream.process.garbage import tune_memory
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in (

@@ -8,15 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from headrace.stream import outlet
-from headrace.stream.compare import Errors
+from headrace.stream.audit import paced_publisher
+from headrace.stream.audit.replay_range import Moment, Span, parse_moment
 from headrace.stream.errors import AuditError, UsageError
+from headrace.stream.evaluation.compare import Errors
 from headrace.stream.events import Records
-from headrace.stream.ledger import Consumed, Entry, Opening, Record, seal
-from headrace.stream.moment import Moment, Span, parse_moment
-from headrace.stream.normalize import Normalizer
+from headrace.stream.ledger.ledger import Consumed, Entry, Opening, Record, seal
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import parse
-from headrace.stream.trainer import Learned, Trainer
+from headrace.stream.training.trainer import Learned, Trainer
 
 
 def test_a_record_that_was_changed_is_told() -> None:
@@ -124,8 +124,8 @@ def test_predictions_go_as_far_apart_as_their_events(monkeypatch: pytest.MonkeyP
         now_s += seconds
 
     clock = SimpleNamespace(monotonic=lambda: now_s, sleep=sleep)
-    monkeypatch.setattr(outlet, "time", clock)
-    pace = outlet.Outlet("", None, 10.0, lambda: False)
+    monkeypatch.setattr(paced_publisher, "time", clock)
+    pace = paced_publisher.Outlet("", None, 10.0, lambda: False)
     gone: list[tuple[int, float]] = []
     for times in ([5000, 5000, 4000, 15_000], [15_000, 25_000]):
         for first, last in pace._due(np.array(times)):

@@ -16,7 +16,7 @@ from sklearn import metrics
 
 from headrace.model.decision import decide
 from headrace.stream.errors import TaskError
-from headrace.stream.evaluate import evaluate
+from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.task import Task, parse
 
 CLASSES = ("ok", "odd", "bad")

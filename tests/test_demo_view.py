@@ -20,7 +20,7 @@ from headrace.demo.tally import Latencies, Standing, Tally
 from headrace.demo.view import render, sparkline, summarize, summary
 from headrace.stream import task as tasks
 from headrace.stream.events import DeadLetter, DriftAlarm, Prediction, Records
-from headrace.stream.terminal import Terminal, visible
+from headrace.stream.process.terminal import Terminal, visible
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -14,9 +14,9 @@ import pytest
 
 from headrace.model.confidence import Gains, bounded
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluate import evaluate
-from headrace.stream.infer import describe, infer, infer_file, to_toml
-from headrace.stream.plot import Curve
+from headrace.stream.evaluation.evaluate import evaluate
+from headrace.stream.evaluation.infer import describe, infer, infer_file, to_toml
+from headrace.stream.evaluation.plot import Curve
 from headrace.stream.task import Task, parse, validate
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -106,7 +106,7 @@ def test_evaluate_again_is_the_same_and_a_limit_is_a_prefix(turning: Path) -> No
 
 
 def test_json_lines_give_the_same_as_csv(turning: Path, tmp_path: Path) -> None:
-    from headrace.stream import files
+    from headrace.stream.formats import files
 
     lines = tmp_path / "turning.jsonl"
     lines.write_bytes(b"".join(row + b"\n" for row in files.read(turning)))

@@ -15,9 +15,9 @@ import pytest
 
 from headrace.producers import sources
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluate import Evaluation, evaluate
-from headrace.stream.infer import infer_file
-from headrace.stream.plot import Curve, draw
+from headrace.stream.evaluation.evaluate import Evaluation, evaluate
+from headrace.stream.evaluation.infer import infer_file
+from headrace.stream.evaluation.plot import Curve, draw
 from headrace.stream.task import Task, validate
 
 TABLE: dict[str, Any] = {

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from poison import IMAGE_POISON, IMAGE_TASK, POISON, TASK, coded, good, picture
 
-from headrace.stream.codec import Codec
 from headrace.stream.errors import TaskError
 from headrace.stream.events import Records, Reject
-from headrace.stream.normalize import Normalizer
+from headrace.stream.formats.codec import Codec
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task, parse, validate
 
 task = parse(TASK, "test")

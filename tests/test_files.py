@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.stream.errors import UsageError
-from headrace.stream.files import MISSING, column_kinds, read, sample, total_rows
+from headrace.stream.formats.files import MISSING, column_kinds, read, sample, total_rows
 
 
 def write(path: Path, content: str | bytes) -> Path:

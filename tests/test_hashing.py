@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from bench import unbounded
 from bench.workload import in_memory
-from headrace.stream import hashing
-from headrace.stream.hashing import LONGEST, Cache, Hasher, clean
-from headrace.stream.normalize import Normalizer
+from headrace.stream.rows import hashing
+from headrace.stream.rows.hashing import LONGEST, Cache, Hasher, clean
+from headrace.stream.rows.normalizer import Normalizer
 
 KEY = b"key"
 MOST = 256

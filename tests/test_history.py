@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_log import Log, Partition
 
-from headrace.stream import history
 from headrace.stream.errors import BrokerError, HistoryError
-from headrace.stream.history import Range, TopicHistory
+from headrace.stream.kafka import history
+from headrace.stream.kafka.history import Range, TopicHistory
 
 GAPS = st.lists(st.sampled_from([0, 0, 0, 1, 2, 40]), max_size=60)
 

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from memory_log import Log, Partition
 from poison import good
 
-from headrace.stream import history, intake
 from headrace.stream.errors import HistoryError
 from headrace.stream.events import Feature, Records
-from headrace.stream.history import Range
-from headrace.stream.intake import FromFeatures, Taken
-from headrace.stream.normalize import Normalizer, Rows
+from headrace.stream.kafka import history
+from headrace.stream.kafka.history import Range
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import Rows
+from headrace.stream.service import row_source
+from headrace.stream.service.row_source import FromFeatures, Taken
 from headrace.stream.task import parse
 
 task = parse(
@@ -65,7 +67,7 @@ def features(log: Log, partition: int) -> list[Feature]:
 
 def opened(log: Log, patch: pytest.MonkeyPatch, starts: dict[int, int]) -> FromFeatures:
     patch.setattr(history, "Source", log.source)
-    patch.setattr(intake, "Source", log.source)
+    patch.setattr(row_source, "Source", log.source)
     return FromFeatures(task, "nowhere", starts, starts, {})
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from poison import IMAGE_TASK, TASK, good, picture
 
-from headrace.stream.classes import ClassIndex
-from headrace.stream.codec import time_ms
 from headrace.stream.errors import TaskError
 from headrace.stream.events import Records
-from headrace.stream.hashing import Hasher, clean
-from headrace.stream.normalize import Normalizer, calendar, rows_of
-from headrace.stream.tail import decode
+from headrace.stream.formats.codec import time_ms
+from headrace.stream.kafka.tail import decode
+from headrace.stream.rows.classes import ClassIndex
+from headrace.stream.rows.hashing import Hasher, clean
+from headrace.stream.rows.normalizer import Normalizer, calendar
+from headrace.stream.rows.rows import rows_of
 from headrace.stream.task import parse
 
 task = parse(TASK, "test")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from poison import TASK
 
-from headrace.stream.compare import Lead
 from headrace.stream.errors import UsageError
-from headrace.stream.plot import POINTS, Curve, Point, check_plot, draw
+from headrace.stream.evaluation.compare import Lead
+from headrace.stream.evaluation.plot import POINTS, Curve, Point, check_plot, draw
 from headrace.stream.task import parse
 
 STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "html": b"<!doctype html>"}

@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import jax
 from jax import numpy as jnp
-from headrace.stream.programs import keep_programs
+from headrace.stream.training.programs import keep_programs
 keep_programs()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.jit(lambda x: jnp.sin(x) + 1)(1.0)

@@ -22,12 +22,12 @@ from headrace.stream.events import (
     Reject,
     dead_letter,
 )
-from headrace.stream.kinds import LONGEST_NAME
-from headrace.stream.normalize import Normalizer
-from headrace.stream.tables import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task, validate
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.trainer import Trainer
+from headrace.stream.task.features import LONGEST_NAME
+from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+from headrace.stream.training.trainer import Trainer
 
 WORST = "\x01"  # six bytes in JSON, one in UTF-8
 sized = st.integers(0, 1 << 24).map(lambda size: b"\xff" * size) | st.binary(max_size=100)

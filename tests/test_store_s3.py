@@ -23,9 +23,9 @@ from test_checkpoint import (
     state,
 )
 
-from headrace.stream.checkpoint import Checkpoints
 from headrace.stream.errors import RecoveryError
-from headrace.stream.store import UrlStore, open_store
+from headrace.stream.ledger.checkpoint import Checkpoints
+from headrace.stream.storage import UrlStore, open_store
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from poison import IMAGE_TASK, TASK
 
 from headrace.model.spec import NetworkName
 from headrace.stream.errors import TaskError
+from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.task import STAGES, Task, load, parse
-from headrace.stream.topic_specs import topic_specs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

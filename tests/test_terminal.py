@@ -21,7 +21,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from headrace.stream.terminal import LogHandler, Terminal, as_json, note, say, visible
+from headrace.stream.process.terminal import LogHandler, Terminal, as_json, note, say, visible
 
 TABLE: dict[str, Any] = {
     "name": "t",
@@ -127,7 +127,7 @@ def test_logs_of_libraries_are_visible(capfd: pytest.CaptureFixture[str]) -> Non
 def test_a_traceback_is_visible(threaded: bool) -> None:
     import subprocess
 
-    code = "import threading; from headrace.stream.terminal import guard; guard()\n"
+    code = "import threading; from headrace.stream.process.terminal import guard; guard()\n"
     code += "def fail(): raise ValueError('\\x1b[31m \\u202e')\n"
     code += "threading.Thread(target=lambda: exit(1)).start()\n"
     code += "threading.Thread(target=fail).start()" if threaded else "fail()"
@@ -354,8 +354,11 @@ def test_nothing_else_writes_to_a_terminal() -> None:
         for path in (root / folder).rglob("*.py")
         if writes.search(path.read_text("utf-8"))
     }
-    pipes = {"stream/keeper.py", "stream/workers.py"}  # they speak to their parent alone
-    assert found == {"stream/terminal.py", *pipes}
+    pipes = {
+        "stream/broker/supervisor.py",
+        "stream/process/workers.py",
+    }  # they speak to their parent alone
+    assert found == {"stream/process/terminal.py", *pipes}
 
 
 @pytest.mark.parametrize(

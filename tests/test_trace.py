@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics
 
-from headrace.stream import trace as traces
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluate import evaluate
+from headrace.stream.evaluation import trace as traces
+from headrace.stream.evaluation.evaluate import evaluate
+from headrace.stream.evaluation.trace import check_trace
 from headrace.stream.task import Task, parse
-from headrace.stream.trace import check_trace
 
 SMALL = "[model]\nhidden = [8]\nlearning_rate = 0.01\nneighbours = 0\n"
 CLASSES = """

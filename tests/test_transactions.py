@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace.stream import transactions
 from headrace.stream.errors import BrokerError, StoppedError
-from headrace.stream.fencing import Owner
-from headrace.stream.transactions import Transactions
+from headrace.stream.kafka import transactions
+from headrace.stream.kafka.fencing import Owner
+from headrace.stream.kafka.transactions import Transactions
 
 
 class Coordinator:

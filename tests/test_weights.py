@@ -17,9 +17,9 @@ from headrace.model.lesson import Heard, attend, nothing_heard
 from headrace.model.networks import make_network
 from headrace.model.spec import RUNGS, Spec
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluate import evaluate
+from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.task import Task, parse
-from headrace.stream.trainer import Learned, Trainer
+from headrace.stream.training.trainer import Learned, Trainer
 
 N = 1600
 KINDS = {"classify": 'target.classes = ["no", "yes"]', "regress": ""}

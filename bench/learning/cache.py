@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from headrace.stream.paths import cache_dir
+from headrace.stream.process.paths import cache_dir
 
 RECORD = Path(__file__).parents[1] / "measured.jsonl"
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli.console import AsJson
-from headrace.stream.terminal import note, say
+from headrace.stream.process.terminal import note, say
 
 
 def learning(

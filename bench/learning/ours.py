@@ -20,9 +20,10 @@ from bench.learning.prepare import Prepared
 
 def code() -> str:
     """Name headrace's version, by the code between an event and a prediction."""
-    from headrace.stream import fingerprint
+    from headrace.stream.ledger import fingerprint
 
-    return f"{version('headrace')}+{fingerprint.of_code('headrace.stream.evaluate')[:12]}"
+    code = fingerprint.of_code("headrace.stream.evaluation.evaluate")
+    return f"{version('headrace')}+{code[:12]}"
 
 
 def run(
@@ -48,7 +49,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a row was refused, so the peers were scored on others.
     """
-    from headrace.stream.evaluate import evaluate
+    from headrace.stream.evaluation.evaluate import evaluate
     from headrace.stream.task import validate
 
     task, path = validate(request["task"], "bench"), Path(request["path"])

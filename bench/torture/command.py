@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 import typer
 
 from headrace.cli.console import AsJson
-from headrace.stream.terminal import note, say
+from headrace.stream.process.terminal import note, say
 
 
 def torture(

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from bench.torture.streams import Torture
 from headrace.stream.events import Records
-from headrace.stream.normalize import Normalizer
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import validate
-from headrace.stream.trainer import Trainer
+from headrace.stream.training.trainer import Trainer
 
 Kind = Literal["classify", "regress"]
 Floats = NDArray[np.float64]

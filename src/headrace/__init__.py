@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.learner import Learner, Prediction
     from headrace.stream.errors import EventError, HeadraceError
-    from headrace.stream.evaluate import Evaluation, evaluate
-    from headrace.stream.infer import infer_file as infer
+    from headrace.stream.evaluation.evaluate import Evaluation, evaluate
+    from headrace.stream.evaluation.infer import infer_file as infer
     from headrace.stream.task import Task
 
 __all__ = [
@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Evaluation": "stream.evaluate",
+    "Evaluation": "stream.evaluation.evaluate",
     "EventError": "stream.errors",
     "HeadraceError": "stream.errors",
     "Learner": "learner",
     "Prediction": "learner",
     "Task": "stream.task",
-    "evaluate": "stream.evaluate",
-    "infer": "stream.infer:infer_file",
+    "evaluate": "stream.evaluation.evaluate",
+    "infer": "stream.evaluation.infer:infer_file",
 }
 
 

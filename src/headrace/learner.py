@@ -14,14 +14,15 @@ import msgspec
 import pyarrow as pa
 
 from headrace import saved
-from headrace.stream import outside
-from headrace.stream.codec import pointer
 from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
-from headrace.stream.files import batch_rows, has
-from headrace.stream.normalize import Normalizer, Rows
+from headrace.stream.formats.codec import pointer
+from headrace.stream.formats.files import batch_rows, has
+from headrace.stream.rows import outside
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task, load
-from headrace.stream.trainer import Learned, Pending, Trainer
+from headrace.stream.training.trainer import Learned, Pending, Trainer
 
 Event = Mapping[str, Any]
 CAPACITY = 4096  # rows of a micro-batch, which change no result

@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.stream import fingerprint, tensors
 from headrace.stream.errors import RecoveryError, UsageError
+from headrace.stream.ledger import fingerprint
+from headrace.stream.storage import tensors
 from headrace.stream.task import Task, validate
-from headrace.stream.trainer import Tensors, digest, shapes_of
+from headrace.stream.training.trainer import Tensors, digest, shapes_of
 
 FORMAT = 1
 

@@ -12,9 +12,9 @@ from forge import Forge, Forged
 from oracle import Verdict, newest_state
 
 from headrace.stream.events import Records
-from headrace.stream.normalize import Normalizer
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task
-from headrace.stream.trainer import Trainer
+from headrace.stream.training.trainer import Trainer
 
 CAPACITY = 1024
 
@@ -56,8 +56,8 @@ class Case:
             "--json",
             *options,
             settings={
-                "headrace.stream.saver.EVERY_EVENTS": checkpoint_events,
-                "headrace.stream.saver.EVERY_S": 1.0,
+                "headrace.stream.service.checkpointer.EVERY_EVENTS": checkpoint_events,
+                "headrace.stream.service.checkpointer.EVERY_S": 1.0,
             }
             | (settings or {}),
             **more,

@@ -14,8 +14,8 @@ from case import Case
 from forge import Forge
 from poison import TASK
 
+from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.task import parse
-from headrace.stream.topic_specs import topic_specs
 
 SMALL = """
 [model]
@@ -60,7 +60,7 @@ MakeCase = Callable[..., Case]
 def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
     """Give a function that makes a task with its topics on a broker; ends what it started."""
 
-    from headrace.stream.topics import ensure
+    from headrace.stream.kafka.topics import ensure
 
     def make(bootstrap: str, partitions: int = 4) -> Case:
         name = f"fault-{uuid.uuid4().hex[:8]}"

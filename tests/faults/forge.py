@@ -30,9 +30,9 @@ PRELOAD = (
     "jax",
     "optax",
     "flax",
-    "headrace.stream.learn",
+    "headrace.stream.service.learn",
     "headrace.cli.pipeline",
-    "headrace.stream.recovery",
+    "headrace.stream.service.recovery",
 )
 
 
@@ -132,7 +132,7 @@ class Forge:
             stops: the failpoint stops the process (SIGSTOP) instead of killing it.
             held: it compiles, and begins when told by `go`.
             settings: module constants to be set before it begins, such as
-                {"headrace.stream.saver.EVERY_S": 0.5}.
+                {"headrace.stream.service.checkpointer.EVERY_S": 0.5}.
             mutants: functions of `mutants` to be called before it begins.
         """
         number = next(self._numbers)
@@ -241,7 +241,7 @@ def become(job: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if job["failpoint"]:
         os.environ["HEADRACE_FAILPOINT"] = job["failpoint"]
-        place = importlib.reload(importlib.import_module("headrace.stream.failpoint"))
+        place = importlib.reload(importlib.import_module("headrace.stream.process.failpoint"))
         if job["stops"]:
             vars(place)["os"] = SimpleNamespace(getpid=os.getpid, kill=stop_here)
     for name, value in job["settings"].items():
@@ -266,7 +266,7 @@ def stop_here(*_: int) -> None:
 def hold(task: Path, micro_batch: int) -> None:
     """Compile before the time has come, and wait for the word to begin."""
     from headrace.stream.task import load
-    from headrace.stream.trainer import Trainer
+    from headrace.stream.training.trainer import Trainer
 
     Trainer(load(task), micro_batch)
     signal.sigwait({signal.SIGUSR1})

@@ -24,12 +24,12 @@ def lying_commit() -> None:
             else:
                 super().commit_transaction(*timeout_s)
 
-    vars(importlib.import_module("headrace.stream.sink"))["Producer"] = Liar
+    vars(importlib.import_module("headrace.stream.kafka.sink"))["Producer"] = Liar
 
 
 def no_read_back() -> None:
     """Believe each commit."""
-    from headrace.stream.ledger import Entry, Ledger, Record
+    from headrace.stream.ledger.ledger import Entry, Ledger, Record
 
     def confirm(self: Ledger, record: Record) -> Entry:
         return Entry(2 * record.seq, record)
@@ -41,7 +41,7 @@ def hollow_chain() -> None:
     """Seal records without looking at them."""
     import msgspec
 
-    from headrace.stream import ledger
+    from headrace.stream.ledger import ledger
 
     def seal(record: ledger.Record, before: str) -> ledger.Record:
         return msgspec.structs.replace(record, chain=sha256(before.encode()).hexdigest())
@@ -51,8 +51,8 @@ def hollow_chain() -> None:
 
 def loose_outputs() -> None:
     """Send predictions beside the transaction, as most pipelines do."""
-    from headrace.stream.sink import Sink
-    from headrace.stream.transactions import Transactions
+    from headrace.stream.kafka.sink import Sink
+    from headrace.stream.kafka.transactions import Transactions
 
     send: Any = Transactions.send
     plain: list[Sink] = []
@@ -71,7 +71,7 @@ def loose_outputs() -> None:
 
 def offsets_first() -> None:
     """Move on in the stream before what was taken is committed, and believe that at a start."""
-    from headrace.stream import recovery, service
+    from headrace.stream.service import recovery, service
 
     submit: Any = service.Service._submit
     learn_again: Any = recovery._learn_again

@@ -104,7 +104,7 @@ class Node:
             "grace_s": 10.0,
             "remove": False,
         }
-        script = Path(stream.__file__).with_name("keeper.py")
+        script = Path(stream.__file__).with_name("broker") / "supervisor.py"
         with (self.home / "kafka.log").open("wb") as log:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(script), json.dumps(job)],
@@ -160,7 +160,7 @@ def make_nodes(
         advertised: the port that clients are told, if another.
         jars: of another Kafka than the embedded one.
     """
-    from headrace.stream.jars import ensure_jars
+    from headrace.stream.broker.jars import ensure_jars
 
     jars = jars or ensure_jars()
     found = free_ports(2 * count)

@@ -39,7 +39,7 @@ def test_replies_that_never_come_lose_and_double_nothing(
                     case,
                     "--micro-batch",
                     "64",
-                    settings={"headrace.stream.transactions.COMMIT_S": 2.5},
+                    settings={"headrace.stream.kafka.transactions.COMMIT_S": 2.5},
                 ) as supervisor,
             ):
                 give_up_s = time.monotonic() + 40 * transactions

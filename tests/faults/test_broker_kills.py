@@ -16,7 +16,7 @@ from oracle import Oracle, read
 from supervisor import Supervisor
 from traffic import Feeder, Witness
 
-from headrace.stream.topic_specs import topic_specs
+from headrace.stream.kafka.topic_specs import topic_specs
 
 ENDS = {3, 5}  # no broker, a commit in doubt
 

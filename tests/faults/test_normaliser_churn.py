@@ -17,7 +17,7 @@ from poison import good
 from traffic import Feeder, Witness
 
 from headrace.stream.events import Records
-from headrace.stream.normalize import Normalizer
+from headrace.stream.rows.normalizer import Normalizer
 
 
 def test_normalisers_that_are_killed_lose_nothing(

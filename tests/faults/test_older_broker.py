@@ -13,7 +13,7 @@ from nodes import Node, make_nodes
 from oracle import Oracle
 from traffic import Feeder, Witness
 
-from headrace.stream.fencing import abort_hanging, owner_of
+from headrace.stream.kafka.fencing import abort_hanging, owner_of
 
 OLDER = "org.apache.kafka:kafka_2.13:3.9.1+org.slf4j:slf4j-simple:1.7.36"
 

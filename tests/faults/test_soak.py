@@ -17,14 +17,14 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from bench.workload import save_task, task_path
-from headrace.stream.child import Child
+from headrace.stream.audit.verify import verify
 from headrace.stream.events import Prediction
-from headrace.stream.kafka import Source
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.process.child import Child
 from headrace.stream.task import Task
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import ensure
-from headrace.stream.verify import verify
 
 EVENTS = int(os.environ.get("HEADRACE_SOAK", 100_000_000))
 STEPS = 20

@@ -33,7 +33,7 @@ def test_a_commit_that_lies_is_read_back_and_ends_the_learner(fed: Case) -> None
     liar = fed.learn(
         *("--micro-batch", "64", "--drain"),
         mutants=("lying_commit",),
-        settings={"headrace.stream.ledger.BACK_S": 2.0},
+        settings={"headrace.stream.ledger.ledger.BACK_S": 2.0},
     )
     assert liar.wait() == 5, liar.errors
     assert "cannot be read back" in liar.errors

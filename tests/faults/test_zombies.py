@@ -61,7 +61,7 @@ def test_one_that_slept_through_its_transaction_starts_again(case: Case) -> None
             *("--micro-batch", "64"),
             failpoint="flushed:5",
             stops=True,
-            settings={"headrace.stream.sink.TRANSACTION_S": 2.0},
+            settings={"headrace.stream.kafka.sink.TRANSACTION_S": 2.0},
         )
         sleeper.wait_stopped()
         undecided = ends(case.bootstrap, ledger, committed=False)

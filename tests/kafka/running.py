@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any
 
 from headrace.stream.errors import HeadraceError
-from headrace.stream.learn import learn
-from headrace.stream.progress import Progress
-from headrace.stream.service import Safety
+from headrace.stream.service.learn import learn
+from headrace.stream.service.progress import Progress
+from headrace.stream.service.service import Safety
 from headrace.stream.task import Task
 
 

@@ -19,12 +19,12 @@ import pytest
 from confluent_kafka import Producer
 from test_topic_changes import make_again
 
-from headrace.stream import archive as archives
-from headrace.stream import store
-from headrace.stream.archive import archive
-from headrace.stream.archive_history import ArchiveHistory
+from headrace.stream import storage
+from headrace.stream.archive import writer as archives
+from headrace.stream.archive.reader import ArchiveHistory
+from headrace.stream.archive.writer import archive
 from headrace.stream.errors import HeadraceError, HistoryError, RecoveryError, TopicError
-from headrace.stream.history import History, Range
+from headrace.stream.kafka.history import History, Range
 
 MakeTopic = Callable[..., str]
 Row = tuple[int, int, int, bytes | None, bytes | None]  # as the columns of the files
@@ -205,7 +205,7 @@ def test_offsets_without_records_are_covered_and_open_transactions_waited_for(
 
 RUN = """
 import sys
-from headrace.stream.archive import archive
+from headrace.stream.archive.writer import archive
 archive(sys.argv[1], sys.argv[2], sys.argv[3], rows_per_file=int(sys.argv[4]))
 """
 
@@ -402,8 +402,8 @@ def test_two_archivers_without_a_lock_never_write_an_offset_twice(
     bootstrap: str, lasting: MakeTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory stands for S3 here: a file is made once only, and there is no lock."""
-    monkeypatch.setattr(store.LocalStore, "lock", lambda self, holder: nullcontext())
-    monkeypatch.setattr(store.LocalStore, "sweep", lambda self: None)
+    monkeypatch.setattr(storage.LocalStore, "lock", lambda self, holder: nullcontext())
+    monkeypatch.setattr(storage.LocalStore, "sweep", lambda self: None)
     name = lasting()
     send(bootstrap, name, simple(4_000))
     ends: list[str] = []

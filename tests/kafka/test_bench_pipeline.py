@@ -8,7 +8,7 @@ import pytest
 from bench.arena import Arena
 from bench.memory import memory
 from bench.pipeline import VARIANTS, run, table
-from headrace.stream.topics import list_topics
+from headrace.stream.kafka.topics import list_topics
 
 
 @pytest.mark.long

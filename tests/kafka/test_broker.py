@@ -16,14 +16,14 @@ import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from headrace.stream import broker as broker_module
-from headrace.stream import jars as jars_module
-from headrace.stream import ports
-from headrace.stream.broker import bootstrap_servers, embedded
+from headrace.stream.broker import embedded as broker_module
+from headrace.stream.broker import jars as jars_module
+from headrace.stream.broker.embedded import bootstrap_servers, embedded
+from headrace.stream.broker.jars import ensure_jars, jar_dir, pinned_jars
 from headrace.stream.errors import BrokerError
-from headrace.stream.jars import ensure_jars, jar_dir, pinned_jars
-from headrace.stream.topic_specs import TopicSpec
-from headrace.stream.topics import ensure
+from headrace.stream.kafka.topic_specs import TopicSpec
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.process import ports
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def test_an_error_inside_stops_the_broker_and_comes_through() -> None:
 OWNER = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-from headrace.stream.broker import embedded
-from headrace.stream.topics import list_topics
+from headrace.stream.broker.embedded import embedded
+from headrace.stream.kafka.topics import list_topics
 with embedded() as broker:
     if sys.argv[1] == "fork" and not os.fork():
         time.sleep(100)

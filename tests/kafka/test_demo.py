@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headrace.stream.topics import list_topics
+from headrace.stream.kafka.topics import list_topics
 
 DEMO = (sys.executable, "-c", "from headrace.cli import main; main()", "demo")
 TASKS = ("pm25", "hackernews", "spam")
@@ -109,7 +109,7 @@ def test_a_part_that_dies_is_named_and_ends_the_demo(bootstrap: str, tmp_path: P
     log = tmp_path / "log"
     with demo("--rate", "50", "--bootstrap", bootstrap, log=log) as process:
         family = await_predictions(process, log)
-        learner = next(each for each in family if "headrace.stream.learn" in each.cmdline())
+        learner = next(each for each in family if "headrace.stream.service.learn" in each.cmdline())
         learner.kill()
         process.communicate()
     assert process.returncode == 1

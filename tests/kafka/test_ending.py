@@ -24,14 +24,15 @@ from running import Running
 from test_exactly_once import life, records_of
 from test_learn import send
 
-from headrace.stream import kafka, saver
-from headrace.stream.broker import Broker, embedded
-from headrace.stream.signals import ENDING
-from headrace.stream.store.local import LocalStore
+from headrace.stream.audit.verify import verify
+from headrace.stream.broker.embedded import Broker, embedded
+from headrace.stream.kafka import source
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import describe, ensure
+from headrace.stream.process.signals import ENDING
+from headrace.stream.service import checkpointer
+from headrace.stream.storage.local import LocalStore
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import describe, ensure
-from headrace.stream.verify import verify
 
 SOON_S = 8.0  # five, and what a busy machine takes
 CSV = Path(__file__).parents[2] / "producers/data/sensor.csv.gz"
@@ -157,7 +158,7 @@ def test_a_slow_last_checkpoint_does_not_hold_up_the_end(
         write(self, name, data, **what)
 
     monkeypatch.setattr(LocalStore, "write", slow)
-    monkeypatch.setattr(saver, "EVERY_S", 1e9)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 1e9)
     send(bootstrap, made.input.topic, [good(n) for n in range(50)])
     with Running(made, bootstrap) as learner:
         learner.wait(lambda progress: progress.events == 50)
@@ -237,12 +238,12 @@ def test_a_client_that_never_closes_does_not_hold_up_the_end(
     """As where librdkafka waits for itself: once in 3,000 closes as an offset is out of range."""
     given_up = threading.Event()
 
-    class Stuck(kafka.Consumer):  # type: ignore[misc]
+    class Stuck(source.Consumer):  # type: ignore[misc]
         def close(self) -> None:
             given_up.wait()
             super().close()
 
-    monkeypatch.setattr(kafka, "Consumer", Stuck)
+    monkeypatch.setattr(source, "Consumer", Stuck)
     send(bootstrap, task[0].input.topic, [good(1)])
     begun_s = time.monotonic()
     shown = run("tail", task[0].input.topic, "-b", bootstrap)

@@ -16,19 +16,20 @@ import pytest
 from poison import TASK, good, task_text
 from test_learn import read, send
 
-from headrace.stream import ledger, plan
+from headrace.stream.audit.verify import verify
 from headrace.stream.errors import DeliveryError, FencedError, HistoryError, RecoveryError
 from headrace.stream.events import Records
-from headrace.stream.learn import learn
-from headrace.stream.normalize import Normalizer
-from headrace.stream.progress import Progress
-from headrace.stream.service import Safety
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.kafka.transactions import Transactions
+from headrace.stream.ledger import ledger
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.service import plan
+from headrace.stream.service.learn import learn
+from headrace.stream.service.progress import Progress
+from headrace.stream.service.service import Safety
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import ensure
-from headrace.stream.transactions import Transactions
-from headrace.stream.verify import verify
 
 NUMBERS = """
 name = "%s"
@@ -362,7 +363,7 @@ def test_an_audit_names_what_is_wrong(bootstrap: str, task: Task) -> None:
 def test_a_transaction_that_hangs_is_found(
     bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.stream.verify.TRANSACTION_S", -10)
+    monkeypatch.setattr("headrace.stream.audit.verify.TRANSACTION_S", -10)
     life(task, bootstrap)
     other = Transactions(bootstrap, f"{task.name}.other")
     other.begin()

@@ -15,14 +15,14 @@ from running import Running
 from test_exactly_once import life
 from test_learn import read, send
 
+from headrace.stream.audit.verify import verify
 from headrace.stream.errors import DoubtError, FencedError
-from headrace.stream.fencing import abort_hanging, owner_of, was_taken_over
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.fencing import abort_hanging, owner_of, was_taken_over
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.kafka.transactions import Transactions
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import ensure
-from headrace.stream.transactions import Transactions
-from headrace.stream.verify import verify
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def wait_timed_out(bootstrap: str, topic: str, timeout_s: float = 60.0) -> None:
 
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let transactions time out soon."""
-    from headrace.stream import sink
+    from headrace.stream.kafka import sink
 
     monkeypatch.setattr(sink, "TRANSACTION_S", 1.0)
 

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from hostile import STRINGS, Run, headrace
 from msgspec.structs import replace
 
-from headrace.stream import checkpoint
+from headrace.stream.ledger import checkpoint
 
 BAD = [b"\x1b[31m", b"\xff\x9b", b'{"id":"\\ud800","y":"\\udfff"}', "[/red]\u202e".encode()]
 

@@ -16,14 +16,14 @@ import pytest
 from poison import IMAGE_TASK, POISON, TASK, good, picture
 
 from headrace.stream.events import Records
-from headrace.stream.learn import learn
-from headrace.stream.normalize import Normalizer
-from headrace.stream.progress import Progress
-from headrace.stream.service import Safety
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import describe, ensure
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.service.learn import learn
+from headrace.stream.service.progress import Progress
+from headrace.stream.service.service import Safety
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import describe, ensure
-from headrace.stream.trainer import Trainer
+from headrace.stream.training.trainer import Trainer
 
 
 @pytest.fixture

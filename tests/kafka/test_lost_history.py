@@ -17,16 +17,16 @@ from test_exactly_once import life, records_of
 from test_learn import send
 from test_topic_changes import forget
 
-from headrace.stream import ledger
+from headrace.stream.audit.replay import replay
+from headrace.stream.audit.verify import verify
 from headrace.stream.errors import AuditError, RecoveryError
-from headrace.stream.learn import learn
-from headrace.stream.replay import replay
-from headrace.stream.service import Safety
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.kafka.transactions import Transactions
+from headrace.stream.ledger import ledger
+from headrace.stream.service.learn import learn
+from headrace.stream.service.service import Safety
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import ensure
-from headrace.stream.transactions import Transactions
-from headrace.stream.verify import verify
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ import msgspec
 import psutil
 import pytest
 
-from headrace.stream.app import run
+from headrace.stream.engines.faust import run
 from headrace.stream.errors import TopicError
 from headrace.stream.events import DeadLetter, Feature, Records
-from headrace.stream.normalize import Normalizer
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task, load
-from headrace.stream.topic_specs import topic_specs
 
 MakeTopic = Callable[..., str]
 
@@ -44,7 +44,7 @@ partitions = {partitions}
 OWNER = """
 import signal, sys, threading
 from pathlib import Path
-from headrace.stream.app import run
+from headrace.stream.engines.faust import run
 ended = threading.Event()
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: ended.set())
@@ -66,7 +66,7 @@ def make_task(bootstrap: str, topic: MakeTopic, tmp_path: Path) -> Iterator[Call
     """Give a function that writes a task file, and creates its topics on first use of its input."""
     from kafka import KafkaAdminClient
 
-    from headrace.stream.topics import ensure
+    from headrace.stream.kafka.topics import ensure
 
     made: list[str] = []
 

@@ -155,9 +155,9 @@ def leaky_sockets() -> Iterator[None]:
 @pytest.mark.usefixtures("leaky_sockets")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_dies_leaves_a_true_account() -> None:
-    from headrace.stream.broker import embedded
-    from headrace.stream.topic_specs import TopicSpec
-    from headrace.stream.topics import ensure
+    from headrace.stream.broker.embedded import embedded
+    from headrace.stream.kafka.topic_specs import TopicSpec
+    from headrace.stream.kafka.topics import ensure
 
     seen: list[Progress] = []
     with embedded(heap_mb=256) as broker:
@@ -186,9 +186,9 @@ def test_a_broker_that_dies_leaves_a_true_account() -> None:
 @pytest.mark.usefixtures("leaky_sockets")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_pauses_loses_nothing() -> None:
-    from headrace.stream.broker import embedded
-    from headrace.stream.topic_specs import TopicSpec
-    from headrace.stream.topics import ensure
+    from headrace.stream.broker.embedded import embedded
+    from headrace.stream.kafka.topic_specs import TopicSpec
+    from headrace.stream.kafka.topics import ensure
 
     paused: list[float] = []
     with embedded(heap_mb=256) as broker:

@@ -19,22 +19,22 @@ from poison import POISON, TASK, good
 
 from headrace.cli.replay import add_to
 from headrace.model.confidence import Gains, add, bounded
-from headrace.stream import fingerprint
-from headrace.stream import replay as replays
-from headrace.stream.archive import archive
-from headrace.stream.compare import changed_task
+from headrace.stream.archive.writer import archive
+from headrace.stream.audit import replay as replays
+from headrace.stream.audit.replay import Replayed, replay, state
+from headrace.stream.audit.replay_range import Moment, Span, parse_moment, survey
 from headrace.stream.errors import AuditError, RecoveryError, TaskError, UsageError
+from headrace.stream.evaluation.compare import changed_task
 from headrace.stream.events import Records
-from headrace.stream.learn import learn
-from headrace.stream.moment import Moment, Span, parse_moment, survey
-from headrace.stream.normalize import Normalizer
-from headrace.stream.plan import open_checkpoints
-from headrace.stream.replay import Replayed, replay, state
-from headrace.stream.service import Safety
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import describe, ensure
+from headrace.stream.ledger import fingerprint
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.service.learn import learn
+from headrace.stream.service.plan import open_checkpoints
+from headrace.stream.service.service import Safety
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import describe, ensure
-from headrace.stream.trainer import Learned, Trainer, digest, shapes_of
+from headrace.stream.training.trainer import Learned, Trainer, digest, shapes_of
 
 PARTITIONS = 3
 

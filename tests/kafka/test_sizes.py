@@ -16,10 +16,10 @@ from poison import TASK, good
 from test_learn import drained
 from test_normalize_faust import owner, read_until
 
+from headrace.stream.audit.verify import verify
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import ensure
-from headrace.stream.verify import verify
 
 LARGEST = 8_000_000
 BAD = b'{"id": '

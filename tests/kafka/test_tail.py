@@ -8,11 +8,11 @@ from pathlib import Path
 
 from poison import TASK, good
 
-from headrace.stream.learn import learn
-from headrace.stream.service import Safety
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.service.learn import learn
+from headrace.stream.service.service import Safety
 from headrace.stream.task import parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import ensure
 
 
 def headrace(*arguments: str) -> list[str]:

@@ -17,15 +17,15 @@ from running import Running
 from test_exactly_once import life, records_of
 from test_learn import read, send
 
-from headrace.stream import saver
+from headrace.stream.audit.replay import replay
+from headrace.stream.audit.verify import verify
 from headrace.stream.errors import HistoryError, RecoveryError, TopicError
-from headrace.stream.plan import open_checkpoints, plan, run_of
-from headrace.stream.replay import replay
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import describe, ensure
+from headrace.stream.kafka.transactions import Transactions
+from headrace.stream.service import checkpointer
+from headrace.stream.service.plan import open_checkpoints, plan, run_of
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import describe, ensure
-from headrace.stream.transactions import Transactions
-from headrace.stream.verify import verify
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_topic_made_again_is_gone_on_with_only_from_a_checkpoint(
 def test_a_topic_made_again_while_learning_ends_the_learner(
     bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
-    monkeypatch.setattr(saver, "EVERY_S", 0.3)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 0.3)
     send(bootstrap, task.input.topic, [good(n) for n in range(100)])
     with Running(task, bootstrap) as learner:
         learner.wait(lambda progress: progress.events == 100)
@@ -285,7 +285,7 @@ def rows_to(bootstrap: str, task: Task, partition: int, values: list[bytes]) -> 
     import msgspec
 
     from headrace.stream.events import Records
-    from headrace.stream.normalize import Normalizer
+    from headrace.stream.rows.normalizer import Normalizer
 
     (raw,) = describe(bootstrap, [task.input.topic])
     first = raw.end[partition]
@@ -305,7 +305,7 @@ def test_a_quiet_stream_is_kept_and_retention_may_overtake_it(
     bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Events of transactions, whose last offsets hold markers; refused ones after a checkpoint."""
-    monkeypatch.setattr(saver, "EVERY_S", 0.5)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 0.5)
     writer = Transactions(bootstrap, f"{task.name}.writer")
 
     def write(values: list[bytes]) -> None:
@@ -355,7 +355,7 @@ def test_retention_that_overtakes_a_learner_is_told_as_such(bootstrap: str, task
 
 
 def test_a_topic_that_is_not_there_is_no_broker_that_is_not_there(bootstrap: str) -> None:
-    from headrace.stream.kafka import Source
+    from headrace.stream.kafka.source import Source
 
     with pytest.raises(TopicError, match=r"nowhere: .*topics create") as caught:
         Source(bootstrap, "nowhere")

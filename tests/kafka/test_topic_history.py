@@ -6,8 +6,8 @@ from contextlib import closing
 import pytest
 
 from headrace.stream.errors import HistoryError
-from headrace.stream.history import Range, TopicHistory
-from headrace.stream.sink import Sink
+from headrace.stream.kafka.history import Range, TopicHistory
+from headrace.stream.kafka.sink import Sink
 
 SIZE = 900_000
 

@@ -13,9 +13,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from poison import TASK
 
 from headrace.stream.errors import BrokerError, HeadraceError, TopicError
+from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
+from headrace.stream.kafka.topics import Outcome, describe, ensure, list_topics
 from headrace.stream.task import parse
-from headrace.stream.topic_specs import TopicSpec, topic_specs
-from headrace.stream.topics import Outcome, describe, ensure, list_topics
 
 
 @pytest.fixture

@@ -17,17 +17,18 @@ from poison import TASK, good
 from running import Running
 from test_learn import read
 
-from headrace.stream import history, progress
+from headrace.stream.audit.verify import verify
 from headrace.stream.events import Feature
-from headrace.stream.intake import FromEvents, FromFeatures, Intake
-from headrace.stream.kafka import Source
-from headrace.stream.learn import Progress, Safety, learn
-from headrace.stream.normalize import Normalizer
-from headrace.stream.sink import Sink
+from headrace.stream.kafka import history
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.service import progress
+from headrace.stream.service.learn import Progress, Safety, learn
+from headrace.stream.service.row_source import FromEvents, FromFeatures, Intake
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import ensure
-from headrace.stream.verify import verify
 
 
 class Raw(Source):

@@ -21,16 +21,17 @@ from test_checkpoint import resealed
 from test_exactly_once import checkpoints, life, records_of
 from test_learn import read, send
 
-from headrace.stream import ledger, saver
+from headrace.stream.audit.verify import verify
 from headrace.stream.events import Records
-from headrace.stream.ledger import Consumed, Entry, Record
-from headrace.stream.normalize import Normalizer
-from headrace.stream.plan import open_checkpoints, plan, run_of
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import describe, ensure
+from headrace.stream.ledger import ledger
+from headrace.stream.ledger.ledger import Consumed, Entry, Record
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.service import checkpointer
+from headrace.stream.service.plan import open_checkpoints, plan, run_of
 from headrace.stream.task import Task, parse
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import describe, ensure
-from headrace.stream.trainer import digest
-from headrace.stream.verify import verify
+from headrace.stream.training.trainer import digest
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_events_that_come_while_a_checkpoint_is_told_of_do_not_count_before_thei
     bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One by one, and checkpoints all the while: each is told of when the next event may come."""
-    monkeypatch.setattr(saver, "EVERY_S", 0.0)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 0.0)
     with (
         KafkaProducer(bootstrap_servers=bootstrap) as producer,
         Running(task, bootstrap) as learner,

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from headrace.model.frame import CHECKED, NEWEST, Frame
 from headrace.model.spec import Spec
-from headrace.stream.normalize import Rows
+from headrace.stream.rows.rows import Rows
 from headrace.stream.task import parse
-from headrace.stream.trainer import Trainer
+from headrace.stream.training.trainer import Trainer
 
 TASK = """
 name = "numbers"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli.console import AsJson, Bootstrap, Stop, bar, bootstrap_of
-from headrace.stream.terminal import say
+from headrace.stream.process.terminal import say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,8 +51,8 @@ def archive(
 
         SELECT * FROM 's3://history/kafka/events.sensor/*/*.parquet'
     """
-    from headrace.stream import archive as archives
-    from headrace.stream.collector import tune_memory
+    from headrace.stream.archive import writer as archives
+    from headrace.stream.process.garbage import tune_memory
 
     address, stop = bootstrap_of(bootstrap), Stop()
     tune_memory()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of, load_task
-from headrace.stream.terminal import say
+from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
-    from headrace.stream.verify import Audit
+    from headrace.stream.audit.verify import Audit
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,9 +38,9 @@ def verify(
     as the ledger says and the very bytes, no transaction hangs. With --deep every prediction and
     every announced state is computed again in this process, and must come out the same.
     """
-    from headrace.stream.archive_history import ArchiveHistory
-    from headrace.stream.collector import tune_memory
-    from headrace.stream.verify import verify as audit
+    from headrace.stream.archive.reader import ArchiveHistory
+    from headrace.stream.audit.verify import verify as audit
+    from headrace.stream.process.garbage import tune_memory
 
     loaded, address = load_task(task), bootstrap_of(bootstrap)
     tune_memory()

@@ -1,4 +1,4 @@
-"""What a `headrace.stream.child.Child` runs: it imports, and waits for the command to begin."""
+"""What a `Child` (`stream.process.child`) runs: it imports, and waits for the command to begin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from headrace.cli import main as headrace
-from headrace.stream import workers
+from headrace.stream.process import workers
 
 
 def main(preload: Sequence[str]) -> None:

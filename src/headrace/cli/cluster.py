@@ -20,7 +20,7 @@ from headrace.cli.console import (
     local_broker,
 )
 from headrace.stream.errors import BrokerError, UsageError
-from headrace.stream.terminal import note, say
+from headrace.stream.process.terminal import note, say
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def up(
 
     The first run fetches Kafka (45 MB); later runs need no network.
     """
-    from headrace.stream.paths import data_dir
+    from headrace.stream.process.paths import data_dir
 
     stop = Stop()
     with local_broker(data or data_dir("kafka"), port, heap_mb=heap) as broker:
@@ -66,8 +66,8 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create the topics of tasks; what is there already is checked, and never changed silently."""
-    from headrace.stream.topic_specs import topic_specs
-    from headrace.stream.topics import ensure
+    from headrace.stream.kafka.topic_specs import topic_specs
+    from headrace.stream.kafka.topics import ensure
 
     specs = [spec for path in task for spec in topic_specs(load_task(path))]
     for outcome in ensure(bootstrap_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
@@ -81,7 +81,7 @@ def create(
 @topics_app.command("list")
 def list_(bootstrap: Bootstrap = None, as_json: AsJson = False) -> None:
     """List the topics."""
-    from headrace.stream.topics import list_topics
+    from headrace.stream.kafka.topics import list_topics
 
     names = list_topics(bootstrap_of(bootstrap))
     say(names if as_json else "\n".join(names))
@@ -94,7 +94,7 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Describe topics: partitions, offsets, retention, largest batch."""
-    from headrace.stream.topics import describe as describe_topics
+    from headrace.stream.kafka.topics import describe as describe_topics
 
     for found in describe_topics(bootstrap_of(bootstrap), topic or None):
         records = sum(found.end) - sum(found.begin)
@@ -125,7 +125,7 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Show the last records of a topic, decoded; with --follow, those to come as well."""
-    from headrace.stream import tail as tailing
+    from headrace.stream.kafka import tail as tailing
 
     for record in tailing.tail(
         bootstrap_of(bootstrap), topic, lines=lines, follow=follow, stop=Stop()
@@ -147,7 +147,7 @@ def dead_letters(
 
     A letter that is sent again stays in the topic: use --code to choose what to send.
     """
-    from headrace.stream import dead_letters as letters
+    from headrace.stream.kafka import dead_letters as letters
 
     if follow and requeue:
         raise UsageError("--requeue and --follow: an event that is refused again would go round")

@@ -21,12 +21,12 @@ from rich.progress import (
 from rich.table import Table
 
 from headrace.stream.errors import BrokerError, UsageError
-from headrace.stream.paths import data_dir
-from headrace.stream.signals import ENDING
-from headrace.stream.terminal import Terminal, say, visible
+from headrace.stream.process.paths import data_dir
+from headrace.stream.process.signals import ENDING
+from headrace.stream.process.terminal import Terminal, say, visible
 
 if TYPE_CHECKING:
-    from headrace.stream.compare import Comparison
+    from headrace.stream.evaluation.compare import Comparison
     from headrace.stream.task import Task
 
 Bootstrap = Annotated[
@@ -80,7 +80,7 @@ def bootstrap_of(option: str | None) -> str:
         UsageError: what is named is no list of addresses.
         BrokerError: nothing is named and nothing listens where `headrace up` would.
     """
-    from headrace.stream.broker import bootstrap_servers
+    from headrace.stream.broker.embedded import bootstrap_servers
 
     named = bootstrap_servers(option)
     if named:
@@ -194,7 +194,7 @@ def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> It
 @contextmanager
 def local_broker(directory: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
     """Run the embedded broker, with a bar while Kafka is fetched the first time."""
-    from headrace.stream.broker import embedded
+    from headrace.stream.broker.embedded import embedded
 
     with ExitStack() as stack:
         with bar("fetching Apache Kafka", None, quiet=False, unit="bytes") as update:

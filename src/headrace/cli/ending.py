@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from headrace.stream import scratch
-from headrace.stream.signals import ENDING
+from headrace.stream.process import scratch
+from headrace.stream.process.signals import ENDING
 
 GRACE_S = 4.8  # after a signal; then the process ends where it stands
 
@@ -73,7 +73,7 @@ def leave(code: int) -> NoReturn:
 
     An interpreter that is taken down around them can crash.
     """
-    from headrace.stream.terminal import flush
+    from headrace.stream.process.terminal import flush
 
     flush()
     os._exit(code)

@@ -23,7 +23,7 @@ from headrace.cli.console import (
     tell_comparison,
 )
 from headrace.stream.errors import UsageError
-from headrace.stream.terminal import as_toml, note, say, visible
+from headrace.stream.process.terminal import as_toml, note, say, visible
 
 Kind = Annotated[
     Literal["classify", "regress"] | None, typer.Option(help="Default: from the target's values.")
@@ -56,8 +56,8 @@ def infer(
 
     Example: headrace infer power.csv --target price > power.toml
     """
-    from headrace.stream import infer as guess
-    from headrace.stream.files import form_of
+    from headrace.stream.evaluation import infer as guess
+    from headrace.stream.formats.files import form_of
 
     options: dict[str, Any] = {"kind": kind, "drop": _names(drop), "time": time, "entity": entity}
     if form_of(source) or "/" in source or os.path.isfile(source):
@@ -133,7 +133,7 @@ def evaluate(
     elif target is None:
         raise UsageError("--target: missing; name a task file, or the column to predict")
     else:
-        from headrace.stream import infer as guess
+        from headrace.stream.evaluation import infer as guess
 
         loaded = guess.infer_file(
             input, target, kind=kind, drop=_names(drop), time=time, entity=entity
@@ -141,12 +141,12 @@ def evaluate(
         if not as_json:
             note(guess.describe(loaded))
     metric = "accuracy" if loaded.spec.classes else "mae"
-    from headrace.stream.files import total_rows
+    from headrace.stream.formats.files import total_rows
 
     total = total_rows(input)
-    from headrace.stream.evaluate import evaluate as run  # JAX takes seconds to import
-    from headrace.stream.plot import Curve, check_plot, draw
-    from headrace.stream.trace import check_trace
+    from headrace.stream.evaluation.evaluate import evaluate as run  # JAX takes seconds to import
+    from headrace.stream.evaluation.plot import Curve, check_plot, draw
+    from headrace.stream.evaluation.trace import check_trace
 
     if plot:
         check_plot(plot)
@@ -189,7 +189,7 @@ def evaluate(
 def check(task: TaskFile) -> None:
     """Say in words what a task will do, or which key is wrong and what was expected."""
     loaded = load_task(task)
-    from headrace.stream.explain import explain  # JAX takes seconds to import
+    from headrace.stream.evaluation.explain import explain  # JAX takes seconds to import
 
     for line in explain(loaded):
         say(visible(line, keep=""))

@@ -25,7 +25,7 @@ from headrace.cli.console import (
 )
 from headrace.cli.ending import deadline
 from headrace.stream.errors import DeliveryError
-from headrace.stream.terminal import note, say
+from headrace.stream.process.terminal import note, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -90,9 +90,9 @@ def learn(
     start it again.
     """
     loaded, address, stop = load_task(task), bootstrap_of(bootstrap), Stop(begun=False)
-    from headrace.stream.learn import learn as run
-    from headrace.stream.progress import Progress
-    from headrace.stream.service import Safety
+    from headrace.stream.service.learn import learn as run
+    from headrace.stream.service.progress import Progress
+    from headrace.stream.service.service import Safety
 
     safety = Safety(
         state or default_state(),
@@ -103,7 +103,7 @@ def learn(
         accept_new_topic,
     )
     if dry_run:
-        from headrace.stream import plan
+        from headrace.stream.service import plan
 
         which = plan.run_of(loaded, address, from_scratch=from_scratch)
         checkpoints = plan.open_checkpoints(loaded, safety.place, which, safety.key)
@@ -151,7 +151,7 @@ def normalize(
     as_json: AsJson = False,
 ) -> None:
     """Run Faust workers that turn the raw events of tasks into rows on their features topics."""
-    from headrace.stream.app import run
+    from headrace.stream.engines.faust import run
 
     stop, paths = Stop(), [path.absolute() for path in task]
 
@@ -196,7 +196,7 @@ def produce(
     from headrace.producers import events_of
     from headrace.producers.pace import parse_speed
     from headrace.producers.publish import Progress, publish
-    from headrace.stream.infer import task_name
+    from headrace.stream.evaluation.infer import task_name
 
     stop = Stop()
     events = events_of(

@@ -22,10 +22,10 @@ from headrace.cli.console import (
     tell_comparison,
 )
 from headrace.stream.errors import UsageError
-from headrace.stream.terminal import say
+from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
-    from headrace.stream.replay import Replayed
+    from headrace.stream.audit.replay import Replayed
 
 Archive = Annotated[
     str | None,
@@ -93,11 +93,11 @@ def replay(
 
         headrace replay power.toml --from '#812' --speed 100x --to-topic power.replayed
     """
-    from headrace.stream import compare
-    from headrace.stream import replay as replays
-    from headrace.stream.collector import tune_memory
-    from headrace.stream.moment import parse_moment
-    from headrace.stream.plot import POINTS, check_plot, draw
+    from headrace.stream.audit import replay as replays
+    from headrace.stream.audit.replay_range import parse_moment
+    from headrace.stream.evaluation import compare
+    from headrace.stream.evaluation.plot import POINTS, check_plot, draw
+    from headrace.stream.process.garbage import tune_memory
 
     loaded = load_task(task)
     factor = _factor(speed)
@@ -152,8 +152,8 @@ def state(
     """
     import msgspec
 
-    from headrace.stream import replay as replays
-    from headrace.stream.moment import parse_moment
+    from headrace.stream.audit import replay as replays
+    from headrace.stream.audit.replay_range import parse_moment
 
     loaded, key, moment = load_task(task), read_key(state_key), parse_moment(at)
     with bar("rebuilding", None, quiet=as_json, unit="events") as update:

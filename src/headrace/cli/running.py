@@ -8,7 +8,7 @@ import typer
 
 from headrace.cli.ending import deadline
 from headrace.stream.errors import HeadraceError
-from headrace.stream.terminal import guard, note, visible
+from headrace.stream.process.terminal import guard, note, visible
 
 INTERRUPTED = 130
 

@@ -16,15 +16,15 @@ from headrace.demo.monitor import Monitor
 from headrace.demo.tally import Standing
 from headrace.demo.view import show, summarize
 from headrace.stream import task as tasks
-from headrace.stream.broker import bootstrap_servers, embedded
-from headrace.stream.child import Child
+from headrace.stream.broker.embedded import bootstrap_servers, embedded
 from headrace.stream.errors import HeadraceError, UsageError
-from headrace.stream.infer import to_toml
-from headrace.stream.signals import ENDING
+from headrace.stream.evaluation.infer import to_toml
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.process.child import Child
+from headrace.stream.process.signals import ENDING
+from headrace.stream.process.terminal import say
 from headrace.stream.task import Task
-from headrace.stream.terminal import say
-from headrace.stream.topic_specs import topic_specs
-from headrace.stream.topics import ensure
 
 STREAMS = {"pm25": "sensor", "hackernews": "social", "spam": "text"}
 LOOK_S = 0.02
@@ -145,9 +145,10 @@ class Cast:
         }
         demo.stages = list(self._stages.values())
         self._learners = {
-            name: Child(f"learner {name}", preload=("headrace.stream.learn",)) for name in STREAMS
+            name: Child(f"learner {name}", preload=("headrace.stream.service.learn",))
+            for name in STREAMS
         }
-        self._normalizer = Child("normaliser", preload=("headrace.stream.app",))
+        self._normalizer = Child("normaliser", preload=("headrace.stream.engines.faust",))
         self._producers: list[Child] = []
         self.producing = False
 

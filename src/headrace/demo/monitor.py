@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from headrace.demo.tally import Standing, Tally
 from headrace.stream.events import Records
-from headrace.stream.kafka import Source
+from headrace.stream.kafka.source import Source
 from headrace.stream.task import Task
 
 MOST = 5_000

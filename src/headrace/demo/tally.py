@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.stream.classes import ClassIndex
-from headrace.stream.codec import Codec
 from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, Prediction, Records, Reject
-from headrace.stream.kinds import Text
-from headrace.stream.scalars import scalar_text
+from headrace.stream.formats.codec import Codec
+from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.rows.classes import ClassIndex
 from headrace.stream.task import Task
+from headrace.stream.task.features import Text
 
 LATEST = 4
 REMEMBERED = 2_000

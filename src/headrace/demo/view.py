@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.demo.tally import LATEST, Line, Standing
-from headrace.stream.terminal import Terminal, note, say, visible
+from headrace.stream.process.terminal import Terminal, note, say, visible
 
 if TYPE_CHECKING:
     from headrace.demo.conduct import Demo

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headrace.stream.normalize import Rows
+from headrace.stream.rows.rows import Rows
 from headrace.stream.task import validate
-from headrace.stream.trainer import Trainer
+from headrace.stream.training.trainer import Trainer
 
 EVENTS = int(os.environ.get("HEADRACE_LIFE", 100_000_000))
 CONCEPT = 50_000  # rows

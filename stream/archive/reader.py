@@ -1,0 +1,98 @@
+"""The archive of a topic, read again."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from operator import attrgetter
+
+from headrace.stream.archive.directory import Piece, Shelf, Volume
+from headrace.stream.errors import HistoryError
+from headrace.stream.events import Records
+from headrace.stream.kafka.history import Range
+
+
+class ArchiveHistory:
+    """Give a topic's records again from its archive: a `headrace.stream.kafka.history.History`.
+
+    Of each partition one file is held, with one row group of it decoded.
+
+    Args:
+        place: where `archive` wrote: a directory, or a URL that fsspec knows.
+
+    Raises:
+        HistoryError: the archive holds no file of the topic, or is damaged.
+    """
+
+    def __init__(self, place: str, topic: str) -> None:
+        self._shelf = Shelf(place, topic)
+        self._pieces = self._shelf.pieces()
+        if not self._pieces:
+            raise HistoryError(
+                f"{place} holds no archive of {topic}; make one with "
+                f"`headrace archive {topic} --to {place}`"
+            )
+        self._volumes: dict[int, Volume] = {}
+
+    def begins(self) -> dict[int, int]:
+        """Give the first offset of each partition."""
+        return {p: pieces[0].start for p, pieces in self._pieces.items()}
+
+    def ends(self) -> dict[int, int]:
+        """Give the offset after the last one of each partition, as of the last look."""
+        return {p: pieces[-1].stop for p, pieces in self._pieces.items()}
+
+    def read(self, ranges: Sequence[Range]) -> Records:
+        """Give the records of the ranges, in the order of the ranges, then of offsets.
+
+        Fast if what is asked for goes forward in each partition. What an archiver wrote since is
+        found.
+
+        Raises:
+            HistoryError: the archive has not all of them, or is damaged.
+        """
+        out = Records(self._shelf.topic, [], [], [], [], [])
+        for partition, start, stop in ranges:
+            self._require(partition, start, stop)
+            pieces = self._pieces.get(partition, [])
+            for piece in pieces[bisect_right(pieces, start, key=_START) - 1 :]:
+                if piece.start >= stop:
+                    break
+                self._read(piece, start, stop, out)
+            count = len(out.offsets) - len(out.partitions)
+            out.partitions.extend([partition] * count)
+        return out
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._volumes.clear()
+
+    def _read(self, piece: Piece, start: int, stop: int, out: Records) -> None:
+        volume = self._volumes.get(piece.partition)
+        if volume is None or volume.piece != piece:
+            self._volumes.pop(piece.partition, None)
+            volume = self._volumes[piece.partition] = self._shelf.open(piece)
+        for number, group in enumerate(volume.groups):
+            if group.first < stop and start <= group.last:
+                columns = volume.group(number)
+                low, high = (bisect_left(columns.offsets, at) for at in (start, stop))
+                out.values.extend(columns.values[low:high])
+                out.keys.extend(columns.keys[low:high])
+                out.offsets.extend(columns.offsets[low:high])
+                out.timestamps_ms.extend(columns.timestamps_ms[low:high])
+
+    def _require(self, partition: int, start: int, stop: int) -> None:
+        if stop <= start:
+            return
+        if stop > self.ends().get(partition, 0):
+            self._pieces = self._shelf.pieces()
+        begin, end = self.begins().get(partition, 0), self.ends().get(partition, 0)
+        if start < begin or stop > end:
+            raise HistoryError(
+                f"{self._shelf.topic}, partition {partition}: offsets {start} to {stop} are asked "
+                f"for, {self._shelf.place} has {begin} to {end}; archive on with "
+                f"`headrace archive`, or read from the topic if it still has them"
+            )
+
+
+_START = attrgetter("start")

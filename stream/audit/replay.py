@@ -1,0 +1,342 @@
+"""Run history again, in the order that the ledger tells: prove it, stop anywhere, change it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from headrace.stream.archive.reader import ArchiveHistory
+from headrace.stream.audit.paced_publisher import Outlet, check_name, make_empty
+from headrace.stream.audit.replay_range import Moment, Span, survey
+from headrace.stream.errors import AuditError
+from headrace.stream.evaluation.compare import Comparison, Rival, compare
+from headrace.stream.evaluation.plot import Point, measure
+from headrace.stream.events import Records
+from headrace.stream.kafka.history import History, Range, TopicHistory
+from headrace.stream.kafka.topics import describe
+from headrace.stream.kafka.watch import other_topic
+from headrace.stream.ledger import fingerprint, ledger
+from headrace.stream.ledger.checkpoint import Manifest
+from headrace.stream.ledger.ledger import Entry
+from headrace.stream.ledger.position import Position
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import pieces
+from headrace.stream.service.plan import open_checkpoints
+from headrace.stream.service.replayer import Rebuild
+from headrace.stream.task import Task
+from headrace.stream.training.trainer import Learned, Trainer, digest
+
+CAPACITY = 4096
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Say what was learned again, and how far it is proven to be what was learned then."""
+
+    run: str
+    records: tuple[int, int]  # the first and the last record of the ledger
+    events: int  # predicted
+    refused: int
+    batches: int  # records with events that were learned whole
+    equal: int  # of them, those whose outcome was compared with the ledger's: it is the same
+    checkpoints: int  # states that the ledger announces: the same
+    part: int | None  # a record that was learned in part, and is not proven
+    stopped: bool  # before the end, as it was told to
+    state: str  # digest
+    seconds: float
+    published: int
+    metrics: dict[str, Any]
+    baselines: dict[str, Any]
+    comparison: Comparison | None
+    curve: list[Point]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what `--json` prints."""
+        found = asdict(self)
+        del found["curve"]
+        pace = (self.events + self.refused) / max(self.seconds, 1e-9)
+        return found | {"seconds": round(self.seconds, 3), "events_per_second": round(pace, 1)}
+
+
+def replay(
+    task: Task,
+    bootstrap: str,
+    *,
+    begin: Moment | None = None,
+    until: Moment | None = None,
+    archive: str | None = None,
+    changed: Task | None = None,
+    to_topic: str | None = None,
+    speed: float | None = None,
+    points: int = 0,
+    capacity: int = CAPACITY,
+    stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Replayed:
+    """Learn again what the ledger's last run learned, in its order, and prove it record by record.
+
+    Reads alone: it fences and locks nobody, so it runs beside the live learner.
+
+    Args:
+        begin: learn from here on, with a fresh model: nothing can be proven then.
+        until: the end: a whole record, or an event within one (that record is not proven then).
+        archive: where raw events are read instead of the raw topic.
+        changed: learn the same events with this task too, and compare.
+        to_topic: publish predictions here, of `changed` if given; made if it is not there.
+        speed: so much faster than event time; None is as fast as it goes.
+        points: so many of a curve of the metrics; each costs a wait.
+        capacity: most events handled at a time; changes no bit of what comes out.
+        on_progress: called with the raw events read, and how many there are at most.
+
+    Raises:
+        AuditError: history comes out otherwise, or the ledger is broken; names the record.
+        HistoryError: raw events are gone.
+        UsageError: a moment is not in the run, or the topic is not one to write to.
+        RecoveryError: the task is another than the one that was learned.
+    """
+    if to_topic:
+        check_name(task, to_topic)
+    span = survey(task, bootstrap, begin, until)
+    if to_topic:
+        make_empty(task, bootstrap, to_topic)
+    outlet = Outlet(bootstrap, to_topic, speed, stop) if to_topic or speed else None
+    with ExitStack() as stack:
+        again = _Again(task, bootstrap, span, archive, capacity, stack, changed, outlet, points)
+        again.run(stop, on_progress)
+    return again.replayed()
+
+
+class Kept(NamedTuple):
+    """Hold the manifest of a state that was written, and how it was come by."""
+
+    manifest: Manifest
+    replayed: Replayed
+
+
+def state(
+    task: Task,
+    bootstrap: str,
+    at: Moment,
+    to: str,
+    *,
+    archive: str | None = None,
+    key: bytes | None = None,
+    capacity: int = CAPACITY,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Kept:
+    """Write the state of a past moment as a checkpoint under `to`, proven as `replay` proves it.
+
+    After a whole record it is the checkpoint that the live run would have left there: a learner
+    with that state directory goes on from it. Within a record it is filed as a run of its own, so
+    that no learner takes it for one of its ledger's.
+
+    Args:
+        to: directory or URL; locked meanwhile.
+        key: signs the checkpoint.
+
+    Raises:
+        AuditError, HistoryError, UsageError, RecoveryError: as `replay`; it cannot be written.
+    """
+    span = survey(task, bootstrap, None, at)
+    run = span.opening.record.run
+    with ExitStack() as stack:
+        checkpoints = open_checkpoints(task, to, run, key)
+        stack.enter_context(checkpoints.lock())
+        again = _Again(task, bootstrap, span, archive, capacity, stack)
+        again.run(lambda: False, on_progress)
+        if again.part is not None:
+            run = sha256(f"{run} {span.until}".encode()).hexdigest()[:32]
+            checkpoints = open_checkpoints(task, to, run, key)
+        replayed = again.replayed()
+        manifest = again.manifest(run, replayed.state)
+        checkpoints.save(manifest, again.trainer.snapshot().tensors())
+    return Kept(manifest, replayed)
+
+
+class _Again:
+    """Learn a span of the ledger again, with a rival beside it if there is one.
+
+    It is the `History` that `Rebuild` reads, so that the rival gets the same records at once.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        bootstrap: str,
+        span: Span,
+        archive: str | None,
+        capacity: int,
+        stack: ExitStack,
+        changed: Task | None = None,
+        outlet: Outlet | None = None,
+        points: int = 0,
+    ) -> None:
+        self._task, self._bootstrap, self._span = task, bootstrap, span
+        self._changed, self._outlet, self._points = changed, outlet, points
+        topic = task.input.topic
+        if not archive:
+            (found,) = describe(bootstrap, [topic])
+            if span.topics.get(topic, found.id) != found.id:
+                raise other_topic(topic)
+        self._history: History = (
+            ArchiveHistory(archive, topic) if archive else TopicHistory(bootstrap, topic)
+        )
+        stack.callback(self._history.close)
+        self.close = self._history.close
+        self.trainer = Trainer(task, capacity)
+        self._rival = Rival(task, changed, capacity, self._on_other) if changed else None
+        _, last = span.ends()
+        proven_from = last.record.seq + 1 if span.begin else span.proven_from
+        self._proven_from = proven_from
+        self._rebuild = Rebuild(
+            task, self.trainer, self, proven_from=proven_from, on_learned=self._on_learned
+        )
+        self._normalizer = Normalizer(task)
+        self._position = Position(dict(span.begins))
+        self._topics: dict[str, str] = {}
+        self._read = self._events = self._batches = self._equal = self._checkpoints = 0
+        self._whole = span.opening
+        self.part: int | None = None
+        self._curve: list[Point] = []
+        self._stopped = False
+        self._seconds = 0.0
+
+    def run(self, stop: Callable[[], bool], on_progress: Callable[[int, int], None]) -> None:
+        """Learn it all, and prove what can be proven."""
+        started, span = time.perf_counter(), self._span
+        first, last = span.ends()
+        book = self._task.output("ledger")
+        for entry in ledger.read(self._bootstrap, book, first.offset, last.offset + 1):
+            if stop():
+                self._stopped = True
+                break
+            ranges = span.ranges(entry.record)
+            if ranges == [each.range for each in entry.record.consumed]:
+                self._take(entry)
+            else:
+                self._take_part(entry, ranges)
+            on_progress(self._read, span.offsets)
+        self._settle()
+        if self._points:
+            self._mark()
+        if self._outlet:
+            self._outlet.flush()
+        self._seconds = time.perf_counter() - started
+
+    def read(self, ranges: Sequence[Range]) -> Records:
+        """Read raw records for both."""
+        if self._read * self._points > self._span.offsets * len(self._curve):
+            self._mark()
+        records = self._history.read(ranges)
+        self._read += len(records.offsets)
+        if self._rival:
+            self._rival.take(records)
+        return records
+
+    def replayed(self) -> Replayed:
+        """Sum up."""
+        report = self.trainer.report()
+        first, last = self._span.ends()
+        return Replayed(
+            run=first.record.run,
+            records=(
+                first.record.seq,
+                self._whole.record.seq if self._stopped else last.record.seq,
+            ),
+            events=self._events,
+            refused=self._read - self._events,
+            batches=self._batches,
+            equal=self._equal,
+            checkpoints=self._checkpoints,
+            part=self.part,
+            stopped=self._stopped,
+            state=digest(self.trainer.snapshot().tensors()),
+            seconds=self._seconds,
+            published=self._outlet.published if self._outlet else 0,
+            metrics={scope: report[scope] for scope in ("all", "window")},
+            baselines=report["baselines"],
+            comparison=compare(self._task, self._changed, report, self._rival)
+            if self._changed and self._rival
+            else None,
+            curve=self._curve,
+        )
+
+    def manifest(self, run: str, state: str) -> Manifest:
+        """Describe the state as a checkpoint."""
+        return Manifest(
+            run=run,
+            seq=self._whole.record.seq,
+            chain=self._whole.record.chain,
+            ledger_offset=self._whole.offset,
+            positions=self._position.offsets,
+            reading=self._position.reading,
+            counts=asdict(self._position.counts) | {"learned": self.trainer.learned},
+            task=fingerprint.of_task(self._task),
+            code=fingerprint.of_code(),
+            state=state,
+            time_ms=time.time_ns() // 1_000_000,
+            topics=self._topics,
+        )
+
+    def _take(self, entry: Entry) -> None:
+        record = entry.record
+        self._rebuild.feed(record)
+        self._position.follow(record)
+        if record.opening and record.opening.topics:
+            self._topics = record.opening.topics
+        self._whole = entry
+        proven = record.seq >= self._proven_from
+        if record.consumed:
+            self._batches += 1
+            self._equal += proven
+        said = self._span.saved.get(record.seq)
+        if said and proven:
+            self._settle()
+            if self._rebuild.state() != said:
+                raise AuditError(
+                    f"the state after record {record.seq} is not the one that the ledger announces "
+                    "with a checkpoint, though what was said up to it is the same: the code or the "
+                    "libraries are others than they were"
+                )
+            self._checkpoints += 1
+
+    def _take_part(self, entry: Entry, ranges: list[Range]) -> None:
+        """Learn a part of a record: no bit of a row depends on how a stream is cut."""
+        self._settle()
+        records = self.read(ranges)
+        rows, refused = self._normalizer.normalize(records)
+        rows, repeated = self.trainer.admit(rows, records.topic)
+        for part in pieces(rows, self.trainer.capacity):
+            self._on_learned(self.trainer.collect(self.trainer.submit(part)))
+        counts = self._position.counts
+        counts.events += len(rows.id)
+        counts.rejected += len(refused)
+        counts.repeated += len(repeated)
+        self._position.offsets.update({each.partition: each.stop for each in ranges})
+        self.part = entry.record.seq
+
+    def _settle(self) -> None:
+        """Wait for all that was fed; then both stand at the same event."""
+        self._rebuild.finish()
+        if self._rival:
+            self._rival.finish()
+
+    def _mark(self) -> None:
+        """Add a point to the curve."""
+        self._settle()
+        self._curve.append(measure(self._read, self.trainer, self._rival))
+
+    def _on_learned(self, learned: Learned) -> None:
+        self._events += len(learned.rows.id)
+        if self._rival:
+            self._rival.other(learned)
+        elif self._outlet:
+            self._outlet.put(self.trainer, learned)
+
+    def _on_other(self, learned: Learned) -> None:
+        if self._outlet and self._rival:
+            self._outlet.put(self._rival.trainer, learned)

@@ -1,0 +1,348 @@
+"""The normaliser as a Faust application: an event in, a row out (the only import of faust).
+
+Stateless and at-least-once. Faust consumes, shares the partitions among workers and commits. An
+offset is committed only after Kafka has acknowledged everything that its record led to: Faust acks
+a record even when its agent raised, and commits when sends have failed, so neither is left to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import faust
+import msgspec
+from faust.transport.drivers import aiokafka
+from faust.types import EventT
+
+from headrace.stream.events import Records
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import prepare
+from headrace.stream.process import workers as processes
+from headrace.stream.process.terminal import LogHandler, guard, note
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.task import Task, load
+from headrace.stream.task.schema import LONGEST_KEY
+
+TAKE = 2_000
+WITHIN_S = 0.01
+COMMIT_S = 1.0
+FULL_S = 1.0
+OUTPUTS = ("features", "dead-letter")
+METADATA_MS = 3_000  # after which partitions that were added are noticed
+SESSION_S = 6.0  # the least that Kafka allows: partitions of a killed worker wait so long
+
+
+class Output(Protocol):
+    """Take records and wait for Kafka; `headrace.stream.kafka.sink.Sink` does."""
+
+    def send(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        partitions: Sequence[int] | None = None,
+    ) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def refresh(self, topic: str) -> None: ...
+
+
+class Stage:
+    """Normalise the records of one topic for every task that reads it.
+
+    Args:
+        make_room: gives outputs the partitions that the topic has, and says how many these are.
+    """
+
+    def __init__(self, tasks: Iterable[Task], output: Output, make_room: Callable[[], int]) -> None:
+        self._tasks = [(task, Normalizer(task)) for task in tasks]
+        self._output, self._make_room = output, make_room
+        self._partitions = make_room()
+        self._pack = msgspec.msgpack.Encoder().encode
+        self._encode = msgspec.json.Encoder().encode
+
+    def __call__(self, records: Records) -> None:
+        """Publish the rows and dead letters of records; all are acknowledged when this returns.
+
+        Raises:
+            DeliveryError: one was not acknowledged.
+        """
+        if max(records.partitions) >= self._partitions:
+            self._partitions = self._make_room()
+            for topic in [task.output(stage) for task, _ in self._tasks for stage in OUTPUTS]:
+                self._output.refresh(topic)
+        for task, normalizer in self._tasks:
+            features, letters = normalizer.features(records)
+            self._output.send(
+                task.output("features"),
+                list(map(self._pack, features)),
+                keys=[key if len(key or b"") <= LONGEST_KEY else None for key in records.keys],
+                partitions=records.partitions,
+            )
+            if letters:
+                self._output.send(
+                    task.output("dead-letter"),
+                    list(map(self._encode, letters)),
+                    keys=[letter.key for letter in letters],
+                    partitions=[letter.partition for letter in letters],
+                )
+        self._output.flush()
+
+
+async def pump(
+    batches: AsyncIterable[Sequence[EventT[Any]]], publish: Callable[[Records], None]
+) -> None:
+    """Publish batch after batch, and acknowledge the events of a batch only after it is out.
+
+    `publish` runs in a thread: meanwhile the loop fetches on.
+    """
+    loop = asyncio.get_running_loop()
+    async for events in batches:
+        await loop.run_in_executor(None, publish, records_of(events))
+        for event in events:
+            event.ack()
+
+
+def records_of(events: Sequence[EventT[Any]]) -> Records:
+    """Turn Faust events of one topic into columns."""
+    messages = [event.message for event in events]
+    return Records(
+        topic=messages[0].topic,
+        values=[message.value for message in messages],
+        keys=[message.key for message in messages],
+        partitions=[message.partition for message in messages],
+        offsets=[message.offset for message in messages],
+        timestamps_ms=[round(message.timestamp * 1000) for message in messages],
+    )
+
+
+class _Thread(aiokafka.AIOKafkaConsumerThread):
+    """Fetch what is committed; Faust does so only for its own transactions."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # looked at when it starts
+        return consumer
+
+
+class _Consumer(aiokafka.Consumer):
+    """Hand messages on without what Faust spends most of its time on."""
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
+        """Wait for the first of several, as Faust does, but make tasks only if there is a wait.
+
+        Faust makes four tasks for each message: half of its whole cost.
+        Faust races the delivery of each message with "stop the flow"; there is no race where the
+        delivery is done at its first step, because the stream's buffer has room.
+        """
+        delivery, *others = coros
+        if others and inspect.iscoroutine(delivery):
+            try:
+                delivery = _Begun(delivery, delivery.send(None))
+            except StopIteration:
+                for other in others:
+                    other.close()
+                return None
+        return await super().wait_first(delivery, *others, timeout=timeout)
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        """Fetch on as soon as a stream's buffer has room again.
+
+        While the buffers of all partitions are full Faust sleeps for whole seconds.
+        """
+        deadline = time.monotonic() + FULL_S
+        while self.flow_active and not self._get_active_partitions():
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(WITHIN_S)
+        return await super()._wait_next_records(timeout)
+
+
+class _Begun:
+    """Await what is left of a coroutine that has been started and waits for `future`."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], future: Any) -> None:
+        self._coroutine, self._future = coroutine, future
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        future = self._future
+        try:
+            while True:
+                try:
+                    sent = yield future
+                except BaseException as error:
+                    future = self._coroutine.throw(error)
+                else:
+                    future = self._coroutine.send(sent)
+        except StopIteration as done:
+            return done.value
+
+
+class _Transport(aiokafka.Transport):
+    Consumer = _Consumer
+
+
+class _App(faust.App):
+    """Keep no tables, and therefore no directory for them."""
+
+    def _create_directories(self) -> None:
+        pass
+
+
+def make_app(tasks: Sequence[Task], bootstrap: str) -> faust.App:
+    """Build the application: one agent for each input topic, whatever number of tasks reads it."""
+    names = "-".join(sorted(task.name for task in tasks))
+    app = _App(
+        f"headrace-normalize-{names}",
+        broker=";".join(f"kafka://{host}" for host in bootstrap.split(",")),
+        broker_commit_interval=COMMIT_S,
+        broker_session_timeout=SESSION_S,
+        broker_heartbeat_interval=SESSION_S / 3,
+        consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MS,
+        key_serializer="raw",
+        value_serializer="raw",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+    )
+    app.transport = _Transport(app.conf.broker_consumer, app)
+    for topic in sorted({task.input.topic for task in tasks}):
+        readers = [task for task in tasks if task.input.topic == topic]
+        stage = Stage(readers, Sink(bootstrap), partial(_make_room, readers, bootstrap))
+        app.agent(app.topic(topic), name=topic)(_agent(stage))
+    return app
+
+
+def _agent(publish: Callable[[Records], None]) -> Callable[[Any], Any]:
+    async def agent(stream: Any) -> None:
+        try:
+            await pump(stream.noack_take(TAKE, within=WITHIN_S), publish)
+        except Exception as error:
+            _die(error)
+
+    return agent
+
+
+def _die(error: BaseException) -> NoReturn:
+    """End now, whatever Faust would do: what is not committed is done again by the next worker."""
+    note(f"headrace normalize: {type(error).__name__}: {error}")
+    os._exit(1)
+
+
+def run(
+    task_paths: Sequence[Path],
+    bootstrap: str,
+    *,
+    workers: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Normalise the topics of tasks in worker processes that share the partitions, until stopped.
+
+    Args:
+        on_ready: called once, when every worker has its partitions.
+
+    Raises:
+        TaskError: a task file is wrong.
+        BrokerError: no broker.
+        HeadraceError: a topic is missing or has too few partitions, or a worker died repeatedly.
+    """
+    tasks = [load(path) for path in task_paths]
+    for task in tasks:
+        Normalizer(task)  # a worker would find the same mistake, and die of it
+    for topic in {task.input.topic for task in tasks}:
+        _make_room([task for task in tasks if task.input.topic == topic], bootstrap)
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "headrace.stream.engines.faust",
+        bootstrap,
+        *map(str, task_paths),
+    ]
+    processes.keep_running(command, workers, stop=stop, on_ready=on_ready)
+
+
+def _make_room(tasks: Sequence[Task], bootstrap: str) -> int:
+    """Make sure that the topics of tasks are there, and let outputs grow with their input.
+
+    Returns:
+        how many partitions each of the outputs has, at least.
+    """
+    specs = [
+        spec
+        for task in tasks
+        for spec in topic_specs(task)
+        if spec.name in (task.input.topic, *map(task.output, OUTPUTS))
+    ]
+    return min(topic.partitions for topic in prepare(bootstrap, list(dict.fromkeys(specs))))
+
+
+async def _serve(tasks: Sequence[Task], bootstrap: str) -> None:
+    """Run the application until the owner of this process ends it."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    processes.on_end(lambda: loop.call_soon_threadsafe(ended.set))
+    app = make_app(tasks, bootstrap)
+
+    async def ready(*_: Any, **__: Any) -> None:
+        processes.say_ready()
+
+    app.on_rebalance_complete.connect(ready)
+    await app.start()
+    ends = [asyncio.ensure_future(wait) for wait in (ended.wait(), app.wait_until_stopped())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if app.crash_reason:
+        _die(app.crash_reason)
+    await app.stop()
+
+
+def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
+    """Let what is said again and again, while Kafka is away, through once a minute."""
+    said: dict[str, float] = {}
+
+    def passes(record: logging.LogRecord) -> bool:
+        if record.created - said.get(str(record.msg), 0.0) < 60:
+            return False
+        said[str(record.msg)] = record.created
+        return True
+
+    return passes
+
+
+def main(bootstrap: str, paths: Sequence[str]) -> NoReturn:
+    """Be one worker process."""
+    guard()
+    logging.basicConfig(format="headrace normalize: %(name)s: %(message)s", handlers=[LogHandler()])
+    logging.root.handlers[0].addFilter(_once_a_minute())
+    quiet = logging.getLogger("aiokafka.consumer.group_coordinator")
+    quiet.setLevel(logging.CRITICAL)  # it reports every rebalance as an error
+    with suppress(ImportError):  # there is none for Windows
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    try:
+        asyncio.run(_serve([load(Path(path)) for path in paths], bootstrap))
+    except Exception as error:
+        _die(error)
+    os._exit(0)  # Faust's threads would not end by themselves
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

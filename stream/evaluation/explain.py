@@ -1,0 +1,83 @@
+"""Say in words what a task will do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+
+from headrace.model import pool
+from headrace.model.learner import make_learner
+from headrace.stream.rows.normalizer import LARGEST, Normalizer
+from headrace.stream.task import Task
+from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
+
+
+def explain(task: Task) -> Iterator[str]:
+    """Yield lines for a person: input, features, target, model, memory, topics.
+
+    Raises:
+        TaskError: a unit is unknown, or the hash key cannot be read.
+    """
+    Normalizer(task)
+    target, lags, model = task.target, task.lags, task.model
+    source = "CloudEvents" if task.input.format == "cloudevents" else "JSON"
+    yield f"task        {task.name}"
+    yield (
+        f"input       {source} events of up to {task.input.max_bytes:,} bytes from "
+        f"{task.input.topic}; id from {task.input.id}, "
+        f"time from {task.input.time or 'the Kafka record'}"
+    )
+    if task.input.weight:
+        yield f"            {task.input.weight} says how much an event teaches, 0 to 1000 (1)"
+    what, free = "a number, with an interval", task.spec.unmet
+    if task.spec.classes:
+        more = f"up to {free} more as they come"
+        what = "a class: " + ", ".join([*target.classes, *([more] if free else [])])
+    when = f", {target.horizon} events of the entity ahead" if target.horizon else ""
+    yield f"predicts    {target.field}: {what}{when}"
+    if task.spec.decides:
+        yield f"decides     by {', '.join(target.decided_by)}: the class of least expected cost"
+    for kind, word in ((Number, "numbers"), (Category, "categories"), (Text, "texts")):
+        names = task.of_kind(kind)
+        if names:
+            yield f"{word:<12}{', '.join(names)}"
+        if names and kind is Number:
+            yield f"            to 15 digits, missing beyond {LARGEST:g}; ids are categories"
+    for name, each in task.of_kind(Aggregate).items():
+        what = f"{each.statistic} of {each.of}" if each.of else each.statistic
+        within = f" within {each.seconds:,g} s" if each.seconds else ""
+        yield f"aggregates  {name}: {what}{within} of {task.input.entity or 'the stream'}"
+    if task.cross:
+        yield f"crossed     {', '.join(' x '.join(names) for names in task.cross)}"
+    for name, image in task.of_kind(Image).items():
+        yield f"image       {name}: {' x '.join(map(str, image.shape))} bytes, in base64"
+    if task.calendar:
+        yield f"calendar    sine and cosine of the {', '.join(task.calendar)} (UTC)"
+    entity = task.input.entity
+    whom = f"of each {entity}, {lags.entities:,} at most" if entity else "of the stream"
+    yield f"remembers   {lags.labels} labels and {lags.rows} rows {whom}"
+    layers = f": {' x '.join(map(str, model.hidden))} {model.activation}" if model.hidden else ""
+    network = task.spec.network + ("" if task.spec.network in ("linear", "textbag") else layers)
+    learner = make_learner(task.spec)
+    shapes = jax.eval_shape(learner.init)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.champion.params))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    pace = "each event" + (f", hidden layers after {model.chunk}" if model.chunk > 1 else "")
+    rates = ", ".join(f"{rate:g}" for rate in task.spec.rates)
+    yield f"learns      {task.spec.networks} networks ({network}), {weights:,} weights in all"
+    how = f"{task.spec.objective}, {model.optimizer}"
+    yield f"            by {how}, at rates of {rates}, after {pace}"
+    yield f"mixes       {len(pool.names(task.spec))} opinions: {'; '.join(pool.names(task.spec))}"
+    if task.spec.ids:
+        rows = 1 << model.table_bits
+        yield f"            and a table of {rows:,} hashed ids of {model.embedding} dimensions"
+    watched, rungs = (
+        ", ".join(names) or "nothing" for names in (task.drift.detectors, task.drift.ladder)
+    )
+    yield f"watches     its error by {watched}; against drift: {rungs}"
+    yield f"state       {size / 1e6:.1f} MB, whatever the length of the stream"
+    partitions = task.topics.partitions
+    yield f"reads       {task.input.topic} or {task.output('features')}, {partitions} partitions"
+    stages = ("predictions", "metrics", "drift", "dead-letter")
+    yield f"writes      {', '.join(map(task.output, stages))}"

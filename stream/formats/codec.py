@@ -1,0 +1,197 @@
+"""Decode what strangers send: strictly, and fast."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import chain, compress
+from operator import methodcaller
+from types import NoneType
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from headrace.stream.events import Reject
+from headrace.stream.formats.fields import Forms, Level
+from headrace.stream.task import Task
+from headrace.stream.task.features import Category, Image, Number, Text
+
+MAX_DEPTH = 8
+MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds
+
+Fields = tuple[Any, ...]
+_SCALAR: Forms = frozenset({str, int, float, bool})
+_LIST: Forms = _SCALAR | {None, list[str | int | float | bool | None]}
+
+
+class Codec:
+    """Decode the raw events of one task, strictly and fast.
+
+    A decoded event is a tuple of what the task asks for: id, label, then entity, time and weight
+    if they are mapped, then the numbers, categories, images and texts in the order of the task
+    file. A field that is null or absent is None, but an image has to be there; it is decoded to
+    bytes.
+    """
+
+    def __init__(self, task: Task) -> None:
+        envelope = task.input.format == "cloudevents"
+        within = ("data",) if envelope else ()
+        label = _SCALAR | {None} if task.spec.classes else frozenset({float, None})
+        wanted: list[tuple[tuple[str, ...], Forms]] = [
+            (pointer(task.input.id), _SCALAR - {bool}),
+            ((*within, *pointer(task.target.field)), label),
+        ]
+        if task.input.entity:
+            wanted.append(((*within, *pointer(task.input.entity)), _SCALAR))
+        if task.input.time:
+            wanted.append((pointer(task.input.time), frozenset({str, float})))
+        if task.input.weight:
+            wanted.append(((*within, *pointer(task.input.weight)), frozenset({float, None})))
+        kinds: tuple[tuple[type[Any], Forms], ...] = (
+            (Number, frozenset({float, None})),
+            (Category, _SCALAR | {None}),
+            (Image, frozenset({bytes})),
+            (Text, frozenset({str, None})),
+        )
+        for kind, default in kinds:
+            for name, feature in task.of_kind(kind).items():
+                forms = _LIST if kind is Category and feature.several else default
+                wanted.append(((*within, *pointer(feature.field or name)), forms))
+        tree = Level({"specversion": Literal["1.0"]} if envelope else {})
+        for path, forms in wanted:
+            tree.add(path, forms)
+        self._max_bytes = task.input.max_bytes
+        self._decode = tree.decoder()
+        paths = [path for path, _ in wanted]
+        self._fields: Callable[[Any], Fields] = tree.taker(paths)
+        self._first = [paths.index(path) == at for at, path in enumerate(paths)]
+        self._key_quotes = 2 * (tree.keys() + envelope)
+
+    def decode(self, raw: bytes | None) -> Fields | Reject:
+        """Give the fields of one event, or the reason to refuse it; never raise."""
+        fields = self._parse(raw)
+        if raw is None or isinstance(fields, Reject):
+            return fields
+        return self._inspect(raw) or fields
+
+    def decode_all(self, values: Sequence[bytes | None]) -> tuple[list[Fields], dict[int, Reject]]:
+        """Decode many events, each as `decode` does; what is refused is told by its place.
+
+        Only suspects are inspected. An event that has every mapped field, and as many quotes as
+        their keys and strings need, holds no other key and none twice.
+        """
+        parsed = list(map(self._parse, values))
+        refused = {place: e for place, e in enumerate(parsed) if type(e) is Reject}
+        if refused:
+            parsed = [fields for fields in parsed if type(fields) is not Reject]
+        kept = [place for place in range(len(values)) if place not in refused]
+        if not kept:
+            return [], refused
+        quotes = np.fromiter(map(_COUNT_QUOTES, map(values.__getitem__, kept)), np.int64)
+        for column in compress(zip(*parsed, strict=True), self._first):
+            kinds = set(map(type, column))
+            if kinds in ({str}, {bytes}):
+                quotes -= 2
+            elif len(kinds) > 1 or kinds == {list}:
+                quotes -= list(map(_quotes, column))
+            elif kinds == {NoneType}:
+                quotes += _ABSENT
+        for suspect in np.flatnonzero(quotes != self._key_quotes):
+            place = kept[suspect]
+            reject = self._inspect(values[place])
+            if reject:
+                refused[place] = reject
+                parsed[suspect] = ()
+        return [fields for fields in parsed if fields], refused
+
+    def _parse(self, raw: bytes | None) -> Fields | Reject:
+        if raw is None:
+            return Reject("tombstone", "the record has no value")
+        if len(raw) > self._max_bytes:
+            return Reject("too_large", f"{len(raw)} bytes, expected at most {self._max_bytes}")
+        try:
+            return self._fields(self._decode(raw.decode()))
+        except UnicodeDecodeError as error:
+            return Reject("encoding", f"not UTF-8 at byte {error.start}")
+        except msgspec.ValidationError as error:
+            return Reject("schema", str(error))
+        except RecursionError:
+            return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
+        except (msgspec.DecodeError, ValueError) as error:
+            return Reject("json", str(error))
+
+    def _inspect(self, raw: Any) -> Reject | None:
+        """Refuse duplicate keys and deep nesting, which a parser lets through."""
+        try:
+            if b"\\" not in raw and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+                again = msgspec.json.encode(msgspec.json.decode(raw))  # keeps one of each key
+                if again.count(b'"') == raw.count(b'"'):
+                    return None
+            value = json.loads(raw, object_pairs_hook=_unique)
+        except _DuplicateKey as error:
+            return Reject("duplicate_key", f"the key {error.args[0]!r} stands twice in an object")
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            return Reject("json", str(error))
+        if depth(value) > MAX_DEPTH:
+            return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
+        return None
+
+
+_COUNT_QUOTES = methodcaller("count", b'"')
+_ABSENT = 1 << 40  # the key may be missing: no count of quotes may match
+_QUOTES = {str: 2, NoneType: -_ABSENT}
+
+
+def _quotes(value: Any) -> int:
+    """Count the quotes of a value of several kinds."""
+    if type(value) is list:
+        return 2 * sum(type(each) is str for each in value)
+    return _QUOTES.get(type(value), 0)
+
+
+class _DuplicateKey(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _DuplicateKey(key)
+        found[key] = value
+    return found
+
+
+def depth(value: Any) -> int:
+    """Count the levels of nesting without recursion."""
+    level, depth = [value], 0
+    while level := [v for v in level if isinstance(v, dict | list)]:
+        depth += 1
+        level = list(chain.from_iterable(v.values() if isinstance(v, dict) else v for v in level))
+    return depth
+
+
+def pointer(path: str) -> tuple[str, ...]:
+    """Split a field path: a key as it is, or a JSON Pointer (RFC 6901) when it begins with `/`."""
+    if not path.startswith("/"):
+        return (path,)
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
+
+
+def time_ms(value: Any) -> float:
+    """Read an event time: RFC 3339 text (no offset = UTC), or Unix seconds or milliseconds.
+
+    Returns:
+        whole milliseconds since 1970 UTC, or NaN for what is not a time.
+    """
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return round(moment.timestamp() * 1000)
+        return float(round(value * 1000 if abs(value) < MILLISECONDS_FROM else value))
+    except (ValueError, OverflowError):
+        return math.nan

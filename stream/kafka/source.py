@@ -1,0 +1,303 @@
+"""The hot loop's way out of Kafka: whole batches, by confluent_kafka."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from operator import methodcaller
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from headrace.stream.errors import (
+    BrokerError,
+    HeadraceError,
+    HistoryError,
+    RecoveryError,
+    TopicError,
+)
+from headrace.stream.events import Records
+from headrace.stream.kafka.watch import LOOK_S, TopicWatch
+
+ANSWER_S = 10.0
+RETRY_S = 0.05
+LEAVING_S = 2.0
+UNKNOWN_S = 1.0  # that a topic may be unknown to a broker that has just started
+GATHER_MS, GATHER_BYTES = 20, 16_384
+PROMPT_MS = 500
+_ERROR = methodcaller("error")
+_LEADERLESS = {  # for a moment, while one is elected or starts
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,  # to the client, of a topic that was just made
+}
+
+
+class Source:
+    """Read one topic from given offsets, all partitions, without group membership.
+
+    Args:
+        bootstrap: `host:port[,host:port]`.
+        topic: must exist.
+        offsets: first offset to read by partition; partitions not named start at the beginning.
+        or_later: read on at what is there where an offset was deleted; else `poll` raises.
+        partitions: the ones to read; default: all, also those that are added later.
+        timestamps: whether records carry Kafka's timestamps.
+        prompt: give each record at once; else a few may gather for up to 20 ms, which spares the
+            broker a request for each.
+        watch: knows which topic it has to be; default: the one that is there.
+
+    Only committed records are given. `position` holds by partition the offset to be read next;
+    at the end of a partition it is the end, whatever invisible records stand before it.
+
+    Raises:
+        TopicError: there is no such topic.
+        BrokerError: the broker does not answer.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        *,
+        offsets: dict[int, int] | None = None,
+        or_later: bool = False,
+        partitions: Sequence[int] | None = None,
+        timestamps: bool = False,
+        prompt: bool = False,
+        watch: TopicWatch | None = None,
+    ) -> None:
+        self.topic, self._timestamps, self._or_later = topic, timestamps, or_later
+        self._bootstrap, self._watch, self._grows = bootstrap, watch, partitions is None
+        self._opened_s = time.monotonic()
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "headrace",  # demanded by the client; we assign and never commit
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",  # a position that retention overtook is no beginning
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "queued.max.messages.kbytes": 16_384,
+                # Also how late the end of a partition is noticed.
+                "fetch.wait.max.ms": PROMPT_MS if prompt else GATHER_MS,
+                "fetch.min.bytes": 1 if prompt else GATHER_BYTES,
+                "fetch.queue.backoff.ms": 5,
+                "fetch.error.backoff.ms": 100,
+                "log_level": 0,
+            }
+        )
+        try:
+            metadata = _described(self._consumer, bootstrap, topic)
+        except HeadraceError:
+            _leave(self._consumer)
+            raise
+        self.partitions = sorted(metadata.partitions if partitions is None else partitions)
+        try:
+            self.begins = {p: self._watermarks(p)[0] for p in self.partitions}
+        except BrokerError:
+            _leave(self._consumer)
+            raise
+        self.position = self.begins | (offsets or {})
+        if or_later:
+            self.position = {p: max(at, self.begins[p]) for p, at in self.position.items()}
+        self.ended: set[int] = set()  # partitions of which nothing more was there
+        self._consumer.assign([TopicPartition(topic, p, at) for p, at in self.position.items()])
+
+    def poll(self, most: int, timeout_s: float) -> Records | None:
+        """Take what is there, `most` records at most; wait `timeout_s` at most for the first.
+
+        Records come ordered by partition and offset. None when nothing came.
+        """
+        messages = self.messages(most, timeout_s)
+        if not messages:
+            return None
+        return Records(
+            topic=self.topic,
+            values=[m.value() for m in messages],
+            keys=[m.key() for m in messages],
+            partitions=[m.partition() for m in messages],
+            offsets=[m.offset() for m in messages],
+            timestamps_ms=[m.timestamp()[1] for m in messages] if self._timestamps else [],
+        )
+
+    def messages(self, most: int, timeout_s: float) -> list[Any]:
+        """Take what is there, as the client has it: for those who want little of each record."""
+        self._look()
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages: list[Any] = [first]
+        if most > 1:
+            messages += self._consumer.consume(most - 1, 0)
+        if any(map(_ERROR, messages)):
+            messages = self._without_ends(messages)
+            if not messages:
+                return []
+        if len(self.partitions) > 1:
+            messages.sort(key=lambda m: (m.partition(), m.offset()))
+            stops = {m.partition(): m.offset() + 1 for m in messages}
+        else:
+            stops = {self.partitions[0]: messages[-1].offset() + 1}
+        for partition, stop in stops.items():
+            if stop > self.position[partition]:  # else the end that was noted comes after it
+                self.position[partition] = stop
+                self.ended.discard(partition)
+        return messages
+
+    def _without_ends(self, messages: list[Any]) -> list[Any]:
+        """Note the ends of partitions, raise real errors, and give the records among messages."""
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._overtaken(message.partition())
+            elif error.code() != KafkaError._PARTITION_EOF:
+                raise BrokerError(f"{self.topic}: {error.str()}")
+            else:
+                partition, end = message.partition(), message.offset()
+                self.position[partition] = max(self.position[partition], end)
+                self.ended.add(partition)
+        return records
+
+    def _look(self) -> None:
+        """Follow the topic: read partitions that were added; raise if it is another one now."""
+        if time.monotonic() - self._opened_s < LOOK_S:
+            return
+        self._watch = self._watch or TopicWatch(self._bootstrap, self.topic)
+        count = self._watch.look() or 0
+        if not self._grows:
+            return
+        if count > len(self.partitions):  # the client has to hear of them, too
+            count = len(_described(self._consumer, self._bootstrap, self.topic).partitions)
+        for partition in range(len(self.partitions), count):
+            self.begins[partition] = self.position[partition] = self._watermarks(partition)[0]
+            at = TopicPartition(self.topic, partition, self.position[partition])
+            self._consumer.incremental_assign([at])
+            self.partitions.append(partition)
+
+    def _overtaken(self, partition: int) -> None:
+        """Read on where an offset is not there any more, if that was asked for; else say why."""
+        begin, end = self._watermarks(partition)
+        at, name = self.position[partition], f"{self.topic}/{partition}"
+        if self._or_later and not begin <= at <= end:
+            if self._watch:
+                self._watch.confirm(self._watch.ask())
+            self.position[partition] = begin  # the client cannot seek where it met an error
+            self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
+            self._consumer.incremental_assign([TopicPartition(self.topic, partition, begin)])
+        elif at < begin:
+            raise HistoryError(
+                f"{name}: offsets {at:,} to {begin - 1:,} were deleted (retention) before they "
+                "were read; `learn` goes on without them (--accept-loss), or begins --from-scratch"
+            )
+        else:
+            if self._watch:
+                self._watch.confirm(self._watch.ask())
+            if at <= end:
+                raise BrokerError(f"{name}: offset {at:,} was out of range for a moment; run again")
+            raise cut_off(name, end, at)
+
+    def ends(self) -> dict[int, int]:
+        """Ask for the end of each partition: the offset that the next record will get."""
+        return {p: self._watermarks(p)[1] for p in self.partitions}
+
+    def lag(self) -> int:
+        """Count the records known to wait, as of the last fetch; asks nobody."""
+        lag = 0
+        for partition, position in self.position.items():
+            _, end = self._consumer.get_watermark_offsets(
+                TopicPartition(self.topic, partition), cached=True
+            )
+            lag += max(end - position, 0)
+        return lag
+
+    def close(self) -> None:
+        """Leave the broker."""
+        _leave(self._consumer)
+
+    def _watermarks(self, partition: int) -> tuple[int, int]:
+        """Ask for the first offset of a partition and the one after its last."""
+        return _watermarks(self._consumer, TopicPartition(self.topic, partition))
+
+
+def cut_off(name: str, end: int, at: int) -> RecoveryError:
+    """Say that a partition ends before an offset up to which it was read."""
+    return RecoveryError(
+        f"{name} ends at offset {end:,}, and was read up to {at:,}: its log was cut off, as by an "
+        "unclean election, or it was deleted and made again; `learn` can begin --from-scratch"
+    )
+
+
+def _described(consumer: Any, bootstrap: str, topic: str) -> Any:
+    """Ask what a topic is; one that a broker does not know yet is asked for again."""
+    give_up_s = time.monotonic() + UNKNOWN_S
+    while True:
+        try:
+            metadata = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
+        except KafkaException as error:
+            raise BrokerError(
+                f"{bootstrap} does not answer: {error.args[0].str()}; start one with "
+                "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
+            ) from error
+        if metadata.error is None:
+            return metadata
+        if metadata.error.code() == KafkaError.TOPIC_EXCEPTION:
+            raise TopicError(f"{topic}: {metadata.error.str()}: letters, digits, '.', '_' and '-'")
+        if time.monotonic() > give_up_s:
+            raise TopicError(
+                f"{topic}: {metadata.error.str()}; make it with `headrace topics create`"
+            )
+        time.sleep(RETRY_S)
+
+
+def _leave(consumer: Any) -> None:
+    """Close a client, or let it alone where that does not end.
+
+    librdkafka may wait for itself for ever, as when it hears at this very moment that an offset is
+    out of range, or loses a leader (its issues 4514 and 5476).
+    """
+    closing = threading.Thread(target=consumer.close, daemon=True)
+    closing.start()
+    closing.join(LEAVING_S)
+
+
+def _watermarks(consumer: Any, at: TopicPartition) -> tuple[int, int]:
+    """Ask for the two ends of a partition, and again while it has no leader."""
+    give_up_s = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(at, timeout=ANSWER_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > give_up_s:
+                raise BrokerError(f"{at.topic}/{at.partition}: {error.args[0].str()}") from error
+            time.sleep(RETRY_S)
+        else:
+            return low, high
+
+
+def ends(bootstrap: str, topics: Sequence[str], *, committed: bool) -> dict[tuple[str, int], int]:
+    """Ask for the end of every partition of topics: of what is committed, or of all there is."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "headrace",
+            "isolation.level": "read_committed" if committed else "read_uncommitted",
+            "log_level": 0,
+        }
+    )
+    try:
+        found = {}
+        for topic in topics:
+            for partition in consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions:
+                at = TopicPartition(topic, partition)
+                found[topic, partition] = _watermarks(consumer, at)[1]
+        return found
+    except KafkaException as error:
+        raise BrokerError(f"{bootstrap} does not answer: {error.args[0].str()}") from error
+    finally:
+        _leave(consumer)

@@ -1,0 +1,263 @@
+"""Checkpoints: the state at one record of the ledger, whole and proven so, or not used.
+
+    <place>/<run>/000000001234.safetensors   the state's arrays
+    <place>/<run>/000000001234.json          the manifest; it is written last: it commits
+
+The manifest names the size and the sha256 of the arrays, and carries a sha256 of its own and,
+with a key, an HMAC-SHA256. It must be byte for byte what `save` would write for what it says, so
+there is nothing in it that is read and not proven. Nothing is read, much less allocated, beyond
+the size that the caller's `shapes` allow. Safetensors: github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Annotated, Any
+
+import msgspec
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from headrace.stream.errors import RecoveryError, UsageError
+from headrace.stream.ledger.position import Counts, Position
+from headrace.stream.process.failpoint import failpoint
+from headrace.stream.storage import open_store
+from headrace.stream.storage import tensors as arrays
+from headrace.stream.storage.tensors import Shapes
+
+_FORMAT = 1
+_MANIFEST_BYTES = 1 << 20
+_NAME = re.compile(r"([0-9]{12,18})\.(json|safetensors)", re.ASCII)
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Say which state a checkpoint holds and where in the ledger and the topics it stands.
+
+    A field that is added has a default, which is left out: so older manifests stay what they are.
+    """
+
+    run: str  # the ledger's run id, hex
+    seq: _Count  # the ledger's record that the state stands at
+    chain: str  # that record's chain, hex sha256
+    ledger_offset: _Count  # where that record lies
+    positions: dict[_Count, _Count]  # next offset of the raw topic by partition
+    reading: dict[_Count, _Count]  # the same of the features topic; {} when there is none
+    counts: dict[str, int]  # of `stream.ledger.position.Counts`, and how many labels were learned
+    task: str  # fingerprint of the task
+    code: str  # fingerprint of the code
+    state: str  # sha256 of the state
+    time_ms: int
+    tensors_bytes: _Count = 0  # filled in by `save`, as is the next
+    tensors_sha256: str = ""
+    topics: dict[str, str] = {}  # ids of the task's topics by name
+
+    @property
+    def position(self) -> Position:
+        """Give where the learner stood."""
+        counts = {name: count for name, count in self.counts.items() if name != "learned"}
+        return Position(dict(self.positions), dict(self.reading), Counts(**counts))
+
+    @property
+    def learned(self) -> int:
+        """Count the labels that were learned."""
+        return self.counts["learned"]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    format: int
+    manifest: Manifest
+    hmac: str = ""  # of the manifest, under the key
+    sha256: str = ""  # of all the above
+
+
+class _Known(msgspec.Struct):
+    """Read of a manifest what tells whether this version can read it."""
+
+    format: int = 0
+    manifest: dict[str, Any] = {}
+
+
+class Checkpoints:
+    """Keep the newest checkpoints of one run of the ledger in a directory or behind a URL.
+
+    Args:
+        place: a directory, made 0700 if it is not there, or an fsspec URL (s3://bucket/path).
+        run: the ledger's run id, hex.
+        keep: how many stay, at least 1.
+        key: seals the manifests: none without its HMAC is used.
+
+    Raises:
+        UsageError: no driver for such a URL, or the key is empty.
+        RecoveryError: the directory cannot be used, or is not this user's alone to write.
+    """
+
+    problems: list[str]
+    """What was wrong with each checkpoint that the last `newest` skipped as broken."""
+
+    def __init__(self, place: str, *, run: str, keep: int = 3, key: bytes | None = None) -> None:
+        if keep < 1 or not re.fullmatch("[0-9a-f]{1,64}", run):
+            raise ValueError(f"expected keep >= 1 and a run in hex, not {keep} and {run!r}")
+        if key == b"":
+            raise UsageError("the key of the checkpoints is empty: give one of 32 random bytes")
+        self._store = open_store(place)
+        self._run, self._keep, self._key = run, keep, key
+        self.problems = []
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other learners out of a local directory for the length of a `with` block.
+
+        Behind a URL there is no lock: there the ledger's fencing protects. Two learners of one
+        run come to the same states, and what the slower one leaves is as good or is skipped.
+
+        Raises:
+            RecoveryError: another process holds it.
+        """
+        return self._store.lock("learner")
+
+    def save(self, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Write a checkpoint, or replace the one of that seq; return when it is durable.
+
+        Then the oldest are removed. An older checkpoint is never touched before.
+
+        Raises:
+            RecoveryError: it cannot be written, or is larger than what `newest` would read.
+        """
+        data = arrays.pack(tensors)
+        manifest = msgspec.structs.replace(
+            manifest, tensors_bytes=len(data), tensors_sha256=hashlib.sha256(data).hexdigest()
+        )
+        text = _seal(manifest, self._key)
+        try:  # what could not be read back must not count as a checkpoint
+            _unseal(text, self._key)
+            arrays.check(data, arrays.shapes_of(tensors))
+        except ValueError as error:
+            raise RecoveryError(
+                f"the state at seq {manifest.seq} makes no checkpoint that could be loaded: {error}"
+            ) from error
+        stem = self._stem(manifest.seq)
+        self._store.sweep(f"{self._run}/")
+        self._store.write(f"{stem}.safetensors", data, what="checkpoint: tensors")
+        self._store.write(f"{stem}.json", text, what="checkpoint: manifest")
+        self._prune(manifest.seq)
+        failpoint("checkpoint: pruned")
+
+    def newest(
+        self,
+        shapes: Shapes,
+        *,
+        at_most: int | None = None,
+        accept: Callable[[Manifest], bool],
+    ) -> tuple[Manifest, dict[str, NDArray[Any]]] | None:
+        """Load the newest checkpoint that is whole and accepted; None if there is none.
+
+        Args:
+            shapes: what the state's arrays must be, all of them and no other.
+            at_most: the largest seq of interest.
+            accept: asked about each proven manifest, newest first, before its arrays are read.
+
+        Returns:
+            The manifest and the arrays, read-only; broken ones before it are in `problems`.
+
+        Raises:
+            RecoveryError: the place cannot be listed, or must not be trusted.
+        """
+        self.problems = []
+        for seq in reversed(self._seqs("json")):
+            if at_most is None or seq <= at_most:
+                manifest = self._manifest(seq)
+                if manifest and accept(manifest):
+                    tensors = self._tensors(manifest, shapes)
+                    if tensors is not None:
+                        return manifest, tensors
+        return None
+
+    def _manifest(self, seq: int) -> Manifest | None:
+        name = f"{self._stem(seq)}.json"
+        try:
+            manifest = _unseal(self._store.read(name, _MANIFEST_BYTES), self._key)
+            if (manifest.run, manifest.seq) != (self._run, seq):
+                raise ValueError(f"it is of run {manifest.run!r}, seq {manifest.seq}")
+            return manifest
+        except (FileNotFoundError, ValueError, RecoveryError) as error:
+            self._note(name, error)
+            return None
+
+    def _tensors(self, manifest: Manifest, shapes: Shapes) -> dict[str, NDArray[Any]] | None:
+        name = f"{self._stem(manifest.seq)}.safetensors"
+        try:
+            size, most = self._store.size(name), arrays.most_bytes(shapes)
+            if size != manifest.tensors_bytes or size > most:
+                raise ValueError(
+                    f"it has {size} bytes; its manifest says {manifest.tensors_bytes}, and this "
+                    f"task's state takes {most} at most"
+                )
+            data = self._store.read(name, size)
+            if hashlib.sha256(data).hexdigest() != manifest.tensors_sha256:
+                raise ValueError("its sha256 is not the one in its manifest")
+            return arrays.unpack(data, shapes)
+        except (FileNotFoundError, ValueError, RecoveryError, safetensors.SafetensorError) as error:
+            self._note(name, error)
+            return None
+
+    def _note(self, name: str, error: Exception) -> None:
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error)
+        if not isinstance(error, RecoveryError):  # which names the file itself
+            reason = f"{self._store.place}/{name}: {reason}"
+        # Quotes of a broken file may be long, and hold what a terminal would obey.
+        self.problems.append("".join(c if c.isprintable() else "?" for c in reason[:500]))
+
+    def _prune(self, saved: int) -> None:
+        """Remove all but the newest `keep`; what is newer than `saved` is not ours to judge."""
+        old = [seq for seq in self._seqs("json") if seq <= saved]
+        for seq in old[: -self._keep]:
+            self._store.delete(f"{self._stem(seq)}.json")
+        for seq in self._seqs("safetensors"):
+            if seq <= saved and seq not in old[-self._keep :]:
+                self._store.delete(f"{self._stem(seq)}.safetensors")
+
+    def _seqs(self, kind: str) -> list[int]:
+        names = self._store.names(f"{self._run}/")
+        found = (_NAME.fullmatch(name.removeprefix(f"{self._run}/")) for name in names)
+        return sorted(int(match[1]) for match in found if match and match[2] == kind)
+
+    def _stem(self, seq: int) -> str:
+        return f"{self._run}/{seq:012d}"
+
+
+def _seal(manifest: Manifest, key: bytes | None) -> bytes:
+    file = _File(_FORMAT, manifest)
+    if key is not None:
+        file.hmac = hmac.new(key, msgspec.json.encode(file), "sha256").hexdigest()
+    file.sha256 = hashlib.sha256(msgspec.json.encode(file)).hexdigest()
+    return msgspec.json.encode(file)
+
+
+def _unseal(text: bytes, key: bytes | None) -> Manifest:
+    """Return the manifest if `text` is exactly what `key` seals it to; ValueError if not."""
+    if len(text) > _MANIFEST_BYTES:
+        raise ValueError(f"its manifest has {len(text)} bytes, more than {_MANIFEST_BYTES}")
+    try:
+        _check_version(msgspec.json.decode(text, type=_Known))
+        file = msgspec.json.decode(text, type=_File)
+        file.manifest.position  # noqa: B018  its counts have to be those of this version
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        raise ValueError(f"it is no manifest of format {_FORMAT}: {error}") from error
+    if not hmac.compare_digest(text, _seal(file.manifest, key)):
+        reason = "its HMAC is not of the key given" if key else "a key sealed it that is not given"
+        raise ValueError(f"it was changed, or {reason}")
+    return file.manifest
+
+
+def _check_version(known: _Known) -> None:
+    """Tell a manifest of another version from one that was changed."""
+    if known.format != _FORMAT:
+        raise ValueError(
+            f"it is of format {known.format}, and this version of headrace reads {_FORMAT}"
+        )
+    if more := sorted(known.manifest.keys() - set(Manifest.__struct_fields__)):
+        raise ValueError(f"a newer headrace wrote it: {more[0][:40]!r} is not known here")

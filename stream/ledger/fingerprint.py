@@ -1,0 +1,107 @@
+"""What a state depends on: the task, and the code that learned it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from headrace.stream.rows.hashing import hash_key
+from headrace.stream.task import Task
+
+ROOT = Path(__file__).parents[2]
+LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "flax", "msgspec", "pint", "pydantic")
+ROW_TO_STATE = ("headrace.stream.rows.normalizer", "headrace.stream.training.trainer")
+
+
+def settings_of(task: Task) -> dict[str, Any]:
+    """Give what decides which state a stream leads to: all of the task but how topics are made."""
+    return task.model_dump(mode="json", exclude={"topics"})
+
+
+def of_task(task: Task) -> str:
+    """Digest the settings of a task, and the key of its hashes."""
+    settings = json.dumps(settings_of(task), sort_keys=True).encode()
+    return sha256(settings + sha256(hash_key(task)).digest()).hexdigest()
+
+
+@cache
+def of_code(*modules: str) -> str:
+    """Digest what lies between an event and the state, or other modules: with all that they import
+    of ours, the libraries and the Python under it, and the kind of machine."""
+    total = sha256()
+    for path in sources(modules or ROW_TO_STATE):
+        total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    for name in LIBRARIES:
+        total.update(f"{name} {version(name)}\n".encode())
+    total.update(f"{platform.python_version()} {platform.machine()}".encode())
+    return total.hexdigest()
+
+
+def sources(modules: Iterable[str]) -> list[Path]:
+    """Give the files of modules of ours and of all that they import, directly or not, sorted."""
+    waiting, found = set(modules), set[Path]()
+    while waiting:
+        name = waiting.pop()
+        for path in _files(name):
+            if path not in found:
+                found.add(path)
+                waiting |= _imported(path)
+    return sorted(found)
+
+
+def _files(module: str) -> Iterator[Path]:
+    """Yield a module's file, and those of the packages around it; none for what is not ours."""
+    package, *parts = module.split(".")
+    if package != ROOT.name:
+        return
+    place = ROOT
+    for part in parts:
+        place /= part
+        yield from (
+            path for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists()
+        )
+
+
+def _imported(path: Path) -> set[str]:
+    """Give what a file may import: read as text, which is a tenth of the work of parsing it."""
+    names: set[str] = set()
+    for module, parts, modules in _IMPORT.findall(path.read_text("utf-8")):
+        names |= set(_NAME.findall(modules)) | {module}
+        names |= {f"{module}.{part}" for part in _NAME.findall(parts)}
+    return names
+
+
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from ([\w.]+) import (\([^)]*\)|[^\n]*)|import ([\w., ]+))", re.MULTILINE
+)
+_NAME = re.compile(r"[\w.]+")
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
+    """List what differs between the settings of two tasks: `model.chunk: 1 -> 32`.
+
+    Of features that are of another kind it is the kind, not the keys that only one kind has.
+    (A feature may be called kind, too: then that is no text.)
+    """
+    found, keys = [], before.keys() | now.keys()
+    kinds = before.get("kind"), now.get("kind")
+    if kinds[0] != kinds[1] and all(isinstance(kind, str) for kind in kinds):
+        keys = before.keys() & now.keys()
+    for key in sorted(keys):
+        old, new, name = before.get(key), now.get(key), f"{path}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{name}.")
+        elif old != new:
+            found.append(f"{name}: {_shown(old)} -> {_shown(new)}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    return "not there" if value is None else json.dumps(value, ensure_ascii=False)[:80]

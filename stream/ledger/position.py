@@ -1,0 +1,63 @@
+"""Where a learner stands in its streams after a record of the ledger, and what it has done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+import msgspec
+
+from headrace.stream.ledger.ledger import Record
+
+Offsets = dict[int, int]
+"""An offset by partition."""
+
+
+@dataclass
+class Counts:
+    """Count what a learner has done with its stream since its run began."""
+
+    events: int = 0  # predicted
+    rejected: int = 0
+    repeated: int = 0
+    duplicates: int = 0
+    healed: int = 0
+
+    def add(self, record: Record) -> None:
+        """Add what one record of the ledger says."""
+        self.events += record.used
+        self.rejected += record.rejected
+        self.repeated += record.repeated
+        self.duplicates += record.duplicates
+        self.healed += record.healed
+
+
+@dataclass
+class Position:
+    """Say where a learner stands: what it reads next, and what it has done so far."""
+
+    offsets: Offsets = field(default_factory=dict)  # of the raw topic
+    reading: Offsets = field(default_factory=dict)  # of the features topic
+    counts: Counts = field(default_factory=Counts)
+
+    def follow(self, record: Record) -> None:
+        """Move on to after a record."""
+        if record.opening and record.opening.begins is not None:
+            self.offsets, self.reading = dict(record.opening.begins), {}
+        for each in record.consumed:
+            self.offsets[each.partition] = each.stop
+        self.reading.update(record.reading)
+        self.counts.add(record)
+
+    def digest(self) -> str:
+        """Digest offsets and counts, in 16 characters.
+
+        What is read of the features topic is left out: whatever a learner skips there it makes
+        itself, and whatever it reads again it drops.
+        """
+        parts = (sorted(self.offsets.items()), self.counts)
+        return sha256(msgspec.json.encode(parts)).hexdigest()[:16]
+
+    def copy(self) -> Position:
+        """Copy it: the original goes on."""
+        return Position(dict(self.offsets), dict(self.reading), replace(self.counts))

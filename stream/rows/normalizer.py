@@ -1,0 +1,293 @@
+"""Turn raw events into rows: pure functions, the same bits in the normaliser and in the learner.
+
+Every step works on each event alone, so that rows do not depend on how events are batched. What
+depends on other events (lags, scaling, open predictions) belongs to the learner's state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.stream.errors import TaskError
+from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_letter
+from headrace.stream.formats.codec import MILLISECONDS_FROM, Codec, Fields, time_ms
+from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.rows.calendar import calendar
+from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
+from headrace.stream.rows.hashing import Hasher, hash_key
+from headrace.stream.rows.numbers import float64, weights
+from headrace.stream.rows.rows import Rows, take
+from headrace.stream.rows.units import conversion
+from headrace.stream.task import Task
+from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
+from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+
+LARGEST = 1e300  # so that differences are finite
+
+
+class Normalizer:
+    """Normalise the events of one task; `normalize(records)` is a pure function."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._spec = task.spec
+        self._codec = Codec(task)
+        self._timed = task.input.time is not None
+        self._entities = task.input.entity is not None
+        self._excluded = frozenset(task.input.exclude)
+        self._numbers = task.of_kind(Number)
+        self._categories: dict[str, Category] = task.of_kind(Category)
+        self._crosses = [(names, [*map(task.single.index, names)]) for names in task.cross]
+        self._images: dict[str, Image] = task.of_kind(Image)
+        self._texts: list[Text] = list(task.of_kind(Text).values())
+        numbers = [*self._numbers]
+        self._aggregated = [
+            numbers.index(each.of) if each.of in self._numbers else None
+            for each in task.of_kind(Aggregate).values()
+        ]
+        self._classes = ClassIndex(task.target.classes)
+        self._window_ms = [t.timestamp() * 1000 for t in (task.input.earliest, task.input.latest)]
+        self._units = [conversion(name, number) for name, number in self._numbers.items()]
+        try:
+            self._hasher = Hasher(hash_key(task))
+        except OSError as error:
+            raise TaskError(
+                f"hash_key_file = {task.hash_key_file}: cannot be read: {error.strerror}"
+            ) from error
+
+    @property
+    def needs_timestamps(self) -> bool:
+        """Say whether records have to carry Kafka's timestamps: no event time is mapped."""
+        return not self._timed
+
+    def normalize(self, records: Records) -> tuple[Rows, list[DeadLetter]]:
+        """Give a row for each good event and a dead letter for each other, both in order."""
+        events, refused = self._codec.decode_all(records.values)
+        places = [place for place in range(len(records.values)) if place not in refused]
+        rows, bad = self._columns(events, places, records)
+        if bad:
+            refused |= {places[at]: reject for at, reject in bad.items()}
+            rows = take(rows, [at for at in range(len(places)) if at not in bad])
+        return rows, [self._dead(records, place, refused[place]) for place in sorted(refused)]
+
+    def features(self, records: Records) -> tuple[list[Feature], list[DeadLetter]]:
+        """Give one `features` record for each raw record, in order, and the dead letters."""
+        rows, dead = self.normalize(records)
+        refused = {(letter.partition, letter.offset): letter.code for letter in dead}
+        topic, found = records.topic, []
+        row = 0
+        for partition, offset in zip(records.partitions, records.offsets, strict=True):
+            code = refused.get((partition, offset))
+            if code is not None:
+                found.append(Feature(topic, partition, offset, reject=code))
+                continue
+            found.append(
+                Feature(
+                    topic,
+                    partition,
+                    offset,
+                    id=rows.id[row],
+                    time_ms=int(rows.time_ms[row]),
+                    label=float(rows.label[row]),
+                    new_class=rows.new_class[row],
+                    numeric=rows.numeric[row].tobytes(),
+                    ids=rows.ids[row].tobytes(),
+                    entity=rows.entity[row].tobytes(),
+                    image=rows.image[row].tobytes(),
+                    weight=float(rows.weight[row, 0]) if self._spec.weighted else 1.0,
+                )
+            )
+            row += 1
+        return found, dead
+
+    def _columns(
+        self, events: list[Fields], places: list[int], records: Records
+    ) -> tuple[Rows, dict[int, Reject]]:
+        """Build the columns of decoded events, those that are wrong too: told by place in them."""
+        columns = list(zip(*events, strict=True)) if events else []
+        take_next = iter(columns).__next__ if columns else tuple
+        ids, labels = _whole(take_next()), take_next()
+        entities = take_next() if self._entities else ()
+        times: Sequence[Any] = (
+            take_next() if self._timed else [records.timestamps_ms[p] for p in places]
+        )
+        told = take_next() if self._spec.weighted else ()
+        keys = [records.keys[place] for place in places]
+        bad: dict[int, Reject] = {}
+        for at, key in enumerate(keys):
+            if key is not None and len(key) > LONGEST_KEY:
+                detail = f"a key of {len(key)} bytes, expected at most {LONGEST_KEY}"
+                bad[at] = Reject("too_large", detail)
+        for at, value in enumerate(ids):
+            if not _is_id(value):
+                expected = f"1 to {LONGEST_ID} characters, or a whole number of 64 bits"
+                bad[at] = Reject("id", f"{str(value)[:40]!r}: expected {expected}")
+        time_ms = self._times(times, bad)
+        weight = weights(told, bad).reshape(len(events), int(self._spec.weighted))
+        label, new_class = self._labels(labels, bad)
+        numeric = self._numeric([take_next() for _ in self._numbers], len(events))
+        categories: list[Sequence[Any]] = [take_next() for _ in self._categories]
+        image = self._pixels([take_next() for _ in self._images], len(events), bad)
+        hashed = self._hashed(categories, [take_next() for _ in self._texts], len(events))
+        for at, value in enumerate(entities if self._excluded else ()):
+            if (text := scalar_text(value)) in self._excluded:
+                bad[at] = Reject("excluded", f"{text[:40]!r} is among input.exclude")
+        entity = np.zeros((len(events), 2), np.uint32)
+        if entities:
+            entity[:] = list(map(self._hasher.entity, entities))
+        later = np.full((len(events), len(self._aggregated)), np.nan)
+        for at, source in enumerate(self._aggregated):
+            if source is not None:
+                later[:, at] = numeric[:, source]
+        rows = Rows(
+            id=ids,
+            key=keys,
+            partition=[records.partitions[place] for place in places],
+            offset=[records.offsets[place] for place in places],
+            time_ms=time_ms,
+            numeric=np.concatenate([numeric, calendar(self._task.calendar, time_ms), later], 1),
+            ids=hashed,
+            entity=entity,
+            label=label,
+            new_class=new_class,
+            image=image,
+            weight=weight,
+        )
+        return rows, bad
+
+    def _times(self, times: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.int64]:
+        first, last = self._window_ms
+        if not self._timed:
+            found = np.array(times, np.float64)  # Kafka's are milliseconds
+        elif set(map(type, times)) == {float}:
+            found = np.array(times)
+            found = np.rint(np.where(np.abs(found) < MILLISECONDS_FROM, found * 1000, found))
+        else:
+            found = np.array([time_ms(value) for value in times])
+        wrong = ~((first <= found) & (found < last))  # also NaN
+        for at in np.flatnonzero(wrong).tolist():
+            bad[at] = Reject(
+                "time",
+                f"{str(times[at])[:40]!r}: expected RFC 3339 or Unix time from "
+                f"{self._task.input.earliest:%Y-%m-%d} to {self._task.input.latest:%Y-%m-%d}",
+            )
+        return np.where(wrong, 0, found).astype(np.int64)
+
+    def _labels(
+        self, labels: Sequence[Any], bad: dict[int, Reject]
+    ) -> tuple[NDArray[np.float64], list[str | None]]:
+        """Give classes by their index, and the names of those that have none yet; or numbers."""
+        new: list[str | None] = [None] * len(labels)
+        if self._task.target.kind == "regress":
+            found = float64(labels)
+            for at in np.flatnonzero(np.abs(found) > LARGEST).tolist():
+                bad[at] = Reject(
+                    "number", f"label {float(found[at])!r}: expected |x| <= {LARGEST:g}"
+                )
+            return found.clip(-LARGEST, LARGEST) + 0.0, new  # -0 is 0
+        known = self._classes.find_all(labels)
+        for at, value in enumerate(known):
+            if value != NEW_CLASS:
+                continue
+            name = scalar_text(labels[at])
+            if self._spec.unmet and 0 < len(name.encode()) <= LONGEST_CLASS:
+                new[at] = name
+                continue
+            expected = f"1 to {LONGEST_CLASS} bytes as a class's name"
+            if not self._spec.unmet:
+                expected = f"one of {', '.join(self._task.target.classes[:10])}"
+            bad[at] = Reject("label", f"{name[:40]!r}: expected {expected}")
+        return np.array(known, np.float64), new
+
+    def _numeric(self, columns: list[Sequence[Any]], count: int) -> NDArray[np.float64]:
+        """Convert units; missing and impossible readings become NaN, and so do absurd numbers."""
+        values = np.empty((len(columns), count), np.float64)
+        for row, column in zip(values, columns, strict=True):
+            row[:] = float64(column)
+        for number, row, (factor, offset) in zip(
+            self._numbers.values(), values, self._units, strict=True
+        ):
+            row[np.abs(row) > LARGEST] = np.nan
+            if number.missing:
+                row[np.isin(row, number.missing)] = np.nan
+            if number.unit:
+                row *= factor
+                row += offset
+            if number.min is not None:
+                row[row < number.min] = np.nan
+            if number.max is not None:
+                row[row > number.max] = np.nan
+        return values.T + 0.0  # -0 is 0
+
+    def _pixels(
+        self, columns: list[Sequence[bytes]], count: int, bad: dict[int, Reject]
+    ) -> NDArray[np.uint8]:
+        """Bring the pixels of the one image there may be into rows; a wrong size is a reject."""
+        found = b""
+        for (name, image), column in zip(self._images.items(), columns, strict=True):
+            for at, value in enumerate(column):
+                if len(value) != image.size:
+                    shape = " x ".join(map(str, image.shape))
+                    bad[at] = Reject(
+                        "image", f"{name}: {len(value)} bytes, expected {shape} = {image.size}"
+                    )
+            blank = bytes(image.size)
+            found = b"".join([blank if at in bad else value for at, value in enumerate(column)])
+        return np.frombuffer(found, np.uint8).reshape(count, *self._task.image)
+
+    def _hashed(
+        self, categories: list[Sequence[Any]], texts: list[Sequence[Any]], count: int
+    ) -> NDArray[np.uint32]:
+        hashed = np.zeros((count, self._spec.ids), np.uint32)
+        hasher = self._hasher
+        single = [
+            (name, column)
+            for (name, each), column in zip(self._categories.items(), categories, strict=True)
+            if not each.several
+        ]
+        for place, (name, column) in enumerate(single):
+            hashed[:, place] = [0 if v is None else hasher.category(name, v) for v in column]
+        for place, (names, parts) in enumerate(self._crosses, len(single)):
+            hashed[:, place] = hasher.cross(names, hashed[:, parts])
+        start = self._spec.single_ids
+        for (name, each), column in zip(self._categories.items(), categories, strict=True):
+            if each.tokens:
+                for row, value in zip(hashed, column, strict=True):
+                    values = value if isinstance(value, list) else [value]
+                    tokens = hasher.listed(name, values, each)
+                    row[start : start + len(tokens)] = tokens
+                start += each.tokens
+        for text, column in zip(self._texts, texts, strict=True):
+            for row, value in zip(hashed, column, strict=True):
+                if value:
+                    tokens = hasher.tokens(value, text.ngrams, text.max_tokens)
+                    row[start : start + len(tokens)] = tokens
+            start += text.max_tokens
+        for column, most in zip(texts, self._spec.words, strict=False):
+            for row, value in zip(hashed, column, strict=True):
+                if value:
+                    words = hasher.words(value, most)
+                    row[start : start + len(words)] = words
+            start += most
+        return hashed
+
+    def _dead(self, records: Records, place: int, reject: Reject) -> DeadLetter:
+        where = (records.topic, records.partitions[place], records.offsets[place])
+        return dead_letter(reject, *where, records.keys[place], records.values[place])
+
+
+def _whole(ids: Sequence[Any]) -> list[Any]:
+    """Give ids with whole numbers as integers, however they were written."""
+    if float not in set(map(type, ids)):
+        return list(ids)
+    return [int(i) if isinstance(i, float) and i.is_integer() else i for i in ids]
+
+
+def _is_id(value: str | float) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= LONGEST_ID
+    return isinstance(value, int) and -(2**63) <= value < 2**63

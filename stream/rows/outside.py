@@ -1,0 +1,47 @@
+"""Rows from outside Kafka, of a file or a program, as records of a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from headrace.stream.events import Records
+from headrace.stream.task import Task
+from headrace.stream.task.features import Aggregate
+
+
+def needs_time(task: Task) -> str | None:
+    """Name what goes by the time of events, where the task maps none: rows have no other."""
+    timed = ["calendar"] if task.calendar else []
+    timed += [f"features.{name}" for name in task.of_kind(Aggregate)]
+    return timed[0] if timed and not task.input.time else None
+
+
+def number_field(taken: Container[str]) -> str:
+    """Name a field for the numbers of rows without ids, unlike those that are `taken`."""
+    key = "row"
+    while key in taken:
+        key += "_"
+    return key
+
+
+def numbered(key: bytes, number: int, row: bytes) -> bytes:
+    """Put a number into a row's JSON; what is no event stays, and is refused as it is."""
+    if row.startswith(b'{"'):
+        return b'{"%s":%d,%s' % (key, number, row[1:])
+    if not row.startswith(b"{"):
+        return row
+    rest = row[1:].lstrip()
+    return b'{"%s":%d%s%s' % (key, number, b"" if rest.startswith(b"}") else b",", rest)
+
+
+def records(task: Task, topic: str, values: Sequence[bytes], first: int) -> Records:
+    """Give rows the offsets from `first` on, and a time that the task allows if it maps none."""
+    time_ms = round(task.input.earliest.timestamp() * 1000)
+    return Records(
+        topic=topic,
+        values=[*values],
+        keys=[None] * len(values),
+        partitions=[0] * len(values),
+        offsets=[*range(first, first + len(values))],
+        timestamps_ms=[time_ms] * len(values),
+    )

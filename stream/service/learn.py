@@ -1,0 +1,71 @@
+"""The service `headrace learn`: exactly once, and on where the ledger ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from headrace.stream.kafka.source import ends
+from headrace.stream.process.garbage import tune_memory
+from headrace.stream.service.progress import Progress, Stall, waits
+from headrace.stream.service.service import Origin, Safety, Service
+from headrace.stream.task import Task
+
+
+def learn(
+    task: Task,
+    bootstrap: str,
+    *,
+    origin: Origin,
+    safety: Safety,
+    micro_batch: int = 4096,
+    drain: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    on_ready: Callable[[], None] = lambda: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Progress:
+    """Learn from a topic until told to stop, exactly once, and publish what is predicted.
+
+    Goes on where the task's ledger ends, with the state that it had there, bit for bit.
+
+    Args:
+        origin: `features` as made by the normaliser, or raw `events` normalised here.
+        micro_batch: most events handled at a time; changes speed, never a prediction.
+        drain: stop at what is now the end of the topic.
+        on_progress: called about once a second.
+        on_note: called with a line for a person: how it goes on, what went wrong beside.
+
+    Raises:
+        TopicError: a topic is missing, or cannot do what it is for.
+        BrokerError: no broker.
+        RecoveryError: the state of the ledger's tip cannot be had again.
+        DoubtError, FencedError: what was written is not certain, or is another's to write.
+        StoppedError: `stop` said so before the first event was taken.
+    """
+    tune_memory()  # history is learned again at once
+    stall = Stall()
+
+    def report(progress: Progress) -> None:
+        if line := stall.look(progress, time.monotonic()):
+            on_note(line)
+        on_progress(progress)
+
+    with ExitStack() as stack:
+        service = Service(
+            task, bootstrap, origin, safety, micro_batch, report, on_note, stop, stack
+        )
+        on_ready()
+        progress = service.run(drain=drain, stop=stop)
+    if drain and (hidden := _hidden(bootstrap, task.input.topic)):
+        on_note(waits(hidden))
+    return progress
+
+
+def _hidden(bootstrap: str, topic: str) -> int:
+    """Count the records behind a transaction that is still open."""
+    all_there, committed = (
+        sum(ends(bootstrap, [topic], committed=c).values()) for c in (False, True)
+    )
+    return all_there - committed

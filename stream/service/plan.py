@@ -1,0 +1,312 @@
+"""Where a learner would go on: the newest sound checkpoint, and what was learned after it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from headrace.stream.errors import AuditError, RecoveryError
+from headrace.stream.events import Prediction
+from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.watch import other_topic
+from headrace.stream.ledger import fingerprint, ledger
+from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.ledger.ledger import Entry, Record
+from headrace.stream.ledger.position import Offsets, Position
+from headrace.stream.task import Task
+from headrace.stream.training.trainer import Tensors, digest, shapes_of
+
+LOOK_S, LOOKED = 0.5, 1000
+
+
+@dataclass
+class Plan:
+    """Say where a learner would go on, and what it takes to get there."""
+
+    run: str
+    tip: Entry | None  # the last record of the ledger
+    position: Position  # after the checkpoint; at the tip when all is learned again
+    topics: dict[str, str]  # ids of the task's topics, as the ledger knows them
+    manifest: Manifest | None = None
+    tensors: Tensors | None = None
+    start: int = 0  # ledger offset of the first record to learn again
+    before: Record | None = None  # the record before it
+    to_learn: int = 0  # records to learn again, and their events
+    events: int = 0
+    taken: int = 0  # offsets of the raw topic, with an event or without
+    problems: list[str] = field(default_factory=list)  # checkpoints that cannot be used
+    code_changed: bool = False
+    new_topic: bool = False  # go on with a raw topic that was made again
+    new_features: bool = False  # the features topic was made again: it is read from its beginning
+
+    @property
+    def new(self) -> bool:
+        """Say whether a run begins here."""
+        return self.tip is None or self.tip.record.run != self.run
+
+    @property
+    def records(self) -> tuple[int, int] | None:
+        """Give the first and the last record to learn again."""
+        if self.tip is None or not self.to_learn:
+            return None
+        return self.tip.record.seq - self.to_learn + 1, self.tip.record.seq
+
+    def words(self) -> list[str]:
+        """Tell a person."""
+        if self.tip is None or self.new:
+            begins = ", ".join(f"{p}: {at:,}" for p, at in sorted(self.position.offsets.items()))
+            return [f"a new run begins; first offset by partition: {begins}"]
+        tip, kept = self.tip.record, self.manifest
+        found = [
+            f"run {self.run[:8]}, epoch {tip.epoch + 1}; the ledger ends with record {tip.seq:,}",
+            f"the checkpoint of record {kept.seq:,} is sound"
+            if kept
+            else "there is no checkpoint that can be used: all is learned again",
+            f"{self.to_learn:,} records with {self.events:,} events are learned again, and checked",
+        ]
+        if self.code_changed:
+            found.append("the code or a library is another than the checkpoint's")
+        if self.new_topic:
+            found.append("the raw topic was made again: the new one is read from its beginning")
+        return [*found, *self.problems]
+
+
+def run_of(task: Task, bootstrap: str, *, from_scratch: bool = False) -> str:
+    """Give the run that goes on: the ledger's last; or a new one."""
+    tip = ledger.tip(bootstrap, task.output("ledger"))
+    return uuid.uuid4().hex if tip is None or from_scratch else tip.record.run
+
+
+def plan(
+    task: Task,
+    bootstrap: str,
+    checkpoints: Checkpoints,
+    run: str,
+    *,
+    fenced: bool = False,
+    from_zero: bool = False,
+) -> Plan:
+    """Look at ledger and checkpoints, and change nothing.
+
+    Args:
+        run: the one that goes on, or begins.
+        fenced: nobody else can write to the ledger any more.
+        from_zero: pass over the checkpoints.
+
+    Raises:
+        RecoveryError: the task is another than the ledger's; names what differs.
+        AuditError: the ledger is broken.
+        TopicError, BrokerError: a topic is missing; no broker.
+    """
+    topic = task.output("ledger")
+    tip = ledger.tip(bootstrap, topic, decided=fenced)
+    if tip is None or tip.record.run != run:
+        return Plan(run, tip, Position(begins(task, bootstrap)), {})
+    found = Plan(run, tip, Position(), {})
+    broken = _beginning_gone(bootstrap, topic, run)
+    found.problems += broken
+    most = -1 if from_zero else tip.record.seq
+    while usable := _newest(found, task, bootstrap, checkpoints, most):
+        found.manifest, found.tensors = usable
+        found.position, found.topics = found.manifest.position, dict(found.manifest.topics)
+        most = found.manifest.seq - 1
+        if digest(found.tensors) != found.manifest.state:
+            found.problems.append(
+                f"the checkpoint of record {found.manifest.seq} holds another state than it says: "
+                "it was changed"
+            )
+            continue
+        found.start = found.manifest.ledger_offset + 1
+        found.code_changed = found.manifest.code != fingerprint.of_code()
+        if _count(found, bootstrap, topic):
+            return found
+    if broken:
+        raise RecoveryError(f"{broken[0]}; no checkpoint can be used: begin --from-scratch")
+    opening = run_opening(bootstrap, topic, run)
+    if opening.record.opening and opening.record.opening.task != fingerprint.of_task(task):
+        raise other_task(task, opening.record)
+    found.manifest = found.tensors = None
+    found.position, found.topics = Position(), _topics_of(opening.record)
+    found.position.follow(opening.record)
+    found.start, found.before = opening.offset + 1, opening.record
+    _count(found, bootstrap, topic)
+    return found
+
+
+def _newest(
+    found: Plan, task: Task, bootstrap: str, checkpoints: Checkpoints, most: int
+) -> tuple[Manifest, Tensors] | None:
+    """Load the newest checkpoint that is whole, and stands where the ledger says."""
+    others: list[Manifest] = []
+
+    def sound(manifest: Manifest) -> bool:
+        at, last = manifest.ledger_offset, found.tip.offset if found.tip else -1
+        entry = next(ledger.read(bootstrap, task.output("ledger"), at, last + 1), None)
+        found.before = entry.record if entry else None
+        if entry is None or (entry.offset, entry.record.chain) != (at, manifest.chain):
+            found.problems.append(f"the checkpoint of record {manifest.seq} is not the ledger's")
+            return False
+        if entry.record.position not in ("", manifest.position.digest()):
+            found.problems.append(
+                f"the checkpoint of record {manifest.seq} says that it stands elsewhere than the "
+                "ledger does: it was changed"
+            )
+            return False
+        if manifest.task != fingerprint.of_task(task):
+            others.append(manifest)
+        return not others
+
+    usable = checkpoints.newest(shapes_of(task), at_most=most, accept=sound)
+    if others:
+        raise other_task(task, run_opening(bootstrap, task.output("ledger"), found.run).record)
+    found.problems += checkpoints.problems
+    return usable
+
+
+def _count(found: Plan, bootstrap: str, topic: str) -> bool:
+    """Count what is to be learned again; False if the ledger announced another checkpoint."""
+    found.to_learn = found.events = found.taken = 0
+    stop = found.tip.offset + 1 if found.tip else 0
+    for entry in ledger.read(bootstrap, topic, found.start, stop):
+        record, manifest = entry.record, found.manifest
+        found.to_learn += 1
+        found.events += record.used
+        if record.opening and record.opening.begins is not None and found.taken:
+            raise RecoveryError(
+                f"record {record.seq} of the ledger went on with a raw topic that was made again; "
+                "what was learned before it cannot be read again, and no checkpoint after it can "
+                "be used: begin --from-scratch"
+            )
+        found.taken += sum(each.stop - each.start for each in record.consumed)
+        if record.opening and record.opening.topics:
+            found.topics = record.opening.topics
+        saved = record.saved
+        if manifest and saved and saved.seq == manifest.seq and saved.state != manifest.state:
+            found.problems.append(
+                f"the checkpoint of record {saved.seq} holds another state than the ledger "
+                "announced: it was changed"
+            )
+            return False
+    return True
+
+
+def follow_topics(
+    found: Plan,
+    task: Task,
+    bootstrap: str,
+    topics: dict[str, str],
+    *,
+    from_scratch: bool,
+    accept_new_topic: bool,
+    on_note: Callable[[str], None],
+) -> None:
+    """Make sure that the task's topics are those that the ledger speaks of.
+
+    Args:
+        topics: the ids of those that are there.
+        from_scratch: whatever was learned before is of no interest.
+        accept_new_topic: go on with a raw topic that was made again.
+
+    Raises:
+        RecoveryError: the raw topic is another; or the ledger is, and what it said is gone.
+    """
+    if from_scratch:
+        return
+    raw, predictions = task.input.topic, task.output("predictions")
+    if found.tip is None and (
+        _holds_predictions(bootstrap, predictions)
+        or ledger.beginning(bootstrap, task.output("ledger"))
+    ):
+        raise RecoveryError(
+            f"{task.output('ledger')} is empty, and was not always: the ledger was deleted, "
+            "and with it what was learned from which events; begin --from-scratch"
+        )
+    others = {name for name, known in found.topics.items() if topics.get(name, known) != known}
+    for name in sorted(others - {raw}):
+        on_note(f"{name} was deleted and made again: what it held is gone")
+    found.new_features = task.output("features") in others
+    if raw not in others or found.new:
+        return
+    if not accept_new_topic:
+        raise other_topic(raw)
+    if found.taken:
+        raise RecoveryError(
+            f"{raw} was deleted and made again, and with it {found.taken:,} events that came after "
+            "the last checkpoint and would have to be learned again: begin --from-scratch"
+        )
+    found.new_topic = True
+
+
+def open_checkpoints(task: Task, place: str, run: str, key: bytes | None) -> Checkpoints:
+    """Give the checkpoints of one run of a task."""
+    return Checkpoints(f"{place.rstrip('/')}/{task.name}", run=run, key=key)
+
+
+def _holds_predictions(bootstrap: str, topic: str) -> bool:
+    """Say whether a prediction was ever committed to a topic, and is still there."""
+    with closing(Source(bootstrap, topic)) as source:
+        while source.ended < set(source.partitions):
+            for message in source.messages(LOOKED, LOOK_S):
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # a stranger's record
+                    msgspec.json.decode(message.value() or b"", type=Prediction)
+                    return True
+    return False
+
+
+def run_opening(bootstrap: str, topic: str, run: str) -> Entry:
+    """Find the record that began a run.
+
+    Raises:
+        AuditError: it is not there.
+    """
+    for entry in ledger.read(bootstrap, topic):
+        if entry.record.run != run:
+            continue
+        if entry.record.opening and entry.record.opening.settings is not None:
+            return entry
+        break
+    raise AuditError(
+        f"{topic}: records before offset {ledger.beginning(bootstrap, topic):,} were deleted, and "
+        f"with them the beginning of run {run[:8]}: nothing before them can be learned again"
+    )
+
+
+def _beginning_gone(bootstrap: str, topic: str, run: str) -> list[str]:
+    """Say so if somebody deleted the record that began a run."""
+    if ledger.beginning(bootstrap, topic):
+        try:
+            run_opening(bootstrap, topic, run)
+        except AuditError as error:
+            return [str(error)]
+    return []
+
+
+def begins_of(record: Record) -> Offsets:
+    """Give the first offset of each partition of the run that a record began."""
+    return (record.opening.begins if record.opening else None) or {}
+
+
+def _topics_of(record: Record) -> dict[str, str]:
+    return (record.opening.topics if record.opening else None) or {}
+
+
+def begins(task: Task, bootstrap: str) -> Offsets:
+    """Ask for the first offset of each partition of a task's raw topic."""
+    with closing(Source(bootstrap, task.input.topic)) as source:
+        return dict(source.begins)
+
+
+def other_task(task: Task, opening: Record) -> RecoveryError:
+    """Say in which fields a task differs from the one of the run that a record began."""
+    said: dict[str, Any] = (opening.opening and opening.opening.settings) or {}
+    changed = fingerprint.differences(said, fingerprint.settings_of(task))
+    what = "; ".join(changed) or "the key of the hashes (hash_key_file)"
+    return RecoveryError(
+        f"task {task.name} is another than the one that was learned: {what}. Put it back; or learn "
+        "all again (--from-scratch); or try it on history (headrace replay --set)"
+    )

@@ -1,0 +1,113 @@
+"""What leaves a learner: outputs and their record, together, and certain before they count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from headrace.stream.kafka.transactions import Transactions
+from headrace.stream.kafka.watch import TopicWatch
+from headrace.stream.ledger import ledger
+from headrace.stream.ledger.ledger import Entry, Ledger, Record
+from headrace.stream.process.failpoint import failpoint
+from headrace.stream.task import Task
+
+
+class Output(NamedTuple):
+    """Hold records for one of the task's topics."""
+
+    stage: str
+    values: list[bytes]
+    keys: list[bytes | None] | None = None
+    partitions: list[int] | None = None
+
+
+class Publisher:
+    """Write micro-batches into transactions: one each, or several while a backlog waits.
+
+    Args:
+        watch: of the raw topic. No event is committed before it was asked, after the event was
+            read, whether the topic is still the one that the ledger speaks of.
+        on_certain: called with each record that was committed and read back, in order.
+    """
+
+    last: Entry  # the last record that is certain
+
+    def __init__(
+        self,
+        task: Task,
+        transactions: Transactions,
+        book: Ledger,
+        watch: TopicWatch,
+        on_certain: Callable[[Entry], None],
+    ) -> None:
+        self._task, self._transactions, self._book = task, transactions, book
+        self._watch = watch
+        self._on_certain = on_certain
+        self._records: list[Record] = []  # in the transaction that is open
+        self._begun_s: float | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Say whether no commit is under way."""
+        return self._transactions.settled
+
+    @property
+    def age_s(self) -> float:
+        """Say how long the transaction has been open; 0 without one."""
+        return 0.0 if self._begun_s is None else time.monotonic() - self._begun_s
+
+    def write(self, outputs: Sequence[Output] = (), **said: Any) -> None:
+        """Write a record that says so, and its outputs.
+
+        The record goes first: so Kafka is told of all partitions in one request.
+        """
+        self._begin()
+        record = self._book.add(**said)
+        self._records.append(record)
+        self._transactions.send(self._book.topic, [ledger.encode(record)], partitions=[0])
+        failpoint("record sent")
+        self.send(outputs)
+
+    def send(self, outputs: Sequence[Output]) -> None:
+        """Write outputs without a record."""
+        self._begin()
+        for stage, values, keys, partitions in outputs:
+            topic = self._task.output(stage)
+            self._transactions.send(topic, values, keys=keys, partitions=partitions)
+            failpoint(f"{stage} sent")
+
+    def commit(self) -> None:
+        """Begin to end the transaction that is open, if one is."""
+        if self._begun_s is not None:
+            records, self._records, self._begun_s = self._records, [], None
+            asked = self._watch.ask() if any(record.consumed for record in records) else None
+            self._transactions.commit(
+                check=lambda: asked and self._watch.confirm(asked),
+                proof=lambda: list(map(self._book.confirm, records)),
+            )
+
+    def settle(self) -> None:
+        """Wait until what was committed is certain.
+
+        Raises:
+            DoubtError: it is not.
+            FencedError: another learner took over.
+            RecoveryError, TopicError: the raw topic was deleted, and perhaps made again.
+        """
+        for entry in self._transactions.settle() or ():
+            failpoint("confirmed")
+            self.last = entry
+            self._on_certain(entry)
+
+    def refresh(self, topics: Iterable[str]) -> None:
+        """Take note of partitions that were added."""
+        for topic in topics:
+            self._transactions.refresh(topic)
+
+    def _begin(self) -> None:
+        if self._begun_s is None:
+            self.settle()
+            self._transactions.begin()
+            self._begun_s = time.monotonic()

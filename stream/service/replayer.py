@@ -1,0 +1,122 @@
+"""Learn again what the ledger says was learned, and prove that it comes out the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from headrace.stream.errors import AuditError
+from headrace.stream.kafka.history import History
+from headrace.stream.ledger.ledger import Record
+from headrace.stream.ledger.position import Counts
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import pieces
+from headrace.stream.task import Task
+from headrace.stream.training.trainer import Learned, Pending, Trainer, digest
+
+
+class Rebuild:
+    """Feed records of the ledger in order; the trainer then stands where the learner stood.
+
+    Small micro-batches are put together: that changes no bit of the outcome. While XLA works on
+    one batch, the next is read and normalised.
+
+    Args:
+        trainer: stands before the first record that is fed.
+        history: gives the raw events.
+        proven_from: outcomes of records before this one are not compared with the ledger.
+        on_learned: called with each batch as it was learned again.
+
+    Raises (feed, finish):
+        AuditError: an outcome is another than the ledger's; names the first such record.
+        HistoryError: raw events are gone.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        trainer: Trainer,
+        history: History,
+        *,
+        proven_from: int = 0,
+        on_learned: Callable[[Learned], None] = lambda learned: None,
+    ) -> None:
+        self._trainer, self._history = trainer, history
+        self._normalizer = Normalizer(task)
+        self._proven_from, self._on_learned = proven_from, on_learned
+        self._group: list[Record] = []
+        self._span = 0
+        self._working: tuple[list[Record], list[Pending]] | None = None
+        self.counts = Counts()
+
+    def feed(self, record: Record) -> None:
+        """Learn a record again, sooner or later."""
+        span = sum(each.stop - each.start for each in record.consumed)
+        full = self._span + span > self._trainer.capacity
+        if self._group and (full or record.seq == self._proven_from):
+            self._submit()
+        self._group.append(record)
+        self._span += span
+        self.counts.add(record)
+
+    def finish(self) -> None:
+        """Learn all that was fed, and prove it."""
+        self._submit()
+        self._prove()
+
+    def state(self) -> str:
+        """Give the digest of the state after all that was fed."""
+        self.finish()
+        return digest(self._trainer.snapshot().tensors())
+
+    def _submit(self) -> None:
+        group, self._group, self._span = self._group, [], 0
+        ranges = [each.range for record in group for each in record.consumed]
+        if not ranges:
+            return
+        records = self._history.read(ranges)
+        rows, refused = self._normalizer.normalize(records)
+        rows, repeated = self._trainer.admit(rows, records.topic)
+        if group[0].seq >= self._proven_from:
+            self._compare("events used", group, len(rows.id), [r.used for r in group])
+            self._compare("events refused", group, len(refused), [r.rejected for r in group])
+            self._compare("ids repeated", group, len(repeated), [r.repeated for r in group])
+        pending = [self._trainer.submit(part) for part in pieces(rows, self._trainer.capacity)]
+        self._prove()
+        self._working = (group, pending)
+
+    def _compare(self, what: str, group: list[Record], found: int, said: Iterable[int]) -> None:
+        if found != sum(said):
+            raise AuditError(
+                f"records {group[0].seq} to {group[-1].seq}: {found} {what}, the ledger says "
+                f"{sum(said)}; the code, the task or the topic is another than it was"
+            )
+
+    def _prove(self) -> None:
+        """Wait for the batch that is under way, and compare it with the ledger."""
+        if self._working is None:
+            return
+        (group, pending), self._working = self._working, None
+        parts = [self._trainer.collect(each) for each in pending]
+        for part in parts:
+            self._on_learned(part)
+        if group[0].seq < self._proven_from or not parts:
+            return
+        whole = Learned(
+            parts[0].rows,
+            np.concatenate([part.published for part in parts]),
+            np.concatenate([part.answer for part in parts]),
+            np.concatenate([part.step for part in parts]),
+            [],
+            parts[0].classes,
+        )
+        first = 0
+        for record in group:
+            if record.used and whole.outcome(first, first + record.used) != record.outcome:
+                raise AuditError(
+                    f"record {record.seq} of the ledger comes out otherwise when it is learned "
+                    "again: the code or the libraries are others than they were, or a state is "
+                    "rotten"
+                )
+            first += record.used

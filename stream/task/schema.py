@@ -1,0 +1,272 @@
+"""The tables of a task file, each with its keys, their ranges and defaults, but features."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from headrace.model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
+from headrace.stream.task.features import FieldPath, Part
+
+TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
+MOST_CLASSES = 1000
+LONGEST_CLASS = 255  # bytes of a class's name in UTF-8, where it is taken up in mid-stream
+MOST_EVENT_BYTES = 16_777_216
+LONGEST_ID = 256  # characters
+LONGEST_KEY = 65_536  # bytes of an event's key in Kafka, which its prediction has too
+DECISIONS = ("class_weight", "threshold", "costs")  # keys of which one may be given
+MOST_NAMED = 100  # classes of which each has scores of its own in a report
+ROOM = 16  # classes, where none is named
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Cost = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Input(Part):
+    """Where events come from and which of their fields say who, when and what."""
+
+    topic: str = Field(pattern=TOPIC, description="The topic of raw events.")
+    format: Literal["json", "cloudevents"] = Field(
+        "json", description="Plain JSON, or structured CloudEvents 1.0 with the event in data."
+    )
+    id: FieldPath = Field("id", description="The field with the event's id.")
+    entity: FieldPath | None = Field(None, description="The field with the entity.")
+    time: FieldPath | None = Field(
+        None, description="The field with the event time; default: the Kafka record's timestamp."
+    )
+    weight: FieldPath | None = Field(
+        None,
+        description="The field with how much the event teaches: a number from 0, nothing, to 1000; "
+        "null or absent = 1. Metrics are not weighted.",
+    )
+    earliest: datetime = Field(
+        datetime(1900, 1, 1, tzinfo=UTC), description="An event time before this is refused."
+    )
+    latest: datetime = Field(
+        datetime(2100, 1, 1, tzinfo=UTC), description="An event time after this is refused."
+    )
+    max_bytes: int = Field(65_536, ge=64, le=MOST_EVENT_BYTES, description="Largest event taken.")
+    recent_ids: int = Field(
+        100_000, ge=0, description="Ids remembered to refuse a repeated event; 0 = not at all."
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="Entities whose events are refused.", max_length=10_000
+    )
+
+    @field_validator("earliest", "latest")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+    @model_validator(mode="after")
+    def _excludable(self) -> Input:
+        if self.exclude and not self.entity:
+            raise ValueError("exclude names entities: entity must say which field holds them")
+        return self
+
+
+ClassWeight = Annotated[
+    Annotated[Literal["balanced"], Tag("[name]")] | Annotated[dict[str, Cost], Tag("[table]")],
+    Discriminator(lambda value: "[table]" if isinstance(value, dict) else "[name]"),
+]
+
+
+class Target(Part):
+    """What to predict."""
+
+    field: FieldPath = Field(description="The field with the label; null or absent = not known.")
+    kind: Literal["classify", "regress"] = Field(description="Classes or a number.")
+    classes: tuple[Annotated[str, Field(max_length=LONGEST_CLASS)], ...] = Field(
+        (), description="The classes, for classify.", max_length=MOST_CLASSES
+    )
+    max_classes: int | None = Field(
+        None,
+        ge=2,
+        le=MOST_CLASSES,
+        description="Classes that there is room for, to be taken up as they come; default: as many "
+        f"as are named in classes, {ROOM} if none is.",
+    )
+    class_weight: ClassWeight | None = Field(
+        None,
+        description="How much a miss of each class costs (others: 1); balanced: the more the rarer "
+        "it is.",
+    )
+    threshold: Annotated[dict[str, Share], Field(min_length=1, max_length=1)] | None = Field(
+        None,
+        description="One of two classes, and the probability from which on it is predicted.",
+    )
+    costs: dict[str, dict[str, Cost]] | None = Field(
+        None,
+        description="What it costs to predict a class (inner key) where another is true (outer "
+        "key); default: 1, and 0 for the true one.",
+    )
+    horizon: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Predict the label of this many events of the same entity ahead; 0 = its own.",
+    )
+
+    @property
+    def room(self) -> int:
+        """Count the classes that there is room for; 0 if the target is a number."""
+        if self.kind == "regress":
+            return 0
+        return self.max_classes or len(self.classes) or ROOM
+
+    @property
+    def decided_by(self) -> list[str]:
+        """Name the keys that say what misses cost."""
+        return [key for key in DECISIONS if getattr(self, key) is not None]
+
+    @property
+    def cost_rows(self) -> tuple[tuple[float, ...], ...]:
+        """Give what predicting each class (columns) costs by the true one (rows); () if 1."""
+        names: list[str | int] = [*self.classes, *range(len(self.classes), self.room)]
+        costs: dict[Any, dict[Any, float]] = {**(self.costs or {})}
+        if self.threshold:
+            ((name, share),) = self.threshold.items()
+            share *= 1.0 - 1e-6  # a probability that is equal, but for rounding, is enough
+            costs = {true: dict.fromkeys(names, share) for true in names}
+            costs[name] = dict.fromkeys(names, 1.0 - share)
+        elif isinstance(self.class_weight, dict):
+            costs = {true: dict.fromkeys(names, cost) for true, cost in self.class_weight.items()}
+        return tuple(
+            tuple(0.0 if true == said else costs.get(true, {}).get(said, 1.0) for said in names)
+            for true in (names if costs else ())
+        )
+
+    @model_validator(mode="after")
+    def _decides(self) -> Target:
+        chosen = self.decided_by
+        if chosen and self.kind == "regress":
+            raise ValueError(f"{chosen[0]} is for classes, not for kind = 'regress'")
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)}: expected one of them at most")
+        told: Any = getattr(self, chosen[0]) if chosen else None
+        if not told or told == "balanced":
+            return self
+        named = [
+            *told,
+            *(said for each in told.values() if isinstance(each, dict) for said in each),
+        ]
+        unknown = [name for name in named if name not in self.classes]
+        if unknown:
+            raise ValueError(
+                f"{chosen[0]}: {unknown[0]!r} is not among classes = {[*self.classes]}"
+            )
+        if any(isinstance(each, dict) and true in each for true, each in told.items()):
+            raise ValueError("costs: of a class where it is true, expected none: it is right")
+        if self.threshold and self.room != 2:
+            raise ValueError(f"threshold: of {self.room} classes, expected two; see class_weight")
+        if self.room > MOST_NAMED:
+            raise ValueError(f"{chosen[0]}: of {self.room} classes, expected {MOST_NAMED} at most")
+        return self
+
+    @model_validator(mode="after")
+    def _classes(self) -> Target:
+        if self.kind == "regress":
+            if self.classes or self.max_classes:
+                raise ValueError("regress takes no classes")
+        elif len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: each once")
+        elif self.room < max(2, len(self.classes)):
+            raise ValueError(
+                f"room for {self.room} of {len(self.classes)} classes: expected for all of them, "
+                "and for two at least"
+            )
+        return self
+
+
+class Lags(Part):
+    """What is remembered of each entity."""
+
+    labels: int = Field(1, ge=0, le=1000, description="Last known labels used as inputs.")
+    rows: int = Field(0, ge=0, le=1000, description="Earlier rows whose numbers are inputs.")
+    traces: tuple[Annotated[float, Field(ge=1, le=1e6)], ...] = Field(
+        (8.0, 64.0),
+        description="Events that fading means remember; a row's distances from them are inputs.",
+        max_length=16,
+    )
+    entities: int = Field(
+        1024, ge=1, le=10_000_000, description="Entities remembered; the least recent leaves."
+    )
+
+
+class Schedule(Part):
+    """How the learning rates change with the optimizer's steps."""
+
+    kind: Literal["constant", "linear", "cosine", "exponential"] = Field(
+        "constant", description="exponential halves the rate every so many steps."
+    )
+    steps: int = Field(100_000, ge=1, description="Steps to the end, or to the half.")
+    end: float = Field(0.1, gt=0, le=1, description="Share of the rate that is left for ever.")
+    warmup: int = Field(0, ge=0, description="First steps, in which the rate grows to its size.")
+
+
+class Model(Part):
+    """How it is learned."""
+
+    network: NetworkName | None = Field(
+        None, description="What the networks of the pool are; default: mlp, cnn2d with an image."
+    )
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (32, 32), description="Widths of the hidden layers."
+    )
+    activation: Activation = Field("relu", description="Of the hidden layers.")
+    chunk: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="Events per step of the hidden layers and the hashed ids; 1 = exact per-event "
+        "learning. All else learns from each event.",
+    )
+    loss: Loss | None = Field(
+        None, description="Default: cross_entropy for classify, huber for regress."
+    )
+    learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
+        (0.001, 0.005), description="Learning rate; several make a pool with a network for each."
+    )
+    optimizer: OptimizerName = Field("adam", description="Of the networks, by optax's name.")
+    neighbours: int = Field(
+        1000,
+        ge=0,
+        le=100_000,
+        description="Newest rows whose nearest vote on a row; 0 = none.",
+    )
+    beta1: float = Field(0.0, ge=0, lt=1, description="Momentum of adam and its kin.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Their memory of squared gradients.")
+    clip: float = Field(0.0, ge=0, description="Largest norm of a gradient; 0 = any.")
+    schedule: Schedule = Field(Schedule(), description="How the rate changes with time.")
+    embedding: int = Field(8, ge=1, le=256, description="Dimensions of a hashed id's vector.")
+    table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the id table.")
+    coverage: float = Field(0.9, gt=0, lt=1, description="Labels an interval should hold.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights.")
+
+
+class Drift(Part):
+    """When to say that the world has changed."""
+
+    detectors: tuple[Detector, ...] = Field(
+        ("adwin",), description="What watches the error of every labelled event."
+    )
+    adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
+    page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's alarm level.")
+    ladder: tuple[Rung, ...] = Field(RUNGS, description="What is done about drift.")
+
+
+class Topics(Part):
+    """How the task's topics are made."""
+
+    partitions: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Partitions of the raw topic, if it is made; outputs have as many.",
+    )
+    retention_hours: int = Field(
+        168, ge=1, le=10_000_000, description="Hours that events and outputs are kept."
+    )

@@ -1,0 +1,281 @@
+"""The task file: what to predict, from what, with which model. One frozen pydantic model."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from headrace.model.spec import Aggregate as ColumnAggregate
+from headrace.model.spec import Schedule as RateSchedule
+from headrace.model.spec import Spec
+from headrace.stream.errors import TaskError
+from headrace.stream.task.compatibility import misfit
+from headrace.stream.task.features import (
+    LONGEST_NAME,
+    Aggregate,
+    Category,
+    Feature,
+    Image,
+    Number,
+    Part,
+    Text,
+)
+from headrace.stream.task.schema import Drift, Input, Lags, Model, Target, Topics
+
+UNION = {"[name]", "[table]"}  # what pydantic says of the alternatives of a key
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
+WORDS = 64  # of a text that are read in their order
+MOST_BYTES = 16 << 20  # of a task file
+MOST_ROW_BYTES = 1 << 20  # thousands of them wait in a micro-batch
+WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
+
+STAGES = frozenset(
+    {"features", "predictions", "dead-letter", "metrics", "drift", "ledger"}
+)  # of output topics
+
+
+class Task(Part):
+    """One thing to predict from one stream."""
+
+    name: str = Field(pattern=NAME, description="Prefix of the output topics.")
+    input: Input
+    target: Target
+    features: dict[Annotated[str, Field(max_length=LONGEST_NAME)], Feature] = Field(
+        min_length=1, max_length=10_000
+    )
+    calendar: tuple[Literal["hour", "weekday", "year"], ...] = Field(
+        (), description="Cycles of the event time that become inputs: sine and cosine of each."
+    )
+    cross: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=4)], ...] = Field(
+        (),
+        max_length=1000,
+        description="Categories whose values count together, too: one id for each combination.",
+    )
+    hash_key_file: Path | None = Field(
+        None, description="A file whose bytes key the hashing of words; default: the task's name."
+    )
+    lags: Lags = Lags()
+    model: Model = Model()
+    drift: Drift = Drift()
+    topics: Topics = Topics()
+
+    @field_validator("hash_key_file")
+    @classmethod
+    def _is_a_path(cls, value: Path | None) -> Path | None:
+        if "\0" in str(value):
+            raise ValueError("expected the path of a file")
+        return value
+
+    @model_validator(mode="after")
+    def _crosses_categories(self) -> Task:
+        single = self.single
+        for names in self.cross:
+            wrong = [name for name in names if name not in single]
+            if wrong or len(set(names)) < len(names):
+                raise ValueError(
+                    f"cross = {[*names]}: expected different categories of one value each, "
+                    f"of {', '.join(sorted(single)) or 'which there is none'}"
+                )
+        if len({frozenset(names) for names in self.cross}) < len(self.cross):
+            raise ValueError("cross: each combination once")
+        return self
+
+    @model_validator(mode="after")
+    def _aggregates_of_features(self) -> Task:
+        for name, each in self.of_kind(Aggregate).items():
+            kind, known = "number", [*self.of_kind(Number)]
+            if each.statistic == "distinct":
+                kind, known = "category", self.single
+            if each.of is not None and each.of not in known:
+                raise ValueError(
+                    f"features.{name}.of = {each.of!r}: expected a {kind} "
+                    f"among features, of {', '.join(known) or 'which there is none'}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_image_that_fits(self) -> Task:
+        images = [f"features.{name}" for name in self.of_kind(Image)]
+        if len(images) > 1:
+            raise ValueError(f"{' and '.join(images)} are images: expected one of them at most")
+        coded = 4 * math.ceil(math.prod(self.image) / 3)
+        if coded > self.input.max_bytes:
+            raise ValueError(
+                f"{images[0]} takes {coded} bytes in base64, "
+                f"input.max_bytes = {self.input.max_bytes}: expected room for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reads_what_others_write(self) -> Task:
+        if self.input.topic in map(self.output, STAGES):
+            raise ValueError(
+                f"input.topic = {self.input.topic!r} is written by this task itself: expected the "
+                "topic of its events"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _small_rows(self) -> Task:
+        if self.row_bytes > MOST_ROW_BYTES:
+            raise ValueError(
+                f"features: a row takes {self.row_bytes} bytes, expected {MOST_ROW_BYTES} at most: "
+                "name fewer texts and lists, or give them fewer max_tokens"
+            )
+        return self
+
+    def of_kind(self, kind: type[Any]) -> dict[str, Any]:
+        """Give the features of one kind by name, in the order of the file."""
+        return {name: f for name, f in self.features.items() if isinstance(f, kind)}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Task:
+        if problem := misfit(self.spec):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def single(self) -> list[str]:
+        """Name the categories of one value each, in the order of the file."""
+        return [name for name, each in self.of_kind(Category).items() if not each.several]
+
+    @property
+    def columns(self) -> list[str]:
+        """Name the numeric columns of a row, in their order."""
+        cycles = [f"{part}, {wave}" for part in self.calendar for wave in ("sine", "cosine")]
+        return [*self.of_kind(Number), *cycles, *self.of_kind(Aggregate)]
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Give height, width and channels of the image; zeros where there is none."""
+        return next((image.shape for image in self.of_kind(Image).values()), (0, 0, 0))
+
+    @property
+    def spec(self) -> Spec:
+        """Say what the learner has to be."""
+        numeric = len(self.columns)
+        pixels = math.prod(self.image)
+        network = self.model.network or ("cnn2d" if pixels else "mlp")
+        texts = [text.max_tokens for text in self.of_kind(Text).values()]
+        ordered = texts if network == "textcnn" else []
+        single, rates = len(self.single), self.model.learning_rate
+        return Spec(
+            numeric=numeric,
+            aggregates=tuple(map(self._aggregate, self.of_kind(Aggregate).values())),
+            categories=single,
+            crosses=len(self.cross),
+            lists=tuple(each.tokens for each in self.of_kind(Category).values() if each.tokens),
+            tokens=sum(texts),
+            words=tuple(min(most, WORDS) for most in ordered),
+            image=self.image,
+            classes=self.target.room,
+            unmet=self.target.room - len(self.target.classes),
+            costs=self.target.cost_rows,
+            balanced=self.target.class_weight == "balanced",
+            weighted=self.input.weight is not None,
+            horizon=self.target.horizon,
+            label_lags=self.lags.labels,
+            numeric_lags=self.lags.rows,
+            entities=self.lags.entities if self.input.entity else 0,
+            **self.model.model_dump(exclude={"network", "learning_rate", "neighbours", "schedule"}),
+            schedule=RateSchedule(**self.model.schedule.model_dump()),
+            network=network,
+            **self.drift.model_dump(),
+            rates=rates if isinstance(rates, tuple) else (rates,),
+            traces=self.lags.traces,
+            neighbours=self._neighbours(pixels + numeric + single),
+        )
+
+    def _aggregate(self, each: Aggregate) -> ColumnAggregate:
+        source = self.single.index(each.of or "") if each.statistic == "distinct" else 0
+        return ColumnAggregate(each.statistic, each.seconds or 0.0, source)
+
+    @property
+    def row_bytes(self) -> int:
+        """Count the bytes of a row's arrays."""
+        spec = self.spec
+        return 4 * spec.numeric + 4 * spec.ids + 8 + spec.pixels
+
+    def _neighbours(self, columns: int) -> int:
+        """Bound the window: wide rows are remembered fewer, so that each costs about the same.
+
+        Quantiles are left to the networks: a vote has none.
+        """
+        if self.model.loss == "pinball" or not columns:
+            return 0
+        return min(self.model.neighbours, WINDOW_VALUES // columns)
+
+    def output(self, stage: str) -> str:
+        """Name an output topic, such as `<task>.predictions`."""
+        return f"{self.name}.{stage}"
+
+
+def load(path: Path) -> Task:
+    """Read a task file.
+
+    Raises:
+        TaskError: naming the file, the key, the value and what was expected there.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise TaskError(f"{path}: has more than {MOST_BYTES >> 20} MiB; is it a task file?")
+        return parse(text.decode(), str(path))
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}: not UTF-8 text") from error
+
+
+def parse(text: str, origin: str) -> Task:
+    """Read a task from TOML text; `origin` names it in errors."""
+    try:
+        return validate(tomllib.loads(text), origin)
+    except RecursionError:
+        raise TaskError(f"{origin}: not TOML of a task: it is nested too deep") from None
+    except ValueError as error:  # tomllib's own, and Python's of a number with too many digits
+        raise TaskError(f"{origin}: not TOML: {error}") from error
+
+
+def validate(table: dict[str, Any], origin: str) -> Task:
+    """Read a task from a table as TOML would give it."""
+    try:
+        return Task.model_validate(table)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise TaskError(*(f"{origin}: {line}" for line in lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    """Put one pydantic error into `key = value: what was expected`."""
+    if not problem["loc"] and problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    place = tuple(part for part in problem["loc"] if part not in UNION)
+    if place[:1] == ("features",):
+        place = place[:2] + place[3:]  # between the name and the key pydantic says the kind
+    where = ".".join(map(str, place)) or "task"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: no such key{_nearest(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{where}: missing"
+    shown = repr(problem["input"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if len(shown) > 60 else f"{where} = {shown}: {message}"
+
+
+def _nearest(location: Iterable[Any]) -> str:
+    """List the keys that are known where an unknown one was found."""
+    parts: dict[str, type[Part]] = {
+        name: form.annotation
+        for name, form in Task.model_fields.items()
+        if isinstance(form.annotation, type) and issubclass(form.annotation, Part)
+    }
+    first, *rest = [str(part) for part in location]
+    known = parts.get(first) if rest else Task
+    return f"; known: {', '.join(known.model_fields)}" if known else ""

@@ -1,0 +1,316 @@
+"""Rows in, predictions out: the learner and its state, wherever the rows come from.
+
+The service and the offline evaluation share this class, so both learn the same from the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import jax
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
+from headrace.model.batch import Outcome, empty_batch
+from headrace.model.frame import Frame
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.metrics import classification_report, regression_report
+from headrace.model.spec import Spec
+from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
+from headrace.stream.rows.classes import NEW_CLASS, Classes, came_shape
+from headrace.stream.rows.rows import Rows, take
+from headrace.stream.task import Task
+from headrace.stream.task.schema import MOST_NAMED
+from headrace.stream.training.drift_records import Told, drift_records
+from headrace.stream.training.programs import keep_programs
+from headrace.stream.training.recent import RecentIds
+
+
+class Part(NamedTuple):
+    """Hold consecutive rows that the compiled loop is working on."""
+
+    rows: int
+    outcome: Outcome
+    frame: Frame
+
+
+class Pending(NamedTuple):
+    """Hold a micro-batch that the compiled loop is working on."""
+
+    rows: Rows
+    parts: list[Part]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Hold what came of a micro-batch, line by line as its rows."""
+
+    rows: Rows
+    published: NDArray[Any]  # [n, P]  float32 of classes, float64 of numbers; NaN = nothing said
+    answer: NDArray[np.float64]  # [n]  class index or value, NaN = nothing said
+    step: NDArray[np.int64]  # [n]
+    drift: list[DriftRecord]
+    classes: Classes  # by their index; later ones may be among them
+
+    def outcome(self, first: int = 0, last: int | None = None) -> str:
+        """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
+        said = sha256(self.published[first:last].tobytes())
+        said.update(self.step[first:last].tobytes())
+        return said.hexdigest()
+
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Snapshot(NamedTuple):
+    """Hold the state after the last submitted row, while the learner goes on."""
+
+    state: Any
+    recent: list[str | int]
+    came: NDArray[np.uint8]
+    frame: NDArray[np.float64]
+    learned: int
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Wait for the state, and give its arrays by name.
+
+        `recent` holds the remembered ids, `came` the classes that came, and `frame` what numbers
+        are counted from.
+        """
+        ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
+        arrays = {name: np.asarray(leaf) for name, leaf in _named(self.state)}
+        return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
+
+
+def digest(tensors: Tensors) -> str:
+    """Digest a state: sha256 over names, types, shapes and bytes."""
+    total = sha256()
+    for name, array in sorted(tensors.items()):
+        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def _named(state: Any) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
+
+
+def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
+    state = jax.eval_shape(make_learner(task.spec).init)
+    found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in _named(state)}
+    return found | {
+        "recent": ("uint8", (-1,)),
+        "came": ("uint8", came_shape(task)),
+        "frame": ("float64", frame.blank(task.spec).shape),
+    }
+
+
+class Trainer:
+    """Hold one task's learner: `submit` a micro-batch, `collect` its predictions.
+
+    XLA works on a submitted batch while Python does something else, such as publishing the batch
+    before. Everything is compiled when the constructor returns.
+    """
+
+    def __init__(self, task: Task, capacity: int) -> None:
+        self._task = task
+        self._capacity = capacity
+        keep_programs()
+        self._learner = make_learner(task.spec)
+        self._state = warm_up(self._learner, capacity)
+        jax.block_until_ready(self._learner.copy(self._state))  # type: ignore[no-untyped-call]
+        self._columns = [*task.columns, "prediction"]
+        self._recent = RecentIds(task.input.recent_ids)
+        self._classes = Classes(task)
+        self._frame = Frame(task.spec)
+        self.learned = 0
+
+    @property
+    def capacity(self) -> int:
+        """Say how many rows a micro-batch may have."""
+        return self._capacity
+
+    @property
+    def state_bytes(self) -> int:
+        """Say how many bytes the state's arrays take."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._state))
+
+    @property
+    def classes(self) -> Classes:
+        """Name the classes that there are, by their index."""
+        return self._classes
+
+    def admit(self, rows: Rows, topic: str) -> tuple[Rows, list[DeadLetter]]:
+        """Take out rows whose id was seen a short while ago; give classes that came their index."""
+        seen = f"came before, within {self._recent.size} events"
+        refused = {
+            at: Reject("duplicate_id", f"id {rows.id[at]!r} {seen}")
+            for at in self._recent.repeated(rows.id)
+        }
+        rows = self._take_up(rows, refused)
+        if not refused:
+            return rows, []
+        letters = [
+            dead_letter(refused[at], topic, rows.partition[at], rows.offset[at], rows.key[at], None)
+            for at in sorted(refused)
+        ]
+        return take(rows, [at for at in range(len(rows.id)) if at not in refused]), letters
+
+    def _take_up(self, rows: Rows, refused: dict[int, Reject]) -> Rows:
+        """Give each label that names a class its index; refuse it where there is no room."""
+        if not self._learner.spec.unmet or not (rows.label == NEW_CLASS).any():
+            return rows
+        label = rows.label.copy()
+        for at in np.flatnonzero(label == NEW_CLASS).tolist():
+            if at in refused:
+                continue
+            name = rows.new_class[at] or ""
+            index = self._classes.take_up(name) if name else None
+            if index is None:
+                room = f"expected one of the {len(self._classes)} that there is room for"
+                refused[at] = Reject("label", f"{name[:40]!r}: {room}")
+            else:
+                label[at] = index
+        return rows._replace(label=label)
+
+    def submit(self, rows: Rows) -> Pending:
+        """Start predicting and learning up to `capacity` rows; does not wait."""
+        spec, values, parts = self._learner.spec, rows.numeric, []
+        if not spec.classes:
+            values = np.column_stack([values, rows.label])
+        for first, end, change in self._frame.stretches(values):
+            if change:
+                self._state = frame.rebase(spec, self._state, change, self._frame)
+            count, batch = end - first, empty_batch(spec, self._capacity)
+            numbers = self._frame.inward(values[first:end])
+            batch.numeric[:count] = numbers[:, : spec.numeric]
+            batch.ids[:count] = rows.ids[first:end]
+            batch.entity[:count] = rows.entity[first:end]
+            batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
+            batch.image[:count] = rows.image[first:end]
+            batch.time[:count] = aggregates.clock(spec, rows.time_ms[first:end])
+            batch.weight[:count] = rows.weight[first:end]
+            self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
+            parts.append(Part(count, outcome, self._frame.copy()))
+        self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
+        return Pending(rows, parts)
+
+    def peek(self, rows: Rows) -> Learned | Reject:
+        """Say what would be predicted of rows if they came next; nothing changes.
+
+        Returns:
+            why it would be refused, if one names a class that there is no room for.
+        """
+        kept = self._state, self._frame, self._classes, self.learned
+        self._state, self._frame = self._learner.copy(self._state), self._frame.copy()
+        self._classes = Classes(self._task, self._classes.as_array())
+        try:
+            refused: dict[int, Reject] = {}
+            rows = self._take_up(rows, refused)
+            return next(iter(refused.values()), None) or self.collect(self.submit(rows))
+        finally:
+            self._state, self._frame, self._classes, self.learned = kept
+
+    def collect(self, pending: Pending) -> Learned:
+        """Wait for a submitted batch and give what came of it."""
+        rows, parts = pending
+        published = np.concatenate([self._published(part) for part in parts])
+        halves, raised, rungs, lost, moved = (
+            np.concatenate([np.asarray(getattr(part.outcome, name))[: part.rows] for part in parts])
+            for name in ("step", "alarms", "rungs", "lost", "moved")
+        )
+        step = counter.value(halves)
+        told = Told(raised, rungs, lost, moved)
+        records = drift_records(self._learner.spec, self._columns, self._classes, rows, step, told)
+        answer = answers(self._learner.spec, published)
+        return Learned(rows, published, answer, step, records, self._classes)
+
+    def _published(self, part: Part) -> NDArray[Any]:
+        published = np.asarray(part.outcome.published)[: part.rows]
+        published = np.where(np.isfinite(published), published, np.nan)
+        return published if self._learner.spec.classes else part.frame.outward(published)
+
+    def predictions(self, learned: Learned) -> list[Prediction]:
+        """Put predictions into the words of the task: class names, or a value with an interval."""
+        rows = learned.rows
+        chances = self._learner.spec.classes
+        lines = learned.published[:, : chances or 3].astype(np.float64).tolist()
+        steps, times = learned.step.tolist(), rows.time_ms.tolist()
+        common = (rows.id, steps, times, rows.partition, rows.offset)
+        if chances:
+            names = [*self._classes]
+            said = [names[int(at)] if at == at else None for at in learned.answer.tolist()]
+            return [
+                Prediction(i, name, s, t, p, o, line)
+                for name, line, i, s, t, p, o in zip(said, lines, *common, strict=True)
+            ]
+        return [
+            Prediction(i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high])
+            for (value, low, high), i, s, t, p, o in zip(lines, *common, strict=True)
+        ]
+
+    def snapshot(self) -> Snapshot:
+        """Copy the state as it will be after the last submitted row; does not wait."""
+        came, held = self._classes.as_array(), self._frame.as_array()
+        copied = self._learner.copy(self._state)  # the loop updates the original in place
+        return Snapshot(copied, self._recent.as_list(), came, held, self.learned)
+
+    def restore(self, tensors: Tensors, learned: int) -> None:
+        """Take a state over: tensors of the names and shapes of `shapes`."""
+        names, tree = _named(self._state), jax.tree.structure(self._state)
+        # Copies: the loop updates its state in place, and the tensors are the caller's.
+        arrays = [np.array(tensors[name]) for name, _ in names]
+        self._state = jax.device_put(jax.tree.unflatten(tree, arrays))
+        ids = msgspec.msgpack.decode(tensors["recent"].tobytes(), type=list[str | int])
+        self._recent = RecentIds(self._task.input.recent_ids, ids)
+        self._classes = Classes(self._task, tensors["came"])
+        self._frame = Frame(self._task.spec, tensors["frame"])
+        self.learned = learned
+
+    def report(self) -> dict[str, Any]:
+        """Give the metrics, their baselines and the members' weights as of the last row."""
+        classes, metrics = self._learner.spec.classes, self._state.metrics
+        scores = (
+            classification_report(metrics)
+            if classes
+            else regression_report(metrics, float(self._frame.unit[-1]))
+        )
+        weights = mixture.total(self._state.champion.mixture).astype(float).round(4)
+        members = dict(zip(pool.names(self._learner.spec), weights.tolist(), strict=True))
+        found = scores | {
+            "members": members,
+            "refused_updates": int(counter.value(self._state.refused).sum()),
+            "plasticity": plasticity.plasticity(self._state.champion, self._state.active)
+            | {"revived_units": int(counter.value(self._state.revived))},
+            "resets": int(counter.value(self._state.resets).sum()),
+            "entities_left": int(counter.value(self._state.memory.left)),
+        }
+        if classes:
+            named = found.pop("per_class")
+            if classes <= MOST_NAMED:
+                found["per_class"] = {
+                    scope: dict(zip(self._classes, lines, strict=False))
+                    for scope, lines in named.items()
+                }
+        return found
+
+
+def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the predictions among published numbers [n, P]: class index or value, NaN = nothing."""
+    if not spec.classes:
+        return published[:, 0].astype(np.float64)
+    chances = published[:, : spec.classes]
+    chosen = published[:, -1] if spec.decides else chances.argmax(1)
+    return np.where(chances.max(1) > 0, chosen, np.nan)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
