@@ -131,7 +131,7 @@ def _await_record(bootstrap: str, task: Task, learner: Child, before: Entry) -> 
     source = Source(bootstrap, task.output("ledger"), offsets=at, prompt=True)
     with closing(source):
         while time.monotonic() < give_up_s and not learner.ended:
-            if any(entry.record.used for entry in ledger.entries_of(source)):
+            if any(entry.record.predicted for entry in ledger.entries_of(source)):
                 return
             source.ended.clear()  # it is told once: from now on wait for what comes
     raise HeadraceError(learner.trouble or f"no record came in {SILENT_S:g} s")

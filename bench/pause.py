@@ -14,7 +14,7 @@ from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry, Record
 from headrace.stream.ledger.position import Position
 from headrace.stream.rows.normalizer import Normalizer
-from headrace.stream.service.checkpointer import Saver
+from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.task import Task, parse
 from headrace.stream.training.trainer import Trainer
 
@@ -46,7 +46,7 @@ def pause(folder: Path) -> Pause:
     task = _task(folder)
     trainer, troubles = Trainer(task, ROWS), list[str]()
     checkpoints = Checkpoints(str(folder / "state"), run="0")
-    saver = Saver(checkpoints, fingerprint.of_task(task), {}, None, troubles.append)
+    checkpointer = Checkpointer(checkpoints, fingerprint.of_task(task), {}, None, troubles.append)
     normalizer = Normalizer(task)
     records = next(workload.in_memory(task, workload.events(ROWS)))
     rows, _ = normalizer.normalize(records)
@@ -54,18 +54,18 @@ def pause(folder: Path) -> Pause:
     pending = trainer.submit(rows)
     for turn in range(CHECKPOINTS * EVERY):
         if turn % EVERY == 0:
-            saver.finish()  # as the service does: one writer at a time
+            checkpointer.finish()  # as the service does: one writer at a time
         began_s = time.perf_counter()
         following = trainer.submit(rows)
         if turn % EVERY == 0:
-            saver.take(turn, trainer.snapshot(), Position({0: turn}))
+            checkpointer.stage(turn, trainer.snapshot(), Position({0: turn}))
         trainer.collect(pending)
         record = Record(seq=turn, run="0", epoch=0, time_ms=0)
-        saver.confirmed(Entry(turn, record))
+        checkpointer.on_confirmed(Entry(turn, record))
         pending = following
         turns.append(time.perf_counter() - began_s)
     trainer.collect(pending)
-    saver.finish()
+    checkpointer.finish()
     if troubles:
         raise HeadraceError(f"bench: {troubles[0]}")
     usual_s = median(turns)

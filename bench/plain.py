@@ -21,11 +21,11 @@ class Plain:
         self.send = self._sink.send
         self.begin = self._sink.check
 
-    def commit(self, *, check: Callable[[], Any], proof: Callable[[], Any]) -> None:
+    def commit(self, *, check: Callable[[], Any], confirm: Callable[[], Any]) -> None:
         """Ask for nothing."""
-        self._proof = proof()
+        self._proof = confirm()
 
-    def settle(self) -> Any:
+    def await_commit(self) -> Any:
         """Wait for nothing."""
         proof, self._proof = self._proof, None
         return proof

@@ -92,14 +92,14 @@ class Frame:
         self._rows += len(values)
         yield first, len(values), change
 
-    def inward(self, values: Floats) -> NDArray[np.float32]:
+    def to_internal(self, values: Floats) -> NDArray[np.float32]:
         """Turn values float64[..., C] into what the core takes, within FARTHEST."""
         with np.errstate(over="ignore"):
             apart = (values - self.origin) / self.unit
         bounded: Floats = apart.clip(-FARTHEST, FARTHEST)
         return bounded.astype(np.float32) + np.float32(0)  # -0 is 0
 
-    def outward(self, published: NDArray[np.float32]) -> Floats:
+    def to_external(self, published: NDArray[np.float32]) -> Floats:
         """Turn numbers of the label's column, of any shape, back."""
         found: Floats = published.astype(np.float64) * self.unit[-1] + self.origin[-1]
         return found

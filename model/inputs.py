@@ -13,23 +13,23 @@ from headrace.model.spec import Spec
 from headrace.model.state import State
 
 
-def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> State:
+def load_row(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> State:
     """Turn row `row` of the batch into place `at` of the open chunk."""
     numeric, ids, label = batch.numeric[row], batch.ids[row], batch.label[row]
     image = batch.image[row]
-    kept, slot, held = memory.recall(spec, state.memory, batch.entity[row])
+    kept, slot, held = memory.lookup(spec, state.memory, batch.entity[row])
     windows, numeric = aggregates.add(spec, held.windows, numeric, ids, batch.time[row])
     labels = jnp.where(jnp.isnan(label), held.labels, memory.push(held.labels, label))
     known = labels if spec.horizon else held.labels
     past = known[: spec.past_labels]
-    inward = partial(ladder.inward, spec, state.ladder)
+    internal = partial(ladder.to_internal_labels, spec, state.ladder)
     inputs = jnp.concatenate(
         [
             scale.transform(state.pixels, shares(image)).reshape(-1),
             seen(state.inputs, numeric),
             seen(state.inputs, held.numeric),
             scale.transform(state.inputs, numeric, held.fading).reshape(-1),
-            label_inputs(spec, state.target.level, inward(known[: spec.label_lags])),
+            label_inputs(spec, state.target.level, internal(known[: spec.label_lags])),
         ]
     )
     chunk = state.chunk._replace(
@@ -64,7 +64,7 @@ def admit(spec: Spec, state: State, batch: Batch, row: Array, at: Array) -> Stat
         if spec.weighted:
             chunk = chunk._replace(due_weight=chunk.due_weight.at[at].set(held.weight[ring]))
             held = held._replace(weight=held.weight.at[ring].set(batch.weight[row]))
-    held_all = memory.keep(kept, slot, held)
+    held_all = memory.store(kept, slot, held)
     return state._replace(begun=jnp.bool_(True), memory=held_all, chunk=chunk)
 
 

@@ -27,10 +27,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from headrace.model import confidence, lesson, mixture, pool
+from headrace.model import chunk_training, confidence, mixture, pool
+from headrace.model.chunk_training import LabelledChunk
 from headrace.model.confidence import Gains
 from headrace.model.drift import Alarm
-from headrace.model.lesson import Heard
 from headrace.model.networks import Network
 from headrace.model.pool import Contender
 from headrace.model.spec import Rival, Spec, Step
@@ -62,7 +62,9 @@ STEPS: tuple[Step, ...] = (
 )
 PROVED: tuple[Step, ...] = ("promotion", "rollback", "dismissal")
 AT_ONCE = 4  # told with each chunk: sum of 2^place of the steps, two classes, a statistic
-LATER = 6  # told by `climb`: the same sum, a rival, its labels, mean gain, and the bounds of that
+LATER = (
+    6  # told by `run_trials`: the same sum, a rival, its labels, mean gain, and the bounds of that
+)
 
 
 class LadderState(NamedTuple):
@@ -76,9 +78,9 @@ class LadderState(NamedTuple):
     phase: Array  # i32[]
     age: Array  # i32[]  labels since the phase began
     shelved: Array  # i32[]  earlier champions met, less multiples of SHELF beyond 3 SHELF
-    called: Array  # bool[]  whether there was an alarm that `climb` does not know of
+    called: Array  # bool[]  whether there was an alarm that `run_trials` does not know of
     heard: Array  # i32[]  chunks that wait for the rivals
-    chunks: Heard  # with a leading axis
+    chunks: LabelledChunk  # with a leading axis
     rivals: Array  # u32[R, P]  `pool.bits` of RIVALS and SEED; P is 0 where nobody is challenged
     gains: Gains  # of each rival over the champion, f32[R]
 
@@ -87,7 +89,7 @@ def init(spec: Spec, fresh: Contender) -> LadderState:
     """Start calm."""
     challenged = challenges(spec)
     watched = spec.classes if relabels(spec) else 0
-    held = lesson.nothing_heard(spec)
+    held = chunk_training.no_chunk(spec)
     return LadderState(
         order=jnp.arange(watched),
         exchanges=jnp.zeros((watched, watched)),
@@ -120,7 +122,7 @@ def challenges(spec: Spec) -> bool:
     return "challenger" in spec.ladder and bool(spec.detectors)
 
 
-def inward(spec: Spec, state: LadderState, labels: Array) -> Array:
+def to_internal_labels(spec: Spec, state: LadderState, labels: Array) -> Array:
     """Turn labels of the world, NaN = none, into what the learner takes them for."""
     if not relabels(spec):
         return labels
@@ -129,12 +131,12 @@ def inward(spec: Spec, state: LadderState, labels: Array) -> Array:
     return jnp.where(known, state.order[places].astype(jnp.float32), jnp.nan)
 
 
-def outward(spec: Spec, state: LadderState, probabilities: Array) -> Array:
+def to_external_order(spec: Spec, state: LadderState, probabilities: Array) -> Array:
     """Put probabilities f32[C] into the order of the world's classes."""
     return probabilities[state.order] if relabels(spec) else probabilities
 
 
-def listen(state: LadderState, alarms: list[Alarm]) -> LadderState:
+def on_alarms(state: LadderState, alarms: list[Alarm]) -> LadderState:
     """Hear what detectors say of a row; an error that fell is no trouble."""
     raised = state.raised
     for alarm in alarms:
@@ -149,8 +151,8 @@ def boost(state: LadderState) -> Array:
     return 1.0 + (BOOST - 1.0) * state.boosted.astype(jnp.float32) / BOOST_STEPS
 
 
-def follow(
-    spec: Spec, state: LadderState, heard: Heard, slow: Array, apply: Array
+def on_chunk(
+    spec: Spec, state: LadderState, heard: LabelledChunk, slow: Array, apply: Array
 ) -> tuple[LadderState, Array]:
     """Do what has to be done at once about a chunk that may `apply`; keep it for the rivals.
 
@@ -171,8 +173,8 @@ def follow(
     if challenges(spec):
         hears = apply & (state.phase != CALM)
 
-        def keep(_: Any, chunks: Heard) -> Heard:
-            kept: Heard = _put(chunks, state.heard, heard)
+        def keep(_: Any, chunks: LabelledChunk) -> LabelledChunk:
+            kept: LabelledChunk = _put(chunks, state.heard, heard)
             return kept
 
         calls = apply & (state.raised == ALARMED) & (state.phase != TRIAL)
@@ -186,11 +188,11 @@ def follow(
 
 
 def waits(spec: Spec, state: LadderState) -> Array:
-    """Say whether `climb` has something to do, bool[]."""
+    """Say whether `run_trials` has something to do, bool[]."""
     return state.called | (state.heard == together(spec))
 
 
-def climb(
+def run_trials(
     spec: Spec,
     network: Network,
     champion: Contender,
@@ -252,14 +254,14 @@ def _compare(
     """Let the rivals say what they think of the rows heard; let the one that learns learn."""
     trial = state.phase == TRIAL
 
-    def listen(which: Array, carry: tuple[Array, Gains]) -> tuple[Array, Gains]:
+    def compare(which: Array, carry: tuple[Array, Gains]) -> tuple[Array, Gains]:
         rivals, gains = carry
         learns = which == BESIDE
 
         def one(at: Array, carry: tuple[Contender, Array, Array]) -> tuple[Contender, Array, Array]:
             rival, sums, age = carry
             question, label, said, weight = jax.tree.map(lambda leaf: leaf[at], state.chunks)
-            learned = lesson.attend(
+            learned = chunk_training.train_chunk(
                 spec, network, rival, question, label, rates, learns=learns, weight=weight
             )
             learnable = ~jnp.isnan(label)
@@ -279,7 +281,7 @@ def _compare(
     # the last one shelved is the champion when the trial began
     earlier = jnp.minimum(state.shelved - 1, SHELF) if "restore" in spec.ladder else 0
     count = 1 + jnp.where(trial, earlier, 0)
-    rivals, gains = lax.fori_loop(0, count, listen, (state.rivals, state.gains))
+    rivals, gains = lax.fori_loop(0, count, compare, (state.rivals, state.gains))
     there = jnp.arange(len(state.chunks.label)) < state.heard
     labels = there[:, None] & ~jnp.isnan(state.chunks.label)
     return state._replace(

@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from headrace.model import autoregression, counter, ladder, median, plasticity, pool
 from headrace.model.batch import Batch, Outcome, empty_batch
-from headrace.model.inputs import admit
+from headrace.model.inputs import load_row
 from headrace.model.optimizer import each, scheduled
 from headrace.model.pool import Contender
 from headrace.model.scoring import (
@@ -77,7 +77,7 @@ def make_learner(spec: Spec) -> Learner:
             state = note(spec, state)
             opened = 0 if k == 1 else state.chunk.filled
             new = 1 if k == 1 else jnp.minimum(k - opened, count - row)
-            state = repeat(new, lambda j, s: admit(spec, s, batch, row + j, opened + j), state)
+            state = repeat(new, lambda j, s: load_row(spec, s, batch, row + j, opened + j), state)
             state = state._replace(chunk=state.chunk._replace(filled=jnp.int32(opened + new)))
             outputs, studied = study(parts, state)
             middle = median.middle(state.middle)
@@ -106,7 +106,7 @@ def make_learner(spec: Spec) -> Learner:
                 carry,
             )
             state, lines = name_moved(spec, state, lines, first, row)
-            state, lines = climb(parts, state, lines, row)
+            state, lines = run_trials(parts, state, lines, row)
             state, lines = begin_anew(spec, state, lines, row, fresh)
             state = revive(parts, state, fresh)
             return state, lines, row, row
@@ -143,7 +143,7 @@ def warm_up(learner: Learner, capacity: int) -> State:
     return learner.init()
 
 
-def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, Array]:
+def run_trials(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, Array]:
     """Go up the ladder if it is time; what happened is told with the row before `row`."""
     spec = parts.spec
     if not ladder.challenges(spec):
@@ -152,7 +152,7 @@ def climb(parts: Parts, state: State, lines: Array, row: Array) -> tuple[State, 
     waits = ladder.waits(spec, state.ladder)
     champion, rungs, told = lax.cond(
         waits,
-        lambda champion, rungs: ladder.climb(spec, parts.network, champion, rungs, rates),
+        lambda champion, rungs: ladder.run_trials(spec, parts.network, champion, rungs, rates),
         lambda champion, rungs: (champion, rungs, jnp.zeros(ladder.LATER)),
         state.champion,
         state.ladder,

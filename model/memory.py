@@ -57,7 +57,7 @@ def init(spec: Spec) -> MemoryState:
     )
 
 
-def recall(spec: Spec, state: MemoryState, entity: Array) -> tuple[MemoryState, Array, Remembered]:
+def lookup(spec: Spec, state: MemoryState, entity: Array) -> tuple[MemoryState, Array, Remembered]:
     """Find the slot i32[] of entity u32[2] and what it holds; a newcomer takes the stalest.
 
     The branch makes XLA read a slot once, before it is written: so the memory is updated in place
@@ -81,19 +81,19 @@ def recall(spec: Spec, state: MemoryState, entity: Array) -> tuple[MemoryState, 
     left = counter.add(state.left, ~known & (rank.max() < WAYS))
     state = state._replace(
         key=state.key.at[slot].set(entity[1]),
-        rank=lax.dynamic_update_slice_in_dim(state.rank, ranked, after(left, first), 0),
+        rank=lax.dynamic_update_slice_in_dim(state.rank, ranked, order_after(left, first), 0),
         left=left,
     )
     return state, slot, held
 
 
-def keep(state: MemoryState, slot: Array, held: Remembered) -> MemoryState:
+def store(state: MemoryState, slot: Array, held: Remembered) -> MemoryState:
     """Put one entity back."""
     slots = jax.tree.map(lambda values, new: values.at[slot].set(new), state.slots, held)
     return state._replace(slots=slots)
 
 
-def after(value: Array, index: Array) -> Array:
+def order_after(value: Array, index: Array) -> Array:
     """Give `index`, known to XLA only once `value` is: what is read is read before a write.
 
     Without that order XLA copies the whole array for each event.

@@ -44,8 +44,8 @@ class Mixture(NamedTuple):
 class Mixed(NamedTuple):
     """Hold what came of opinions about K rows."""
 
-    whole: Array  # f32[K, O]
-    each: Array  # f32[2, K, O]  at either pace
+    combined: Array  # f32[K, O]
+    per_rate: Array  # f32[2, K, O]  at either pace
 
 
 def init(added: int, alone: int = 0) -> Mixture:

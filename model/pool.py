@@ -54,7 +54,7 @@ class Contender(NamedTuple):
     mixture: Mixture  # of the members' opinions
 
 
-class Views(NamedTuple):
+class PoolInputs(NamedTuple):
     """Hold the rows that an opinion is asked about."""
 
     inputs: Array  # f32[K, I]

@@ -51,7 +51,7 @@ def score(
             known, lambda: kept.published[slot, ring], lambda: jnp.zeros(spec.published)
         )
         no_change = chunk.due_past[at, 0]
-        after = memory.after(said, slot)
+        after = memory.order_after(said, slot)
         kept = kept._replace(published=kept.published.at[after, ring].set(published))
         state = state._replace(memory=kept)
     if spec.classes:
@@ -62,7 +62,7 @@ def score(
         scored: Any = ScoredClass(truth, chances, last, known, answer)
         error = (answer != truth).astype(jnp.float32)
         interval = state.interval
-        if spec.unmet:
+        if spec.open_classes:
             came = jnp.where(jnp.isnan(chunk.label[at]), -1.0, chunk.label[at]).astype(jnp.int32)
             state = state._replace(met=jnp.maximum(state.met, came + 1))
     else:
@@ -96,7 +96,7 @@ def score(
         counts=decision.count(spec, state.counts, taught),
         alarmed=state.alarmed | jnp.stack(alarmed).any() if alarmed else state.alarmed,
         detectors=tuple(moved for moved, _ in watched),
-        ladder=ladder.listen(state.ladder, [alarm for _, alarm in watched]),
+        ladder=ladder.on_alarms(state.ladder, [alarm for _, alarm in watched]),
         interval=interval,
     )
     return state, line
@@ -200,8 +200,8 @@ def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
     Fernández-Val & Galichon 2010, "Quantile and probability curves without crossing").
     """
     if spec.classes:
-        chances = _chances(state.met, output) if spec.unmet else jax.nn.softmax(output)
-        chances = ladder.outward(spec, state.ladder, chances)
+        chances = _chances(state.met, output) if spec.open_classes else jax.nn.softmax(output)
+        chances = ladder.to_external_order(spec, state.ladder, chances)
         if not spec.decides:
             return chances
         return jnp.append(chances, decision.decide(spec, state.counts, chances))

@@ -84,8 +84,8 @@ class Spec:
         words: places for the words of each text in their order, for a network that reads them.
         image: height, width and channels of a row's image; zeros when there is none.
         classes: number of classes, or 0 for regression.
-        unmet: of them, the last ones, which are not predicted before one like them or a later one
-            was met.
+        open_classes: of them, the last ones, which are not predicted before one like them or a
+            later one was met.
         costs: of predicting each class (columns) by the true one (rows); none: a miss costs 1.
         balanced: whether a miss costs the more the rarer the true class is.
         weighted: whether rows say how much they teach.
@@ -128,7 +128,7 @@ class Spec:
     words: tuple[int, ...] = ()
     image: tuple[int, int, int] = (0, 0, 0)
     classes: int = 0
-    unmet: int = 0
+    open_classes: int = 0
     costs: tuple[tuple[float, ...], ...] = ()
     balanced: bool = False
     weighted: bool = False

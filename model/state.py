@@ -140,7 +140,7 @@ def init(parts: Parts) -> State:
     return State(
         begun=jnp.bool_(False),
         step=counter.zero(),
-        met=jnp.int32(spec.classes - spec.unmet),
+        met=jnp.int32(spec.classes - spec.open_classes),
         champion=fresh,
         refused=counter.zero(spec.networks),
         active=tuple(jnp.ones((spec.networks, width)) for width in parts.network.widths),

@@ -24,11 +24,11 @@ from headrace.model import (
     scale,
     target,
 )
+from headrace.model.chunk_training import ChunkInputs, LabelledChunk, Learned, answer, train_chunk
 from headrace.model.fold import walk
 from headrace.model.inputs import light
-from headrace.model.lesson import Heard, Learned, Question, answer, attend
 from headrace.model.optimizer import scheduled
-from headrace.model.pool import Views
+from headrace.model.pool import PoolInputs
 from headrace.model.spec import Spec
 from headrace.model.state import Parts, State, weights
 
@@ -45,7 +45,7 @@ def answers_late(spec: Spec) -> bool:
 class Studied(NamedTuple):
     """Hold what the open chunk teaches, had it its last row."""
 
-    heard: Heard
+    heard: LabelledChunk
     learned: Learned
     followed: Array  # f32[C + 1, C]
     steps: autoregression.AutoregressionState
@@ -61,12 +61,12 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
     whether its chunk was filled by one micro-batch or by several.
     """
     spec, chunk = parts.spec, state.chunk
-    inward = partial(ladder.inward, spec, state.ladder)
+    internal = partial(ladder.to_internal_labels, spec, state.ladder)
     views = [_rows(spec, state)]
-    label = jnp.where(jnp.arange(spec.chunk) < chunk.filled, inward(chunk.label), jnp.nan)
+    label = jnp.where(jnp.arange(spec.chunk) < chunk.filled, internal(chunk.label), jnp.nan)
     learnable = ~jnp.isnan(label)
     if spec.horizon:
-        due = Views(chunk.due_inputs, chunk.due_ids, inward(chunk.due_past))
+        due = PoolInputs(chunk.due_inputs, chunk.due_ids, internal(chunk.due_past))
         views = [due] if answers_late(spec) else [due, *views]
         learnable = learnable & (chunk.turn >= 0)
     weight = weights(spec, chunk)
@@ -87,7 +87,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
     vectors = jnp.split(found, len(views), 1)
     for rows, vector, cell, said in zip(views, vectors, cells, again, strict=True):
         questions.append(_question(spec, rows, vector, cell, said, window, before))
-    learned = attend(
+    learned = train_chunk(
         spec,
         parts.network,
         state.champion,
@@ -98,7 +98,7 @@ def study(parts: Parts, state: State) -> tuple[Array, Studied]:
         asked=questions[1] if len(views) > 1 else None,
         weight=weight,
     )
-    heard = Heard(questions[0], goal, learned.said, weight)
+    heard = LabelledChunk(questions[0], goal, learned.said, weight)
     return learned.answers, Studied(heard, learned, followed, steps, middle, near, cells[0])
 
 
@@ -113,20 +113,22 @@ def respond(parts: Parts, state: State) -> Array:
     return answer(spec, parts.network, state.champion, question)
 
 
-def _rows(spec: Spec, state: State) -> Views:
+def _rows(spec: Spec, state: State) -> PoolInputs:
     chunk = state.chunk
-    return Views(chunk.inputs, chunk.ids, ladder.inward(spec, state.ladder, chunk.past))
+    return PoolInputs(
+        chunk.inputs, chunk.ids, ladder.to_internal_labels(spec, state.ladder, chunk.past)
+    )
 
 
 def _question(
     spec: Spec,
-    rows: Views,
+    rows: PoolInputs,
     found: Array,
     cells: pairs.Cells,
     said: Array,
     window: neighbours.NeighboursState,
     before: Array | None,
-) -> Question:
+) -> ChunkInputs:
     """Put the opinions of those who are no networks together; `said` is what labels say."""
     spoken, alone = jnp.split(said, [len(said) - pool.alone(spec)])
     others = [pool.words(spec, found, rows.ids)]
@@ -135,11 +137,11 @@ def _question(
     others.append(spoken)
     if spec.neighbours:
         others.append(neighbours.vote(spec, window, *_own(spec, rows), before))
-    return Question(rows, found, pool.gate(spec, jnp.concatenate([*others, alone])))
+    return ChunkInputs(rows, found, pool.gate(spec, jnp.concatenate([*others, alone])))
 
 
 def _go_on(
-    spec: Spec, state: State, views: list[Views], goal: Array, label: Array
+    spec: Spec, state: State, views: list[PoolInputs], goal: Array, label: Array
 ) -> tuple[Any, list[Array]]:
     """Say of each view what the last labels say by themselves, f32[0 to 4, K, O], row by row."""
 
@@ -163,7 +165,7 @@ def _go_on(
     return after, list(said.transpose(2, 1, 0, 3))
 
 
-def _own(spec: Spec, rows: Views) -> tuple[Array, Array]:
+def _own(spec: Spec, rows: PoolInputs) -> tuple[Array, Array]:
     """Give what neighbours go by: columns f32[K, D] and categories u32[K, C]."""
     return rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]
 
@@ -177,12 +179,12 @@ def learn(parts: Parts, state: State, studied: Studied) -> tuple[State, Array]:
     spec, (heard, learned, followed, steps, middle, near, cells) = parts.spec, studied
     full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
     apply = full & ~jnp.isnan(heard.label).all()
-    rungs, told = ladder.follow(spec, state.ladder, heard, learned.slow, apply)
+    rungs, told = ladder.on_chunk(spec, state.ladder, heard, learned.slow, apply)
     rows, table = heard.question.rows, state.table
     if spec.ids:
         table = embed.descend(table, embed.slots(spec, rows.ids), learned.gradient, apply)
     if spec.neighbours and spec.chunk == 1:
-        asked = memory.after(state.chunk.said, memory.after(learned.said, near.next))
+        asked = memory.order_after(state.chunk.said, memory.order_after(learned.said, near.next))
         near = near._replace(next=asked)
         near = neighbours.remember(spec, near, *_own(spec, rows), heard.label, heard.weight)
     labels = jnp.where(full, state.chunk.label, jnp.nan)

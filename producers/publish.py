@@ -114,12 +114,12 @@ def publish(
         if time.monotonic() - looked_s >= _LOOK_EVERY_S:
             looked_s = time.monotonic()
             outbox.ship_due()
-            outbox.settle()
+            outbox.await_commit()
             tell(outbox.progress())
 
     def idle(seconds: float) -> None:
         linger_s = outbox.ship_due()
-        outbox.settle()
+        outbox.await_commit()
         look()
         time.sleep(min(seconds, linger_s))
 
@@ -234,7 +234,7 @@ class _Outbox:
         self.ship()
         return float("inf")
 
-    def settle(self) -> None:
+    def await_commit(self) -> None:
         """Account for what has been answered, oldest first, without waiting."""
         while self._in_flight and self._in_flight[0].is_over():
             self._settle_oldest()

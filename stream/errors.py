@@ -7,7 +7,7 @@ HeadraceError                exit 1   anything below; the command line prints it
 ├── EventError               exit 1   an event that a program gave is refused
 ├── BrokerError              exit 3   no Kafka: ours does not start, or yours does not answer
 ├── DeliveryError            exit 4   records were sent and not acknowledged
-├── DoubtError               exit 5   not certain that a batch was committed: start again
+├── InDoubtError               exit 5   not certain that a batch was committed: start again
 ├── FencedError              exit 6   another learner of the task has taken over
 ├── RecoveryError            exit 7   the state cannot be had again without a decision of yours
 │   ├── HistoryError         exit 7   events that are needed again are gone
@@ -62,7 +62,7 @@ class DeliveryError(HeadraceError):
     exit_code = 4
 
 
-class DoubtError(HeadraceError):
+class InDoubtError(HeadraceError):
     """Report a transaction whose end is not known; recovery finds out from the ledger."""
 
     exit_code = 5

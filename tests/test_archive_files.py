@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.stream.archive.directory import SCHEMA, Piece, Shelf, to_parquet
+from headrace.stream.archive.directory import SCHEMA, ArchiveDirectory, Segment, to_parquet
 from headrace.stream.archive.reader import ArchiveHistory
 from headrace.stream.archive.writer import archive
 from headrace.stream.errors import HeadraceError, HistoryError, RecoveryError, UsageError
@@ -34,7 +34,7 @@ def rows_of(partition: int, start: int, stop: int) -> list[Row]:
     return rows
 
 
-def parquet_of(piece: Piece, rows: list[Row]) -> bytes:
+def parquet_of(segment: Segment, rows: list[Row]) -> bytes:
     batch = pa.record_batch(
         [
             pa.array(column, field.type)
@@ -42,16 +42,16 @@ def parquet_of(piece: Piece, rows: list[Row]) -> bytes:
         ],
         schema=SCHEMA,
     )
-    return to_parquet(TOPIC, piece, [batch])
+    return to_parquet(TOPIC, segment, [batch])
 
 
 def fill(place: Path, cuts: dict[int, list[int]]) -> dict[int, list[Row]]:
     """Write an archive whose files begin and end at the cuts."""
-    shelf, written = Shelf(str(place), TOPIC), {}
+    directory, written = ArchiveDirectory(str(place), TOPIC), {}
     for partition, at in cuts.items():
         for start, stop in pairwise(at):
-            piece = Piece(partition, start, stop, "2026-03-05")
-            shelf.put(piece, parquet_of(piece, rows_of(partition, start, stop)))
+            segment = Segment(partition, start, stop, "2026-03-05")
+            directory.put(segment, parquet_of(segment, rows_of(partition, start, stop)))
             written.setdefault(partition, []).extend(rows_of(partition, start, stop))
     return written
 
@@ -72,8 +72,8 @@ def test_ranges_are_given_in_their_order_whatever_files_they_cross(tmp_path: Pat
     for partition, at in cuts.items():
         for start, stop in pairwise(at):
             rows = rows_of(partition, start, stop) or [(partition, start, 0, None, b"x")]
-            piece = Piece(partition, start, stop, "2026-03-05")
-            Shelf(str(tmp_path), TOPIC).put(piece, parquet_of(piece, rows))
+            segment = Segment(partition, start, stop, "2026-03-05")
+            ArchiveDirectory(str(tmp_path), TOPIC).put(segment, parquet_of(segment, rows))
             written.setdefault(partition, []).extend(rows)
     history = ArchiveHistory(str(tmp_path), TOPIC)
     assert history.begins() == {0: 0, 3: 70}
@@ -130,8 +130,8 @@ def test_a_hole_and_an_overlap_name_both_files(tmp_path: Path) -> None:
     assert first.name in str(refused.value) and third.name in str(refused.value)
     moved.rename(second)
     ArchiveHistory(str(tmp_path), TOPIC)
-    piece = Piece(0, 150, 200, "2026-03-06")
-    other = tmp_path / TOPIC / piece.name
+    segment = Segment(0, 150, 200, "2026-03-06")
+    other = tmp_path / TOPIC / segment.name
     other.parent.mkdir(mode=0o700)
     other.write_bytes(b"")
     with pytest.raises(HistoryError, match="overlap") as refused:
@@ -222,8 +222,8 @@ def test_a_parquet_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_of_two_archivers_one_meets_the_claim_or_the_file_of_the_other(tmp_path: Path) -> None:
-    ours, theirs = (Shelf(str(tmp_path), TOPIC) for _ in range(2))
-    long, short = (Piece(0, 0, stop, "2026-03-05") for stop in (100, 90))
+    ours, theirs = (ArchiveDirectory(str(tmp_path), TOPIC) for _ in range(2))
+    long, short = (Segment(0, 0, stop, "2026-03-05") for stop in (100, 90))
     claim = tmp_path / TOPIC / long.claim
     claim.parent.mkdir(mode=0o700, parents=True)
     claim.write_text(long.name)
@@ -244,15 +244,15 @@ def test_of_two_archivers_one_meets_the_claim_or_the_file_of_the_other(tmp_path:
 
 def test_claims_that_cannot_be_are_named_and_outdated_ones_dropped(tmp_path: Path) -> None:
     fill(tmp_path, {0: [0, 100]})
-    shelf = Shelf(str(tmp_path), TOPIC)
-    old, beyond = Piece(0, 0, 50, "2026-03-05"), Piece(0, 150, 200, "2026-03-05")
+    directory = ArchiveDirectory(str(tmp_path), TOPIC)
+    old, beyond = Segment(0, 0, 50, "2026-03-05"), Segment(0, 150, 200, "2026-03-05")
     (tmp_path / TOPIC / old.claim).write_text(old.name)
-    assert shelf.claims() == []
+    assert directory.claims() == []
     assert not (tmp_path / TOPIC / old.claim).exists()
-    for text in (beyond.name, "\xff\n", Piece(0, 100, 200, "2026-03-05").name):
+    for text in (beyond.name, "\xff\n", Segment(0, 100, 200, "2026-03-05").name):
         (tmp_path / TOPIC / beyond.claim).write_text(text)
         with pytest.raises(HistoryError):
-            shelf.claims()
+            directory.claims()
 
 
 READ_ALL = """
@@ -270,15 +270,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_reading_takes_memory_for_a_row_group_and_not_for_the_archive(tmp_path: Path) -> None:
-    shelf, chosen = Shelf(str(tmp_path), TOPIC), random.Random(1)
+    directory, chosen = ArchiveDirectory(str(tmp_path), TOPIC), random.Random(1)
     for partition in range(2):
         for start in range(0, 40_000, 10_000):
-            piece = Piece(partition, start, start + 10_000, "2026-03-05")
+            segment = Segment(partition, start, start + 10_000, "2026-03-05")
             rows: list[Row] = [
                 (partition, at, 0, None, chosen.randbytes(1250) * 2)
                 for at in range(start, start + 10_000)
             ]
-            shelf.put(piece, parquet_of(piece, rows))
+            directory.put(segment, parquet_of(segment, rows))
     raw_mib = 80_000 * 2500 / 2**20
     grown = subprocess.run(
         [sys.executable, "-c", READ_ALL, str(tmp_path)],
@@ -293,15 +293,15 @@ def test_reading_takes_memory_for_a_row_group_and_not_for_the_archive(tmp_path: 
 
 def test_a_url_serves_as_well_as_a_directory() -> None:
     place = f"memory://archive-{random.randrange(10**9)}"
-    shelf = Shelf(place, TOPIC)
+    directory = ArchiveDirectory(place, TOPIC)
     for start in (0, 100):
-        piece = Piece(0, start, start + 100, "2026-03-05")
-        shelf.put(piece, parquet_of(piece, rows_of(0, start, start + 100)))
+        segment = Segment(0, start, start + 100, "2026-03-05")
+        directory.put(segment, parquet_of(segment, rows_of(0, start, start + 100)))
     with pytest.raises(HeadraceError, match="another archiver"):
-        shelf.put(piece, parquet_of(piece, rows_of(0, 100, 200)))
+        directory.put(segment, parquet_of(segment, rows_of(0, 100, 200)))
     written = rows_of(0, 0, 100) + rows_of(0, 100, 200)
     assert read(ArchiveHistory(place, TOPIC), Range(0, 0, 200)) == written
-    assert shelf.claims() == []
+    assert directory.claims() == []
 
 
 def test_to_look_into_a_store_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
@@ -322,6 +322,6 @@ def test_to_look_into_a_store_that_is_not_there_makes_nothing(tmp_path: Path) ->
 
 
 def test_who_holds_an_archive_is_called_an_archiver(tmp_path: Path) -> None:
-    shelf = Shelf(str(tmp_path), "t")
-    with shelf.held(), pytest.raises(RecoveryError, match="in use by another archiver"):
+    directory = ArchiveDirectory(str(tmp_path), "t")
+    with directory.held(), pytest.raises(RecoveryError, match="in use by another archiver"):
         archive("127.0.0.1:1", "t", str(tmp_path))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from headrace.stream.audit import paced_publisher
-from headrace.stream.audit.replay_range import Moment, Span, parse_moment
+from headrace.stream.audit.replay_range import LedgerPosition, ReplayRange, parse_position
 from headrace.stream.errors import AuditError, UsageError
 from headrace.stream.evaluation.compare import Errors
 from headrace.stream.events import Records
-from headrace.stream.ledger.ledger import Consumed, Entry, Opening, Record, seal
+from headrace.stream.ledger.ledger import Consumed, Entry, Record, SessionStart, seal
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import parse
 from headrace.stream.training.trainer import Learned, Trainer
@@ -21,18 +21,25 @@ from headrace.stream.training.trainer import Learned, Trainer
 
 def test_a_record_that_was_changed_is_told() -> None:
     first = seal(
-        Record(seq=0, run="ab", epoch=0, time_ms=1, opening=Opening("t", "c", "v", {}, {0: 0})), ""
+        Record(
+            seq=0,
+            run="ab",
+            epoch=0,
+            time_ms=1,
+            session_start=SessionStart("t", "c", "v", {}, {0: 0}),
+        ),
+        "",
     )
     second = seal(
-        Record(seq=1, run="ab", epoch=0, time_ms=2, consumed=(Consumed(0, 0, 5, 5),), used=5),
+        Record(seq=1, run="ab", epoch=0, time_ms=2, consumed=(Consumed(0, 0, 5, 5),), predicted=5),
         first.chain,
     )
-    span = Span(Entry(0, first), None, None)
+    span = ReplayRange(Entry(0, first), None, None)
     span.add(Entry(0, first))
     span.add(Entry(2, second))
     assert span.offsets == 5
-    forged = msgspec.structs.replace(second, used=4)
-    span = Span(Entry(0, first), None, None)
+    forged = msgspec.structs.replace(second, predicted=4)
+    span = ReplayRange(Entry(0, first), None, None)
     span.add(Entry(0, first))
     with pytest.raises(AuditError, match="record 1 of the ledger is not sealed"):
         span.add(Entry(2, forged))
@@ -41,22 +48,22 @@ def test_a_record_that_was_changed_is_told() -> None:
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
-        ("#812", Moment("record", 812)),
-        ("1234", Moment("event", 1234)),
-        ("2:1234", Moment("event", 1234, 2)),
-        ("2024-05-01T12:00:00Z", Moment("time", 1714564800000)),
-        ("2024-05-01T14:00:00+02:00", Moment("time", 1714564800000)),
-        ("2024-05-01T12:00:00.250", Moment("time", 1714564800250)),
+        ("#812", LedgerPosition("record", 812)),
+        ("1234", LedgerPosition("event", 1234)),
+        ("2:1234", LedgerPosition("event", 1234, 2)),
+        ("2024-05-01T12:00:00Z", LedgerPosition("time", 1714564800000)),
+        ("2024-05-01T14:00:00+02:00", LedgerPosition("time", 1714564800000)),
+        ("2024-05-01T12:00:00.250", LedgerPosition("time", 1714564800250)),
     ],
 )
-def test_a_moment_is_a_record_an_event_or_a_time(text: str, moment: Moment) -> None:
-    assert parse_moment(text) == moment
+def test_a_moment_is_a_record_an_event_or_a_time(text: str, moment: LedgerPosition) -> None:
+    assert parse_position(text) == moment
 
 
 @pytest.mark.parametrize("text", ["", "#", "#x", "-3", "yesterday", "1:2:3", "٣"])
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected a time such as"):
-        parse_moment(text)
+        parse_position(text)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_predictions_go_as_far_apart_as_their_events(monkeypatch: pytest.MonkeyP
 
     clock = SimpleNamespace(monotonic=lambda: now_s, sleep=sleep)
     monkeypatch.setattr(paced_publisher, "time", clock)
-    pace = paced_publisher.Outlet("", None, 10.0, lambda: False)
+    pace = paced_publisher.PacedPublisher("", None, 10.0, lambda: False)
     gone: list[tuple[int, float]] = []
     for times in ([5000, 5000, 4000, 15_000], [15_000, 25_000]):
         for first, last in pace._due(np.array(times)):

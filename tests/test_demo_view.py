@@ -15,8 +15,8 @@ import pytest
 from hostile import STRINGS, obeyed
 from rich.console import Console
 
-from headrace.demo.conduct import Demo, Stage, _account
-from headrace.demo.tally import Latencies, Standing, Tally
+from headrace.demo.session import Demo, Stage, _account
+from headrace.demo.tally import Latencies, Tally, TaskStatus
 from headrace.demo.view import render, sparkline, summarize, summary
 from headrace.stream import task as tasks
 from headrace.stream.events import DeadLetter, DriftAlarm, Prediction, Records
@@ -76,12 +76,12 @@ def test_a_latency_goes_from_the_event_to_its_own_prediction(spam: Tally) -> Non
     spam.sent(records([message(0)], sent_ms=1_000), 0)
     spam.sent(records([message(1)], first=1, sent_ms=5_000), 0)
     spam.predicted(records([prediction(1)]), 5_020)
-    standing = spam.standing()
-    assert standing.p50_ms == pytest.approx(20, rel=0.02)
-    assert (standing.events, standing.predictions, standing.open) == (2, 1, 1)
+    status = spam.status()
+    assert status.p50_ms == pytest.approx(20, rel=0.02)
+    assert (status.events, status.predictions, status.open) == (2, 1, 1)
     assert not spam.settled
     spam.predicted(records([prediction(0)]), 1_400)
-    assert spam.standing().p99_ms == pytest.approx(400, rel=0.02)
+    assert spam.status().p99_ms == pytest.approx(400, rel=0.02)
     assert spam.settled
 
 
@@ -90,30 +90,30 @@ def test_an_answer_may_be_read_before_its_event(spam: Tally) -> None:
     assert not spam.settled
     spam.sent(records([message(0)], sent_ms=1_000), 0)
     assert spam.settled
-    assert spam.standing().p50_ms == pytest.approx(50, rel=0.02)
+    assert spam.status().p50_ms == pytest.approx(50, rel=0.02)
 
 
 def test_a_dead_letter_answers_an_event_and_has_no_latency(spam: Tally) -> None:
     spam.sent(records([b"{", message(1)]), 0)
     spam.refused(records([DeadLetter("json", "broken", "events.text", 0, 0, None, b"{")]), 9_000)
     spam.predicted(records([prediction(1)]), 1_010)
-    standing = spam.standing()
+    status = spam.status()
     assert spam.settled
-    assert (standing.events, standing.predictions, standing.dead_letters) == (2, 1, 1)
-    assert standing.p99_ms == pytest.approx(10, rel=0.02)
+    assert (status.events, status.predictions, status.dead_letters) == (2, 1, 1)
+    assert status.p99_ms == pytest.approx(10, rel=0.02)
 
 
 def test_a_lost_answer_is_not_made_up_for_by_a_doubled_one(spam: Tally) -> None:
     spam.sent(records([message(0), message(1)]), 0)
     spam.predicted(records([prediction(0), prediction(0)]), 1_010)
-    assert spam.standing().open == 0
+    assert spam.status().open == 0
     assert not spam.settled
 
 
 def test_the_truth_of_a_class_stands_in_the_event_itself(spam: Tally) -> None:
     spam.sent(records([message(0, "spam"), message(1)]), 0)
     spam.predicted(records([prediction(0), prediction(1)]), 1_010)
-    first, second = spam.standing().latest
+    first, second = spam.status().latest
     assert (first.id, first.text, first.prediction, first.truth) == (
         "sms-0",
         "message 0",
@@ -132,7 +132,7 @@ def test_the_truth_of_a_forecast_comes_with_the_stations_next_event() -> None:
     ]
     tally.sent(records(events), 0)
     tally.predicted(records([prediction(at, 9.5) for at in range(4)]), 1_010)
-    latest = tally.standing().latest
+    latest = tally.status().latest
     assert [line.truth for line in latest] == [3.0, None, None, None]
     assert latest[0].text == "2010-01-01T00:00:00Z"
 
@@ -155,10 +155,10 @@ def test_the_baseline_shown_is_the_best_one(
         "baselines": {name: {"all": {metric: score}} for name, score in scores.items()},
     }
     tally.measured(records([report | {"all": {metric: 0.4}}, report]), 0)
-    standing = tally.standing()
-    assert (standing.metric, standing.value) == (metric, 0.5)
-    assert (standing.baseline_name, standing.baseline) == best
-    assert standing.history == (0.4, 0.5)
+    status = tally.status()
+    assert (status.metric, status.value) == (metric, 0.5)
+    assert (status.baseline_name, status.baseline) == best
+    assert status.history == (0.4, 0.5)
 
 
 def test_alarms_are_counted_and_the_last_is_kept(spam: Tally) -> None:
@@ -166,9 +166,9 @@ def test_alarms_are_counted_and_the_last_is_kept(spam: Tally) -> None:
         DriftAlarm(name, 1, 2, 3, 0, 5, 0.1, 0.4, 60, 50, 32) for name in ("adwin", "page_hinkley")
     ]
     spam.alarmed(records(alarms), 0)
-    standing = spam.standing()
-    assert standing.drifts == 2
-    assert standing.last_drift == alarms[1]
+    status = spam.status()
+    assert status.drifts == 2
+    assert status.last_drift == alarms[1]
 
 
 def test_what_is_remembered_stays_bounded(spam: Tally) -> None:
@@ -181,14 +181,14 @@ def test_what_is_remembered_stays_bounded(spam: Tally) -> None:
     assert max(sizes) <= 2_000
 
 
-def standing_of(spam: Tally) -> Standing:
+def status_of(spam: Tally) -> TaskStatus:
     spam.sent(records([message(0, "spam"), message(1)]), 0)
     spam.predicted(records([prediction(0), prediction(1)]), 1_010)
-    return spam.standing()
+    return spam.status()
 
 
 def test_what_does_not_add_up_is_said(spam: Tally) -> None:
-    good = standing_of(spam)
+    good = status_of(spam)
     assert _account(good, 2) == []
     [lost] = _account(replace(good, predictions=1), 2)
     assert lost == "spam: 1 of 2 events were neither predicted nor put aside in time"
@@ -205,7 +205,7 @@ def drawn(renderable: Any, width: int = 100) -> str:
 
 
 def test_the_summary_has_each_task_with_its_numbers(spam: Tally) -> None:
-    text = drawn(summary([standing_of(spam)]))
+    text = drawn(summary([status_of(spam)]))
     line = next(line for line in text.splitlines() if "spam" in line)
     assert line.split() == ["spam", "accuracy", "-", "-", "2", "2", "0", "10,", "10", "0"]
 
@@ -217,10 +217,10 @@ def test_the_view_fits_its_terminal(spam: Tally, width: int, height: int) -> Non
     starting = drawn(render(demo, time.monotonic(), height), width)
     assert "✓" in starting
     assert "compiling" in starting
-    standing = standing_of(spam)
-    standings = [replace(standing, name=name) for name in ("pm25", "hackernews", "spam")]
+    status = status_of(spam)
+    statuses = [replace(status, name=name) for name in ("pm25", "hackernews", "spam")]
     demo.monitor = cast(
-        Any, SimpleNamespace(standings=lambda: standings, first_prediction_s=demo.started_s + 9)
+        Any, SimpleNamespace(statuses=lambda: statuses, first_prediction_s=demo.started_s + 9)
     )
     running = drawn(render(demo, time.monotonic(), height), width)
     assert all(len(line) <= width for line in running.splitlines())
@@ -236,13 +236,13 @@ def test_the_view_obeys_no_event(spam: Tally, text: str, capfd: pytest.CaptureFi
     event = {"id": text, "label": "spam", "text": text}
     spam.sent(records([event, event | {"label": "ham"}]), 0)
     spam.predicted(records([Prediction(text, text, 0, 0, 0, at, [0.8, 0.2]) for at in (0, 1)]), 9)
-    standing = replace(spam.standing(), name=text)
+    status = replace(spam.status(), name=text)
     demo = Demo(200.0, bootstrap=text, ending=text)
     demo.stages = [Stage("Kafka", "ready", text), Stage(text, "starts", text)]
     starting = render(demo, time.monotonic(), 30)
-    demo.standings = [standing]
+    demo.statuses = [status]
     demo.errors = [text]
-    seen = SimpleNamespace(standings=lambda: [standing], first_prediction_s=demo.started_s + 9)
+    seen = SimpleNamespace(statuses=lambda: [status], first_prediction_s=demo.started_s + 9)
     demo.monitor = cast(Any, seen)
     terminal = Terminal()
     terminal.width = 100

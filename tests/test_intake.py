@@ -19,7 +19,7 @@ from headrace.stream.kafka.history import Range
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.service import row_source
-from headrace.stream.service.row_source import FromFeatures, Taken
+from headrace.stream.service.row_source import FeatureSource, MicroBatch
 from headrace.stream.task import parse
 
 task = parse(
@@ -65,13 +65,13 @@ def features(log: Log, partition: int) -> list[Feature]:
     return Normalizer(task).features(records)[0]
 
 
-def opened(log: Log, patch: pytest.MonkeyPatch, starts: dict[int, int]) -> FromFeatures:
+def opened(log: Log, patch: pytest.MonkeyPatch, starts: dict[int, int]) -> FeatureSource:
     patch.setattr(history, "Source", log.source)
     patch.setattr(row_source, "Source", log.source)
-    return FromFeatures(task, "nowhere", starts, starts, {})
+    return FeatureSource(task, "nowhere", starts, starts, {})
 
 
-def all_of(source: FromFeatures, rng: random.Random) -> list[Taken]:
+def all_of(source: FeatureSource, rng: random.Random) -> list[MicroBatch]:
     found, ends = [], source.ends()
     while not source.reached(ends):
         if taken := source.take(rng.randint(1, 50), 0):

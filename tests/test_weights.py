@@ -12,8 +12,8 @@ import pytest
 from json_rows import TWO_NUMBERS, learn, normalised
 from numpy.typing import NDArray
 
-from headrace.model import ladder, lesson, mixture, neighbours, pairs, pool
-from headrace.model.lesson import Heard, attend, nothing_heard
+from headrace.model import chunk_training, ladder, mixture, neighbours, pairs, pool
+from headrace.model.chunk_training import LabelledChunk, no_chunk, train_chunk
 from headrace.model.networks import make_network
 from headrace.model.spec import RUNGS, Spec
 from headrace.stream.errors import UsageError
@@ -213,7 +213,7 @@ def test_a_file_has_a_column_of_weights(tmp_path: Path) -> None:
         evaluate(task(), file)
 
 
-def test_the_lesson_multiplies_every_slope_once() -> None:
+def test_training_multiplies_every_slope_once() -> None:
     spec = Spec(
         numeric=2,
         classes=2,
@@ -227,7 +227,7 @@ def test_the_lesson_multiplies_every_slope_once() -> None:
         detectors=(),
     )
     network = make_network(spec)
-    own, heard = pool.contender(spec, network), nothing_heard(spec)
+    own, heard = pool.contender(spec, network), no_chunk(spec)
     rows = heard.question.rows._replace(
         inputs=jnp.asarray(np.random.default_rng(0).normal(size=(4, spec.inputs)), jnp.float32),
         ids=jnp.ones((4, 2), jnp.uint32),
@@ -236,7 +236,7 @@ def test_the_lesson_multiplies_every_slope_once() -> None:
     label = jnp.full(4, jnp.nan).at[1].set(1.0)
 
     def moved(weight: Any) -> Any:
-        learned = attend(spec, network, own, question, label, jnp.array([0.01]), weight=weight)
+        learned = train_chunk(spec, network, own, question, label, jnp.array([0.01]), weight=weight)
         steps = jax.tree.map(lambda new, old: new - old, learned.after.params, own.params)
         return steps, learned.gradient
 
@@ -296,17 +296,19 @@ def test_a_rival_learns_by_the_weights_that_the_champion_learned_by() -> None:
     )
     network = make_network(spec)
     fresh, rates = pool.contender(spec, network), jnp.array([0.01])
-    blank, rng = nothing_heard(spec), np.random.default_rng(0)
+    blank, rng = no_chunk(spec), np.random.default_rng(0)
     inputs = jnp.asarray(rng.normal(size=(16, spec.inputs)), jnp.float32)
     question = blank.question._replace(rows=blank.question.rows._replace(inputs=inputs))
     weight = jnp.asarray(rng.choice([0.1, 5.0], 16), jnp.float32)
-    heard = Heard(question, jnp.asarray(inputs[:, 0] > 0, jnp.float32), blank.said, weight)
+    heard = LabelledChunk(question, jnp.asarray(inputs[:, 0] > 0, jnp.float32), blank.said, weight)
     state = ladder.init(spec, fresh)._replace(phase=jnp.int32(ladder.TRIAL))
-    state, _ = ladder.follow(spec, state, heard, blank.said, jnp.bool_(True))
+    state, _ = ladder.on_chunk(spec, state, heard, blank.said, jnp.bool_(True))
     assert state.heard == 1
     after = ladder._compare(spec, network, fresh, state, rates)
     rival = pool.read_bits(after.rivals[ladder.BESIDE], fresh)
-    learned = lesson.attend(spec, network, fresh, question, heard.label, rates, weight=weight).after
+    learned = chunk_training.train_chunk(
+        spec, network, fresh, question, heard.label, rates, weight=weight
+    ).after
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), rival, learned)
-    plain = lesson.attend(spec, network, fresh, question, heard.label, rates).after
+    plain = chunk_training.train_chunk(spec, network, fresh, question, heard.label, rates).after
     assert not np.allclose(plain.mixture.trust, learned.mixture.trust, atol=1e-4)

@@ -12,8 +12,8 @@ from headrace.model.spec import Spec
 class Linear(nnx.Module):
     """See the numbers only: categories and words already count by weights of their own.
 
-    What each of them says alone is added to every network's outputs (`lesson.attend`), so a linear
-    map of their vectors would say it twice, and would not be linear in both its factors.
+    What each of them says alone is added to every network's outputs (`chunk_training`), so a
+    linear map of their vectors would say it twice, and would not be linear in both its factors.
     """
 
     def __init__(self, spec: Spec, rngs: nnx.Rngs) -> None:

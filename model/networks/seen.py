@@ -15,7 +15,7 @@ from headrace.model.spec import Spec
 class Seen(NamedTuple):
     """Hold the rows that a network is asked about."""
 
-    dense: Array  # f32[K, I]  as `inputs.admit` lays them out; zeros where a view hides them
+    dense: Array  # f32[K, I]  as `inputs.load_row` lays them out; zeros where a view hides them
     embedded: Embedded  # their hashed ids as vectors, the same in every view
 
 

@@ -11,7 +11,7 @@ from headrace.model.spec import Spec
 
 
 def window(spec: Spec, seen: Seen) -> Array:
-    """Take the window f32[K, W + 1, 2 N] out of what `inputs.admit` laid out, oldest row first.
+    """Take the window f32[K, W + 1, 2 N] out of what `inputs.load_row` laid out, oldest row first.
 
     A row is its N standardised values, then the N flags of those that are missing; all of a row
     from before the entity's first are. W is `spec.numeric_lags`.

@@ -50,7 +50,7 @@ _TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 _NAME = re.compile(r"date=(\d{4}-\d\d-\d\d)/(\d{5,10})-(\d{20})-(\d{20})\.parquet", re.ASCII)
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """Name one file: the offsets `start` to `stop` (exclusive) of a partition."""
 
     partition: int
@@ -74,7 +74,7 @@ class Piece(NamedTuple):
         return f"{_CLAIMS}{self.partition:05d}-{self.start:020d}"
 
 
-class Shelf:
+class ArchiveDirectory:
     """Keep the files of one topic in one place.
 
     Raises:
@@ -101,20 +101,20 @@ class Shelf:
             self._store.sweep()
             yield
 
-    def pieces(self) -> dict[int, list[Piece]]:
+    def segments(self) -> dict[int, list[Segment]]:
         """List the files by partition and offset. Names that begin with `_` or `.` are not seen.
 
         Raises:
             HistoryError: a file is none of ours, or two of them overlap or leave a hole.
         """
-        found: dict[int, list[Piece]] = {}
+        found: dict[int, list[Segment]] = {}
         for name in self._store.names():
             if name != _LOCK and not any(part[:1] in _HIDDEN for part in name.split("/")):
-                piece = self._piece(name)
-                found.setdefault(piece.partition, []).append(piece)
-        for pieces in found.values():
-            pieces.sort()
-            for one, other in pairwise(pieces):
+                segment = self._segment(name)
+                found.setdefault(segment.partition, []).append(segment)
+        for segments in found.values():
+            segments.sort()
+            for one, other in pairwise(segments):
                 if one.stop != other.start:
                     fault = "leave a hole" if one.stop < other.start else "overlap"
                     raise HistoryError(
@@ -123,20 +123,20 @@ class Shelf:
                     )
         return found
 
-    def claims(self) -> list[Piece]:
+    def claims(self) -> list[Segment]:
         """Give the files that were claimed and are not written; drop claims that are outdated.
 
         Raises:
             HistoryError: a claim does not begin where the files of its partition end.
         """
-        found: list[Piece] = []
-        ends = {p: pieces[-1].stop for p, pieces in self.pieces().items()}
+        found: list[Segment] = []
+        ends = {p: segments[-1].stop for p, segments in self.segments().items()}
         for name in self._store.names(_CLAIMS):
             try:
                 text = self._store.read(name).decode(errors="backslashreplace")
             except FileNotFoundError:  # another archiver has kept it; it will be met again
                 continue
-            claim = self._piece(text)
+            claim = self._segment(text)
             end = ends.get(claim.partition, claim.start)
             if claim.claim != name or claim.start > end:
                 raise HistoryError(
@@ -150,60 +150,60 @@ class Shelf:
                 found.append(claim)
         return found
 
-    def put(self, piece: Piece, parquet: bytes, *, claimed: bool = False) -> None:
+    def put(self, segment: Segment, parquet: bytes, *, claimed: bool = False) -> None:
         """Write one file, all or nothing; `claimed` if its claim was found, not to be made.
 
         Raises:
             HeadraceError: another archiver is at work.
         """
         if not claimed:
-            self._claim(piece)
+            self._claim(segment)
             failpoint("archive claimed")
         with suppress(FileExistsError):  # who found our claim has written it, the same
-            self._store.create(piece.name, parquet, what="archive")
-        self._store.delete(piece.claim)
+            self._store.create(segment.name, parquet, what="archive")
+        self._store.delete(segment.claim)
 
-    def _claim(self, piece: Piece) -> None:
+    def _claim(self, segment: Segment) -> None:
         rival = HeadraceError(
-            f"another archiver is at work on partition {piece.partition} of {self.topic}, from "
-            f"offset {piece.start}, in {self.place}: let it work, or end it and start again"
+            f"another archiver is at work on partition {segment.partition} of {self.topic}, from "
+            f"offset {segment.start}, in {self.place}: let it work, or end it and start again"
         )
         try:
-            self._store.create(piece.claim, piece.name.encode(), what="claim")
+            self._store.create(segment.claim, segment.name.encode(), what="claim")
         except FileExistsError:
             raise rival from None
-        if self._store.names(piece.stem):  # it was written, and its claim dropped, before ours
-            self._store.delete(piece.claim)
+        if self._store.names(segment.stem):  # it was written, and its claim dropped, before ours
+            self._store.delete(segment.claim)
             raise rival
 
     def path(self, name: str) -> str:
         """Name a file for a message."""
         return f"{self.place.rstrip('/')}/{name}"
 
-    def open(self, piece: Piece) -> Volume:
+    def open(self, segment: Segment) -> SegmentReader:
         """Open a file that was listed.
 
         Raises:
             HistoryError: it is gone, or not what its name says.
         """
-        path = self.path(piece.name)
+        path = self.path(segment.name)
         try:
-            data = self._store.read(piece.name, _FILE_BYTES)
+            data = self._store.read(segment.name, _FILE_BYTES)
         except FileNotFoundError:
             raise HistoryError(f"{path} is gone; restore it") from None
-        return Volume(data, self.topic, piece, path)
+        return SegmentReader(data, self.topic, segment, path)
 
-    def _piece(self, name: str) -> Piece:
+    def _segment(self, name: str) -> Segment:
         match = _NAME.fullmatch(name)
         try:
-            piece = match and Piece(int(match[2]), int(match[3]), int(match[4]), match[1])
-            if piece and piece.start < piece.stop and date.fromisoformat(piece.date):
-                return piece
+            segment = match and Segment(int(match[2]), int(match[3]), int(match[4]), match[1])
+            if segment and segment.start < segment.stop and date.fromisoformat(segment.date):
+                return segment
         except ValueError:
             pass  # no such day
         raise HistoryError(
             f"{self.path(name)!r} is no file of this archive: expected names such as "
-            f"{Piece(0, 0, 250_000, '2026-03-05').name}; move it elsewhere"
+            f"{Segment(0, 0, 250_000, '2026-03-05').name}; move it elsewhere"
         )
 
 
@@ -225,9 +225,9 @@ class Group(NamedTuple):
 
 
 def to_parquet(
-    topic: str, piece: Piece, batches: list[pa.RecordBatch], topic_id: str = ""
+    topic: str, segment: Segment, batches: list[pa.RecordBatch], topic_id: str = ""
 ) -> bytes:
-    """Give the file of a piece; the batches are of SCHEMA and in order."""
+    """Give the file of a segment; the batches are of SCHEMA and in order."""
     table = pa.Table.from_batches(batches, SCHEMA)
     rows = min(max(_GROUP_BYTES * table.num_rows // max(table.nbytes, 1), 1), _GROUP_ROWS)
     offsets = table["offset"].to_numpy()
@@ -246,34 +246,34 @@ def to_parquet(
     )
     with writer:
         writer.write_table(table, row_group_size=rows)
-        writer.add_key_value_metadata(_metadata(topic, piece, json.dumps(groups), topic_id))
+        writer.add_key_value_metadata(_metadata(topic, segment, json.dumps(groups), topic_id))
     return bytes(sink.getvalue())
 
 
-def _metadata(topic: str, piece: Piece, groups: str, topic_id: str) -> dict[str, str]:
+def _metadata(topic: str, segment: Segment, groups: str, topic_id: str) -> dict[str, str]:
     """Give what a file says of itself. Parquet's footer has no checksum: hence the seal."""
     said = {
         "topic": topic,
-        "partition": str(piece.partition),
-        "start": str(piece.start),
-        "stop": str(piece.stop),
+        "partition": str(segment.partition),
+        "start": str(segment.start),
+        "stop": str(segment.stop),
         "groups": groups,
     } | ({"topic_id": topic_id} if topic_id else {})
     return said | {"seal": sha256(json.dumps(said).encode()).hexdigest()}
 
 
-class Volume:
+class SegmentReader:
     """Read one file, one row group at a time; the last one read is kept."""
 
-    def __init__(self, data: bytes, topic: str, piece: Piece, path: str) -> None:
-        self.piece, self._path = piece, path
+    def __init__(self, data: bytes, topic: str, segment: Segment, path: str) -> None:
+        self.segment, self._path = segment, path
         self._columns: tuple[int, Columns] | None = None
         try:
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             said = self._file.metadata.metadata or {}
             groups = said.get(b"groups", b"").decode()
             self.topic_id = said.get(b"topic_id", b"").decode()  # none in older files
-            wanted = _metadata(topic, piece, groups, self.topic_id)
+            wanted = _metadata(topic, segment, groups, self.topic_id)
             if {key: said.get(key.encode(), b"").decode() for key in wanted} != wanted:
                 raise ValueError("what it says of itself does not fit")
             if not self._file.schema_arrow.equals(SCHEMA):
@@ -303,7 +303,7 @@ class Volume:
             raise ValueError("its records are not those that it says it has")
         if np.any(np.diff(offsets) <= 0):
             raise ValueError("its offsets are not in order")
-        if np.any(table["partition"].to_numpy() != self.piece.partition):
+        if np.any(table["partition"].to_numpy() != self.segment.partition):
             raise ValueError("it holds records of another partition")
         return Columns(
             offsets.tolist(),

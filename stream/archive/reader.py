@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
 
-from headrace.stream.archive.directory import Piece, Shelf, Volume
+from headrace.stream.archive.directory import ArchiveDirectory, Segment, SegmentReader
 from headrace.stream.errors import HistoryError
 from headrace.stream.events import Records
 from headrace.stream.kafka.history import Range
@@ -25,22 +25,22 @@ class ArchiveHistory:
     """
 
     def __init__(self, place: str, topic: str) -> None:
-        self._shelf = Shelf(place, topic)
-        self._pieces = self._shelf.pieces()
-        if not self._pieces:
+        self._directory = ArchiveDirectory(place, topic)
+        self._segments = self._directory.segments()
+        if not self._segments:
             raise HistoryError(
                 f"{place} holds no archive of {topic}; make one with "
                 f"`headrace archive {topic} --to {place}`"
             )
-        self._volumes: dict[int, Volume] = {}
+        self._readers: dict[int, SegmentReader] = {}
 
     def begins(self) -> dict[int, int]:
         """Give the first offset of each partition."""
-        return {p: pieces[0].start for p, pieces in self._pieces.items()}
+        return {p: segments[0].start for p, segments in self._segments.items()}
 
     def ends(self) -> dict[int, int]:
         """Give the offset after the last one of each partition, as of the last look."""
-        return {p: pieces[-1].stop for p, pieces in self._pieces.items()}
+        return {p: segments[-1].stop for p, segments in self._segments.items()}
 
     def read(self, ranges: Sequence[Range]) -> Records:
         """Give the records of the ranges, in the order of the ranges, then of offsets.
@@ -51,30 +51,30 @@ class ArchiveHistory:
         Raises:
             HistoryError: the archive has not all of them, or is damaged.
         """
-        out = Records(self._shelf.topic, [], [], [], [], [])
+        out = Records(self._directory.topic, [], [], [], [], [])
         for partition, start, stop in ranges:
             self._require(partition, start, stop)
-            pieces = self._pieces.get(partition, [])
-            for piece in pieces[bisect_right(pieces, start, key=_START) - 1 :]:
-                if piece.start >= stop:
+            segments = self._segments.get(partition, [])
+            for segment in segments[bisect_right(segments, start, key=_START) - 1 :]:
+                if segment.start >= stop:
                     break
-                self._read(piece, start, stop, out)
+                self._read(segment, start, stop, out)
             count = len(out.offsets) - len(out.partitions)
             out.partitions.extend([partition] * count)
         return out
 
     def close(self) -> None:
         """Let go of the files."""
-        self._volumes.clear()
+        self._readers.clear()
 
-    def _read(self, piece: Piece, start: int, stop: int, out: Records) -> None:
-        volume = self._volumes.get(piece.partition)
-        if volume is None or volume.piece != piece:
-            self._volumes.pop(piece.partition, None)
-            volume = self._volumes[piece.partition] = self._shelf.open(piece)
-        for number, group in enumerate(volume.groups):
+    def _read(self, segment: Segment, start: int, stop: int, out: Records) -> None:
+        reader = self._readers.get(segment.partition)
+        if reader is None or reader.segment != segment:
+            self._readers.pop(segment.partition, None)
+            reader = self._readers[segment.partition] = self._directory.open(segment)
+        for number, group in enumerate(reader.groups):
             if group.first < stop and start <= group.last:
-                columns = volume.group(number)
+                columns = reader.group(number)
                 low, high = (bisect_left(columns.offsets, at) for at in (start, stop))
                 out.values.extend(columns.values[low:high])
                 out.keys.extend(columns.keys[low:high])
@@ -85,12 +85,12 @@ class ArchiveHistory:
         if stop <= start:
             return
         if stop > self.ends().get(partition, 0):
-            self._pieces = self._shelf.pieces()
+            self._segments = self._directory.segments()
         begin, end = self.begins().get(partition, 0), self.ends().get(partition, 0)
         if start < begin or stop > end:
             raise HistoryError(
-                f"{self._shelf.topic}, partition {partition}: offsets {start} to {stop} are asked "
-                f"for, {self._shelf.place} has {begin} to {end}; archive on with "
+                f"{self._directory.topic}, partition {partition}: offsets {start} to {stop} are "
+                f"asked for, {self._directory.place} has {begin} to {end}; archive on with "
                 f"`headrace archive`, or read from the topic if it still has them"
             )
 

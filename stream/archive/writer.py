@@ -17,7 +17,7 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from headrace.stream.archive.directory import SCHEMA, Columns, Piece, Shelf, to_parquet
+from headrace.stream.archive.directory import SCHEMA, ArchiveDirectory, Columns, Segment, to_parquet
 from headrace.stream.errors import BrokerError, HistoryError
 from headrace.stream.events import Records
 from headrace.stream.kafka.source import Source
@@ -72,22 +72,24 @@ def archive(
         BrokerError: the broker does not answer, or has no such topic.
         HeadraceError: another archiver is at work.
     """
-    shelf = Shelf(place, topic)
-    with shelf.held():
+    directory = ArchiveDirectory(place, topic)
+    with directory.held():
         (found,) = describe(bootstrap, [topic])
         watch = TopicWatch(bootstrap, topic, found.id)
-        _check(shelf, _tips(shelf), dict(enumerate(found.begin)), dict(enumerate(found.end)))
-        _check_identity(shelf, watch)
-        for claim in shelf.claims():
-            _finish(bootstrap, shelf, claim, watch)
-        pieces = shelf.pieces()
-        tips = _tips(shelf)
+        _check(
+            directory, _tips(directory), dict(enumerate(found.begin)), dict(enumerate(found.end))
+        )
+        _check_identity(directory, watch)
+        for claim in directory.claims():
+            _finish(bootstrap, directory, claim, watch)
+        segments = directory.segments()
+        tips = _tips(directory)
         source = Source(bootstrap, topic, offsets=tips, timestamps=True, watch=watch)
         with closing(source):
             ends = source.ends()
-            _check(shelf, tips, source.begins, ends)
-            days = {p: max(map(_day_of, of)) for p, of in pieces.items()}
-            writer = _Writer(shelf, source.position, days, rows_per_file, watch)
+            _check(directory, tips, source.begins, ends)
+            days = {p: max(map(_day_of, of)) for p, of in segments.items()}
+            writer = _Writer(directory, source.position, days, rows_per_file, watch)
             try:
                 while not stop():
                     writer.take(source.poll(_POLL, _POLL_S), source.position)
@@ -103,45 +105,49 @@ def archive(
             return writer.archived(tips)
 
 
-def _tips(shelf: Shelf) -> dict[int, int]:
-    return {p: of[-1].stop for p, of in shelf.pieces().items()}
+def _tips(directory: ArchiveDirectory) -> dict[int, int]:
+    return {p: of[-1].stop for p, of in directory.segments().items()}
 
 
-def _check_identity(shelf: Shelf, watch: TopicWatch) -> None:
+def _check_identity(directory: ArchiveDirectory, watch: TopicWatch) -> None:
     """Refuse to go on with another topic of the same name."""
-    for pieces in shelf.pieces().values():
-        kept = shelf.open(pieces[-1]).topic_id
+    for segments in directory.segments().values():
+        kept = directory.open(segments[-1]).topic_id
         if kept not in ("", watch.identity):
-            raise _made_anew(shelf)
+            raise _made_anew(directory)
 
 
-def _made_anew(shelf: Shelf, why: str = "its id is another one") -> HistoryError:
+def _made_anew(directory: ArchiveDirectory, why: str = "its id is another one") -> HistoryError:
     return HistoryError(
-        f"{shelf.topic} was made anew since {shelf.place} was written ({why}); archive it to "
-        "another place"
+        f"{directory.topic} was made anew since {directory.place} was written ({why}); archive it "
+        "to another place"
     )
 
 
-def _finish(bootstrap: str, shelf: Shelf, claim: Piece, watch: TopicWatch) -> None:
+def _finish(bootstrap: str, directory: ArchiveDirectory, claim: Segment, watch: TopicWatch) -> None:
     """Write the very file that an archiver had claimed when it was killed."""
     partition, start, stop, _ = claim
     source = Source(
-        bootstrap, shelf.topic, offsets={partition: start}, partitions=[partition], timestamps=True
+        bootstrap,
+        directory.topic,
+        offsets={partition: start},
+        partitions=[partition],
+        timestamps=True,
     )
     with closing(source):
-        _check(shelf, {partition: start}, source.begins, source.ends(), needed=stop)
+        _check(directory, {partition: start}, source.begins, source.ends(), needed=stop)
         file = _File(partition, start, newest_day=_LAST_DAY)
         while source.position[partition] < stop:
             records = source.poll(_POLL, _POLL_S)
             if records:
                 file.take(records, 0, bisect_left(records.offsets, stop), stop - start)
         watch.confirm(watch.ask())
-        parquet = to_parquet(shelf.topic, claim, file.batches(), watch.identity)
-        shelf.put(claim, parquet, claimed=True)
+        parquet = to_parquet(directory.topic, claim, file.batches(), watch.identity)
+        directory.put(claim, parquet, claimed=True)
 
 
 def _check(
-    shelf: Shelf,
+    directory: ArchiveDirectory,
     tips: Mapping[int, int],
     begins: Mapping[int, int],
     ends: Mapping[int, int],
@@ -152,12 +158,12 @@ def _check(
         end = ends.get(partition, 0)
         if max(tip, needed) > end:
             why = f"partition {partition} ends at {end}, and was kept up to {max(tip, needed)}"
-            raise _made_anew(shelf, why)
+            raise _made_anew(directory, why)
         if tip < begins[partition]:
             raise HistoryError(
-                f"{shelf.topic}, partition {partition}: Kafka's retention removed the offsets from "
-                f"{tip} to {begins[partition]} before they came to {shelf.place}; archive to "
-                "another place from here on, and more often than records expire (or --follow)"
+                f"{directory.topic}, partition {partition}: Kafka's retention removed the offsets "
+                f"from {tip} to {begins[partition]} before they came to {directory.place}; archive "
+                "to another place from here on, and more often than records expire (or --follow)"
             )
 
 
@@ -166,13 +172,13 @@ class _Writer:
 
     def __init__(
         self,
-        shelf: Shelf,
+        directory: ArchiveDirectory,
         starts: Mapping[int, int],
         days: Mapping[int, int],
         rows_per_file: int,
         watch: TopicWatch,
     ) -> None:
-        self._shelf, self._rows, self._watch = shelf, rows_per_file, watch
+        self._directory, self._rows, self._watch = directory, rows_per_file, watch
         self._open = {p: _File(p, start, days.get(p, 0)) for p, start in starts.items()}
         self._files = self._records = self._size_bytes = self.read = 0
         self._ends: dict[int, int] = {}
@@ -213,14 +219,14 @@ class _Writer:
                 self._write(file)
 
     def _write(self, file: _File) -> None:
-        piece = file.piece
+        segment = file.segment
         self._watch.confirm(self._watch.ask())  # after the records were read: they are of this one
-        parquet = to_parquet(self._shelf.topic, piece, file.batches(), self._watch.identity)
-        self._shelf.put(piece, parquet)
+        parquet = to_parquet(self._directory.topic, segment, file.batches(), self._watch.identity)
+        self._directory.put(segment, parquet)
         self._files, self._records = self._files + 1, self._records + file.rows
         self._size_bytes += len(parquet)
-        self._ends[piece.partition] = piece.stop
-        self._open[piece.partition] = _File(piece.partition, piece.stop, file.newest_day)
+        self._ends[segment.partition] = segment.stop
+        self._open[segment.partition] = _File(segment.partition, segment.stop, file.newest_day)
 
 
 class _File:
@@ -238,10 +244,10 @@ class _File:
         self._loose = Columns([], [], [], [])
 
     @property
-    def piece(self) -> Piece:
+    def segment(self) -> Segment:
         """Name the file as it is now."""
         day = (_EPOCH + timedelta(days=self._day)).isoformat()
-        return Piece(self.partition, self.start, self.stop, day)
+        return Segment(self.partition, self.start, self.stop, day)
 
     def take(self, records: Records, begin: int, end: int, rows: int) -> int:
         """Add records from `begin` on, as long as they belong to this file; say where that ends."""
@@ -291,5 +297,5 @@ def _runs(partitions: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         begin = end
 
 
-def _day_of(piece: Piece) -> int:
-    return (date.fromisoformat(piece.date) - _EPOCH).days
+def _day_of(segment: Segment) -> int:
+    return (date.fromisoformat(segment.date) - _EPOCH).days

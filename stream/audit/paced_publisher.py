@@ -21,7 +21,7 @@ LAG_S = 1.0  # what a stall delayed for longer is not caught up
 OUTPUTS = ("predictions", "metrics", "drift", "dead-letter", "ledger", "features")
 
 
-class Outlet:
+class PacedPublisher:
     """Give predictions away when their time has come.
 
     Args:

@@ -10,8 +10,8 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from headrace.stream.archive.reader import ArchiveHistory
-from headrace.stream.audit.paced_publisher import Outlet, check_name, make_empty
-from headrace.stream.audit.replay_range import Moment, Span, survey
+from headrace.stream.audit.paced_publisher import PacedPublisher, check_name, make_empty
+from headrace.stream.audit.replay_range import LedgerPosition, ReplayRange, scan
 from headrace.stream.errors import AuditError
 from headrace.stream.evaluation.compare import Comparison, Rival, compare
 from headrace.stream.evaluation.plot import Point, measure
@@ -24,9 +24,9 @@ from headrace.stream.ledger.checkpoint import Manifest
 from headrace.stream.ledger.ledger import Entry
 from headrace.stream.ledger.position import Position
 from headrace.stream.rows.normalizer import Normalizer
-from headrace.stream.rows.rows import pieces
+from headrace.stream.rows.rows import split
 from headrace.stream.service.plan import open_checkpoints
-from headrace.stream.service.replayer import Rebuild
+from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Learned, Trainer, digest
 
@@ -66,8 +66,8 @@ def replay(
     task: Task,
     bootstrap: str,
     *,
-    begin: Moment | None = None,
-    until: Moment | None = None,
+    begin: LedgerPosition | None = None,
+    until: LedgerPosition | None = None,
     archive: str | None = None,
     changed: Task | None = None,
     to_topic: str | None = None,
@@ -100,10 +100,10 @@ def replay(
     """
     if to_topic:
         check_name(task, to_topic)
-    span = survey(task, bootstrap, begin, until)
+    span = scan(task, bootstrap, begin, until)
     if to_topic:
         make_empty(task, bootstrap, to_topic)
-    outlet = Outlet(bootstrap, to_topic, speed, stop) if to_topic or speed else None
+    outlet = PacedPublisher(bootstrap, to_topic, speed, stop) if to_topic or speed else None
     with ExitStack() as stack:
         again = _Again(task, bootstrap, span, archive, capacity, stack, changed, outlet, points)
         again.run(stop, on_progress)
@@ -120,7 +120,7 @@ class Kept(NamedTuple):
 def state(
     task: Task,
     bootstrap: str,
-    at: Moment,
+    at: LedgerPosition,
     to: str,
     *,
     archive: str | None = None,
@@ -141,7 +141,7 @@ def state(
     Raises:
         AuditError, HistoryError, UsageError, RecoveryError: as `replay`; it cannot be written.
     """
-    span = survey(task, bootstrap, None, at)
+    span = scan(task, bootstrap, None, at)
     run = span.opening.record.run
     with ExitStack() as stack:
         checkpoints = open_checkpoints(task, to, run, key)
@@ -158,21 +158,21 @@ def state(
 
 
 class _Again:
-    """Learn a span of the ledger again, with a rival beside it if there is one.
+    """Learn a range of the ledger again, with a rival beside it if there is one.
 
-    It is the `History` that `Rebuild` reads, so that the rival gets the same records at once.
+    It is the `History` that `LedgerReplayer` reads: so the rival gets the same records at once.
     """
 
     def __init__(
         self,
         task: Task,
         bootstrap: str,
-        span: Span,
+        span: ReplayRange,
         archive: str | None,
         capacity: int,
         stack: ExitStack,
         changed: Task | None = None,
-        outlet: Outlet | None = None,
+        outlet: PacedPublisher | None = None,
         points: int = 0,
     ) -> None:
         self._task, self._bootstrap, self._span = task, bootstrap, span
@@ -192,7 +192,7 @@ class _Again:
         _, last = span.ends()
         proven_from = last.record.seq + 1 if span.begin else span.proven_from
         self._proven_from = proven_from
-        self._rebuild = Rebuild(
+        self._replayer = LedgerReplayer(
             task, self.trainer, self, proven_from=proven_from, on_learned=self._on_learned
         )
         self._normalizer = Normalizer(task)
@@ -284,10 +284,10 @@ class _Again:
 
     def _take(self, entry: Entry) -> None:
         record = entry.record
-        self._rebuild.feed(record)
-        self._position.follow(record)
-        if record.opening and record.opening.topics:
-            self._topics = record.opening.topics
+        self._replayer.add(record)
+        self._position.advance(record)
+        if record.session_start and record.session_start.topics:
+            self._topics = record.session_start.topics
         self._whole = entry
         proven = record.seq >= self._proven_from
         if record.consumed:
@@ -296,7 +296,7 @@ class _Again:
         said = self._span.saved.get(record.seq)
         if said and proven:
             self._settle()
-            if self._rebuild.state() != said:
+            if self._replayer.state() != said:
                 raise AuditError(
                     f"the state after record {record.seq} is not the one that the ledger announces "
                     "with a checkpoint, though what was said up to it is the same: the code or the "
@@ -310,7 +310,7 @@ class _Again:
         records = self.read(ranges)
         rows, refused = self._normalizer.normalize(records)
         rows, repeated = self.trainer.admit(rows, records.topic)
-        for part in pieces(rows, self.trainer.capacity):
+        for part in split(rows, self.trainer.capacity):
             self._on_learned(self.trainer.collect(self.trainer.submit(part)))
         counts = self._position.counts
         counts.events += len(rows.id)
@@ -321,7 +321,7 @@ class _Again:
 
     def _settle(self) -> None:
         """Wait for all that was fed; then both stand at the same event."""
-        self._rebuild.finish()
+        self._replayer.finish()
         if self._rival:
             self._rival.finish()
 

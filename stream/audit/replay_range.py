@@ -20,7 +20,7 @@ from headrace.stream.task import Task
 
 
 @dataclass(frozen=True)
-class Moment:
+class LedgerPosition:
     """Name a point of history: a record of the ledger, a raw event, or a time of learning."""
 
     kind: Literal["record", "event", "time"]
@@ -33,22 +33,22 @@ class Moment:
         return f"offset {self.partition}:{self.at}" if self.kind == "event" else utc(self.at)
 
 
-def parse_moment(text: str) -> Moment:
+def parse_position(text: str) -> LedgerPosition:
     """Read `#812`, `1234`, `PARTITION:OFFSET` or an RFC 3339 time (UTC unless it says otherwise).
 
     Raises:
         UsageError: it is none of them.
     """
     if match := re.fullmatch(r"#(\d{1,18})", text, re.ASCII):
-        return Moment("record", int(match[1]))
+        return LedgerPosition("record", int(match[1]))
     if match := re.fullmatch(r"(?:(\d{1,9}):)?(\d{1,18})", text, re.ASCII):
-        return Moment("event", int(match[2]), int(match[1] or -1))
+        return LedgerPosition("event", int(match[2]), int(match[1] or -1))
     if isnan(found := time_ms(text)):
         raise UsageError(
             f"{text!r}: expected a time such as 2026-01-31T12:00:00Z, a record such as #812, or "
             "an offset such as 1234 or PARTITION:OFFSET"
         )
-    return Moment("time", int(found))
+    return LedgerPosition("time", int(found))
 
 
 def utc(unix_ms: int) -> str:
@@ -56,7 +56,7 @@ def utc(unix_ms: int) -> str:
     return f"{np.datetime64(unix_ms, 'ms')}Z"
 
 
-class Span:
+class ReplayRange:
     """Hold what the ledger says about its last run, from one moment of it to another.
 
     Attributes:
@@ -67,7 +67,9 @@ class Span:
         offsets: raw offsets from the first to the last record.
     """
 
-    def __init__(self, opening: Entry, begin: Moment | None, until: Moment | None) -> None:
+    def __init__(
+        self, opening: Entry, begin: LedgerPosition | None, until: LedgerPosition | None
+    ) -> None:
         self.opening = opening
         self.begins = begins_of(opening.record)
         self.begin, self.until = self._placed(begin), self._placed(until)
@@ -93,13 +95,13 @@ class Span:
                 "changed, or one between was removed"
             )
         self._tip = record
-        if record.opening and record.opening.recomputed:
-            self.proven_from = max(self.proven_from, record.opening.recomputed[1] + 1)
+        if record.session_start and record.session_start.recomputed:
+            self.proven_from = max(self.proven_from, record.session_start.recomputed[1] + 1)
         if record.saved:
             self.saved[record.saved.seq] = record.saved.state
-        if record.opening and record.opening.topics:
-            self.topics = record.opening.topics
-        begins = record.opening.begins if record.opening else None
+        if record.session_start and record.session_start.topics:
+            self.topics = record.session_start.topics
+        begins = record.session_start.begins if record.session_start else None
         if begins is not None and record.seq != self.opening.record.seq:
             self._topic_from = record
         span = sum(each.stop - each.start for each in record.consumed)
@@ -151,7 +153,7 @@ class Span:
             ]
         return [each for each in found if each.start < each.stop]
 
-    def _placed(self, moment: Moment | None) -> Moment | None:
+    def _placed(self, moment: LedgerPosition | None) -> LedgerPosition | None:
         if moment is None or moment.kind != "event" or moment.partition >= 0:
             return moment
         if len(self.begins) > 1:
@@ -170,34 +172,36 @@ def earlier_topic(record: Record) -> HistoryError:
     )
 
 
-def _is_first(record: Record, moment: Moment | None) -> bool:
+def _is_first(record: Record, moment: LedgerPosition | None) -> bool:
     """Say whether what begins at a moment has begun with this record."""
     if moment is None or moment.kind == "event":
         return moment is None or _holds(record, moment)
     return (record.seq if moment.kind == "record" else record.time_ms) >= moment.at
 
 
-def _is_last(record: Record, moment: Moment | None) -> bool:
+def _is_last(record: Record, moment: LedgerPosition | None) -> bool:
     """Say whether what ends at a moment may end with this record: the last such one it is."""
     if moment is None or moment.kind == "event":
         return moment is None or _holds(record, moment)
     return (record.seq if moment.kind == "record" else record.time_ms) <= moment.at
 
 
-def _holds(record: Record, moment: Moment) -> bool:
+def _holds(record: Record, moment: LedgerPosition) -> bool:
     return moment.kind == "event" and any(
         each.partition == moment.partition and each.start <= moment.at < each.stop
         for each in record.consumed
     )
 
 
-def _place(ranges: Sequence[Range], moment: Moment) -> int:
+def _place(ranges: Sequence[Range], moment: LedgerPosition) -> int:
     """Give the place of a moment's partition among ranges; their count if it is not there."""
     places = (n for n, each in enumerate(ranges) if each.partition == moment.partition)
     return next(places, len(ranges))
 
 
-def survey(task: Task, bootstrap: str, begin: Moment | None, until: Moment | None) -> Span:
+def scan(
+    task: Task, bootstrap: str, begin: LedgerPosition | None, until: LedgerPosition | None
+) -> ReplayRange:
     """Read the ledger's last run, and check that it is sealed and of this task.
 
     Raises:
@@ -210,10 +214,10 @@ def survey(task: Task, bootstrap: str, begin: Moment | None, until: Moment | Non
     if tip is None:
         raise UsageError(f"{topic} is empty: {task.name} has learned nothing yet")
     opening = run_opening(bootstrap, topic, tip.record.run)
-    said = opening.record.opening
+    said = opening.record.session_start
     if said and said.task != fingerprint.of_task(task):
         raise other_task(task, opening.record)
-    span = Span(opening, begin, until)
+    span = ReplayRange(opening, begin, until)
     for entry in ledger.read(bootstrap, topic, opening.offset, tip.offset + 1):
         span.add(entry)
     span.ends()

@@ -22,7 +22,7 @@ from headrace.stream.kafka.topics import describe_existing
 from headrace.stream.ledger import ledger
 from headrace.stream.ledger.ledger import Entry, Record, seal
 from headrace.stream.ledger.position import Counts, Position
-from headrace.stream.service.replayer import Rebuild
+from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Trainer
 
@@ -135,7 +135,7 @@ class _Walk:
             audit.found(f"{where}: expected record {last.seq + 1 if last else 0}")
         if seal(record, last.chain if last else "").chain != record.chain:
             audit.found(f"{where}: its chain does not follow from what it says and the one before")
-        if last and record.epoch != last.epoch + bool(record.opening):
+        if last and record.epoch != last.epoch + bool(record.session_start):
             audit.found(f"{where}: epoch {record.epoch} after {last.epoch}: two learners wrote")
         if last is None or record.run != last.run:
             self._begin(record, where)
@@ -146,25 +146,25 @@ class _Walk:
                     f"{where}: takes offsets {each.start} to {each.stop} of partition "
                     f"{each.partition}, where {position} was next"
                 )
-        self._position.follow(record)
+        self._position.advance(record)
         if record.position not in ("", self._position.digest()):
             audit.found(f"{where}: the learner stood elsewhere than its records lead to")
         span = sum(each.stop - each.start for each in record.consumed)
-        answered = record.used + record.rejected + record.repeated
-        if answered > span or record.used != sum(each.used for each in record.consumed):
+        answered = record.predicted + record.rejected + record.repeated
+        if answered > span or record.predicted != sum(each.predicted for each in record.consumed):
             audit.found(f"{where}: {answered} events answered of {span} offsets taken")
-        if record.opening and record.opening.topics:
-            self.topics = record.opening.topics
+        if record.session_start and record.session_start.topics:
+            self.topics = record.session_start.topics
         audit.absent += span - answered
         audit.records += 1
-        audit.epochs += record.opening is not None
+        audit.epochs += record.session_start is not None
         audit.counts.add(record)
         self._last = record
 
     def _begin(self, record: Record, where: str) -> None:
         self._audit.runs += 1
         self._position, self.topics = Position(), {}
-        if record.opening is None or record.opening.settings is None:
+        if record.session_start is None or record.session_start.settings is None:
             self._audit.found(f"{where}: run {record.run[:8]} begins without an opening")
 
 
@@ -193,7 +193,7 @@ class _Published:
         self._partitions = {p: _Values(bootstrap, self._topic, p) for p in first.partitions}
 
     def check(self, audit: Audit, record: Record) -> None:
-        if not record.used:
+        if not record.predicted:
             return
         total, whole = sha256(), True
         for each in record.consumed:
@@ -206,20 +206,20 @@ class _Published:
                 whole = False
                 continue
             if values.expired(each):
-                audit.expired += each.used
+                audit.expired += each.predicted
                 whole = False
                 continue
-            found = values.take(each.used)
-            if len(found) < each.used:
+            found = values.take(each.predicted)
+            if len(found) < each.predicted:
                 audit.found(
                     f"record {record.seq}: {len(found)} predictions in {self._topic}/"
-                    f"{each.partition}, the ledger says {each.used}"
+                    f"{each.partition}, the ledger says {each.predicted}"
                 )
                 whole = False
             total.update(b"".join(found))
         if not whole:
             return
-        audit.predictions += record.used
+        audit.predictions += record.predicted
         if total.hexdigest() != record.predictions:
             audit.found(f"record {record.seq}: its predictions are not the bytes that were written")
 
@@ -253,9 +253,9 @@ class _Values:
         if self._first is None:
             return False
         if each.start <= self._first < each.stop:
-            at = map(_offset, self._messages[: each.used])
+            at = map(_offset, self._messages[: each.predicted])
             left = (n for n, offset in enumerate(at) if offset >= each.stop)
-            self._place = next(left, min(each.used, len(self._messages)))
+            self._place = next(left, min(each.predicted, len(self._messages)))
             self._first = None
         return True
 
@@ -320,26 +320,30 @@ def _recompute(
     """Learn the last run again from zero."""
     records = [e.record for e in entries if e.record.run == entries[-1].record.run]
     for record in records[1:]:
-        if record.opening and record.opening.begins is not None:
+        if record.session_start and record.session_start.begins is not None:
             raise earlier_topic(record)
-    forgotten = [r.opening.recomputed[1] + 1 for r in records if r.opening and r.opening.recomputed]
+    forgotten = [
+        r.session_start.recomputed[1] + 1
+        for r in records
+        if r.session_start and r.session_start.recomputed
+    ]
     proven_from = max(forgotten, default=0)
     saved = [record.saved for record in records if record.saved]
     states = {each.seq: each.state for each in saved if each.seq >= proven_from}
-    total = sum(record.used for record in records)
-    rebuild = Rebuild(task, Trainer(task, CAPACITY), history, proven_from=proven_from)
+    total = sum(record.predicted for record in records)
+    replayer = LedgerReplayer(task, Trainer(task, CAPACITY), history, proven_from=proven_from)
     try:
         for record in records:
-            rebuild.feed(record)
+            replayer.add(record)
             if record.seq in states:
-                if (state := rebuild.state()) != states[record.seq]:
+                if (state := replayer.state()) != states[record.seq]:
                     audit.found(
                         f"record {record.seq}: the state comes out as {state[:16]}, the ledger "
                         f"announced {states[record.seq][:16]}"
                     )
                 audit.checkpoints += 1
-            on_progress("events learned again", rebuild.counts.events, total)
-        audit.state = rebuild.state()
-        audit.recomputed = rebuild.counts.events
+            on_progress("events learned again", replayer.counts.events, total)
+        audit.state = replayer.state()
+        audit.recomputed = replayer.counts.events
     except AuditError as error:
         audit.found(str(error))

@@ -150,15 +150,15 @@ def _run(launch: _Launch, port: int) -> Iterator[Broker]:
         "grace_s": _STOP_GRACE_S,
         "remove": launch.remove,
     }
-    keeper = _start_keeper(job, launch)
+    supervisor = _start_supervisor(job, launch)
     try:
-        pid = _await_start(keeper, launch, port)
-        yield Broker(f"{HOST}:{port}", pid, home, launch.log, lambda: _trouble(keeper, launch))
+        pid = _await_start(supervisor, launch, port)
+        yield Broker(f"{HOST}:{port}", pid, home, launch.log, lambda: _trouble(supervisor, launch))
     finally:
-        _stop(keeper)
+        _stop(supervisor)
 
 
-def _start_keeper(job: dict[str, object], launch: _Launch) -> subprocess.Popen[bytes]:
+def _start_supervisor(job: dict[str, object], launch: _Launch) -> subprocess.Popen[bytes]:
     """Start the process that owns the JVM; in a session of its own, so that a terminal's Ctrl-C
     reaches this process alone, which then stops the broker in order."""
     script = Path(__file__).with_name("supervisor.py")
@@ -173,15 +173,15 @@ def _start_keeper(job: dict[str, object], launch: _Launch) -> subprocess.Popen[b
         )
 
 
-def _await_start(keeper: subprocess.Popen[bytes], launch: _Launch, port: int) -> int:
+def _await_start(supervisor: subprocess.Popen[bytes], launch: _Launch, port: int) -> int:
     """Return the JVM's pid once Kafka says that it has started and answers a request.
 
     Its own log is asked first: another process may have got the port and answer for it.
     """
-    pid = cast("IO[bytes]", keeper.stdout).readline()
+    pid = cast("IO[bytes]", supervisor.stdout).readline()
     give_up = time.monotonic() + _START_S
     while True:
-        ended = keeper.poll() is not None  # before the log is read: what it said last counts
+        ended = supervisor.poll() is not None  # before the log is read: what it said last counts
         text = launch.log.read_text("utf-8", "replace")
         if ended:
             raise _start_error(launch, port, text)
@@ -195,21 +195,23 @@ def _await_start(keeper: subprocess.Popen[bytes], launch: _Launch, port: int) ->
         time.sleep(0.02)
 
 
-def _trouble(keeper: subprocess.Popen[bytes], launch: _Launch) -> str | None:
-    if keeper.poll() is None:
+def _trouble(supervisor: subprocess.Popen[bytes], launch: _Launch) -> str | None:
+    if supervisor.poll() is None:
         return None
     return f"Kafka has ended; its log ends: {_last_line(launch.log.read_text('utf-8', 'replace'))}"
 
 
-def _stop(keeper: subprocess.Popen[bytes]) -> None:
+def _stop(supervisor: subprocess.Popen[bytes]) -> None:
     try:
-        keeper.communicate(timeout=_STOP_GRACE_S + 5)  # closes its input: that is the signal
+        supervisor.communicate(timeout=_STOP_GRACE_S + 5)  # closes its input: that is the signal
     except subprocess.TimeoutExpired:
-        keeper.kill()
-        keeper.wait()
-    if keeper.returncode < 0:  # the keeper was killed and could not end the JVM, of its group
+        supervisor.kill()
+        supervisor.wait()
+    if (
+        supervisor.returncode < 0
+    ):  # the supervisor was killed and could not end the JVM, of its group
         with suppress(ProcessLookupError):
-            os.killpg(keeper.pid, signal.SIGKILL)
+            os.killpg(supervisor.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from headrace.stream.errors import UsageError
 from headrace.stream.events import Records
 from headrace.stream.ledger import fingerprint
 from headrace.stream.rows.normalizer import Normalizer
-from headrace.stream.rows.rows import Rows, pieces
+from headrace.stream.rows.rows import Rows, split
 from headrace.stream.task import Task, validate
 from headrace.stream.training.trainer import Learned, Pending, Trainer
 
@@ -171,7 +171,7 @@ class Rival:
         self._pair()
         rows, _ = self._normalizer.normalize(records)
         rows, _ = self.trainer.admit(rows, records.topic)
-        pending = [self.trainer.submit(part) for part in pieces(rows, self.trainer.capacity)]
+        pending = [self.trainer.submit(part) for part in split(rows, self.trainer.capacity)]
         self._collect()
         self._working = pending
 

@@ -30,7 +30,7 @@ def explain(task: Task) -> Iterator[str]:
     )
     if task.input.weight:
         yield f"            {task.input.weight} says how much an event teaches, 0 to 1000 (1)"
-    what, free = "a number, with an interval", task.spec.unmet
+    what, free = "a number, with an interval", task.spec.open_classes
     if task.spec.classes:
         more = f"up to {free} more as they come"
         what = "a class: " + ", ".join([*target.classes, *([more] if free else [])])

@@ -113,7 +113,7 @@ class Mailbox:
                 return key, raw
         return None
 
-    def settle(self) -> tuple[int, int]:
+    def await_delivery(self) -> tuple[int, int]:
         """Wait for the acknowledgements; count what was sent, and what could not be.
 
         Raises:

@@ -77,7 +77,7 @@ class Sink:
                     )
                     place += 1
             except BufferError:
-                self.serve(0.05)
+                self.poll_delivery_reports(0.05)
         self.check()
 
     def refresh(self, topic: str) -> None:
@@ -90,7 +90,7 @@ class Sink:
         Raises:
             DeliveryError: a record was not acknowledged.
         """
-        self.serve(0)
+        self.poll_delivery_reports(0)
         if self._failed:
             raise DeliveryError(
                 f"{len(self._failed)} records were not acknowledged, the first: {self._failed[0]}"
@@ -103,13 +103,17 @@ class Sink:
             DeliveryError: one was refused, or not acknowledged in time.
         """
         deadline = time.monotonic() + timeout_s
-        while (left := self.serve(0.5, self.producer.flush)) and time.monotonic() < deadline:
+        while (
+            left := self.poll_delivery_reports(0.5, self.producer.flush)
+        ) and time.monotonic() < deadline:
             self.check()
         self.check()
         if left:
             raise DeliveryError(f"{left} records were not acknowledged within {timeout_s:g} s")
 
-    def serve(self, timeout_s: float, call: Callable[[float], Any] | None = None) -> Any:
+    def poll_delivery_reports(
+        self, timeout_s: float, call: Callable[[float], Any] | None = None
+    ) -> Any:
         """Serve delivery reports, by `poll` or another call of the producer, and give its answer.
 
         After a fatal error the client calls `_report` with an exception pending, or gives none for

@@ -12,9 +12,9 @@ from confluent_kafka import KafkaError, KafkaException
 from headrace.stream.errors import (
     BrokerError,
     DeliveryError,
-    DoubtError,
     FencedError,
     HeadraceError,
+    InDoubtError,
     StoppedError,
 )
 from headrace.stream.kafka.fencing import Owner, abort_hanging, owner_of, was_taken_over
@@ -30,11 +30,11 @@ AGAIN_S = 0.2
 class Transactions:
     """Write records that appear together or not at all, one transaction after the other.
 
-    `begin`, `send`, `commit`, `settle`: the end of a transaction is waited for on a thread, so that
+    `begin`, `send`, `commit`, `await_commit`: a thread waits for the end of a transaction, so that
     the next micro-batch is decoded meanwhile. Kafka takes no new transaction before the markers of
-    the last one are written, and the client then waits for 20 ms: a proof that reads something back
-    spares that wait. There is no abort: whoever meets an error here must end the process and let
-    recovery read the ledger, since no client knows how a failed commit ended.
+    the last one are written, and the client then waits for 20 ms: a `confirm` that reads something
+    back spares that wait. There is no abort: whoever meets an error here must end the process and
+    let recovery read the ledger, since no client knows how a failed commit ended.
 
     Args:
         bootstrap: `host:port[,host:port]`.
@@ -99,7 +99,7 @@ class Transactions:
                 return
 
     def begin(self) -> None:
-        """Open a transaction; the one before it has to be settled."""
+        """Open a transaction; the end of the one before it was awaited."""
         try:
             self._sink.producer.begin_transaction()
         except KafkaException as error:
@@ -123,16 +123,16 @@ class Transactions:
             raise self._told(str(error)) from error
 
     def commit(
-        self, *, check: Callable[[], Any] = lambda: None, proof: Callable[[], Any] = lambda: None
+        self, *, check: Callable[[], Any] = lambda: None, confirm: Callable[[], Any] = lambda: None
     ) -> None:
         """Begin to end the transaction.
 
         Args:
             check: called before it is committed, and may raise: then it never is.
-            proof: called after it, on the same thread.
+            confirm: called after it, on the same thread.
         """
         failpoint("before commit")
-        self._ending = self._pool.submit(self._commit, check, proof)
+        self._ending = self._pool.submit(self._commit, check, confirm)
         failpoint("commit begun")
 
     @property
@@ -140,11 +140,11 @@ class Transactions:
         """Say whether no commit is under way."""
         return self._ending is None or self._ending.done()
 
-    def settle(self) -> Any:
-        """Wait for the commit that is under way, and give its proof; None without one.
+    def await_commit(self) -> Any:
+        """Wait for the commit that is under way, and give what `confirm` gave; None without one.
 
         Raises:
-            DoubtError: a record was not acknowledged, or the end of the transaction is not known.
+            InDoubtError: a record was not acknowledged, or the end of the transaction is not known.
             FencedError: another process took over the transactional id.
         """
         ending, self._ending = self._ending, None
@@ -158,18 +158,18 @@ class Transactions:
         """Have the client learn of partitions that were added to a topic."""
         self._sink.refresh(topic)
 
-    def _commit(self, check: Callable[[], Any], proof: Callable[[], Any]) -> Any:
+    def _commit(self, check: Callable[[], Any], confirm: Callable[[], Any]) -> Any:
         try:
             self._sink.flush(COMMIT_S)
             check()
             failpoint("flushed")
-            self._sink.serve(COMMIT_S, self._sink.producer.commit_transaction)
+            self._sink.poll_delivery_reports(COMMIT_S, self._sink.producer.commit_transaction)
         except KafkaException as error:
             raise self._doubt(error, "commit") from error
         except DeliveryError as error:
             raise self._told(str(error)) from error
         failpoint("committed")
-        return proof()
+        return confirm()
 
     def _doubt(self, error: KafkaException, doing: str) -> HeadraceError:
         return self._told(f"{self._id} cannot {doing}: {error.args[0].str()}")
@@ -181,7 +181,7 @@ class Transactions:
                 f"{self._id}: another learner of this task has started and took over; what this "
                 f"one did not commit never appears ({what})"
             )
-        return DoubtError(f"{what}; start again")
+        return InDoubtError(f"{what}; start again")
 
 
 _MOVING = {

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.stream.errors import AuditError, DoubtError, FencedError, RecoveryError
+from headrace.stream.errors import AuditError, FencedError, InDoubtError, RecoveryError
 from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.sink import TRANSACTION_S
 from headrace.stream.kafka.source import Source, ends
@@ -28,12 +28,12 @@ LATEST = 32  # offsets looked at first to find the last record
 
 
 class Consumed(NamedTuple):
-    """Say that offsets `start` to `stop` of a raw partition were taken; `used` were predicted."""
+    """Say that offsets `start` to `stop` of a raw partition were taken; how many were predicted."""
 
     partition: int
     start: int
     stop: int
-    used: int
+    predicted: int
 
     @property
     def range(self) -> Range:
@@ -41,8 +41,8 @@ class Consumed(NamedTuple):
         return Range(self.partition, self.start, self.stop)
 
 
-class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Say who learns from here on. The first opening of a run holds the whole task."""
+class SessionStart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Say which code learns which task from here on; the first of a run holds the whole task."""
 
     task: str  # fingerprints
     code: str
@@ -61,24 +61,28 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Hold what one transaction did. `chain` seals it, and all before it."""
+    """Hold what one transaction did. `chain` seals it, and all before it.
+
+    Some fields have shorter names in the topic, which holds records of earlier versions.
+    """
 
     seq: int
     run: str  # one state and its history; another begins from scratch
     epoch: int  # grows by one at each start of a learner
     time_ms: int  # Unix time
     consumed: tuple[Consumed, ...] = ()  # by partition; each range begins where its last one ended
-    used: int = 0  # events predicted
+    predicted: int = msgspec.field(default=0, name="used")  # events
     rejected: int = 0  # events refused by the normaliser
     repeated: int = 0  # events refused by the learner: an id that came before, a class without room
     duplicates: int = 0  # rows of the features topic that came again, and were dropped
     healed: int = 0  # events whose row never came, normalised by the learner
-    letters: int = 0  # records written to <task>.dead-letter, and to <task>.drift
-    alarms: int = 0
-    outcome: str = ""  # digest of what the model said, as numbers: what a replay must give again
+    dead_letters: int = msgspec.field(default=0, name="letters")  # records of <task>.dead-letter
+    alarms: int = 0  # of <task>.drift
+    # Of what the model said, as numbers: what a replay must give again.
+    output_digest: str = msgspec.field(default="", name="outcome")
     predictions: str = ""  # digest of the bytes in <task>.predictions
     reading: dict[int, int] = {}  # next offsets of the features topic, where that is read
-    opening: Opening | None = None
+    session_start: SessionStart | None = msgspec.field(default=None, name="opening")
     saved: Saved | None = None
     position: str = ""  # digest of where the learner stands after it, see `stream.ledger.position`
     chain: str = ""
@@ -226,7 +230,7 @@ class Ledger:
 
         Raises:
             FencedError: another learner's record stands in its place.
-            DoubtError: it does not come, or something else stands there.
+            InDoubtError: it does not come, or something else stands there.
         """
         give_up_s = time.monotonic() + BACK_S
         while time.monotonic() < give_up_s:
@@ -241,9 +245,9 @@ class Ledger:
                 )
                 if entry.record.epoch > self.epoch:
                     raise FencedError(f"{what}: another one has taken over")
-                raise DoubtError(f"{what}; start again")
+                raise InDoubtError(f"{what}; start again")
             return entry
-        raise DoubtError(
+        raise InDoubtError(
             f"{self.topic}: record {record.seq} was committed and cannot be read back; start again"
         )
 

@@ -25,7 +25,7 @@ class Counts:
 
     def add(self, record: Record) -> None:
         """Add what one record of the ledger says."""
-        self.events += record.used
+        self.events += record.predicted
         self.rejected += record.rejected
         self.repeated += record.repeated
         self.duplicates += record.duplicates
@@ -40,10 +40,10 @@ class Position:
     reading: Offsets = field(default_factory=dict)  # of the features topic
     counts: Counts = field(default_factory=Counts)
 
-    def follow(self, record: Record) -> None:
+    def advance(self, record: Record) -> None:
         """Move on to after a record."""
-        if record.opening and record.opening.begins is not None:
-            self.offsets, self.reading = dict(record.opening.begins), {}
+        if record.session_start and record.session_start.begins is not None:
+            self.offsets, self.reading = dict(record.session_start.begins), {}
         for each in record.consumed:
             self.offsets[each.partition] = each.stop
         self.reading.update(record.reading)

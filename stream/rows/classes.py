@@ -92,4 +92,4 @@ class Classes:
 
 def came_shape(task: Task) -> tuple[int, int]:
     """Give the shape of the names that came: one line for each, its length and then UTF-8."""
-    return task.spec.unmet, LONGEST_CLASS + 1
+    return task.spec.open_classes, LONGEST_CLASS + 1

@@ -194,11 +194,11 @@ class Normalizer:
             if value != NEW_CLASS:
                 continue
             name = scalar_text(labels[at])
-            if self._spec.unmet and 0 < len(name.encode()) <= LONGEST_CLASS:
+            if self._spec.open_classes and 0 < len(name.encode()) <= LONGEST_CLASS:
                 new[at] = name
                 continue
             expected = f"1 to {LONGEST_CLASS} bytes as a class's name"
-            if not self._spec.unmet:
+            if not self._spec.open_classes:
                 expected = f"one of {', '.join(self._task.target.classes[:10])}"
             bad[at] = Reject("label", f"{name[:40]!r}: expected {expected}")
         return np.array(known, np.float64), new

@@ -38,7 +38,7 @@ def take(rows: Rows, places: list[int]) -> Rows:
     return Rows(*columns)
 
 
-def pieces(rows: Rows, most: int) -> list[Rows]:
+def split(rows: Rows, most: int) -> list[Rows]:
     """Cut rows into parts of `most` rows at most."""
     count = len(rows.id)
     if count <= most:

@@ -21,7 +21,7 @@ EVERY_CPU_S = 2.0  # of work; learning it again takes about half of that
 WRITING_SHARE = 0.1  # of the time that may go into writing large states
 
 
-class _Taken(NamedTuple):
+class _Staged(NamedTuple):
     """Hold a state until its record is certain."""
 
     seq: int
@@ -29,7 +29,7 @@ class _Taken(NamedTuple):
     position: Position
 
 
-class Saver:
+class Checkpointer:
     """Say when a checkpoint is due, take it, and write it once its record is certain.
 
     It is due when what came since would take a second to learn again, and after EVERY_S if
@@ -55,7 +55,7 @@ class Saver:
         self._on_trouble = on_trouble
         self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
         self._offsets = dict(kept.offsets) if kept else {}
-        self._taken: _Taken | None = None
+        self._staged: _Staged | None = None
         self._writer: Thread | None = None
         self._writing_s = 0.0  # what the last one took
         self._saved: Saved | None = None
@@ -69,11 +69,11 @@ class Saver:
     @property
     def busy(self) -> bool:
         """Say whether one is being taken or written."""
-        return self._taken is not None or (self._writer is not None and self._writer.is_alive())
+        return self._staged is not None or (self._writer is not None and self._writer.is_alive())
 
-    def due(self, position: Position) -> bool:
+    def is_due(self, position: Position) -> bool:
         """Say whether it is time, now that the learner stands there."""
-        if self.busy or not self.stale(position):
+        if self.busy or not self.is_stale(position):
             return False
         waited_s = time.monotonic() - self._last_s
         if waited_s >= EVERY_S:
@@ -83,23 +83,23 @@ class Saver:
         taken = sum(position.offsets.values()) - sum(self._offsets.values())
         return taken >= EVERY_EVENTS or time.process_time() - self._last_cpu_s >= EVERY_CPU_S
 
-    def stale(self, position: Position) -> bool:
+    def is_stale(self, position: Position) -> bool:
         """Say whether anything was taken since the last checkpoint; refused events count."""
         return position.offsets != self._offsets
 
-    def take(self, seq: int, snapshot: Snapshot, position: Position) -> None:
+    def stage(self, seq: int, snapshot: Snapshot, position: Position) -> None:
         """Keep the state after record `seq` until that record is certain."""
-        self._taken = _Taken(seq, snapshot, position.copy())
+        self._staged = _Staged(seq, snapshot, position.copy())
         self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
         self._offsets = dict(position.offsets)
 
-    def confirmed(self, entry: Entry) -> None:
+    def on_confirmed(self, entry: Entry) -> None:
         """Begin to write what waits for this record."""
-        if self._taken and entry.record.seq == self._taken.seq:
-            args = (entry, self._taken.snapshot, self._taken.position)
+        if self._staged and entry.record.seq == self._staged.seq:
+            args = (entry, self._staged.snapshot, self._staged.position)
             # A daemon: an end that is in a hurry does not wait for it.
             self._writer = Thread(target=self._write, args=args, daemon=True)
-            self._taken = None
+            self._staged = None
             self._writer.start()
 
     def finish(self, timeout_s: float | None = None) -> None:
@@ -107,7 +107,7 @@ class Saver:
         if self._writer:
             self._writer.join(timeout_s)
 
-    def news(self) -> Saved | None:
+    def pop_saved(self) -> Saved | None:
         """Give, once, what was written: the ledger is to know."""
         saved, self._saved = self._saved, None
         return saved

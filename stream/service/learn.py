@@ -41,7 +41,7 @@ def learn(
         TopicError: a topic is missing, or cannot do what it is for.
         BrokerError: no broker.
         RecoveryError: the state of the ledger's tip cannot be had again.
-        DoubtError, FencedError: what was written is not certain, or is another's to write.
+        InDoubtError, FencedError: what was written is not certain, or is another's to write.
         StoppedError: `stop` said so before the first event was taken.
     """
     tune_memory()  # history is learned again at once

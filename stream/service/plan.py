@@ -56,7 +56,7 @@ class Plan:
             return None
         return self.tip.record.seq - self.to_learn + 1, self.tip.record.seq
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         """Tell a person."""
         if self.tip is None or self.new:
             begins = ", ".join(f"{p}: {at:,}" for p, at in sorted(self.position.offsets.items()))
@@ -128,11 +128,13 @@ def plan(
     if broken:
         raise RecoveryError(f"{broken[0]}; no checkpoint can be used: begin --from-scratch")
     opening = run_opening(bootstrap, topic, run)
-    if opening.record.opening and opening.record.opening.task != fingerprint.of_task(task):
+    if opening.record.session_start and opening.record.session_start.task != fingerprint.of_task(
+        task
+    ):
         raise other_task(task, opening.record)
     found.manifest = found.tensors = None
     found.position, found.topics = Position(), _topics_of(opening.record)
-    found.position.follow(opening.record)
+    found.position.advance(opening.record)
     found.start, found.before = opening.offset + 1, opening.record
     _count(found, bootstrap, topic)
     return found
@@ -175,16 +177,16 @@ def _count(found: Plan, bootstrap: str, topic: str) -> bool:
     for entry in ledger.read(bootstrap, topic, found.start, stop):
         record, manifest = entry.record, found.manifest
         found.to_learn += 1
-        found.events += record.used
-        if record.opening and record.opening.begins is not None and found.taken:
+        found.events += record.predicted
+        if record.session_start and record.session_start.begins is not None and found.taken:
             raise RecoveryError(
                 f"record {record.seq} of the ledger went on with a raw topic that was made again; "
                 "what was learned before it cannot be read again, and no checkpoint after it can "
                 "be used: begin --from-scratch"
             )
         found.taken += sum(each.stop - each.start for each in record.consumed)
-        if record.opening and record.opening.topics:
-            found.topics = record.opening.topics
+        if record.session_start and record.session_start.topics:
+            found.topics = record.session_start.topics
         saved = record.saved
         if manifest and saved and saved.seq == manifest.seq and saved.state != manifest.state:
             found.problems.append(
@@ -267,7 +269,7 @@ def run_opening(bootstrap: str, topic: str, run: str) -> Entry:
     for entry in ledger.read(bootstrap, topic):
         if entry.record.run != run:
             continue
-        if entry.record.opening and entry.record.opening.settings is not None:
+        if entry.record.session_start and entry.record.session_start.settings is not None:
             return entry
         break
     raise AuditError(
@@ -288,11 +290,11 @@ def _beginning_gone(bootstrap: str, topic: str, run: str) -> list[str]:
 
 def begins_of(record: Record) -> Offsets:
     """Give the first offset of each partition of the run that a record began."""
-    return (record.opening.begins if record.opening else None) or {}
+    return (record.session_start.begins if record.session_start else None) or {}
 
 
 def _topics_of(record: Record) -> dict[str, str]:
-    return (record.opening.topics if record.opening else None) or {}
+    return (record.session_start.topics if record.session_start else None) or {}
 
 
 def begins(task: Task, bootstrap: str) -> Offsets:
@@ -303,7 +305,7 @@ def begins(task: Task, bootstrap: str) -> Offsets:
 
 def other_task(task: Task, opening: Record) -> RecoveryError:
     """Say in which fields a task differs from the one of the run that a record began."""
-    said: dict[str, Any] = (opening.opening and opening.opening.settings) or {}
+    said: dict[str, Any] = (opening.session_start and opening.session_start.settings) or {}
     changed = fingerprint.differences(said, fingerprint.settings_of(task))
     what = "; ".join(changed) or "the key of the hashes (hash_key_file)"
     return RecoveryError(

@@ -85,18 +85,18 @@ class Publisher:
             asked = self._watch.ask() if any(record.consumed for record in records) else None
             self._transactions.commit(
                 check=lambda: asked and self._watch.confirm(asked),
-                proof=lambda: list(map(self._book.confirm, records)),
+                confirm=lambda: list(map(self._book.confirm, records)),
             )
 
-    def settle(self) -> None:
+    def await_commit(self) -> None:
         """Wait until what was committed is certain.
 
         Raises:
-            DoubtError: it is not.
+            InDoubtError: it is not.
             FencedError: another learner took over.
             RecoveryError, TopicError: the raw topic was deleted, and perhaps made again.
         """
-        for entry in self._transactions.settle() or ():
+        for entry in self._transactions.await_commit() or ():
             failpoint("confirmed")
             self.last = entry
             self._on_certain(entry)
@@ -108,6 +108,6 @@ class Publisher:
 
     def _begin(self) -> None:
         if self._begun_s is None:
-            self.settle()
+            self.await_commit()
             self._transactions.begin()
             self._begun_s = time.monotonic()

@@ -15,7 +15,7 @@ from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry
 from headrace.stream.ledger.position import Offsets
 from headrace.stream.service.plan import Plan, begins, follow_topics, plan
-from headrace.stream.service.replayer import Rebuild
+from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Trainer
 
@@ -23,7 +23,7 @@ TELL_S = 5.0
 STOP_S = 0.1
 
 
-def come_back(
+def recover(
     task: Task,
     bootstrap: str,
     checkpoints: Checkpoints,
@@ -65,7 +65,7 @@ def come_back(
         return found
 
     found = planned()
-    for line in found.words():
+    for line in found.describe():
         on_note(line)
     fresh = await_result(trainer, stop)
     try:
@@ -101,17 +101,17 @@ def _learn_again(
         told_s = time.monotonic()
         with closing(TopicHistory(bootstrap, task.input.topic)) as history:
             proven_from = 0 if proven else found.tip.record.seq + 1
-            rebuild = Rebuild(task, trainer, history, proven_from=proven_from)
+            replayer = LedgerReplayer(task, trainer, history, proven_from=proven_from)
             last = found.tip.offset + 1
             for entry in ledger.read(bootstrap, task.output("ledger"), found.start, last):
                 if stop():
                     raise StoppedError(f"stopped before {task.name} had come to the ledger's end")
                 _step(found, entry)
-                rebuild.feed(entry.record)
+                replayer.add(entry.record)
                 if time.monotonic() - told_s > TELL_S:
                     told_s = time.monotonic()
-                    on_note(f"learned again: {rebuild.counts.events:,} of {found.events:,} events")
-            rebuild.finish()
+                    on_note(f"learned again: {replayer.counts.events:,} of {found.events:,} events")
+            replayer.finish()
     if found.new_features:
         found.position.reading = dict.fromkeys(found.position.reading, 0)
     if found.new_topic:
@@ -121,7 +121,7 @@ def _learn_again(
 def _step(found: Plan, entry: Entry) -> None:
     """Go on by one record, if it is the next one, and leads where it says."""
     record, before = entry.record, found.before
-    found.position.follow(record)
+    found.position.advance(record)
     stands = record.position in ("", found.position.digest())
     if before is None or not ledger.follows(record, before) or not stands:
         raise RecoveryError(
@@ -144,7 +144,7 @@ def await_result(future: Future[Trainer], stop: Callable[[], bool]) -> Trainer:
     return future.result()
 
 
-def readable(task: Task, bootstrap: str, offsets: Offsets, *, accept_loss: bool) -> Offsets:
+def readable_offsets(task: Task, bootstrap: str, offsets: Offsets, *, accept_loss: bool) -> Offsets:
     """Give the first offset that can be read of each partition, from `offsets` on.
 
     Raises:

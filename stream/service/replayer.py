@@ -11,12 +11,12 @@ from headrace.stream.kafka.history import History
 from headrace.stream.ledger.ledger import Record
 from headrace.stream.ledger.position import Counts
 from headrace.stream.rows.normalizer import Normalizer
-from headrace.stream.rows.rows import pieces
+from headrace.stream.rows.rows import split
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Learned, Pending, Trainer, digest
 
 
-class Rebuild:
+class LedgerReplayer:
     """Feed records of the ledger in order; the trainer then stands where the learner stood.
 
     Small micro-batches are put together: that changes no bit of the outcome. While XLA works on
@@ -28,7 +28,7 @@ class Rebuild:
         proven_from: outcomes of records before this one are not compared with the ledger.
         on_learned: called with each batch as it was learned again.
 
-    Raises (feed, finish):
+    Raises (add, finish):
         AuditError: an outcome is another than the ledger's; names the first such record.
         HistoryError: raw events are gone.
     """
@@ -50,7 +50,7 @@ class Rebuild:
         self._working: tuple[list[Record], list[Pending]] | None = None
         self.counts = Counts()
 
-    def feed(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Learn a record again, sooner or later."""
         span = sum(each.stop - each.start for each in record.consumed)
         full = self._span + span > self._trainer.capacity
@@ -63,7 +63,7 @@ class Rebuild:
     def finish(self) -> None:
         """Learn all that was fed, and prove it."""
         self._submit()
-        self._prove()
+        self._verify()
 
     def state(self) -> str:
         """Give the digest of the state after all that was fed."""
@@ -79,11 +79,11 @@ class Rebuild:
         rows, refused = self._normalizer.normalize(records)
         rows, repeated = self._trainer.admit(rows, records.topic)
         if group[0].seq >= self._proven_from:
-            self._compare("events used", group, len(rows.id), [r.used for r in group])
+            self._compare("events used", group, len(rows.id), [r.predicted for r in group])
             self._compare("events refused", group, len(refused), [r.rejected for r in group])
             self._compare("ids repeated", group, len(repeated), [r.repeated for r in group])
-        pending = [self._trainer.submit(part) for part in pieces(rows, self._trainer.capacity)]
-        self._prove()
+        pending = [self._trainer.submit(part) for part in split(rows, self._trainer.capacity)]
+        self._verify()
         self._working = (group, pending)
 
     def _compare(self, what: str, group: list[Record], found: int, said: Iterable[int]) -> None:
@@ -93,7 +93,7 @@ class Rebuild:
                 f"{sum(said)}; the code, the task or the topic is another than it was"
             )
 
-    def _prove(self) -> None:
+    def _verify(self) -> None:
         """Wait for the batch that is under way, and compare it with the ledger."""
         if self._working is None:
             return
@@ -113,10 +113,13 @@ class Rebuild:
         )
         first = 0
         for record in group:
-            if record.used and whole.outcome(first, first + record.used) != record.outcome:
+            if (
+                record.predicted
+                and whole.outcome(first, first + record.predicted) != record.output_digest
+            ):
                 raise AuditError(
                     f"record {record.seq} of the ledger comes out otherwise when it is learned "
                     "again: the code or the libraries are others than they were, or a state is "
                     "rotten"
                 )
-            first += record.used
+            first += record.predicted

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from headrace.stream.errors import DoubtError, RecoveryError
+from headrace.stream.errors import InDoubtError, RecoveryError
 from headrace.stream.events import DeadLetter, Feature, Records
 from headrace.stream.kafka.history import Range, TopicHistory
 from headrace.stream.kafka.source import Source
@@ -22,7 +22,7 @@ from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.task import Task
 
 
-class Taken(NamedTuple):
+class MicroBatch(NamedTuple):
     """Hold what one micro-batch took from the stream."""
 
     ranges: list[Range]  # of raw offsets; each begins where the last one of its partition ended
@@ -34,10 +34,10 @@ class Taken(NamedTuple):
     reading: Offsets = {}  # noqa: RUF012  where to read on in the features topic
 
 
-class Intake(Protocol):
+class RowSource(Protocol):
     """Take micro-batches from a stream."""
 
-    def take(self, most: int, timeout_s: float) -> Taken | None:
+    def take(self, most: int, timeout_s: float) -> MicroBatch | None:
         """Take up to `most` events; None when nothing came in time."""
         ...
 
@@ -62,7 +62,7 @@ class Intake(Protocol):
         ...
 
 
-class FromEvents:
+class EventSource:
     """Take raw events and normalise them here, without the intermediate topic.
 
     Args:
@@ -90,14 +90,14 @@ class FromEvents:
         self._positions = dict(positions)
         self.lag, self.ends, self.close = self._source.lag, self._source.ends, self._source.close
 
-    def take(self, most: int, timeout_s: float) -> Taken | None:
+    def take(self, most: int, timeout_s: float) -> MicroBatch | None:
         """Take what is there."""
         records = self._source.poll(most, timeout_s)
         if records is None:
             return None
         ranges = advance(self._positions, records)
         rows, letters = self._normalizer.normalize(records)
-        return Taken(ranges, rows, letters, len(letters))
+        return MicroBatch(ranges, rows, letters, len(letters))
 
     def pass_over(self) -> list[Range]:
         """Give the offsets between the last event of a partition and its end."""
@@ -111,7 +111,7 @@ class FromEvents:
         return all(self._source.position[p] >= end for p, end in ends.items())
 
 
-class FromFeatures:
+class FeatureSource:
     """Take rows that the normaliser made: each once, and those that never came from the events.
 
     The normaliser is at-least-once and writes one record for each raw record, so an offset that
@@ -121,7 +121,7 @@ class FromFeatures:
     A record that is not a row of this task (another version's, a stranger's) counts as left out.
 
     Args:
-        positions, starts: as for `FromEvents`.
+        positions, starts: as for `EventSource`.
         reading: where to read on in the features topic.
         identity: the id of the features topic; "" takes the one that is there.
     """
@@ -152,13 +152,13 @@ class FromFeatures:
         self._duplicates = 0  # dropped since the last micro-batch
         self.lag, self.ends = self._source.lag, self._source.ends
 
-    def take(self, most: int, timeout_s: float) -> Taken | None:
+    def take(self, most: int, timeout_s: float) -> MicroBatch | None:
         """Take rows up to the next lost one; or the events whose rows were lost there."""
         if self._place == len(self._waiting.values):
             try:
                 records = self._source.poll(most, timeout_s)
             except RecoveryError as error:  # its rows are read again from their beginning
-                raise DoubtError(f"{self._source.topic} was made again: start again") from error
+                raise InDoubtError(f"{self._source.topic} was made again: start again") from error
             if records is None:
                 self._reading.update(self._source.position)
                 return None
@@ -232,12 +232,12 @@ class FromFeatures:
         sizes = tuple(map(len, columns))
         return feature if feature.reject or sizes == self._sizes else None
 
-    def _heal(self, lost: Range) -> Taken:
+    def _heal(self, lost: Range) -> MicroBatch:
         """Normalise events whose rows never came."""
         records = self._raw.read([lost])
         self._looked[lost.partition] = lost.stop
         rows, letters = self._normalizer.normalize(records)
-        return Taken(
+        return MicroBatch(
             advance(self._positions, records),
             rows,
             letters,
@@ -252,7 +252,7 @@ class FromFeatures:
         dropped, self._duplicates = self._duplicates, 0
         return dropped
 
-    def _batch(self, fresh: list[tuple[Feature, bytes | None]]) -> Taken | None:
+    def _batch(self, fresh: list[tuple[Feature, bytes | None]]) -> MicroBatch | None:
         if not fresh and not self._duplicates:
             return None
         fresh.sort(key=lambda pair: pair[0].partition)  # stable: offsets ascend within each
@@ -266,7 +266,7 @@ class FromFeatures:
             ranges.append(Range(feature.partition, start, feature.offset + 1))
         rows = rows_of(self._task, features, [key for _, key in fresh])
         rejected = len(features) - len(rows.id)
-        return Taken(ranges, rows, [], rejected, self._dropped(), 0, dict(self._reading))
+        return MicroBatch(ranges, rows, [], rejected, self._dropped(), 0, dict(self._reading))
 
 
 def advance(positions: Offsets, records: Records) -> list[Range]:

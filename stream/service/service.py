@@ -21,16 +21,16 @@ from headrace.stream.kafka.topics import prepare
 from headrace.stream.kafka.transactions import Transactions
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger import fingerprint
-from headrace.stream.ledger.ledger import Consumed, Ledger, Opening
+from headrace.stream.ledger.ledger import Consumed, Ledger, SessionStart
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.process.watchdog import Watchdog
 from headrace.stream.rows.rows import Rows
 from headrace.stream.service import plan, recovery
-from headrace.stream.service.checkpointer import Saver
+from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.publisher import Output, Publisher
-from headrace.stream.service.row_source import FromEvents, FromFeatures, Intake, Taken
+from headrace.stream.service.row_source import EventSource, FeatureSource, MicroBatch, RowSource
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Pending, Trainer
 
@@ -59,7 +59,7 @@ class Safety:
 class Work(NamedTuple):
     """Hold a micro-batch between its submission and its publication."""
 
-    taken: Taken
+    taken: MicroBatch
     rows: Rows
     letters: list[DeadLetter]
     repeated: int
@@ -105,7 +105,7 @@ class Service:
         stack.callback(transactions.close)
         failpoint("fenced")
         # Only now that nobody else can write, what the ledger says is the last word.
-        found, self._trainer, recomputed = recovery.come_back(
+        found, self._trainer, recomputed = recovery.recover(
             task,
             bootstrap,
             checkpoints,
@@ -123,22 +123,26 @@ class Service:
         failpoint("recovered")
         self._position = found.position
         offsets = self._position.offsets
-        starts = recovery.readable(task, bootstrap, offsets, accept_loss=safety.accept_loss)
+        starts = recovery.readable_offsets(task, bootstrap, offsets, accept_loss=safety.accept_loss)
         watch = TopicWatch(bootstrap, task.input.topic, topics[task.input.topic])
         features = topics.get(task.output("features"), "")
-        self._intake: Intake = (
-            FromFeatures(task, bootstrap, offsets, starts, self._position.reading, features)
+        self._source: RowSource = (
+            FeatureSource(task, bootstrap, offsets, starts, self._position.reading, features)
             if origin == "features"
-            else FromEvents(task, bootstrap, offsets, starts, watch)
+            else EventSource(task, bootstrap, offsets, starts, watch)
         )
-        stack.callback(self._intake.close)
+        stack.callback(self._source.close)
         self._reported = (time.monotonic(), self._position.counts.events)
         kept = found.manifest.position if found.manifest else None
-        self._saver = Saver(checkpoints, fingerprint.of_task(task), topics, kept, on_note)
-        stack.callback(self._saver.finish, HURRY_S)
+        self._checkpointer = Checkpointer(
+            checkpoints, fingerprint.of_task(task), topics, kept, on_note
+        )
+        stack.callback(self._checkpointer.finish, HURRY_S)
         self._ledger = Ledger(bootstrap, task.output("ledger"), found.tip, found.run)
         stack.callback(self._ledger.close)
-        self._publisher = Publisher(task, transactions, self._ledger, watch, self._saver.confirmed)
+        self._publisher = Publisher(
+            task, transactions, self._ledger, watch, self._checkpointer.on_confirmed
+        )
         self._work: Work | None = None
         self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._passed_s = -math.inf  # a loss that was accepted is written down at once
@@ -148,11 +152,11 @@ class Service:
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
         """Loop: XLA works on batch k while k - 1 is published, k - 2 committed, k + 1 decoded."""
         tune_memory()
-        ends = self._intake.ends() if drain else None
+        ends = self._source.ends() if drain else None
         with Watchdog(PATIENCE_S) as watchdog:
             while not stop():
                 watchdog.alive("reading")
-                taken = self._intake.take(self._trainer.capacity, 0 if self._work else IDLE_S)
+                taken = self._source.take(self._trainer.capacity, 0 if self._work else IDLE_S)
                 failpoint("taken")
                 work = self._submit(taken) if taken else None
                 if self._work:
@@ -162,7 +166,7 @@ class Service:
                     self._idle()
                 self._work = work
                 self._commit()
-                if ends and not self._work and self._intake.reached(ends):
+                if ends and not self._work and self._source.reached(ends):
                     break
             return self._end(watchdog, hurry=stop())
 
@@ -170,7 +174,7 @@ class Service:
         self, found: plan.Plan, topics: dict[str, str], recomputed: tuple[int, int] | None
     ) -> None:
         """Write who learns from here on; certain before the first event is taken."""
-        opening = Opening(
+        opening = SessionStart(
             task=fingerprint.of_task(self._task),
             code=fingerprint.of_code(),
             version=version("headrace"),
@@ -180,11 +184,11 @@ class Service:
             recomputed=recomputed,
         )
         reading = dict(self._position.reading) if found.new_features else {}
-        self._note(opening=opening, reading=reading)
+        self._note(session_start=opening, reading=reading)
         self._publisher.commit()
-        self._publisher.settle()
+        self._publisher.await_commit()
 
-    def _submit(self, taken: Taken) -> Work:
+    def _submit(self, taken: MicroBatch) -> Work:
         self._make_room(taken)
         rows, repeated = self._trainer.admit(taken.rows, self._task.input.topic)
         pending = self._trainer.submit(rows) if rows.id else None
@@ -198,13 +202,13 @@ class Service:
         counts.repeated += len(repeated)
         counts.duplicates += taken.duplicates
         counts.healed += taken.healed
-        if self._saver.due(self._position):
+        if self._checkpointer.is_due(self._position):
             self._save(self._seq)
         self._seq += 1
         letters = [*taken.letters, *repeated]
         return Work(taken, rows, letters, len(repeated), pending, self._position.digest())
 
-    def _make_room(self, taken: Taken) -> None:
+    def _make_room(self, taken: MicroBatch) -> None:
         """Give outputs the partitions that the raw topic got meanwhile."""
         if any(each.partition >= self._partitions for each in taken.ranges):
             topics = prepare(self._bootstrap, self._specs)
@@ -218,7 +222,7 @@ class Service:
 
     def _save(self, seq: int) -> None:
         """Keep the state that is reached with record `seq`, for a checkpoint."""
-        self._saver.take(seq, self._trainer.snapshot(), self._position)
+        self._checkpointer.stage(seq, self._trainer.snapshot(), self._position)
 
     def _publish(self, work: Work) -> None:
         """Write what came of a micro-batch, and its record, into one transaction."""
@@ -244,23 +248,23 @@ class Service:
                 ),
             ],
             consumed=tuple(Consumed(*each, used.get(each.partition, 0)) for each in taken.ranges),
-            used=len(predictions),
+            predicted=len(predictions),
             rejected=taken.rejected,
             repeated=work.repeated,
             duplicates=taken.duplicates,
             healed=taken.healed,
-            letters=len(letters),
+            dead_letters=len(letters),
             alarms=sum(isinstance(each, DriftAlarm) for each in drift),
-            outcome=learned.outcome() if learned else "",
+            output_digest=learned.outcome() if learned else "",
             predictions=sha256(b"".join(predictions)).hexdigest() if predictions else "",
             reading=taken.reading,
-            saved=self._saver.news(),
+            saved=self._checkpointer.pop_saved(),
             position=work.position,
         )
 
     def _commit(self) -> None:
         """Begin to end the transaction that is open; a backlog may put more into it first."""
-        behind = self._work is not None and self._intake.lag() >= self._trainer.capacity
+        behind = self._work is not None and self._source.lag() >= self._trainer.capacity
         if not behind or self._publisher.age_s >= GROUP_S:
             self._publisher.commit()
 
@@ -268,15 +272,15 @@ class Service:
         """Look after what is under way while there is nothing to publish."""
         if not self._publisher.settled:
             return
-        self._publisher.settle()
-        saved, metrics, passed = self._saver.news(), self._metrics(), self._pass_over()
+        self._publisher.await_commit()
+        saved, metrics, passed = self._checkpointer.pop_saved(), self._metrics(), self._pass_over()
         if saved or passed:
             self._note(metrics, consumed=passed, saved=saved)
         elif metrics:
             self._publisher.send(metrics)
-        elif self._saver.due(self._position):
+        elif self._checkpointer.is_due(self._position):
             self._save(self._ledger.seq - 1)
-            self._saver.confirmed(self._publisher.last)
+            self._checkpointer.on_confirmed(self._publisher.last)
 
     def _pass_over(self) -> tuple[Consumed, ...]:
         """Move on behind offsets that hold no event, every PASS_OVER_S of a quiet stream.
@@ -286,7 +290,7 @@ class Service:
         if time.monotonic() - self._passed_s < PASS_OVER_S:
             return ()
         self._passed_s = time.monotonic()
-        passed = self._intake.pass_over()
+        passed = self._source.pass_over()
         for each in passed:
             self._position.offsets[each.partition] = each.stop
         return tuple(Consumed(*each, 0) for each in passed)
@@ -297,9 +301,9 @@ class Service:
         self._seq = self._ledger.seq
 
     def _await_checkpoint(self, watchdog: Watchdog, give_up_s: float) -> None:
-        while self._saver.busy and time.monotonic() < give_up_s:
+        while self._checkpointer.busy and time.monotonic() < give_up_s:
             watchdog.alive("writing the last checkpoint")
-            self._saver.finish(STEP_S)
+            self._checkpointer.finish(STEP_S)
 
     def _metrics(self, *, last: bool = False) -> list[Output]:
         """Measure and tell, when it is time to; publish the measure if there is anything new."""
@@ -308,10 +312,10 @@ class Service:
             return []
         counts = self._position.counts
         self._reported = (now_s, counts.events)
-        age_s = self._saver.age_s
+        age_s = self._checkpointer.age_s
         self._progress = Progress(
             **asdict(counts),
-            lag=self._intake.lag(),
+            lag=self._source.lag(),
             events_per_second=(counts.events - events) / max(now_s - before_s, 1e-9),
             record=self._ledger.seq - 1,
             checkpoint_age_s=None if age_s is None else round(age_s, 1),
@@ -346,16 +350,16 @@ class Service:
         if self._work:
             self._publish(self._work)
         self._publisher.commit()
-        self._publisher.settle()
+        self._publisher.await_commit()
         self._await_checkpoint(watchdog, give_up_s)
-        if self._saver.stale(self._position) and not self._saver.busy:
+        if self._checkpointer.is_stale(self._position) and not self._checkpointer.busy:
             self._save(self._ledger.seq - 1)
-            self._saver.confirmed(self._publisher.last)
+            self._checkpointer.on_confirmed(self._publisher.last)
             self._await_checkpoint(watchdog, give_up_s)
-        metrics, saved = self._metrics(last=True), self._saver.news()
+        metrics, saved = self._metrics(last=True), self._checkpointer.pop_saved()
         if metrics or saved:
             self._note(metrics, saved=saved)
             self._publisher.commit()
-            self._publisher.settle()
+            self._publisher.await_commit()
         self._on_progress(self._progress)
         return self._progress

@@ -174,7 +174,7 @@ class Task(Part):
             words=tuple(min(most, WORDS) for most in ordered),
             image=self.image,
             classes=self.target.room,
-            unmet=self.target.room - len(self.target.classes),
+            open_classes=self.target.room - len(self.target.classes),
             costs=self.target.cost_rows,
             balanced=self.target.class_weight == "balanced",
             weighted=self.input.weight is not None,

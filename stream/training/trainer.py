@@ -166,7 +166,7 @@ class Trainer:
 
     def _take_up(self, rows: Rows, refused: dict[int, Reject]) -> Rows:
         """Give each label that names a class its index; refuse it where there is no room."""
-        if not self._learner.spec.unmet or not (rows.label == NEW_CLASS).any():
+        if not self._learner.spec.open_classes or not (rows.label == NEW_CLASS).any():
             return rows
         label = rows.label.copy()
         for at in np.flatnonzero(label == NEW_CLASS).tolist():
@@ -190,7 +190,7 @@ class Trainer:
             if change:
                 self._state = frame.rebase(spec, self._state, change, self._frame)
             count, batch = end - first, empty_batch(spec, self._capacity)
-            numbers = self._frame.inward(values[first:end])
+            numbers = self._frame.to_internal(values[first:end])
             batch.numeric[:count] = numbers[:, : spec.numeric]
             batch.ids[:count] = rows.ids[first:end]
             batch.entity[:count] = rows.entity[first:end]
@@ -236,7 +236,7 @@ class Trainer:
     def _published(self, part: Part) -> NDArray[Any]:
         published = np.asarray(part.outcome.published)[: part.rows]
         published = np.where(np.isfinite(published), published, np.nan)
-        return published if self._learner.spec.classes else part.frame.outward(published)
+        return published if self._learner.spec.classes else part.frame.to_external(published)
 
     def predictions(self, learned: Learned) -> list[Prediction]:
         """Put predictions into the words of the task: class names, or a value with an interval."""

@@ -91,11 +91,11 @@ class Node:
         )
         tool = ("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", "server.properties")
         subprocess.run([*self._java, *tool], cwd=home, capture_output=True, check=True)
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
         self.pid = 0
 
     def start(self) -> None:
-        """Start it; it ends with this process, by the keeper that the embedded broker has too."""
+        """Start it; it ends with this process, by the supervisor of the embedded broker."""
         job = {
             "command": [*self._java, "kafka.Kafka", "server.properties"],
             "cwd": str(self.home),
@@ -106,14 +106,14 @@ class Node:
         }
         script = Path(stream.__file__).with_name("broker") / "supervisor.py"
         with (self.home / "kafka.log").open("wb") as log:
-            self._keeper = subprocess.Popen(
+            self._supervisor = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(script), json.dumps(job)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
             )
-        self.pid = int(cast("IO[bytes]", self._keeper.stdout).readline())
+        self.pid = int(cast("IO[bytes]", self._supervisor.stdout).readline())
 
     def wait_started(self, timeout_s: float = 90.0) -> None:
         """Wait until its log says that it has started."""
@@ -129,13 +129,13 @@ class Node:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._keeper:
-            self._keeper.communicate(timeout=30)
-            self._keeper = None
+        if self._supervisor:
+            self._supervisor.communicate(timeout=30)
+            self._supervisor = None
 
     def close(self) -> None:
         """Kill it, and forget its data."""
-        if self._keeper:
+        if self._supervisor:
             self.kill()
         shutil.rmtree(self.home, ignore_errors=True)
 

@@ -185,9 +185,9 @@ def test_the_broker_never_outlives_its_owner(
 
 def test_a_broker_whose_keeper_was_killed_is_stopped_all_the_same() -> None:
     with embedded() as broker:
-        keeper = psutil.Process(broker.pid).parent()
-        assert keeper is not None
-        os.kill(keeper.pid, signal.SIGKILL)
+        supervisor = psutil.Process(broker.pid).parent()
+        assert supervisor is not None
+        os.kill(supervisor.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while psutil.pid_exists(broker.pid) and time.monotonic() < deadline:
         time.sleep(0.05)

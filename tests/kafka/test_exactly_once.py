@@ -113,7 +113,7 @@ def test_a_client_that_gives_up_without_a_word_is_told_as_a_failure() -> None:
         raise SystemError("returned NULL without setting an exception")
 
     with pytest.raises(DeliveryError, match="gave up: returned NULL"):
-        Sink("127.0.0.1:1").serve(0.1, call)
+        Sink("127.0.0.1:1").poll_delivery_reports(0.1, call)
 
 
 def test_the_tip_is_the_last_word_only_when_all_is_decided(bootstrap: str, task: Task) -> None:
@@ -133,7 +133,7 @@ def test_the_tip_is_the_last_word_only_when_all_is_decided(bootstrap: str, task:
             tip.result(1.0)
         assert ledger.tip(bootstrap, topic) == before
         writer.commit()
-        writer.settle()
+        writer.await_commit()
         found = tip.result(10)
     writer.close()
     assert found
@@ -231,7 +231,7 @@ def test_other_code_must_come_to_the_same_or_be_accepted(
         send(bootstrap, task.input.topic, [good(40)])
         life(task, bootstrap, state=place)
         assert verify(task, bootstrap, deep=True).findings == []
-    opening = [r.opening for r in records_of(task, bootstrap) if r.opening][1]
+    opening = [r.session_start for r in records_of(task, bootstrap) if r.session_start][1]
     assert opening.recomputed == (1, 6)
     assert verify(task, bootstrap, deep=True).findings  # the code of before is now the other one
 
@@ -314,7 +314,7 @@ def test_records_that_nobody_may_see_are_no_events(
         writer.begin()
         writer.send(task.input.topic, [good(n) for n in range(10 * part, 10 * part + 10)])
         writer.commit()
-        writer.settle()
+        writer.await_commit()
     writer.close()
     assert life(task, bootstrap).events == 30
     audit = verify(task, bootstrap, deep=True)
@@ -329,7 +329,7 @@ def test_a_second_learner_fences_the_first(bootstrap: str, task: Task) -> None:
     assert life(task, bootstrap).events == 5
     first.commit()
     with pytest.raises(FencedError):
-        first.settle()
+        first.await_commit()
     first.close()
     assert len(read(bootstrap, task.output("predictions"))) == 5
     assert verify(task, bootstrap).findings == []
@@ -352,7 +352,7 @@ def test_an_audit_names_what_is_wrong(bootstrap: str, task: Task) -> None:
     (finding,) = verify(task, bootstrap).findings
     assert "1 predictions that the ledger does not know" in finding
     last = records_of(task, bootstrap)[-1]
-    forged = msgspec.structs.replace(last, seq=last.seq + 1, used=3)
+    forged = msgspec.structs.replace(last, seq=last.seq + 1, predicted=3)
     sink.send(task.output("ledger"), [ledger.encode(forged)])
     sink.flush()
     found = "\n".join(verify(task, bootstrap).findings)
@@ -371,7 +371,7 @@ def test_a_transaction_that_hangs_is_found(
     other._sink.flush()
     assert any("left open" in finding for finding in verify(task, bootstrap).findings)
     other.commit()
-    other.settle()
+    other.await_commit()
     other.close()
 
 
@@ -382,11 +382,11 @@ def test_the_dry_run_tells_and_changes_nothing(bootstrap: str, task: Task) -> No
         kept = plan.open_checkpoints(task, place, run, None)
         return plan.plan(task, bootstrap, kept, run)
 
-    assert "a new run begins" in planned().words()[0]
+    assert "a new run begins" in planned().describe()[0]
     send(bootstrap, task.input.topic, [good(n) for n in range(20)])
     life(task, bootstrap)
     before = records_of(task, bootstrap)
-    words = "\n".join(planned().words())
+    words = "\n".join(planned().describe())
     assert f"ends with record {len(before) - 1}" in words
     assert "is sound" in words
     assert records_of(task, bootstrap) == before

@@ -16,7 +16,7 @@ from test_exactly_once import life
 from test_learn import read, send
 
 from headrace.stream.audit.verify import verify
-from headrace.stream.errors import DoubtError, FencedError
+from headrace.stream.errors import FencedError, InDoubtError
 from headrace.stream.kafka.fencing import abort_hanging, owner_of, was_taken_over
 from headrace.stream.kafka.sink import Sink
 from headrace.stream.kafka.topic_specs import topic_specs
@@ -89,7 +89,7 @@ def test_what_others_have_open_is_left_alone(bootstrap: str, task: Task) -> None
     own = owner_of(bootstrap, f"{task.name}.mine")
     assert abort_hanging(bootstrap, own, [task.output("drift")]) == []
     other.commit()
-    other.settle()
+    other.await_commit()
     assert owner_of(bootstrap, f"{task.name}.other") == owner
     mine.close()
     other.close()
@@ -130,8 +130,8 @@ def test_one_that_stood_still_is_not_told_that_another_took_over(
     wait_timed_out(bootstrap, task.output("drift"))
     assert not was_taken_over(bootstrap, f"{task.name}.learn", owner)
     sleeper.commit()
-    with pytest.raises(DoubtError, match="start again"):
-        sleeper.settle()
+    with pytest.raises(InDoubtError, match="start again"):
+        sleeper.await_commit()
     heir = Transactions(bootstrap, f"{task.name}.learn")
     assert was_taken_over(bootstrap, f"{task.name}.learn", owner)
     heir.close()
@@ -149,10 +149,10 @@ def test_one_that_was_fenced_is_told_so(bootstrap: str, task: Task, opened: bool
         second.begin()
         second.send(task.output("drift"), [b"{}"])
         second.commit()
-        second.settle()
+        second.await_commit()
     first.commit()
     with pytest.raises(FencedError, match="took over"):
-        first.settle()
+        first.await_commit()
     first.close()
     second.close()
 
@@ -162,8 +162,8 @@ def test_a_record_that_cannot_be_delivered_is_no_fencing(bootstrap: str, task: T
     writer.begin()
     writer.send(task.output("drift"), [b"x" * 3_000_000])
     writer.commit()
-    with pytest.raises(DoubtError, match="size too large; start again"):
-        writer.settle()
+    with pytest.raises(InDoubtError, match="size too large; start again"):
+        writer.await_commit()
     writer.close()
 
 

@@ -111,7 +111,7 @@ def test_a_drain_tells_of_records_that_an_open_transaction_hides(
         )
         assert "5 records wait and cannot be read" in notes[-1]
         stranger.commit()
-        stranger.settle()
+        stranger.await_commit()
     assert life(task, bootstrap).events == 15
 
 

@@ -22,7 +22,7 @@ from headrace.model.confidence import Gains, add, bounded
 from headrace.stream.archive.writer import archive
 from headrace.stream.audit import replay as replays
 from headrace.stream.audit.replay import Replayed, replay, state
-from headrace.stream.audit.replay_range import Moment, Span, parse_moment, survey
+from headrace.stream.audit.replay_range import LedgerPosition, ReplayRange, parse_position, scan
 from headrace.stream.errors import AuditError, RecoveryError, TaskError, UsageError
 from headrace.stream.evaluation.compare import changed_task
 from headrace.stream.events import Records
@@ -186,7 +186,9 @@ def test_a_replay_is_the_past_bit_for_bit(lived: Lived, capacity: int) -> None:
 def test_a_replay_ends_at_a_record_as_the_learner_stood_there(lived: Lived) -> None:
     for record in lived.ledger():
         if announced := record.get("saved"):
-            found = replay(lived.task, lived.bootstrap, until=parse_moment(f"#{announced['seq']}"))
+            found = replay(
+                lived.task, lived.bootstrap, until=parse_position(f"#{announced['seq']}")
+            )
             assert found.state == announced["state"]
             assert found.equal == found.batches
             assert found.records[1] == announced["seq"]
@@ -197,7 +199,7 @@ def test_a_replay_ends_at_the_time_something_was_learned(lived: Lived) -> None:
     at = next(
         n for n, (a, b) in enumerate(itertools.pairwise(records)) if a["time_ms"] < b["time_ms"]
     )
-    moment = Moment("time", records[at]["time_ms"])
+    moment = LedgerPosition("time", records[at]["time_ms"])
     found = replay(lived.task, lived.bootstrap, until=moment)
     trainer, _ = lived.learned(
         lived.task, lambda s, p, o: (p, o + 1) == tuple(records[at]["consumed"][-1][::2])
@@ -211,7 +213,7 @@ def test_a_replay_ends_at_an_event_within_a_record(lived: Lived) -> None:
     record = records[len(records) // 2]
     partition, start, stop, _ = record["consumed"][1]
     at = (start + stop) // 2
-    found = replay(lived.task, lived.bootstrap, until=parse_moment(f"{partition}:{at}"))
+    found = replay(lived.task, lived.bootstrap, until=parse_position(f"{partition}:{at}"))
     trainer, learned = lived.learned(lived.task, lambda s, p, o: (p, o) == (partition, at))
     assert found.state == state_of(trainer)
     assert found.events == len(learned.rows.id)
@@ -226,12 +228,12 @@ def test_a_replay_ends_at_an_event_within_a_record(lived: Lived) -> None:
 def test_a_replay_that_begins_later_proves_nothing(lived: Lived) -> None:
     order = list(lived.order())
     seq, partition, offset = order[len(order) // 2]
-    begin, until = Moment("event", offset, partition), Moment("record", seq)
+    begin, until = LedgerPosition("event", offset, partition), LedgerPosition("record", seq)
     found = replay(lived.task, lived.bootstrap, begin=begin, until=until)
     places = [(p, o) for s, p, o in order[len(order) // 2 :] if s == seq]
     assert (found.equal, found.checkpoints, found.part) == (0, 0, seq)
     assert found.events + found.refused == len(places)
-    whole = replay(lived.task, lived.bootstrap, begin=Moment("record", seq))
+    whole = replay(lived.task, lived.bootstrap, begin=LedgerPosition("record", seq))
     assert whole.records[0] == seq
     assert (whole.equal, whole.batches > 0) == (0, True)
     assert whole.state != replay(lived.task, lived.bootstrap).state
@@ -252,7 +254,7 @@ def test_a_replay_that_begins_later_proves_nothing(lived: Lived) -> None:
 def test_a_moment_that_was_not_is_refused(
     lived: Lived, begin: str | None, until: str | None, told: str
 ) -> None:
-    moments = {"begin": begin and parse_moment(begin), "until": until and parse_moment(until)}
+    moments = {"begin": begin and parse_position(begin), "until": until and parse_position(until)}
     with pytest.raises(UsageError, match=told):
         replay(lived.task, lived.bootstrap, **moments)
 
@@ -274,12 +276,12 @@ def test_a_state_that_is_not_the_announced_one_is_told(
 ) -> None:
     (seq, *_) = [record["saved"]["seq"] for record in lived.ledger() if "saved" in record]
 
-    def forged(*known: Any) -> Span:
-        span = survey(*known)
+    def forged(*known: Any) -> ReplayRange:
+        span = scan(*known)
         span.saved[seq] = "0" * 64
         return span
 
-    monkeypatch.setattr(replays, "survey", forged)
+    monkeypatch.setattr(replays, "scan", forged)
     with pytest.raises(AuditError, match=f"the state after record {seq} is not the one"):
         replay(lived.task, lived.bootstrap)
 
@@ -287,12 +289,12 @@ def test_a_state_that_is_not_the_announced_one_is_told(
 def test_records_whose_learning_was_not_kept_are_not_compared(
     lived: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def recomputed(*known: Any) -> Span:
-        span = survey(*known)
+    def recomputed(*known: Any) -> ReplayRange:
+        span = scan(*known)
         span.proven_from = 6
         return span
 
-    monkeypatch.setattr(replays, "survey", recomputed)
+    monkeypatch.setattr(replays, "scan", recomputed)
     found = replay(lived.task, lived.bootstrap)
     seqs = [record["seq"] for record in lived.ledger() if record.get("consumed")]
     assert (found.batches, found.equal) == (len(seqs), sum(seq >= 6 for seq in seqs))
@@ -303,7 +305,7 @@ def test_a_replay_that_is_stopped_says_how_far_it_came(lived: Lived) -> None:
     asked = itertools.count()
     found = replay(lived.task, lived.bootstrap, stop=lambda: next(asked) >= 7)
     assert (found.stopped, found.records) == (True, (0, 6))
-    until = replay(lived.task, lived.bootstrap, until=Moment("record", 6))
+    until = replay(lived.task, lived.bootstrap, until=LedgerPosition("record", 6))
     assert found.state == until.state
     assert not until.stopped
 
@@ -394,7 +396,9 @@ def test_another_task_on_the_same_events_is_compared_fairly(
 
 
 def test_a_task_compared_with_itself_makes_no_difference(lived: Lived) -> None:
-    found = replay(lived.task, lived.bootstrap, changed=lived.task, until=Moment("record", 12))
+    found = replay(
+        lived.task, lived.bootstrap, changed=lived.task, until=LedgerPosition("record", 12)
+    )
     other = found.comparison
     assert other is not None
     assert (other.gain, other.verdict, other.changes) == (0, "no difference shown", [])
@@ -442,7 +446,7 @@ def test_the_state_of_a_record_is_one_to_go_on_from(bootstrap: str, tmp_path: Pa
     send(bootstrap, task.input.topic, events(0, 300))
     live(bootstrap, task, str(tmp_path / "state"), 40)
     then, key = str(tmp_path / "then"), b"0123456789abcdef"
-    kept = state(task, bootstrap, Moment("record", 4), then, key=key)
+    kept = state(task, bootstrap, LedgerPosition("record", 4), then, key=key)
     past = Lived(bootstrap, task, path, then)
     trainer, learned = past.learned(
         task, lambda s, p, o: s == 4 and (p, o + 1) == past_end(past, 4)
@@ -479,7 +483,10 @@ def test_the_state_within_a_record_is_no_checkpoint_of_the_run(
     record = next(r for r in lived.ledger() if len(r.get("consumed", ())) == 3)
     partition, start, _, _ = record["consumed"][2]
     kept = state(
-        lived.task, lived.bootstrap, Moment("event", start, partition), str(tmp_path / "then")
+        lived.task,
+        lived.bootstrap,
+        LedgerPosition("event", start, partition),
+        str(tmp_path / "then"),
     )
     trainer, learned = lived.learned(lived.task, lambda s, p, o: (p, o) == (partition, start))
     assert kept.manifest.run != record["run"]

@@ -312,7 +312,7 @@ def test_a_quiet_stream_is_kept_and_retention_may_overtake_it(
         writer.begin()
         writer.send(task.input.topic, values)
         writer.commit()
-        writer.settle()
+        writer.await_commit()
 
     state, killed = Path(os.environ["HEADRACE_STATE"]), tmp_path / "killed"
     with Running(task, bootstrap) as learner:
@@ -323,7 +323,7 @@ def test_a_quiet_stream_is_kept_and_retention_may_overtake_it(
         assert learner.error is None
         shutil.copytree(state, killed)  # as kill -9 would leave it
     assert life(task, bootstrap, state=str(killed)).events == 20
-    assert [record.used for record in records_of(task, bootstrap) if record.used] == [20]
+    assert [record.predicted for record in records_of(task, bootstrap) if record.predicted] == [20]
     writer.close()
 
 

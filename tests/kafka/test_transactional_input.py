@@ -27,7 +27,7 @@ from headrace.stream.kafka.topics import ensure
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service import progress
 from headrace.stream.service.learn import Progress, Safety, learn
-from headrace.stream.service.row_source import FromEvents, FromFeatures, Intake
+from headrace.stream.service.row_source import EventSource, FeatureSource, RowSource
 from headrace.stream.task import Task, parse
 
 
@@ -109,7 +109,7 @@ def drained(task: Task, bootstrap: str, origin: Any, **options: Any) -> Progress
     return learn(task, bootstrap, origin=origin, safety=safety, micro_batch=64, drain=True)
 
 
-def taken(source: Intake) -> tuple[dict[int, list[Any]], int]:
+def taken(source: RowSource) -> tuple[dict[int, list[Any]], int]:
     """Give the rows of each partition up to the present end, and how many were healed."""
     found: dict[int, list[Any]] = {}
     healed, ends = 0, source.ends()
@@ -148,10 +148,10 @@ def test_every_partition_is_read_beside_its_rows_and_what_is_lost_is_healed(
     transact(task, range(240))
     made_rows = normalise(task, bootstrap, lost=lambda row: row.offset % 16 < 4)
     starts = dict.fromkeys(range(3), 0)
-    source = FromFeatures(task, bootstrap, starts, starts, {})
+    source = FeatureSource(task, bootstrap, starts, starts, {})
     by_rows, healed = taken(source)
     source.close()
-    events = FromEvents(task, bootstrap, starts, starts)
+    events = EventSource(task, bootstrap, starts, starts)
     by_events, _ = taken(events)
     events.close()
     lost = 0
@@ -173,7 +173,7 @@ def test_a_learner_at_the_end_of_the_topic_goes_on_with_the_same_reader(
     bootstrap: str, transact: Callable[..., None]
 ) -> None:
     task = made(bootstrap)
-    source = FromFeatures(task, bootstrap, {0: 0}, {0: 0}, {})
+    source = FeatureSource(task, bootstrap, {0: 0}, {0: 0}, {})
     begin, found = 0, []
     for first in range(0, 50, 10):
         transact(task, range(first, first + 10))

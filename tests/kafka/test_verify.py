@@ -118,7 +118,7 @@ def test_offsets_that_were_never_there(
 
 
 def test_predictions_of_a_partition_that_is_none(bootstrap: str, lived: Task) -> None:
-    forge(bootstrap, lived, consumed=(Consumed(7, 0, 10, 10),), used=10, predictions="00")
+    forge(bootstrap, lived, consumed=(Consumed(7, 0, 10, 10),), predicted=10, predictions="00")
     assert f"predicts partition 7, which {lived.output('predictions')} has not" in findings(
         lived, bootstrap
     )
@@ -132,7 +132,7 @@ def test_a_position_that_was_changed(bootstrap: str, lived: Task) -> None:
 def test_a_record_that_was_changed(bootstrap: str, lived: Task) -> None:
     tip = ledger.tip(bootstrap, lived.output("ledger"))
     assert tip
-    changed = msgspec.structs.replace(tip.record, seq=tip.record.seq + 1, used=1)
+    changed = msgspec.structs.replace(tip.record, seq=tip.record.seq + 1, predicted=1)
     write(bootstrap, lived.output("ledger"), ledger.encode(changed))
     assert "its chain does not follow" in findings(lived, bootstrap)
 
@@ -244,7 +244,7 @@ def test_predictions_that_retention_took_are_no_fault(bootstrap: str, lived: Tas
         admin.delete_records({TopicPartition(lived.output("predictions"), 0): -1})
     audit = verify(lived, bootstrap)
     assert (audit.findings, audit.expired, audit.predictions) == ([], 60, 0)
-    assert [record.used for record in records_of(lived, bootstrap) if record.used]
+    assert [record.predicted for record in records_of(lived, bootstrap) if record.predicted]
 
 
 def test_the_oldest_form_of_a_record_is_read(bootstrap: str, lived: Task) -> None:

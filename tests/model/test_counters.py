@@ -83,11 +83,11 @@ def test_the_entity_visited_longest_ago_makes_room(visits: list[int]) -> None:
     spec = Spec(numeric=1, entities=memory.WAYS, horizon=1)  # one set
     state, held = memory.init(spec), []  # the oracle: newest last
     left = 0
-    recall = jax.jit(lambda state, entity: memory.recall(spec, state, entity))
+    recall = jax.jit(lambda state, entity: memory.lookup(spec, state, entity))
     for visit in visits:
         state, slot, found = recall(state, jnp.array([7, visit], jnp.uint32))
         assert int(found.seen) == (visit in held)
-        state = memory.keep(state, slot, found._replace(seen=jnp.int32(1)))
+        state = memory.store(state, slot, found._replace(seen=jnp.int32(1)))
         if visit in held:
             held.remove(visit)
         elif len(held) == memory.WAYS:

@@ -82,7 +82,7 @@ def walked(values: Floats, cuts: list[int]) -> tuple[Floats, list[Floats]]:
             anew = change.anew if change else np.zeros(len(frame.origin), bool)
             inward.extend(
                 np.array([frame.origin, frame.unit, row, anew & (at == 0)])
-                for at, row in enumerate(frame.inward(piece[start:stop]))
+                for at, row in enumerate(frame.to_internal(piece[start:stop]))
             )
     return frame.as_array(), inward
 
@@ -117,7 +117,7 @@ def test_what_moves_in_steps_is_not_converted_at_each() -> None:
     frame = Frame(SPEC)
     changes = [change for _, _, change in frame.stretches(values) if change]
     assert len({change.before.origin[0] for change in changes}) <= 2  # 0, and the first value
-    here, there = frame.inward(values[[-1, -1]] + [[0.0, 0.0, 0.0], [0.0, 0.25, 0.0]])[:, 1]
+    here, there = frame.to_internal(values[[-1, -1]] + [[0.0, 0.0, 0.0], [0.0, 0.25, 0.0]])[:, 1]
     assert there - here == 0.25 / frame.unit[1]
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from headrace.model import pool
 from headrace.model.batch import empty_batch
+from headrace.model.chunk_training import answer, no_chunk
 from headrace.model.learner import make_learner, warm_up
-from headrace.model.lesson import answer, nothing_heard
 from headrace.model.spec import Spec
 from headrace.model.state import init, make_parts
 
@@ -102,7 +102,7 @@ def test_what_means_say_is_heard(spec: Spec) -> None:
         mean=own.mean._replace(params=jax.tree.map(lambda p: p[which] + 0.5, own.params))
     )
     rows = jnp.asarray(rng.normal(size=(1, spec.inputs)), jnp.float32)
-    question = nothing_heard(spec).question
+    question = no_chunk(spec).question
     question = question._replace(rows=question.rows._replace(inputs=rows))
     names = pool.names(spec)
     only = [name.startswith("mean of") for name in names]

@@ -158,5 +158,5 @@ def dead_letters(
             if requeue:
                 mailbox.requeue(letter)
         if requeue:
-            sent, kept = mailbox.settle()
+            sent, kept = mailbox.await_delivery()
             note(f"{sent} sent again, {kept} not: gone from the raw topic, or of another one")

@@ -107,7 +107,7 @@ def learn(
 
         which = plan.run_of(loaded, address, from_scratch=from_scratch)
         checkpoints = plan.open_checkpoints(loaded, safety.place, which, safety.key)
-        lines = plan.plan(loaded, address, checkpoints, which).words()
+        lines = plan.plan(loaded, address, checkpoints, which).describe()
         say({"plan": lines} if as_json else "\n".join(lines))
         return
     metric = "accuracy" if loaded.spec.classes else "mae"

@@ -94,14 +94,14 @@ def replay(
         headrace replay power.toml --from '#812' --speed 100x --to-topic power.replayed
     """
     from headrace.stream.audit import replay as replays
-    from headrace.stream.audit.replay_range import parse_moment
+    from headrace.stream.audit.replay_range import parse_position
     from headrace.stream.evaluation import compare
     from headrace.stream.evaluation.plot import POINTS, check_plot, draw
     from headrace.stream.process.garbage import tune_memory
 
     loaded = load_task(task)
     factor = _factor(speed)
-    moments = [None if text is None else parse_moment(text) for text in (begin, until)]
+    moments = [None if text is None else parse_position(text) for text in (begin, until)]
     changed = compare.changed_task(loaded, settings) if settings else None
     if plot:
         check_plot(plot)
@@ -153,9 +153,9 @@ def state(
     import msgspec
 
     from headrace.stream.audit import replay as replays
-    from headrace.stream.audit.replay_range import parse_moment
+    from headrace.stream.audit.replay_range import parse_position
 
-    loaded, key, moment = load_task(task), read_key(state_key), parse_moment(at)
+    loaded, key, moment = load_task(task), read_key(state_key), parse_position(at)
     with bar("rebuilding", None, quiet=as_json, unit="events") as update:
         kept = replays.state(
             loaded,

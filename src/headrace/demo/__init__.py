@@ -1,5 +1,5 @@
 """`headrace demo`: all of it on one machine, on the screen, accounted for to the last event."""
 
-from headrace.demo.conduct import run
+from headrace.demo.session import run
 
 __all__ = ["run"]

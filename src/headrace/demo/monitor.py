@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from headrace.demo.tally import Standing, Tally
+from headrace.demo.tally import Tally, TaskStatus
 from headrace.stream.events import Records
 from headrace.stream.kafka.source import Source
 from headrace.stream.task import Task
@@ -47,10 +47,10 @@ class Monitor:
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
-    def standings(self) -> list[Standing]:
+    def statuses(self) -> list[TaskStatus]:
         """Say where each task stands."""
         with self._lock:
-            return [tally.standing() for tally in self._tallies]
+            return [tally.status() for tally in self._tallies]
 
     @property
     def settled(self) -> bool:

@@ -52,7 +52,7 @@ class Latencies:
 
 
 @dataclass
-class Glimpse:
+class Preview:
     """Hold what can be shown of an event: a text or its time, and the label once it is known."""
 
     text: str
@@ -70,7 +70,7 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Standing:
+class TaskStatus:
     """Say where a task stands; `value` and `baseline` are over the whole stream."""
 
     name: str
@@ -133,7 +133,7 @@ class Tally:
         self._classes = ClassIndex(self.task.target.classes)
         self._sent_ms: dict[Place, int] = {}  # events without an answer
         self._early: dict[Place, float | None] = {}  # answers read before their event
-        self._glimpses: dict[Place, Glimpse] = {}
+        self._glimpses: dict[Place, Preview] = {}
         self._places: dict[Any, deque[Place]] = {}  # by entity, for labels that come later
         self._latest: deque[tuple[Place, Prediction]] = deque(maxlen=LATEST)
         self._history: deque[float] = deque(maxlen=HISTORY)
@@ -200,14 +200,14 @@ class Tally:
                 self.drifts += 1
                 self.last_drift, self.last_drift_s = record, time.monotonic()
 
-    def standing(self) -> Standing:
+    def status(self) -> TaskStatus:
         """Say where the task stands now."""
         now_s = time.monotonic()
         self._pace.append((now_s, self.predictions))
         while len(self._pace) > 2 and now_s - self._pace[0][0] > PACE_S:
             self._pace.popleft()
         since_s, before = self._pace[0]
-        return Standing(
+        return TaskStatus(
             name=self.name,
             events=self.events,
             predictions=self.predictions,
@@ -252,7 +252,7 @@ class Tally:
         text = str(next(shown)) if self.task.input.time else ""
         if texts := len(self.task.of_kind(Text)):
             text = str(fields[-texts])
-        self._glimpses[place] = Glimpse(text)
+        self._glimpses[place] = Preview(text)
         if len(self._glimpses) > REMEMBERED:
             del self._glimpses[next(iter(self._glimpses))]
         if len(self._places) > REMEMBERED:
@@ -270,6 +270,6 @@ class Tally:
         return scalar_text(label) if found < 0 else self.task.target.classes[int(found)]
 
     def _line(self, place: Place, found: Prediction) -> Line:
-        glimpse = self._glimpses.get(place, Glimpse(""))
+        preview = self._glimpses.get(place, Preview(""))
         probability = max(found.probabilities) if found.probabilities else None
-        return Line(str(found.id), glimpse.text, found.prediction, probability, glimpse.truth)
+        return Line(str(found.id), preview.text, found.prediction, probability, preview.truth)

@@ -15,11 +15,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from headrace.demo.tally import LATEST, Line, Standing
+from headrace.demo.tally import LATEST, Line, TaskStatus
 from headrace.stream.process.terminal import Terminal, note, say, visible
 
 if TYPE_CHECKING:
-    from headrace.demo.conduct import Demo
+    from headrace.demo.session import Demo
 
 ABOUT = {
     "pm25": "PM2.5 an hour ahead",
@@ -54,9 +54,9 @@ def show(demo: Demo, *, quiet: bool) -> Iterator[None]:
 
 
 def summarize(demo: Demo, *, quiet: bool) -> None:
-    """Print the last standings as a table on standard output, and the errors on standard error."""
-    if demo.standings and not quiet:
-        Terminal().print(summary(demo.standings))
+    """Print the last statuses as a table on standard output, and the errors on standard error."""
+    if demo.statuses and not quiet:
+        Terminal().print(summary(demo.statuses))
         if demo.first_prediction_s is not None:
             say(f"first prediction after {demo.first_prediction_s:.1f} s")
     for error in demo.errors:
@@ -65,7 +65,7 @@ def summarize(demo: Demo, *, quiet: bool) -> None:
 
 def render(demo: Demo, now_s: float, height: int) -> RenderableType:
     """Draw everything as of a moment of the monotonic clock; 100 columns by 30 lines show all."""
-    standings = demo.monitor.standings() if demo.monitor else []
+    statuses = demo.monitor.statuses() if demo.monitor else []
     first_s = demo.first_prediction_s
     head = Text.assemble(
         ("headrace", "bold cyan"),
@@ -77,10 +77,10 @@ def render(demo: Demo, now_s: float, height: int) -> RenderableType:
     if first_s is None:
         body.append(_stages(demo, now_s))
     else:
-        body.append(_tasks(standings, now_s))
-        each = min((height - FIXED_LINES) // max(len(standings), 1), LATEST)
+        body.append(_tasks(statuses, now_s))
+        each = min((height - FIXED_LINES) // max(len(statuses), 1), LATEST)
         if each > 0:
-            body.append(_latest(standings, each))
+            body.append(_latest(statuses, each))
     ending = f"  {_spinner(now_s)} {demo.ending}" if demo.ending else ""
     body.append(
         Text.assemble(("Ctrl-C stops everything", "reverse"), (ending, "yellow"), no_wrap=True)
@@ -88,14 +88,14 @@ def render(demo: Demo, now_s: float, height: int) -> RenderableType:
     return Group(*body)
 
 
-def summary(standings: Sequence[Standing]) -> Table:
+def summary(statuses: Sequence[TaskStatus]) -> Table:
     """Make the table that stays on the screen at the end."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in ("task", "score", "best baseline"):
         table.add_column(column, no_wrap=True)
     for column in ("events", "predicted", "dead", "p50, p99 ms", "drift"):
         table.add_column(column, no_wrap=True, justify="right")
-    for s in standings:
+    for s in statuses:
         table.add_row(
             s.name,
             f"{s.metric} {number(s.value)}",
@@ -148,14 +148,14 @@ def _stages(demo: Demo, now_s: float) -> RenderableType:
     return Panel(table, title="starting", title_align="left", border_style="cyan", padding=(1, 2))
 
 
-def _tasks(standings: Sequence[Standing], now_s: float) -> RenderableType:
+def _tasks(statuses: Sequence[TaskStatus], now_s: float) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(no_wrap=True, ratio=1)
     for width in (9, 8, 16, TREND, 12, 15):  # events, pace, score, trend, latency, drift
         table.add_column(no_wrap=True, width=width)
     titles = ("task", "events", "pace", "score", "over time", "latency", "drift alarms")
     table.add_row(*(Text(f"{title}\n", "dim") for title in titles))
-    for s in standings:
+    for s in statuses:
         dead = f"{s.dead_letters:,} dead" if s.dead_letters else ""
         table.add_row(
             Text.assemble((s.name, "bold"), (f"\n{ABOUT.get(s.name, '')}\n", "dim")),
@@ -169,7 +169,7 @@ def _tasks(standings: Sequence[Standing], now_s: float) -> RenderableType:
     return Panel(table, title="learning", title_align="left", border_style="cyan", padding=(0, 1))
 
 
-def _score(s: Standing) -> Text:
+def _score(s: TaskStatus) -> Text:
     shown = Text.assemble((f"{s.metric} {number(s.value)}", "bold"))
     if s.value is not None and s.baseline is not None:
         wins = s.value >= s.baseline if s.metric == "accuracy" else s.value <= s.baseline
@@ -177,7 +177,7 @@ def _score(s: Standing) -> Text:
     return shown.append(f"\n{s.baseline_name} {number(s.baseline)}", "dim not bold")
 
 
-def _drift(s: Standing, now_s: float) -> Text:
+def _drift(s: TaskStatus, now_s: float) -> Text:
     if s.last_drift is None:
         return Text("none", "dim")
     detector = s.last_drift.detector.replace("_", "-")
@@ -185,13 +185,13 @@ def _drift(s: Standing, now_s: float) -> Text:
     return Text.assemble((f"{s.drifts}", "bold magenta"), f" {detector}", (ago, "dim"))
 
 
-def _latest(standings: Sequence[Standing], each: int) -> RenderableType:
+def _latest(statuses: Sequence[TaskStatus], each: int) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(no_wrap=True, style="dim", width=12)
     table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
     table.add_column(no_wrap=True, justify="right", width=14)
     table.add_column(no_wrap=True, width=14)
-    for s in standings:
+    for s in statuses:
         for line in s.latest[-each:]:
             said = line.prediction if isinstance(line.prediction, str) else number(line.prediction)
             sure = f" {line.probability:.0%}" if line.probability is not None else ""
@@ -237,8 +237,8 @@ def _lines(demo: Demo) -> Iterator[None]:
                     told.add(key)
                     note(f"{clock(time.monotonic() - demo.started_s)} {' '.join(key)}")
             if demo.first_prediction_s is not None and demo.monitor:
-                for standing in demo.monitor.standings():
-                    note(_as_line(standing))
+                for status in demo.monitor.statuses():
+                    note(_as_line(status))
                 ended.wait(PLAIN_EVERY_S)
 
     thread = threading.Thread(target=write, daemon=True)
@@ -250,7 +250,7 @@ def _lines(demo: Demo) -> Iterator[None]:
         thread.join()
 
 
-def _as_line(s: Standing) -> str:
+def _as_line(s: TaskStatus) -> str:
     return (
         f"{s.name:<12}{s.events:>9,} events {s.per_second:>7,.0f}/s  "
         f"{s.metric} {number(s.value)} ({s.baseline_name} {number(s.baseline)})  "

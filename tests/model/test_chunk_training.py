@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from headrace.model import embed, mixture, pool
-from headrace.model.lesson import Learned, Question, attend
+from headrace.model.chunk_training import ChunkInputs, Learned, train_chunk
 from headrace.model.networks import Params, make_network
-from headrace.model.pool import Contender, Views
+from headrace.model.pool import Contender, PoolInputs
 from headrace.model.spec import Spec
 
 K = 4
@@ -21,12 +21,14 @@ SPEC = Spec(numeric=2, classes=2, label_lags=0, hidden=(5,), rates=(0.01,), chun
 Floats = NDArray[np.float64]
 
 
-def question(spec: Spec, rows: Any, others: Any = None) -> Question:
+def question(spec: Spec, rows: Any, others: Any = None) -> ChunkInputs:
     """Ask about rows, of which others say nothing unless it is given."""
-    views = Views(jnp.asarray(rows), jnp.zeros((K, spec.ids), jnp.uint32), jnp.full((K, 1), np.nan))
+    views = PoolInputs(
+        jnp.asarray(rows), jnp.zeros((K, spec.ids), jnp.uint32), jnp.full((K, 1), np.nan)
+    )
     silent = np.full((len(pool.names(spec)) - spec.networks, K, spec.outputs), -np.log(2))
     found = embed.look_up(spec, embed.init(spec), views.ids)
-    return Question(views, found, jnp.asarray(silent if others is None else others, jnp.float32))
+    return ChunkInputs(views, found, jnp.asarray(silent if others is None else others, jnp.float32))
 
 
 def learn(chunks: int, labels: Floats, rows: Floats) -> tuple[Contender, Learned]:
@@ -36,7 +38,7 @@ def learn(chunks: int, labels: Floats, rows: Floats) -> tuple[Contender, Learned
     for at in range(chunks):
         part = slice(at * K, at * K + K)
         heard, label = question(SPEC, rows[part]), jnp.asarray(labels[part], jnp.float32)
-        learned = attend(SPEC, network, own, heard, label, jnp.array([0.01]))
+        learned = train_chunk(SPEC, network, own, heard, label, jnp.array([0.01]))
         own = learned.after
     return first, learned
 
@@ -101,10 +103,10 @@ def test_who_does_not_learn_stays_as_it_is_and_still_answers() -> None:
     network = make_network(SPEC)
     own = pool.contender(SPEC, network)
     heard, label = question(SPEC, rows), jnp.asarray(labels, jnp.float32)
-    learned = attend(SPEC, network, own, heard, label, jnp.array([0.01]), learns=False)
+    learned = train_chunk(SPEC, network, own, heard, label, jnp.array([0.01]), learns=False)
     same = jax.tree.map(np.array_equal, learned.after, own)
     assert all(jax.tree.leaves(same))
-    unlabelled = attend(SPEC, network, own, heard, jnp.full(K, jnp.nan), jnp.array([0.01]))
+    unlabelled = train_chunk(SPEC, network, own, heard, jnp.full(K, jnp.nan), jnp.array([0.01]))
     assert np.array_equal(learned.said, unlabelled.said)
 
 
@@ -115,8 +117,8 @@ def test_what_is_asked_beside_is_answered_before_the_label_is_learned(row: int) 
     own, heard = pool.contender(SPEC, network), question(SPEC, rows[:K])
     asked, rates = question(SPEC, rows[K:]), jnp.array([0.5])
     label = jnp.asarray(labels[:K], jnp.float32)
-    learned = attend(SPEC, network, own, heard, label, rates, asked=asked)
-    later = attend(SPEC, network, own, heard, label.at[row].add(1) % 2, rates, asked=asked)
+    learned = train_chunk(SPEC, network, own, heard, label, rates, asked=asked)
+    later = train_chunk(SPEC, network, own, heard, label.at[row].add(1) % 2, rates, asked=asked)
     same = [np.array_equal(*pair) for pair in zip(learned.answers, later.answers, strict=True)]
     assert same == [at <= row for at in range(K)]
 
@@ -130,7 +132,7 @@ def test_quantiles_of_texts_begin_where_those_of_numbers_do() -> None:
         heard = question(spec, np.zeros((K, spec.inputs)), silent)
         own = pool.contender(spec, network)
         unknown, rates = jnp.full(K, jnp.nan), jnp.array([0.01])
-        said = attend(spec, network, own, heard, unknown, rates).said
+        said = train_chunk(spec, network, own, heard, unknown, rates).said
         weight = mixture.total(own.mixture)[0]
         np.testing.assert_allclose(said[:, 0] / weight, -1.645, atol=0.1)
         np.testing.assert_allclose(said[:, 2] / weight, 1.645, atol=0.1)

@@ -1,6 +1,6 @@
-"""The lesson: how a pool answers and learns the rows of a chunk.
+"""How a pool predicts and learns the rows of a chunk.
 
-The champion and its rivals go through the same lesson. What feeds it, the votes of neighbours and
+The champion and its rivals go through the same function. What feeds it, the votes of neighbours and
 what the last labels say, is known of each row as if all rows before it had been learned.
 """
 
@@ -20,29 +20,29 @@ from headrace.model.fold import walk
 from headrace.model.mixture import Mixed, Mixture
 from headrace.model.networks import Network, Params, Seen
 from headrace.model.optimizer import Stepped, make_optimizer
-from headrace.model.pool import Contender, Views
+from headrace.model.pool import Contender, PoolInputs
 from headrace.model.spec import Spec
 
 
-class Question(NamedTuple):
+class ChunkInputs(NamedTuple):
     """Hold rows, and what those who are no networks say about them."""
 
-    rows: Views
+    rows: PoolInputs
     found: Array  # f32[K, S, E+O]  the table's rows of the ids
     others: Array  # f32[N - M, K, O], less the M that are means of weights
 
 
-class Heard(NamedTuple):
+class LabelledChunk(NamedTuple):
     """Hold a chunk that taught the champion, for others to learn from."""
 
-    question: Question
+    question: ChunkInputs
     label: Array  # f32[K]  class index or goal, NaN = teaches nothing
     said: Array  # f32[K, O]  by the champion
     weight: Array | None  # f32[K]  how much each row teaches, if rows say so
 
 
 class Learned(NamedTuple):
-    """Hold what came of a lesson."""
+    """Hold what came of training on a chunk."""
 
     after: Contender
     refused: Array  # i32[M]  updates of each network that were not finite
@@ -54,7 +54,7 @@ class Learned(NamedTuple):
     gradient: Array  # f32[K, S, E+O]  of the table's rows
 
 
-class Pupil(NamedTuple):
+class ScanCarry(NamedTuple):
     """Hold what of a contender moves with each row of a chunk of several."""
 
     last: Array  # f32[M, O, F]
@@ -64,32 +64,32 @@ class Pupil(NamedTuple):
     back: Array  # f32[M, K, F]  slopes by the features of the rows, zeros of those to come
 
 
-def nothing_heard(spec: Spec) -> Heard:
+def no_chunk(spec: Spec) -> LabelledChunk:
     """Give what has the shape of something heard."""
     networks = pool.names(spec)[: spec.networks]
     k, means = spec.chunk, len(networks[pool.averaged(spec)])
     others = len(pool.names(spec)) - spec.networks - means
-    rows = Views(
+    rows = PoolInputs(
         jnp.zeros((k, spec.inputs)),
         jnp.zeros((k, spec.ids), jnp.uint32),
         jnp.zeros((k, spec.past_labels)),
     )
     found = jnp.zeros((k, spec.ids, spec.embedding + spec.outputs))
-    question = Question(rows, found, jnp.zeros((others, k, spec.outputs)))
+    question = ChunkInputs(rows, found, jnp.zeros((others, k, spec.outputs)))
     weight = jnp.ones(k) if spec.weighted else None
-    return Heard(question, jnp.full(k, jnp.nan), jnp.zeros((k, spec.outputs)), weight)
+    return LabelledChunk(question, jnp.full(k, jnp.nan), jnp.zeros((k, spec.outputs)), weight)
 
 
-def attend(
+def train_chunk(
     spec: Spec,
     network: Network,
     own: Contender,
-    heard: Question,
+    heard: ChunkInputs,
     label: Array,
     rates: Array,
     boost: Array | float = 1.0,
     learns: Array | bool = True,
-    asked: Question | None = None,
+    asked: ChunkInputs | None = None,
     weight: Array | None = None,
 ) -> Learned:
     """Let a contender answer the K rows of a chunk, and learn their labels f32[K], NaN = none.
@@ -112,68 +112,70 @@ def attend(
     heard_others = _others(spec, network, own, heard)
     asked_others = _others(spec, network, own, asked) if asked else None
 
-    def one(pupil: Pupil, row: Array) -> tuple[Pupil, Any]:
+    def one(carry: ScanCarry, row: Array) -> tuple[ScanCarry, Any]:
         at = partial(lax.dynamic_slice_in_dim, start_index=row, slice_size=1)
         seen, goal, known = at(features, axis=1), at(goals), at(learnable)
-        outputs, lost = _speak(spec, pupil.last, seen, at(direct))
-        said, mixed = _mix(spec, pupil.mixture, outputs, at(heard_others, axis=1))
-        answers = mixed.whole
+        outputs, lost = _speak(spec, carry.last, seen, at(direct))
+        said, mixed = _mix(spec, carry.mixture, outputs, at(heard_others, axis=1))
+        answers = mixed.combined
         if beside and asked_others is not None:
-            more, _ = _speak(spec, pupil.last, at(beside[0], axis=1), at(beside[1]))
-            answers = _mix(spec, pupil.mixture, more, at(asked_others, axis=1))[1].whole
+            more, _ = _speak(spec, carry.last, at(beside[0], axis=1), at(beside[1]))
+            answers = _mix(spec, carry.mixture, more, at(asked_others, axis=1))[1].combined
         heavy = None if weight is None else at(weight)
         slopes = jnp.where(known, losses.slope(spec, outputs, goal, heavy), 0.0)
-        _, pull_back = jax.vjp(jax.vmap(networks.answer), pupil.last, seen)
+        _, pull_back = jax.vjp(jax.vmap(networks.answer), carry.last, seen)
         gradient, back = pull_back(slopes)
         named = jnp.where(known, goal, jnp.nan)
-        taught = mixture.learn(spec, pupil.mixture, said, mixed.each, named, boost, learns, heavy)
-        pupil = pupil._replace(
+        taught = mixture.learn(
+            spec, carry.mixture, said, mixed.per_rate, named, boost, learns, heavy
+        )
+        carry = carry._replace(
             mixture=taught,
-            back=lax.dynamic_update_slice_in_dim(pupil.back, back, row, 1) if by_row else back,
+            back=lax.dynamic_update_slice_in_dim(carry.back, back, row, 1) if by_row else back,
         )
-        told = mixed.whole[0], mixed.each[0, 0], answers[0], lost
+        told = mixed.combined[0], mixed.per_rate[0, 0], answers[0], lost
         if not by_row:
-            return pupil, (*told, gradient)
+            return carry, (*told, gradient)
         last, inner, refused = optimizer.step(
-            pupil.last, pupil.optimizer, gradient, paces.last, known[0] & learns
+            carry.last, carry.optimizer, gradient, paces.last, known[0] & learns
         )
-        pupil = pupil._replace(last=last, optimizer=inner, refused=pupil.refused + refused)
-        return pupil, (*told, ())
+        carry = carry._replace(last=last, optimizer=inner, refused=carry.refused + refused)
+        return carry, (*told, ())
 
-    first = Pupil(
+    first = ScanCarry(
         own.params.last,
         own.optimizer.last if by_row else (),
         jnp.zeros(spec.networks, jnp.int32),
         own.mixture,
         jnp.zeros_like(features),
     )
-    pupil, (said, slow, answers, lost, last) = walk(one, first, jnp.arange(spec.chunk))
+    carry, (said, slow, answers, lost, last) = walk(one, first, jnp.arange(spec.chunk))
     share = jnp.where(learnable, 1.0 / jnp.maximum(learnable.sum(), 1), 0.0)
     words = losses.slope(spec, losses.around(spec, direct), goals, weight) * share[:, None]
-    below, of_table = pull_down((pupil.back * share[:, None], words))
+    below, of_table = pull_down((carry.back * share[:, None], words))
     some = learnable.any() & learns
     if by_row:
         moved = _move_below(spec, own, below, paces.below, some)
-        params, inner = Params(moved.params, pupil.last), Params(moved.state, pupil.optimizer)
+        params, inner = Params(moved.params, carry.last), Params(moved.state, carry.optimizer)
     else:
         moved = optimizer.step(own.params, own.optimizer, Params(below, last[0]), paces, some)
         params, inner = moved.params, moved.state
     mean = pool.average(spec, own.mean, params, own.mixture.labels, some)
-    after = Contender(params, inner, mean, pupil.mixture)
-    refused = pupil.refused + moved.refused
+    after = Contender(params, inner, mean, carry.mixture)
+    refused = carry.refused + moved.refused
     active = tuple(jnp.einsum("k,mku->mu", share, layer != 0.0) for layer in hidden)
     return Learned(after, refused, lost.any(0), active, said, slow, answers, of_table)
 
 
-def answer(spec: Spec, network: Network, own: Contender, asked: Question) -> Array:
+def answer(spec: Spec, network: Network, own: Contender, asked: ChunkInputs) -> Array:
     """Let a contender answer rows that it does not learn, f32[K, O]."""
     (features, direct), _ = _features(spec, network, own.params.below, asked)
     outputs, _ = _speak(spec, own.params.last, features, direct)
     others = _others(spec, network, own, asked)
-    return _mix(spec, own.mixture, outputs, others)[1].whole
+    return _mix(spec, own.mixture, outputs, others)[1].combined
 
 
-def _others(spec: Spec, network: Network, own: Contender, question: Question) -> Array:
+def _others(spec: Spec, network: Network, own: Contender, question: ChunkInputs) -> Array:
     """Give the opinions of all but the networks as they are, f32[N - M, K, O]: first their means'.
 
     Means move when a chunk is over, so that they speak of all its rows at once.
@@ -202,7 +204,7 @@ def _features(
     spec: Spec,
     network: Network,
     below: dict[str, Any],
-    question: Question,
+    question: ChunkInputs,
     sight: NDArray[np.float32] | None = None,
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
     """Give what networks make of rows, f32[M, K, F], and what is said of their words, f32[K, O].

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.demo.monitor import Monitor
-from headrace.demo.tally import Standing
+from headrace.demo.tally import TaskStatus
 from headrace.demo.view import show, summarize
 from headrace.stream import task as tasks
 from headrace.stream.broker.embedded import bootstrap_servers, embedded
@@ -58,7 +58,7 @@ class Stage:
 
 @dataclass
 class Demo:
-    """Hold what runs. Only the thread that conducts changes it; the view reads."""
+    """Hold what runs. Only the main thread changes it; the view reads."""
 
     rate: float
     started_s: float = field(default_factory=time.monotonic)
@@ -67,7 +67,7 @@ class Demo:
     monitor: Monitor | None = None
     stages: list[Stage] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    standings: list[Standing] = field(default_factory=list)  # the last of all
+    statuses: list[TaskStatus] = field(default_factory=list)  # the last of all
 
     @property
     def first_prediction_s(self) -> float | None:
@@ -78,7 +78,7 @@ class Demo:
     def as_json(self) -> dict[str, Any]:
         """Give what `--json` prints."""
         return {
-            "tasks": {standing.name: standing.as_json() for standing in self.standings},
+            "tasks": {status.name: status.as_json() for status in self.statuses},
             "first_prediction_s": self.first_prediction_s,
             "errors": self.errors,
         }
@@ -94,7 +94,7 @@ def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: b
     demo, code = Demo(rate), 0
     try:
         with _interrupted_by_signals(), show(demo, quiet=as_json):
-            _conduct(demo, seconds, bootstrap_servers(bootstrap))
+            _run(demo, seconds, bootstrap_servers(bootstrap))
     except HeadraceError as error:
         demo.errors += map(str, error.args)
         code = error.exit_code
@@ -107,35 +107,35 @@ def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: b
     return code or int(bool(demo.errors))
 
 
-def _conduct(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
+def _run(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
     with ExitStack() as stack:
-        cast = Cast(demo)
-        stack.callback(cast.close)
+        processes = Processes(demo)
+        stack.callback(processes.close)
         places = stack.enter_context(_task_files(own_names=bootstrap is not None))
         loaded = [tasks.load(place) for place in places]
-        with cast.stage("Kafka"):
+        with processes.stage("Kafka"):
             demo.bootstrap = bootstrap or stack.enter_context(_broker(demo)).bootstrap
-        stack.callback(cast.close)  # before the broker ends
+        stack.callback(processes.close)  # before the broker ends
         if bootstrap:
             stack.callback(_delete_topics, bootstrap, loaded)
-        with cast.stage("topics"):
+        with processes.stage("topics"):
             specs = [spec for task in loaded for spec in topic_specs(task)]
             ensure(demo.bootstrap, list(dict.fromkeys(specs)))
         patience = CALM
         try:
-            cast.begin_learning(places, stack.enter_context(_scratch("state")))
+            processes.begin_learning(places, stack.enter_context(_scratch("state")))
             monitor = stack.enter_context(_watched(demo, loaded))
-            cast.await_ready()
-            cast.begin_producing([task.input.topic for task in loaded])
-            cast.watch(seconds)
+            processes.await_ready()
+            processes.begin_producing([task.input.topic for task in loaded])
+            processes.watch(seconds)
         except KeyboardInterrupt:
-            if not cast.producing:
+            if not processes.producing:
                 raise
             patience = HURRY
-        cast.end(monitor, patience)
+        processes.end(monitor, patience)
 
 
-class Cast:
+class Processes:
     """Hold the child processes and give them their cues."""
 
     def __init__(self, demo: Demo) -> None:
@@ -208,7 +208,7 @@ class Cast:
         demo.ending = "waiting for the last predictions"
 
         def answered() -> bool:
-            events = [standing.events for standing in monitor.standings()]
+            events = [status.events for status in monitor.statuses()]
             return monitor.settled and all(map(int.__ge__, events, acknowledged))
 
         self._until(answered, begun_s + patience.answers_s)
@@ -218,8 +218,8 @@ class Cast:
         self._until(lambda: monitor.scored, begun_s + patience.learners_s)
         self._stop([self._normalizer], begun_s + patience.normalizer_s, strict=strict)
         demo.ending = "stopping Kafka"
-        for standing, count in zip(monitor.standings(), acknowledged, strict=True):
-            demo.errors += _account(standing, count)
+        for status, count in zip(monitor.statuses(), acknowledged, strict=True):
+            demo.errors += _account(status, count)
 
     def close(self) -> None:
         """Leave no process behind."""
@@ -260,18 +260,18 @@ class Cast:
         return int(said.get("acknowledged", 0))
 
 
-def _account(standing: Standing, acknowledged: int) -> list[str]:
+def _account(status: TaskStatus, acknowledged: int) -> list[str]:
     """Say what does not add up for a task."""
-    name, wrong = standing.name, []
-    if standing.events < acknowledged:
-        wrong.append(f"{name}: {acknowledged:,} acknowledged, {standing.events:,} in the topic")
-    if standing.open > 0:
+    name, wrong = status.name, []
+    if status.events < acknowledged:
+        wrong.append(f"{name}: {acknowledged:,} acknowledged, {status.events:,} in the topic")
+    if status.open > 0:
         wrong.append(
-            f"{name}: {standing.open:,} of {standing.events:,} events were neither predicted nor "
+            f"{name}: {status.open:,} of {status.events:,} events were neither predicted nor "
             "put aside in time"
         )
-    if standing.open < 0:
-        wrong.append(f"{name}: {-standing.open:,} answers more than events")
+    if status.open < 0:
+        wrong.append(f"{name}: {-status.open:,} answers more than events")
     return wrong
 
 
@@ -312,7 +312,7 @@ def _watched(demo: Demo, loaded: Sequence[Task]) -> Iterator[Monitor]:
     try:
         yield demo.monitor
     finally:
-        demo.standings = demo.monitor.standings()
+        demo.statuses = demo.monitor.statuses()
         demo.monitor.close()
 
 
