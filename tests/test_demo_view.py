@@ -15,7 +15,8 @@ import pytest
 from hostile import STRINGS, obeyed
 from rich.console import Console
 
-from headrace.demo.session import Demo, Stage, _account
+from headrace.demo.session import _account
+from headrace.demo.state import Demo, Stage
 from headrace.demo.tally import Latencies, Tally, TaskStatus
 from headrace.demo.view import render, sparkline, summarize, summary
 from headrace.stream import task as tasks

@@ -1,4 +1,4 @@
-"""Arrows go one way: cli -> demo -> producers -> stream -> model; each client has one door."""
+"""What imports cannot be held to by the contract in pyproject.toml: libraries, and names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BELOW = ("model", "stream", "producers", "demo", "cli")  # each may import what stands before it
-PLACES = {"cli": "src/headrace/cli", "demo": "src/headrace/demo"}  # of others, their own name
-PACKAGES = {package: ROOT / PLACES.get(package, package) for package in BELOW}
-LIBRARY = sorted((ROOT / "src/headrace").glob("*.py"))
-FILES = sorted([*LIBRARY, *(path for place in PACKAGES.values() for path in place.rglob("*.py"))])
+FOLDERS = ("src/headrace/cli", "src/headrace/demo", "stream", "model", "producers")
+FILES = sorted(
+    [
+        *(ROOT / "src/headrace").glob("*.py"),
+        *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")),
+    ]
+)
 
 
 def imports(path: Path) -> set[str]:
@@ -27,12 +29,6 @@ def imports(path: Path) -> set[str]:
 
 def names(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
-
-
-def ours(path: Path) -> set[str]:
-    """Give the packages of ours that a file imports from."""
-    parts = (name.split(".") for name in imports(path))
-    return {name[1] for name in parts if name[0] == "headrace" and len(name) > 1}
 
 
 def users(library: str) -> set[str]:
@@ -56,16 +52,6 @@ def test_the_core_knows_only_arrays() -> None:
         if path.is_relative_to(ROOT / "model"):
             roots = {name.split(".")[0] for name in imports(path)}
             assert roots <= allowed | standard, names(path)
-
-
-def test_arrows_go_one_way() -> None:
-    for package, place in PACKAGES.items():
-        allowed = set(BELOW[: BELOW.index(package) + 1])
-        for path in place.rglob("*.py"):
-            assert ours(path) <= allowed, names(path)
-    for path in LIBRARY:
-        if path.stem != "__main__":
-            assert ours(path) <= {"model", "stream", "learner", "saved"}, names(path)
 
 
 def test_nobody_imports_by_the_names_of_the_folders() -> None:

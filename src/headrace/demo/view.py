@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -15,11 +14,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from headrace.demo.state import Demo
 from headrace.demo.tally import LATEST, Line, TaskStatus
 from headrace.stream.process.terminal import Terminal, note, say, visible
-
-if TYPE_CHECKING:
-    from headrace.demo.session import Demo
 
 ABOUT = {
     "pm25": "PM2.5 an hour ahead",
