@@ -18,6 +18,7 @@ from bench.workload import PEERS, task_path, write_task
 from headrace.stream.broker.embedded import bootstrap_servers, embedded
 from headrace.stream.broker.jars import KAFKA_VERSION
 from headrace.stream.errors import HeadraceError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
 from headrace.stream.kafka.topics import ensure, list_topics
 from headrace.stream.task import Task
@@ -30,15 +31,15 @@ OnProgress = Callable[[str], None]
 class Arena:
     """Hold what every contestant is given, and see to it that each does its work."""
 
-    bootstrap: str
-    kafka: str | None  # its version, where it is ours
+    kafka: KafkaConnection
+    version: str | None  # of Kafka, where it is ours
     folder: Path
     on_progress: OnProgress
 
     def task(self, write: Callable[[Path, str], Task] = write_task) -> tuple[Path, Task]:
         """Make a new task and its topics, empty; names are of this run alone."""
         task = write(self.folder, f"bench-{uuid.uuid4().hex[:8]}")
-        ensure(self.bootstrap, [*topic_specs(task), TopicSpec(task.output(PEERS))])
+        ensure(self.kafka, [*topic_specs(task), TopicSpec(task.output(PEERS))])
         return task_path(self.folder, task.name), task
 
     def run(self, name: str, path: Path, events: int, *, output: str = "") -> Score:
@@ -47,11 +48,11 @@ class Arena:
         Raises:
             HeadraceError: it failed, or its outputs are not there.
         """
-        before = count_records(self.bootstrap, output) if output else 0
-        score = contest(name, self.bootstrap, path, events)
+        before = count_records(self.kafka, output) if output else 0
+        score = contest(name, self.kafka, path, events)
         self.on_progress(f"{name}: {score.events:,} events, {score.rate:,.0f}/s")
         if output:
-            found = count_records(self.bootstrap, output) - before
+            found = count_records(self.kafka, output) - before
             if found < events or score.events < events:
                 raise HeadraceError(
                     f"bench: {name} handled {score.events} events and {output} grew by {found}, "
@@ -66,10 +67,10 @@ def arena(bootstrap: str | None, on_progress: OnProgress) -> Iterator[Arena]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
         named = bootstrap_servers(bootstrap)
+        kafka = KafkaConnection(named or stack.enter_context(embedded()).bootstrap)
         if named:
-            stack.callback(_delete_topics, named, folder)
-        address = named or stack.enter_context(embedded()).bootstrap
-        yield Arena(address, None if named else KAFKA_VERSION, folder, on_progress)
+            stack.callback(_delete_topics, kafka, folder)
+        yield Arena(kafka, None if named else KAFKA_VERSION, folder, on_progress)
 
 
 def machine(kafka: str | None) -> dict[str, Any]:
@@ -99,10 +100,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _delete_topics(bootstrap: str, folder: Path) -> None:
+def _delete_topics(kafka: KafkaConnection, folder: Path) -> None:
     from kafka import KafkaAdminClient
 
     ours = tuple(f"{path.stem}." for path in folder.glob("*.toml"))
-    if ours and (names := [name for name in list_topics(bootstrap) if name.startswith(ours)]):
-        with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    if ours and (names := [name for name in list_topics(kafka) if name.startswith(ours)]):
+        with KafkaAdminClient(**kafka.kafka_python()) as admin:
             admin.delete_topics(names)

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple, cast
 import msgspec
 
 from headrace.stream.errors import HeadraceError
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process import workers
 
 CONTESTANTS = {
@@ -60,11 +60,11 @@ class Score(NamedTuple):
 class Run:
     """Hold a contestant that runs: `contest` waits for it, `latency` lets it go on beside."""
 
-    def __init__(self, name: str, bootstrap: str, task: Path, events: int) -> None:
+    def __init__(self, name: str, kafka: KafkaConnection, task: Path, events: int) -> None:
         self._name = name
         entry = (sys.executable, "-m", "bench.contestant")
         self._process = subprocess.Popen(
-            [*entry, name, bootstrap, str(task), str(events)],
+            [*entry, name, kafka.servers, str(task), str(events)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -92,9 +92,9 @@ class Run:
             cast("IO[bytes]", pipe).close()
 
 
-def contest(name: str, bootstrap: str, task: Path, events: int) -> Score:
+def contest(name: str, kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Run a contestant to its end."""
-    run = Run(name, bootstrap, task, events)
+    run = Run(name, kafka, task, events)
     try:
         return run.score()
     finally:
@@ -110,8 +110,8 @@ class Outputs:
         HeadraceError: nothing came for a minute.
     """
 
-    def __init__(self, bootstrap: str, topic: str, wanted: int) -> None:
-        self._source = Source(bootstrap, topic)
+    def __init__(self, kafka: KafkaConnection, topic: str, wanted: int) -> None:
+        self._source = kafka.source(topic)
         self._before = self._count = sum(self._source.ends().values())
         self._wanted = wanted
         self._started_s = self._grown_s = time.monotonic()
@@ -134,20 +134,20 @@ class Outputs:
         return Score(self._count - self._before, self._grown_s - self._started_s)
 
 
-def count_records(bootstrap: str, topic: str) -> int:
+def count_records(kafka: KafkaConnection, topic: str) -> int:
     """Count what a topic has been given."""
-    source = Source(bootstrap, topic)
+    source = kafka.source(topic)
     try:
         return sum(source.ends().values())
     finally:
         source.close()
 
 
-def main(name: str, bootstrap: str, task: str, events: str) -> None:
+def main(name: str, servers: str, task: str, events: str) -> None:
     """Be the contestant."""
     workers.on_end(lambda: os._exit(1))
-    play: Callable[[str, Path, int], Score] = getattr(import_module(CONTESTANTS[name]), name)
-    score = play(bootstrap, Path(task), int(events))
+    play: Callable[..., Score] = getattr(import_module(CONTESTANTS[name]), name)
+    score = play(KafkaConnection(servers), Path(task), int(events))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1024)
     sys.stdout.write(json.dumps([*score[:2], round(peak_mb, 1)]) + "\n")

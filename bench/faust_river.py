@@ -12,16 +12,17 @@ import faust
 
 from bench.loops import make_logistic
 from bench.workload import PEERS
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process import workers
 from headrace.stream.task import load
 
 
-def make_app(bootstrap: str, task: Path) -> faust.App:
+def make_app(kafka: KafkaConnection, task: Path) -> faust.App:
     """Build it: JSON in, test then train, JSON out, one event after the other."""
     loaded = load(task)
     app = faust.App(
         f"river-{loaded.name}",
-        broker=f"kafka://{bootstrap}",
+        **kafka.faust(),
         consumer_auto_offset_reset="earliest",
         producer_linger=0.005,  # none by default, and then almost a request for each event
         topic_allow_declare=False,
@@ -49,5 +50,5 @@ if __name__ == "__main__":
 
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     workers.on_end(lambda: os._exit(0))
-    app = make_app(sys.argv[1], Path(sys.argv[2]))
+    app = make_app(KafkaConnection(sys.argv[1]), Path(sys.argv[2]))
     faust.Worker(app, loglevel="warning").execute_from_commandline()

@@ -15,8 +15,7 @@ from typing import Any
 from bench.arena import Arena, OnProgress, arena, machine
 from bench.pause import pause
 from headrace.stream.errors import HeadraceError
-from headrace.stream.kafka.sink import Sink
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger import ledger
 from headrace.stream.ledger.ledger import Entry
 from headrace.stream.process.child import Child
@@ -49,7 +48,7 @@ def history(
         path, task = place.task()
         place.run("fill", path, events, output=task.input.topic)
         recovery_s = _lives(place, path, task, events, f"{scratch}/state")
-        at = ("--bootstrap", place.bootstrap)
+        at = ("--bootstrap", place.kafka.servers)
         kept = f"{scratch}/archive"
         parts = {
             "verify": ("verify", str(path), *at),
@@ -66,7 +65,7 @@ def history(
             on_progress(f"{name}: {rates[name]:,}/s")
         stood = pause(Path(scratch))
         on_progress(f"pause: {stood.pause_ms:.0f} ms for a state of {stood.state_mb:.0f} MB")
-        where = machine(place.kafka)
+        where = machine(place.version)
     return {
         "events": events,
         "recovery_s": recovery_s,
@@ -99,15 +98,15 @@ def _lives(place: Arena, path: Path, task: Task, events: int, state: str) -> lis
     """Kill a learner that has learned all, give it something new, and time its return."""
     taken: list[float] = []
     for life in range(LIVES + 1):
-        before = ledger.tip(place.bootstrap, task.output("ledger"))
+        before = ledger.tip(place.kafka, task.output("ledger"))
         began_s = time.monotonic()
         learner = Child("headrace learn")
         try:
             command = ("learn", str(path), "--json", "--state", state)
-            learner.begin(*command, "--bootstrap", place.bootstrap)
+            learner.begin(*command, "--bootstrap", place.kafka.servers)
             wanted = events + life
             if before:
-                _await_record(place.bootstrap, task, learner, before)
+                _await_record(place.kafka, task, learner, before)
                 taken.append(round(time.monotonic() - began_s, 2))
                 place.on_progress(f"recovery: {taken[-1]:.1f} s")
             while learner.said.get("events", 0) < wanted:
@@ -119,16 +118,16 @@ def _lives(place: Arena, path: Path, task: Task, events: int, state: str) -> lis
                 learner.wait(time.monotonic() + SILENT_S)
         finally:
             learner.close()  # by SIGKILL
-        sink = Sink(place.bootstrap)
+        sink = place.kafka.sink()
         sink.send(task.input.topic, [_event(life)])
         sink.flush()
     return taken
 
 
-def _await_record(bootstrap: str, task: Task, learner: Child, before: Entry) -> None:
+def _await_record(kafka: KafkaConnection, task: Task, learner: Child, before: Entry) -> None:
     """Wait for the first committed record after another that predicts something."""
     at, give_up_s = {0: before.offset + 1}, time.monotonic() + SILENT_S
-    source = Source(bootstrap, task.output("ledger"), offsets=at, prompt=True)
+    source = kafka.source(task.output("ledger"), offsets=at, prompt=True)
     with closing(source):
         while time.monotonic() < give_up_s and not learner.ended:
             if any(entry.record.predicted for entry in ledger.entries_of(source)):

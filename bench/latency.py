@@ -13,7 +13,7 @@ from bench import workload
 from bench.contestant import Run, Score
 from headrace.stream.errors import HeadraceError
 from headrace.stream.events import Prediction
-from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.source import Source
 from headrace.stream.process.child import Child
 from headrace.stream.task import load
@@ -32,7 +32,7 @@ class Latency(NamedTuple):
     events: int
 
 
-def measure(bootstrap: str, task: Path, *, seconds: float) -> Latency:
+def measure(kafka: KafkaConnection, task: Path, *, seconds: float) -> Latency:
     """Send 1,000 events a second, one by one, and time each prediction's arrival at a reader.
 
     Three processes beside the broker: a producer, `headrace learn --from events`, and this one as
@@ -46,10 +46,12 @@ def measure(bootstrap: str, task: Path, *, seconds: float) -> Latency:
     events, loaded = round((WARM_UP_S + seconds) * RATE), load(task)
     learner = Child("headrace learn")
     try:
-        learner.begin("learn", str(task), "--from", "events", "--json", "--bootstrap", bootstrap)
+        learner.begin(
+            "learn", str(task), "--from", "events", "--json", "--bootstrap", kafka.servers
+        )
         _await_ready(learner)
-        reader = Source(bootstrap, loaded.output("predictions"), prompt=True)
-        producer = Run("pace", bootstrap, task, events)
+        reader = kafka.source(loaded.output("predictions"), prompt=True)
+        producer = Run("pace", kafka, task, events)
         try:
             arrived_ms = _arrivals(reader, events, learner)
             producer.score()
@@ -60,7 +62,7 @@ def measure(bootstrap: str, task: Path, *, seconds: float) -> Latency:
         learner.wait(time.monotonic() + 10)
     finally:
         learner.close()
-    created_ms = _created(bootstrap, loaded.input.topic, events)
+    created_ms = _created(kafka, loaded.input.topic, events)
     return quantiles(arrived_ms - created_ms, created_ms)
 
 
@@ -71,12 +73,12 @@ def quantiles(waited_ms: workload.Array, created_ms: workload.Array) -> Latency:
     return Latency(p50_ms, p99_ms, len(counted))
 
 
-def pace(bootstrap: str, task: Path, events: int) -> Score:
+def pace(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Send events on their own, each at its moment, or at once when that has passed.
 
     The client lets them linger for 5 ms, as librdkafka and Kafka's own do by default.
     """
-    topic, sink = load(task).input.topic, Sink(bootstrap)
+    topic, sink = load(task).input.topic, kafka.sink()
     values = workload.events(events)
     start_s = time.monotonic()
     for number, value in enumerate(values):
@@ -111,9 +113,9 @@ def _arrivals(reader: Source, events: int, learner: Child) -> workload.Array:
     return arrived
 
 
-def _created(bootstrap: str, topic: str, events: int) -> workload.Array:
+def _created(kafka: KafkaConnection, topic: str, events: int) -> workload.Array:
     """Read the Kafka timestamps of a topic's records by offset: f64[events], Unix ms."""
-    source, found = Source(bootstrap, topic, timestamps=True), np.full(events, np.nan)
+    source, found = kafka.source(topic, timestamps=True), np.full(events, np.nan)
     try:
         while source.position[0] < events:
             if records := source.poll(workload.MICRO_BATCH, 1.0):

@@ -16,46 +16,47 @@ from typing import Any
 from bench.contestant import Outputs, Score
 from bench.workload import PEERS
 from headrace.stream.errors import HeadraceError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process import workers
 from headrace.stream.task import load
 
 BATCH = 1000
 
 
-def river_logistic(bootstrap: str, task: Path, events: int) -> Score:
+def river_logistic(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """River's standard scaler and logistic regression in a confluent-kafka loop."""
-    return _confluent_loop(make_logistic(), bootstrap, task, events)
+    return _confluent_loop(make_logistic(), kafka, task, events)
 
 
-def river_hoeffding_tree(bootstrap: str, task: Path, events: int) -> Score:
+def river_hoeffding_tree(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """River's Hoeffding tree in a confluent-kafka loop."""
     from river import tree
 
-    return _confluent_loop(tree.HoeffdingTreeClassifier(), bootstrap, task, events)
+    return _confluent_loop(tree.HoeffdingTreeClassifier(), kafka, task, events)
 
 
-def faust_river_logistic(bootstrap: str, task: Path, events: int) -> Score:
+def faust_river_logistic(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The logistic regression in a Faust agent, watched from outside like our normaliser."""
     loaded = load(task)
-    seen = Outputs(bootstrap, loaded.output(PEERS), events)
-    command = [sys.executable, "-m", "bench.faust_river", bootstrap, str(task)]
+    seen = Outputs(kafka, loaded.output(PEERS), events)
+    command = [sys.executable, "-m", "bench.faust_river", kafka.servers, str(task)]
     workers.keep_running(command, 1, stop=seen)
     return seen.score()
 
 
-def quix_river_logistic(bootstrap: str, task: Path, events: int) -> Score:
+def quix_river_logistic(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The logistic regression in Quix Streams, at least once, its default."""
-    return _quix(bootstrap, task, events, "at-least-once")
+    return _quix(kafka, task, events, "at-least-once")
 
 
-def quix_river_logistic_exactly_once(bootstrap: str, task: Path, events: int) -> Score:
+def quix_river_logistic_exactly_once(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The same with Quix Streams' transactions."""
-    return _quix(bootstrap, task, events, "exactly-once")
+    return _quix(kafka, task, events, "exactly-once")
 
 
-def _quix(bootstrap: str, task: Path, events: int, guarantee: str) -> Score:
+def _quix(kafka: KafkaConnection, task: Path, events: int, guarantee: str) -> Score:
     loaded, script = load(task), Path(__file__).with_name("quix_river.py")
-    command = ["uv", "run", "--no-project", "--script", str(script), bootstrap]
+    command = ["uv", "run", "--no-project", "--script", str(script), kafka.servers]
     asked = (loaded.input.topic, loaded.output(PEERS), str(events), guarantee)
     done = subprocess.run([*command, *asked], capture_output=True, text=True)
     if done.returncode:
@@ -70,16 +71,16 @@ def make_logistic() -> Any:
     return preprocessing.StandardScaler() | linear_model.LogisticRegression()
 
 
-def _confluent_loop(model: Any, bootstrap: str, task: Path, events: int) -> Score:
+def _confluent_loop(model: Any, kafka: KafkaConnection, task: Path, events: int) -> Score:
     import msgspec
     from confluent_kafka import Consumer, Producer, TopicPartition
 
     loaded = load(task)
     output, count, start_s = loaded.output(PEERS), 0, 0.0
     producer = Producer(
-        {"bootstrap.servers": bootstrap, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000}
+        kafka.confluent() | {"linger.ms": 5, "queue.buffering.max.messages": 1_000_000}
     )
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench"})
+    consumer = Consumer(kafka.confluent() | {"group.id": "bench"})
     consumer.assign([TopicPartition(loaded.input.topic, 0, 0)])
     decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
     predict, learn, produce = model.predict_proba_one, model.learn_one, producer.produce

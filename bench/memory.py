@@ -12,6 +12,7 @@ import psutil
 from bench import unbounded, workload
 from bench.arena import OnProgress, arena
 from headrace.stream.errors import HeadraceError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.child import Child
 
 WARM_UP = 0.1  # of the events
@@ -43,7 +44,7 @@ def memory(
     with arena(bootstrap, on_progress) as place:
         path, _ = place.task(write_task)
         place.run(fill, path, events)
-        samples = _watch(path, place.bootstrap, on_progress)
+        samples = _watch(path, place.kafka, on_progress)
     return {"events": events, **summary(samples, events)}
 
 
@@ -78,11 +79,11 @@ def _slope(samples: list[tuple[int, float]]) -> float:
     return float(np.median((mb[other] - mb[one])[apart] / (seen[other] - seen[one])[apart]))
 
 
-def _watch(task: Path, bootstrap: str, on_progress: OnProgress) -> list[tuple[int, float]]:
+def _watch(task: Path, kafka: KafkaConnection, on_progress: OnProgress) -> list[tuple[int, float]]:
     learner, samples = Child("headrace learn"), list[tuple[int, float]]()
     try:
         process, command = psutil.Process(learner.pid), ("learn", str(task), "--from", "events")
-        learner.begin(*command, "--drain", "--json", "--bootstrap", bootstrap)
+        learner.begin(*command, "--drain", "--json", "--bootstrap", kafka.servers)
         while not learner.ended:
             try:
                 resident_mb = round(process.memory_info().rss / (1 << 20), 1)

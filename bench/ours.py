@@ -13,80 +13,79 @@ import msgspec
 
 from bench import unbounded, workload
 from bench.contestant import Outputs, Score
-from bench.plain import without_transactions
+from bench.plain import PlainConnection, without_proof
 from bench.workload import MICRO_BATCH, in_memory, with_model, with_pool
 from headrace.stream.errors import AuditError, DeliveryError
 from headrace.stream.events import Prediction
-from headrace.stream.kafka.sink import Sink
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.task import Task, load
 
 DISTINCT = 400_000  # more than the ids that a learner remembers, so none counts as repeated
 
 
-def fill(bootstrap: str, task: Path, events: int) -> Score:
+def fill(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Publish the workload with our producer; beyond 400,000 events it begins again."""
     from headrace.producers.sources import Event
 
     drawn = workload.events(min(events, DISTINCT))
     prepared = [Event(f"s-{i}", None, None, value) for i, value in enumerate(drawn)]
-    return _publish(bootstrap, task, islice(cycle(prepared), events))
+    return _publish(kafka, task, islice(cycle(prepared), events))
 
 
-def fill_unbounded(bootstrap: str, task: Path, events: int) -> Score:
+def fill_unbounded(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Publish the stream that never repeats itself."""
     from headrace.producers.sources import Event
 
     drawn = enumerate(unbounded.events(events))
-    return _publish(bootstrap, task, (Event(f"s-{i}", None, None, value) for i, value in drawn))
+    return _publish(kafka, task, (Event(f"s-{i}", None, None, value) for i, value in drawn))
 
 
-def _publish(bootstrap: str, task: Path, prepared: Iterable[Any]) -> Score:
+def _publish(kafka: KafkaConnection, task: Path, prepared: Iterable[Any]) -> Score:
     from headrace.producers.publish import publish
 
-    done = publish(prepared, bootstrap=bootstrap, topic=load(task).input.topic)
+    done = publish(prepared, kafka=kafka, topic=load(task).input.topic)
     if done.failed:
         raise DeliveryError(f"{done.failed} not acknowledged: {'; '.join(done.first_errors)}")
     return Score(done.acknowledged, done.seconds)
 
 
-def headrace(bootstrap: str, task: Path, events: int) -> Score:
+def headrace(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Learn the raw topic exactly once, normalising here, one optimizer step for each event."""
-    return _learn(bootstrap, load(task), MICRO_BATCH)
+    return _learn(kafka, load(task), MICRO_BATCH)
 
 
-def headrace_1024(bootstrap: str, task: Path, events: int) -> Score:
+def headrace_1024(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The same with four times as many transactions."""
-    return _learn(bootstrap, load(task), 1024)
+    return _learn(kafka, load(task), 1024)
 
 
-def headrace_chunk_32(bootstrap: str, task: Path, events: int) -> Score:
+def headrace_chunk_32(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The same with a step for every 32 events, and half as many transactions."""
-    return _learn(bootstrap, with_model(load(task), chunk=32), 8192)
+    return _learn(kafka, with_model(load(task), chunk=32), 8192)
 
 
-def headrace_pool(bootstrap: str, task: Path, events: int) -> Score:
+def headrace_pool(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The same with the default pool of learners."""
-    return _learn(bootstrap, with_pool(load(task)), MICRO_BATCH)
+    return _learn(kafka, with_pool(load(task)), MICRO_BATCH)
 
 
-def at_least_once(bootstrap: str, task: Path, events: int) -> Score:
+def at_least_once(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The same loop without transactions and without reading back."""
-    with without_transactions():
-        return _learn(bootstrap, load(task), MICRO_BATCH)
+    with without_proof():
+        return _learn(PlainConnection(kafka.servers), load(task), MICRO_BATCH)
 
 
-def at_least_once_1024(bootstrap: str, task: Path, events: int) -> Score:
+def at_least_once_1024(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The same with the small micro-batch."""
-    with without_transactions():
-        return _learn(bootstrap, load(task), 1024)
+    with without_proof():
+        return _learn(PlainConnection(kafka.servers), load(task), 1024)
 
 
-def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
+def _learn(kafka: KafkaConnection, task: Task, micro_batch: int) -> Score:
     """Time the service from its readiness, compiled and with its ledger open, to its end."""
     from headrace.stream.service.learn import learn
     from headrace.stream.service.progress import Progress
-    from headrace.stream.service.service import Safety
+    from headrace.stream.service.start import Safety
 
     started_s = ended_s = 0.0
 
@@ -101,7 +100,7 @@ def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
     with TemporaryDirectory() as state:
         done = learn(
             task,
-            bootstrap,
+            kafka,
             origin="events",
             safety=Safety(state, from_scratch=True),
             micro_batch=micro_batch,
@@ -112,30 +111,30 @@ def _learn(bootstrap: str, task: Task, micro_batch: int) -> Score:
     return Score(done.events, ended_s - started_s)
 
 
-def verify(bootstrap: str, task: Path, events: int) -> Score:
+def verify(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Audit all that the learners of this task have published."""
     from headrace.stream.audit.verify import verify as audit
 
     start_s = time.perf_counter()
-    found = audit(load(task), bootstrap)
+    found = audit(load(task), kafka)
     seconds = time.perf_counter() - start_s
     if not found.sound:
         raise AuditError(f"bench: {found.findings[0]}")
     return Score(found.counts.events, seconds)
 
 
-def normalize(bootstrap: str, task: Path, events: int) -> Score:
+def normalize(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Run one Faust worker of ours until so many rows are in the features topic."""
     from headrace.stream.engines.faust import run
 
-    seen = Outputs(bootstrap, load(task).output("features"), events)
-    run([task], bootstrap, workers=1, stop=seen)
+    seen = Outputs(kafka, load(task).output("features"), events)
+    run([task], kafka, workers=1, stop=seen)
     return seen.score()
 
 
-def consume(bootstrap: str, task: Path, events: int) -> Score:
+def consume(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Only poll."""
-    source, count = Source(bootstrap, load(task).input.topic), 0
+    source, count = kafka.source(load(task).input.topic), 0
     start_s = time.perf_counter()
     while count < events:
         records = source.poll(MICRO_BATCH, 1.0)
@@ -143,10 +142,10 @@ def consume(bootstrap: str, task: Path, events: int) -> Score:
     return Score(count, time.perf_counter() - start_s)
 
 
-def produce(bootstrap: str, task: Path, events: int) -> Score:
+def produce(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Only publish predictions, keys and partitions given, and wait for every acknowledgement."""
     encode = msgspec.json.Encoder().encode
-    topic, sink = load(task).output("predictions"), Sink(bootstrap)
+    topic, sink = load(task).output("predictions"), kafka.sink()
     values = [
         encode(Prediction(f"s-{i}", "1", i, 1_732_190_000_100, 0, i, [1 / 3, 2 / 3]))
         for i in range(events)
@@ -159,7 +158,7 @@ def produce(bootstrap: str, task: Path, events: int) -> Score:
     return Score(events, time.perf_counter() - start_s)
 
 
-def decode(bootstrap: str, task: Path, events: int) -> Score:
+def decode(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Only normalise records in memory."""
     from headrace.stream.rows.normalizer import Normalizer
 
@@ -172,7 +171,7 @@ def decode(bootstrap: str, task: Path, events: int) -> Score:
     return Score(events, time.perf_counter() - start_s)
 
 
-def step(bootstrap: str, task: Path, events: int) -> Score:
+def step(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Only predict and learn rows in memory."""
     from headrace.stream.rows.normalizer import Normalizer
     from headrace.stream.training.trainer import Trainer

@@ -81,7 +81,7 @@ def run(
         normalized = place.run("normalize", path, few, output=task.output("features"))
         limits = {stage: place.run(stage, path, events).rate for stage in STAGES}
         waited = _latency(place, latency_s)
-        where = machine(place.kafka)
+        where = machine(place.version)
     rate = median(score.rate for score in ours)
     return {
         "headrace": {
@@ -167,7 +167,7 @@ NAMES = {
 
 def _latency(place: Arena, seconds: float) -> latency.Latency:
     path, _ = place.task()
-    found = latency.measure(place.bootstrap, path, seconds=seconds)
+    found = latency.measure(place.kafka, path, seconds=seconds)
     place.on_progress(f"latency: p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms")
     return found
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger.ledger import Entry, Ledger, Record
 
 
 class Plain:
     """Stand in for `stream.kafka.transactions.Transactions`: records go out when they are sent."""
 
-    def __init__(self, bootstrap: str, transactional_id: str, **_: Any) -> None:
-        self._sink = Sink(bootstrap)
+    def __init__(self, kafka: KafkaConnection) -> None:
+        self._sink = kafka.sink()
         self._proof: Any = None
         self.settled = True
         self.send = self._sink.send
@@ -40,11 +39,14 @@ def unproven(ledger: Ledger, record: Record) -> Entry:
     return Entry(0, record)
 
 
-@contextmanager
-def without_transactions() -> Iterator[None]:
-    """Let learners of this process write at least once."""
-    with (
-        mock.patch("headrace.stream.service.Transactions", Plain),
-        mock.patch("headrace.stream.ledger.ledger.Ledger.confirm", unproven),
-    ):
-        yield
+class PlainConnection(KafkaConnection):
+    """Write at least once."""
+
+    def transactions(self, transactional_id: str, **settings: Any) -> Any:
+        """Write without them."""
+        return Plain(self)
+
+
+def without_proof() -> Any:
+    """Let learners of this process read nothing back, for the length of a `with` block."""
+    return mock.patch("headrace.stream.ledger.ledger.Ledger.confirm", unproven)

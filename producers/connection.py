@@ -17,6 +17,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from headrace.producers.sources import Event
 from headrace.stream.errors import BrokerError
 from headrace.stream.kafka import topics
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.hashing import Cache
 
 _BOOTSTRAP_MS = 5_000
@@ -40,8 +41,8 @@ class Connection:
         HeadraceError: there is no such topic.
     """
 
-    def __init__(self, bootstrap: str, topic: str, timeout_s: float) -> None:
-        [found] = topics.describe(bootstrap, [topic])
+    def __init__(self, kafka: KafkaConnection, topic: str, timeout_s: float) -> None:
+        [found] = topics.describe(kafka, [topic])
         self.partitions = found.partitions
         # max.message.bytes limits whole batches, so a larger one would be refused.
         self.batch_bytes = min(_BATCH_BYTES, found.max_message_bytes) - _BATCH_HEAD_BYTES
@@ -49,7 +50,7 @@ class Connection:
         self._topic = topic
         timeout_ms = int(timeout_s * 1000)
         self._settings: dict[str, Any] = {
-            "bootstrap_servers": bootstrap,
+            **kafka.kafka_python(),
             "acks": "all",
             "enable_idempotence": True,
             "linger_ms": 0,

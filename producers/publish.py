@@ -30,6 +30,7 @@ from headrace.producers.connection import MOST_RECORD_BYTES, Connection
 from headrace.producers.pace import Pace, Rate, Speed, paced
 from headrace.producers.sources import Event
 from headrace.stream.errors import BrokerError, UsageError
+from headrace.stream.kafka.connection import KafkaConnection
 
 _BATCH_EVENTS = 1024
 # kafka-python takes 1-2 ms of CPU a request, so a slow stream waits a moment for company.
@@ -75,7 +76,7 @@ class Delivery:
 def publish(
     events: Iterable[Event],
     *,
-    bootstrap: str,
+    kafka: KafkaConnection,
     topic: str,
     rate: float | None = None,
     speed: float | None = None,
@@ -105,7 +106,7 @@ def publish(
         UsageError: `rate` and `speed` together, or an event without time and `speed`.
     """
     pace = _pace(rate, speed)
-    outbox = _Outbox(bootstrap, topic, delivery_timeout_s)
+    outbox = _Outbox(kafka, topic, delivery_timeout_s)
     tell = on_progress or (lambda progress: None)
     looked_s = time.monotonic()
 
@@ -185,8 +186,8 @@ class _Batch(NamedTuple):
 class _Outbox:
     """The events that are open or in flight, and the account of all that were put in."""
 
-    def __init__(self, bootstrap: str, topic: str, timeout_s: float) -> None:
-        self._connection = Connection(bootstrap, topic, timeout_s)
+    def __init__(self, kafka: KafkaConnection, topic: str, timeout_s: float) -> None:
+        self._connection = Connection(kafka, topic, timeout_s)
         self._timeout_s = timeout_s + 1
         partitions = range(self._connection.partitions)
         self._open: list[list[Event]] = [[] for _ in partitions]

@@ -14,13 +14,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from hostile import Ran, Run
 
 from headrace.stream.process.paths import cache_dir
+
+if TYPE_CHECKING:
+    from headrace.stream.kafka.connection import KafkaConnection
 
 MakeTopic = Callable[..., str]
 
@@ -77,21 +80,22 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def bootstrap() -> Iterator[str]:
-    """Give the address of a Kafka: yours by KAFKA_BOOTSTRAP, else one for this session."""
+def kafka() -> Iterator[KafkaConnection]:
+    """Connect to a Kafka: yours by KAFKA_BOOTSTRAP, else one for this session."""
     from headrace.stream.broker.embedded import bootstrap_servers, embedded
+    from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.kafka.topics import list_topics
 
     if given := bootstrap_servers():
-        list_topics(given)
-        yield given
+        list_topics(KafkaConnection(given))
+        yield KafkaConnection(given)
     else:
         with embedded() as broker:
-            yield broker.bootstrap
+            yield broker.kafka
 
 
 @pytest.fixture
-def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]:
+def topic(kafka: KafkaConnection, request: pytest.FixtureRequest) -> Iterator[MakeTopic]:
     """Give a function that creates a topic and returns its name, unlike any other's.
 
     `topic("events", partitions=2, retention_ms=-1)`: settings as in `TopicSpec`.
@@ -106,12 +110,12 @@ def topic(bootstrap: str, request: pytest.FixtureRequest) -> Iterator[MakeTopic]
 
     def make(name: str = "topic", **settings: int) -> str:
         made.append(f"{test}.{name}.{uuid.uuid4().hex[:8]}")
-        ensure(bootstrap, [TopicSpec(made[-1], **settings)])
+        ensure(kafka, [TopicSpec(made[-1], **settings)])
         return made[-1]
 
     yield make
     if made:
-        with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
             admin.delete_topics(made)
 
 

@@ -14,6 +14,7 @@ from headrace.stream.archive.directory import SCHEMA, ArchiveDirectory, Segment,
 from headrace.stream.archive.reader import ArchiveHistory
 from headrace.stream.archive.writer import archive
 from headrace.stream.errors import HeadraceError, HistoryError, RecoveryError, UsageError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.storage import open_store
@@ -324,4 +325,4 @@ def test_to_look_into_a_store_that_is_not_there_makes_nothing(tmp_path: Path) ->
 def test_who_holds_an_archive_is_called_an_archiver(tmp_path: Path) -> None:
     directory = ArchiveDirectory(str(tmp_path), "t")
     with directory.held(), pytest.raises(RecoveryError, match="in use by another archiver"):
-        archive("127.0.0.1:1", "t", str(tmp_path))
+        archive(KafkaConnection("127.0.0.1:1"), "t", str(tmp_path))

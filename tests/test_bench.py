@@ -12,6 +12,7 @@ from bench.contestant import CONTESTANTS, Score, contest
 from bench.latency import quantiles
 from bench.memory import summary
 from headrace.stream.errors import HeadraceError, UsageError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.normalizer import Normalizer
 
 FOUND: dict[str, Any] = {
@@ -92,7 +93,9 @@ def test_a_stream_without_end_repeats_nothing_but_what_everybody_says(tmp_path: 
 
 def test_a_contestant_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     workload.write_task(tmp_path, "bench-x")
-    score = contest("decode", "nowhere:1", workload.task_path(tmp_path, "bench-x"), 5_000)
+    score = contest(
+        "decode", KafkaConnection("nowhere:1"), workload.task_path(tmp_path, "bench-x"), 5_000
+    )
     assert score.events == 5_000
     assert score.seconds > 0
     assert score.peak_rss_mb > 10
@@ -100,7 +103,7 @@ def test_a_contestant_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 def test_a_contestant_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(HeadraceError, match=r"decode ended with exit code 1: .*missing\.toml"):
-        contest("decode", "nowhere:1", tmp_path / "missing.toml", 10)
+        contest("decode", KafkaConnection("nowhere:1"), tmp_path / "missing.toml", 10)
 
 
 def test_every_contestant_of_the_pipeline_is_known() -> None:

@@ -13,6 +13,7 @@ from headrace.stream.audit.replay_range import LedgerPosition, ReplayRange, pars
 from headrace.stream.errors import AuditError, UsageError
 from headrace.stream.evaluation.compare import Errors
 from headrace.stream.events import Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger.ledger import Consumed, Entry, Record, SessionStart, seal
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import parse
@@ -132,7 +133,7 @@ def test_predictions_go_as_far_apart_as_their_events(monkeypatch: pytest.MonkeyP
 
     clock = SimpleNamespace(monotonic=lambda: now_s, sleep=sleep)
     monkeypatch.setattr(paced_publisher, "time", clock)
-    pace = paced_publisher.PacedPublisher("", None, 10.0, lambda: False)
+    pace = paced_publisher.PacedPublisher(KafkaConnection(""), None, 10.0, lambda: False)
     gone: list[tuple[int, float]] = []
     for times in ([5000, 5000, 4000, 15_000], [15_000, 25_000]):
         for first, last in pace._due(np.array(times)):

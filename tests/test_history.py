@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_log import Log, Partition
+from memory_kafka import MemoryKafka, Partition
 
 from headrace.stream.errors import BrokerError, HistoryError
 from headrace.stream.kafka import history
@@ -14,22 +14,21 @@ from headrace.stream.kafka.history import Range, TopicHistory
 GAPS = st.lists(st.sampled_from([0, 0, 0, 1, 2, 40]), max_size=60)
 
 
-def filled(*gaps: list[int]) -> Log:
+def filled(*gaps: list[int]) -> MemoryKafka:
     """Give a log of one topic: for each partition, how many offsets stand empty before a record."""
     partitions = {}
     for at, skips in enumerate(gaps):
         partitions[at] = Partition()
         for number, skip in enumerate(skips):
             partitions[at].append(b"%d/%d" % (at, number), skip)
-    return Log({"t": partitions})
+    return MemoryKafka({"t": partitions})
 
 
-def opened(log: Log, monkeypatch: pytest.MonkeyPatch) -> TopicHistory:
-    monkeypatch.setattr(history, "Source", log.source)
-    return TopicHistory("nowhere", "t")
+def opened(log: MemoryKafka) -> TopicHistory:
+    return TopicHistory(log, "t")
 
 
-def truth(log: Log, ranges: list[Range]) -> list[tuple[int, int, bytes]]:
+def truth(log: MemoryKafka, ranges: list[Range]) -> list[tuple[int, int, bytes]]:
     """Give partition, offset and value of what a log holds in ranges."""
     return [
         (p, offset, value)
@@ -63,24 +62,23 @@ def test_ranges_give_what_the_topic_holds_and_fetch_it_once(
             if start < stop:
                 batch.append(Range(p, start, stop))
         batches.append(batch)
-    with pytest.MonkeyPatch.context() as patch:
-        found = opened(log, patch)
-        for batch in batches:
-            if rng.random() < 0.5:
-                for each in batch:
-                    held = [offset for _, offset, _ in truth(log, [each])]
-                    assert found.first(each) == min(held, default=each.stop)
-                    assert found.fetched(Range(each.partition, each.start, each.start + 1))
-            assert given_again(found, batch) == truth(log, batch)
-        found.close()
+    found = opened(log)
+    for batch in batches:
+        if rng.random() < 0.5:
+            for each in batch:
+                held = [offset for _, offset, _ in truth(log, [each])]
+                assert found.first(each) == min(held, default=each.stop)
+                assert found.fetched(Range(each.partition, each.start, each.start + 1))
+        assert given_again(found, batch) == truth(log, batch)
+    found.close()
     assert log.opened["t"] <= 2
     assert log.given["t"] <= len(one) + len(other)
 
 
-def test_what_lies_behind_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lies_behind_is_read_again() -> None:
     log = filled([0] * 50)
     log.block = lambda: 10
-    found = opened(log, monkeypatch)
+    found = opened(log)
     for wanted in (Range(0, 30, 40), Range(0, 5, 12)):
         assert given_again(found, [wanted]) == truth(log, [wanted])
 
@@ -89,7 +87,7 @@ def test_a_wide_space_is_skipped_and_a_narrow_one_read(monkeypatch: pytest.Monke
     monkeypatch.setattr(history, "FAR", 100)
     log = filled([0] * 5_000)
     log.block = lambda: 10
-    found = opened(log, monkeypatch)
+    found = opened(log)
     for start in (0, 50, 100, 150, 4_000):
         wanted = [Range(0, start, start + 10)]
         assert given_again(found, wanted) == truth(log, wanted)
@@ -108,7 +106,7 @@ class Value(bytes):
         Value.alive -= 1
 
 
-def test_no_more_is_held_than_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_held_than_one_block() -> None:
     log = filled([0] * 2_000)
 
     class Fresh(list[bytes]):
@@ -116,16 +114,16 @@ def test_no_more_is_held_than_one_block(monkeypatch: pytest.MonkeyPatch) -> None
             return [Value(value) for value in list.__getitem__(self, places)]
 
     log.topics["t"][0].values = Fresh(log.topics["t"][0].values)
-    found = opened(log, monkeypatch)
+    found = opened(log)
     assert found.first(Range(0, 0, 2_000)) == 0
     for start in range(0, 2_000, 7):
         found.read([Range(0, start, start + 1)])
         assert 0 < Value.alive <= 100
 
 
-def test_an_end_of_long_ago_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_of_long_ago_is_not_the_end() -> None:
     log = filled([0] * 10)
-    found = opened(log, monkeypatch)
+    found = opened(log)
     log.topics["t"][0].end = 11
     assert found.first(Range(0, 10, 11)) == 11  # and the end is noted
     offset = log.topics["t"][0].append(b"later", skip=1)
@@ -134,27 +132,27 @@ def test_an_end_of_long_ago_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert given_again(found, wanted) == [(0, 12, b"later")]
 
 
-def test_what_has_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = opened(filled([0] * 10), monkeypatch)
+def test_what_has_not_come_is_told() -> None:
+    found = opened(filled([0] * 10))
     with pytest.raises(HistoryError, match=r"offset 11 is needed and not there: .* ends at 10"):
         found.read([Range(0, 5, 12)])
 
 
-def test_what_was_deleted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_deleted_is_told() -> None:
     log = filled([0] * 100)
     log.topics["t"][0].begin = 20
-    found = opened(log, monkeypatch)
+    found = opened(log)
     with pytest.raises(HistoryError, match="offsets 10 to 19 are needed again and were deleted"):
         found.read([Range(0, 10, 30)])
     found.close()
 
 
-def test_a_reader_that_rested_is_overtaken_by_retention(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_rested_is_overtaken_by_retention() -> None:
     """What is asked for counts, not where it rested; and what is deleted is told as such."""
     log = filled([0] * 100)
     log.block = lambda: 10
     partition = log.topics["t"][0]
-    found = opened(log, monkeypatch)
+    found = opened(log)
     assert given_again(found, [Range(0, 0, 10)]) == truth(log, [Range(0, 0, 10)])
     partition.begin = 40
     assert given_again(found, [Range(0, 50, 70)]) == truth(log, [Range(0, 50, 70)])
@@ -164,10 +162,10 @@ def test_a_reader_that_rested_is_overtaken_by_retention(monkeypatch: pytest.Monk
     found.close()
 
 
-def test_other_errors_are_told_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_told_as_they_are() -> None:
     log = filled([0] * 100)
     log.block = lambda: 10
-    found = opened(log, monkeypatch)
+    found = opened(log)
     found.read([Range(0, 0, 10)])
 
     def refuse() -> int:
@@ -178,9 +176,9 @@ def test_other_errors_are_told_as_they_are(monkeypatch: pytest.MonkeyPatch) -> N
         found.read([Range(0, 10, 20)])
 
 
-def test_ends_are_asked_for_only_beyond_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ends_are_asked_for_only_beyond_what_is_known() -> None:
     log = filled([0] * 10, [0] * 3)
-    found = opened(log, monkeypatch)
+    found = opened(log)
     for partition, offset, there in ((0, 9, True), (1, 2, True), (0, 0, True), (7, 0, False)):
         assert found.reaches(partition, offset) == there
     assert (log.opened["t"], log.asked["t"]) == (2, 2)

@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_log import Log, Partition
+from memory_kafka import MemoryKafka, Partition
 from poison import good
 
 from headrace.stream.errors import HistoryError
 from headrace.stream.events import Feature, Records
-from headrace.stream.kafka import history
 from headrace.stream.kafka.history import Range
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
-from headrace.stream.service import row_source
 from headrace.stream.service.row_source import FeatureSource, MicroBatch
 from headrace.stream.task import parse
 
@@ -45,7 +43,7 @@ PARTITIONS = 2
 pack = msgspec.msgpack.Encoder().encode
 
 
-def written(rng: random.Random, events: int, gaps: tuple[int, ...]) -> Log:
+def written(rng: random.Random, events: int, gaps: tuple[int, ...]) -> MemoryKafka:
     """Write events, each after some offsets that nobody sees; one in ten is refused."""
     raw = {p: Partition() for p in range(PARTITIONS)}
     for number in range(events):
@@ -54,10 +52,10 @@ def written(rng: random.Random, events: int, gaps: tuple[int, ...]) -> Log:
     for partition in raw.values():
         partition.end += rng.choice(gaps)
     rows = {p: Partition() for p in range(PARTITIONS)}
-    return Log({RAW: raw, ROWS: rows}, block=lambda: rng.randint(1, 30))
+    return MemoryKafka({RAW: raw, ROWS: rows}, block=lambda: rng.randint(1, 30))
 
 
-def features(log: Log, partition: int) -> list[Feature]:
+def features(log: MemoryKafka, partition: int) -> list[Feature]:
     """Normalise what a partition holds."""
     of, count = log.topics[RAW][partition], len(log.topics[RAW][partition].offsets)
     values: list[bytes | None] = [*of.values]
@@ -65,10 +63,8 @@ def features(log: Log, partition: int) -> list[Feature]:
     return Normalizer(task).features(records)[0]
 
 
-def opened(log: Log, patch: pytest.MonkeyPatch, starts: dict[int, int]) -> FeatureSource:
-    patch.setattr(history, "Source", log.source)
-    patch.setattr(row_source, "Source", log.source)
-    return FeatureSource(task, "nowhere", starts, starts, {})
+def opened(log: MemoryKafka, starts: dict[int, int]) -> FeatureSource:
+    return FeatureSource(task, log, starts, starts, {})
 
 
 def all_of(source: FeatureSource, rng: random.Random) -> list[MicroBatch]:
@@ -120,10 +116,9 @@ def test_every_event_is_taken_once_and_the_raw_topic_is_read_once(
         of = log.topics[RAW][at].offsets
         healed += sum(done[at] < offset < row.offset for offset in of)
         done[at] = max(done[at], row.offset)
-    with pytest.MonkeyPatch.context() as patch:
-        source = opened(log, patch, dict.fromkeys(range(PARTITIONS), 0))
-        found = all_of(source, rng)
-        source.close()
+    source = opened(log, dict.fromkeys(range(PARTITIONS), 0))
+    found = all_of(source, rng)
+    source.close()
 
     for at, last in done.items():
         of = log.topics[RAW][at]
@@ -143,27 +138,25 @@ def test_every_event_is_taken_once_and_the_raw_topic_is_read_once(
     assert log.given[RAW] <= events
 
 
-def test_a_topic_without_gaps_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_topic_without_gaps_is_not_even_opened() -> None:
     rng = random.Random(0)
     log = written(rng, 200, (0,))
     for at in range(PARTITIONS):
         for row in [*features(log, at), *features(log, at)[20:]]:
             log.topics[ROWS][at].append(pack(row))
-    source = opened(log, monkeypatch, dict.fromkeys(range(PARTITIONS), 0))
+    source = opened(log, dict.fromkeys(range(PARTITIONS), 0))
     assert sum(len(taken.rows.id) + taken.rejected for taken in all_of(source, rng)) == 200
     assert log.opened[RAW] == 0
 
 
-def test_transactions_of_one_event_cost_one_reading_and_no_batch_is_cut_by_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_transactions_of_one_event_cost_one_reading_and_no_batch_is_cut_by_them() -> None:
     rng = random.Random(0)
     log = written(rng, 2_000, (1,))
     log.block = lambda: 500
     for at in range(PARTITIONS):
         for row in features(log, at):
             log.topics[ROWS][at].append(pack(row))
-    source = opened(log, monkeypatch, dict.fromkeys(range(PARTITIONS), 0))
+    source = opened(log, dict.fromkeys(range(PARTITIONS), 0))
     found, ends = [], source.ends()
     while not source.reached(ends):
         if taken := source.take(500, 0):
@@ -177,12 +170,10 @@ def test_transactions_of_one_event_cost_one_reading_and_no_batch_is_cut_by_them(
     source.close()
 
 
-def test_at_the_end_of_the_topic_its_end_is_asked_for_once_by_batch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_at_the_end_of_the_topic_its_end_is_asked_for_once_by_batch() -> None:
     rng = random.Random(0)
     log = written(rng, 0, (0,))
-    source = opened(log, monkeypatch, dict.fromkeys(range(PARTITIONS), 0))
+    source = opened(log, dict.fromkeys(range(PARTITIONS), 0))
     taken = []
     for number in range(0, 100, 5):
         for event in range(number, number + 5):
@@ -196,14 +187,14 @@ def test_at_the_end_of_the_topic_its_end_is_asked_for_once_by_batch(
     source.close()
 
 
-def test_what_is_in_hand_does_not_wait_for_the_raw_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_in_hand_does_not_wait_for_the_raw_topic() -> None:
     log = written(random.Random(0), 0, (0,))
     log.block = lambda: 100
     for number, skip in enumerate((0, 0, 0, 1, 0)):
         log.topics[RAW][0].append(good(number), skip)
     for row in features(log, 0):
         log.topics[ROWS][0].append(pack(row))
-    source = opened(log, monkeypatch, {0: 0, 1: 0})
+    source = opened(log, {0: 0, 1: 0})
     first = source.take(100, 0)
     assert first
     assert (first.rows.offset, log.given[RAW]) == ([0, 1, 2], 0)
@@ -214,9 +205,7 @@ def test_what_is_in_hand_does_not_wait_for_the_raw_topic(monkeypatch: pytest.Mon
     assert second.ranges == [Range(0, 3, 6)]
 
 
-def test_a_lost_row_whose_event_was_deleted_ends_the_learner(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_lost_row_whose_event_was_deleted_ends_the_learner() -> None:
     log = written(random.Random(0), 0, (0,))
     for number in range(50):
         log.topics[RAW][0].append(good(number))
@@ -225,7 +214,7 @@ def test_a_lost_row_whose_event_was_deleted_ends_the_learner(
         log.topics[ROWS][0].append(pack(row))
     log.block = lambda: 10
     log.topics[RAW][0].begin = 20
-    source = opened(log, monkeypatch, {0: 0, 1: 0})
+    source = opened(log, {0: 0, 1: 0})
     assert source.take(100, 0)
     with pytest.raises(HistoryError, match="offsets 10 to 19 are needed again and were deleted"):
         source.take(100, 0)

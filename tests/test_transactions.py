@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from headrace.stream.errors import BrokerError, StoppedError
 from headrace.stream.kafka import transactions
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.fencing import Owner
 from headrace.stream.kafka.transactions import Transactions
 
@@ -25,13 +26,13 @@ class Coordinator:
 def opened(monkeypatch: pytest.MonkeyPatch, *codes: int) -> Coordinator:
     broker = Coordinator(list(codes))
 
-    def sink(bootstrap: str, **settings: object) -> SimpleNamespace:
+    def sink(kafka: KafkaConnection, **settings: object) -> SimpleNamespace:
         return SimpleNamespace(producer=broker)
 
     monkeypatch.setattr(transactions, "Sink", sink)
     monkeypatch.setattr(transactions, "owner_of", lambda *_: Owner(1, 0))
     monkeypatch.setattr(transactions, "abort_hanging", lambda *_: [])
-    Transactions("nowhere:1", "task.learn").close()
+    Transactions(KafkaConnection("nowhere:1"), "task.learn").close()
     return broker
 
 
@@ -56,9 +57,9 @@ def test_a_coordinator_that_never_comes_is_told_in_the_end(monkeypatch: pytest.M
 
 
 def test_a_stop_ends_the_waiting_for_a_coordinator(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sink(bootstrap: str, **settings: object) -> SimpleNamespace:
+    def sink(kafka: KafkaConnection, **settings: object) -> SimpleNamespace:
         return SimpleNamespace(producer=Coordinator([KafkaError.NOT_COORDINATOR] * 9))
 
     monkeypatch.setattr(transactions, "Sink", sink)
     with pytest.raises(StoppedError):
-        Transactions("nowhere:1", "task.learn", stop=lambda: True)
+        Transactions(KafkaConnection("nowhere:1"), "task.learn", stop=lambda: True)

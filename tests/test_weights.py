@@ -270,7 +270,7 @@ def test_voices_cells_and_the_mixture_count_a_row_by_its_weight() -> None:
 
     said = jnp.log(jnp.array([[[0.9, 0.1]], [[0.4, 0.6]]]))
     state = mixture.init(2)
-    each = mixture.mix(spec, state, said).each
+    each = mixture.mix(spec, state, said).per_rate
 
     def learned(weight: Any) -> mixture.Mixture:
         return mixture.learn(spec, state, said, each, label, 1.0, True, weight)

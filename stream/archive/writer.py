@@ -20,7 +20,7 @@ import pyarrow as pa
 from headrace.stream.archive.directory import SCHEMA, ArchiveDirectory, Columns, Segment, to_parquet
 from headrace.stream.errors import BrokerError, HistoryError
 from headrace.stream.events import Records
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topics import describe
 from headrace.stream.kafka.watch import TopicWatch
 
@@ -45,7 +45,7 @@ class Archived:
 
 
 def archive(
-    bootstrap: str,
+    kafka: KafkaConnection,
     topic: str,
     place: str,
     *,
@@ -74,17 +74,17 @@ def archive(
     """
     directory = ArchiveDirectory(place, topic)
     with directory.held():
-        (found,) = describe(bootstrap, [topic])
-        watch = TopicWatch(bootstrap, topic, found.id)
+        (found,) = describe(kafka, [topic])
+        watch = kafka.watch(topic, found.id)
         _check(
             directory, _tips(directory), dict(enumerate(found.begin)), dict(enumerate(found.end))
         )
         _check_identity(directory, watch)
         for claim in directory.claims():
-            _finish(bootstrap, directory, claim, watch)
+            _finish(kafka, directory, claim, watch)
         segments = directory.segments()
         tips = _tips(directory)
-        source = Source(bootstrap, topic, offsets=tips, timestamps=True, watch=watch)
+        source = kafka.source(topic, offsets=tips, timestamps=True, watch=watch)
         with closing(source):
             ends = source.ends()
             _check(directory, tips, source.begins, ends)
@@ -124,11 +124,12 @@ def _made_anew(directory: ArchiveDirectory, why: str = "its id is another one") 
     )
 
 
-def _finish(bootstrap: str, directory: ArchiveDirectory, claim: Segment, watch: TopicWatch) -> None:
+def _finish(
+    kafka: KafkaConnection, directory: ArchiveDirectory, claim: Segment, watch: TopicWatch
+) -> None:
     """Write the very file that an archiver had claimed when it was killed."""
     partition, start, stop, _ = claim
-    source = Source(
-        bootstrap,
+    source = kafka.source(
         directory.topic,
         offsets={partition: start},
         partitions=[partition],

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.stream.errors import UsageError
-from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
 from headrace.stream.kafka.topics import describe, ensure
 from headrace.stream.task import Task
@@ -31,10 +31,14 @@ class PacedPublisher:
     """
 
     def __init__(
-        self, bootstrap: str, topic: str | None, speed: float | None, stop: Callable[[], bool]
+        self,
+        kafka: KafkaConnection,
+        topic: str | None,
+        speed: float | None,
+        stop: Callable[[], bool],
     ) -> None:
         self._topic, self._speed, self._stop = topic or "", speed, stop
-        self._sink = Sink(bootstrap) if topic else None
+        self._sink = kafka.sink() if topic else None
         self._encode = msgspec.json.Encoder().encode
         self._latest_ms: int | None = None
         self._origin_ms = 0.0  # the event time that belongs to 0 of the clock
@@ -94,14 +98,14 @@ def check_name(task: Task, topic: str) -> None:
         )
 
 
-def make_empty(task: Task, bootstrap: str, topic: str) -> None:
+def make_empty(task: Task, kafka: KafkaConnection, topic: str) -> None:
     """Make a topic if it is not there, with as many partitions as the raw one.
 
     Raises:
         UsageError: it holds records.
     """
-    (raw,) = describe(bootstrap, [task.input.topic])
-    ensure(bootstrap, [TopicSpec(topic, raw.partitions)])
-    (found,) = describe(bootstrap, [topic])
+    (raw,) = describe(kafka, [task.input.topic])
+    ensure(kafka, [TopicSpec(topic, raw.partitions)])
+    (found,) = describe(kafka, [topic])
     if held := sum(found.end) - sum(found.begin):
         raise UsageError(f"--to-topic {topic}: it holds {held:,} records already; name a new one")

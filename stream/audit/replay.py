@@ -16,6 +16,7 @@ from headrace.stream.errors import AuditError
 from headrace.stream.evaluation.compare import Comparison, Rival, compare
 from headrace.stream.evaluation.plot import Point, measure
 from headrace.stream.events import Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, Range, TopicHistory
 from headrace.stream.kafka.topics import describe
 from headrace.stream.kafka.watch import other_topic
@@ -64,7 +65,7 @@ class Replayed:
 
 def replay(
     task: Task,
-    bootstrap: str,
+    kafka: KafkaConnection,
     *,
     begin: LedgerPosition | None = None,
     until: LedgerPosition | None = None,
@@ -100,12 +101,12 @@ def replay(
     """
     if to_topic:
         check_name(task, to_topic)
-    span = scan(task, bootstrap, begin, until)
+    span = scan(task, kafka, begin, until)
     if to_topic:
-        make_empty(task, bootstrap, to_topic)
-    outlet = PacedPublisher(bootstrap, to_topic, speed, stop) if to_topic or speed else None
+        make_empty(task, kafka, to_topic)
+    outlet = PacedPublisher(kafka, to_topic, speed, stop) if to_topic or speed else None
     with ExitStack() as stack:
-        again = _Again(task, bootstrap, span, archive, capacity, stack, changed, outlet, points)
+        again = _Again(task, kafka, span, archive, capacity, stack, changed, outlet, points)
         again.run(stop, on_progress)
     return again.replayed()
 
@@ -119,7 +120,7 @@ class Kept(NamedTuple):
 
 def state(
     task: Task,
-    bootstrap: str,
+    kafka: KafkaConnection,
     at: LedgerPosition,
     to: str,
     *,
@@ -141,12 +142,12 @@ def state(
     Raises:
         AuditError, HistoryError, UsageError, RecoveryError: as `replay`; it cannot be written.
     """
-    span = scan(task, bootstrap, None, at)
+    span = scan(task, kafka, None, at)
     run = span.opening.record.run
     with ExitStack() as stack:
         checkpoints = open_checkpoints(task, to, run, key)
         stack.enter_context(checkpoints.lock())
-        again = _Again(task, bootstrap, span, archive, capacity, stack)
+        again = _Again(task, kafka, span, archive, capacity, stack)
         again.run(lambda: False, on_progress)
         if again.part is not None:
             run = sha256(f"{run} {span.until}".encode()).hexdigest()[:32]
@@ -166,7 +167,7 @@ class _Again:
     def __init__(
         self,
         task: Task,
-        bootstrap: str,
+        kafka: KafkaConnection,
         span: ReplayRange,
         archive: str | None,
         capacity: int,
@@ -175,15 +176,15 @@ class _Again:
         outlet: PacedPublisher | None = None,
         points: int = 0,
     ) -> None:
-        self._task, self._bootstrap, self._span = task, bootstrap, span
+        self._task, self._kafka, self._span = task, kafka, span
         self._changed, self._outlet, self._points = changed, outlet, points
         topic = task.input.topic
         if not archive:
-            (found,) = describe(bootstrap, [topic])
+            (found,) = describe(kafka, [topic])
             if span.topics.get(topic, found.id) != found.id:
                 raise other_topic(topic)
         self._history: History = (
-            ArchiveHistory(archive, topic) if archive else TopicHistory(bootstrap, topic)
+            ArchiveHistory(archive, topic) if archive else TopicHistory(kafka, topic)
         )
         stack.callback(self._history.close)
         self.close = self._history.close
@@ -210,7 +211,7 @@ class _Again:
         started, span = time.perf_counter(), self._span
         first, last = span.ends()
         book = self._task.output("ledger")
-        for entry in ledger.read(self._bootstrap, book, first.offset, last.offset + 1):
+        for entry in ledger.read(self._kafka, book, first.offset, last.offset + 1):
             if stop():
                 self._stopped = True
                 break

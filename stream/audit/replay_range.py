@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.stream.errors import AuditError, HistoryError, UsageError
 from headrace.stream.formats.codec import time_ms
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.ledger import fingerprint, ledger
 from headrace.stream.ledger.ledger import Entry, Record
@@ -200,7 +201,7 @@ def _place(ranges: Sequence[Range], moment: LedgerPosition) -> int:
 
 
 def scan(
-    task: Task, bootstrap: str, begin: LedgerPosition | None, until: LedgerPosition | None
+    task: Task, kafka: KafkaConnection, begin: LedgerPosition | None, until: LedgerPosition | None
 ) -> ReplayRange:
     """Read the ledger's last run, and check that it is sealed and of this task.
 
@@ -210,15 +211,15 @@ def scan(
         AuditError: the ledger is broken.
     """
     topic = task.output("ledger")
-    tip = ledger.tip(bootstrap, topic)
+    tip = ledger.tip(kafka, topic)
     if tip is None:
         raise UsageError(f"{topic} is empty: {task.name} has learned nothing yet")
-    opening = run_opening(bootstrap, topic, tip.record.run)
+    opening = run_opening(kafka, topic, tip.record.run)
     said = opening.record.session_start
     if said and said.task != fingerprint.of_task(task):
         raise other_task(task, opening.record)
     span = ReplayRange(opening, begin, until)
-    for entry in ledger.read(bootstrap, topic, opening.offset, tip.offset + 1):
+    for entry in ledger.read(kafka, topic, opening.offset, tip.offset + 1):
         span.add(entry)
     span.ends()
     return span

@@ -15,10 +15,9 @@ import msgspec
 from headrace.stream.audit.replay_range import earlier_topic
 from headrace.stream.errors import AuditError
 from headrace.stream.events import Prediction
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, TopicHistory
 from headrace.stream.kafka.sink import TRANSACTION_S
-from headrace.stream.kafka.source import Source, ends
-from headrace.stream.kafka.topics import describe_existing
 from headrace.stream.ledger import ledger
 from headrace.stream.ledger.ledger import Entry, Record, seal
 from headrace.stream.ledger.position import Counts, Position
@@ -69,7 +68,7 @@ class Audit:
 
 def verify(
     task: Task,
-    bootstrap: str,
+    kafka: KafkaConnection,
     *,
     deep: bool = False,
     history: History | None = None,
@@ -92,23 +91,23 @@ def verify(
     audit, started_s = Audit(), time.monotonic()
     topic = task.output("ledger")
     with ExitStack() as stack:
-        if first := ledger.beginning(bootstrap, topic):
+        if first := ledger.beginning(kafka, topic):
             audit.found(f"{topic}: records before offset {first:,} were deleted")
-        published = _Published(task, bootstrap)
+        published = _Published(task, kafka)
         stack.callback(published.close)
         entries = []
         walk = _Walk(audit)
-        for entry in ledger.read(bootstrap, topic):
+        for entry in ledger.read(kafka, topic):
             walk.step(entry)
             published.check(audit, entry.record)
             entries.append(entry)
             if not audit.records % 100:
                 on_progress("records", audit.records, 0)
         published.rest(audit)
-        _check_topics(audit, task, bootstrap, walk)
-        _dangling(audit, task, bootstrap)
+        _check_topics(audit, task, kafka, walk)
+        _dangling(audit, task, kafka)
         if deep and audit.sound and entries:
-            raw = history or stack.enter_context(closing(TopicHistory(bootstrap, task.input.topic)))
+            raw = history or stack.enter_context(closing(TopicHistory(kafka, task.input.topic)))
             _recompute(audit, task, raw, entries, on_progress)
     audit.seconds = round(time.monotonic() - started_s, 3)
     return audit
@@ -168,9 +167,9 @@ class _Walk:
             self._audit.found(f"{where}: run {record.run[:8]} begins without an opening")
 
 
-def _check_topics(audit: Audit, task: Task, bootstrap: str, walk: _Walk) -> None:
+def _check_topics(audit: Audit, task: Task, kafka: KafkaConnection, walk: _Walk) -> None:
     """Compare the topics that are there with those that the ledger speaks of."""
-    there = {topic.name: topic for topic in describe_existing(bootstrap, walk.topics)}
+    there = {topic.name: topic for topic in kafka.describe_existing([*walk.topics])}
     for name, identity in walk.topics.items():
         if name not in there:
             audit.found(f"{name}: it was deleted since the last start")
@@ -184,13 +183,13 @@ def _check_topics(audit: Audit, task: Task, bootstrap: str, walk: _Walk) -> None
 class _Published:
     """Compare the predictions topic with the ledger, forward, each partition on its own."""
 
-    def __init__(self, task: Task, bootstrap: str) -> None:
+    def __init__(self, task: Task, kafka: KafkaConnection) -> None:
         self._topic = task.output("predictions")
-        first = Source(bootstrap, self._topic)
+        first = kafka.source(self._topic)
         # What is committed now is in the ledger by the time that its end is read.
         self._ends = first.ends()
         first.close()
-        self._partitions = {p: _Values(bootstrap, self._topic, p) for p in first.partitions}
+        self._partitions = {p: _Values(kafka, self._topic, p) for p in first.partitions}
 
     def check(self, audit: Audit, record: Record) -> None:
         if not record.predicted:
@@ -238,8 +237,8 @@ class _Published:
 class _Values:
     """Give the values of one partition forward."""
 
-    def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
-        self.source = Source(bootstrap, topic, partitions=[partition])
+    def __init__(self, kafka: KafkaConnection, topic: str, partition: int) -> None:
+        self.source = kafka.source(topic, partitions=[partition])
         self._partition = partition
         self._messages: list[Any] = []
         self._place = 0
@@ -296,16 +295,14 @@ def _offset(message: Any) -> int:
         raise AuditError(f"{where} is no prediction: {error}; somebody else wrote to it") from error
 
 
-def _dangling(audit: Audit, task: Task, bootstrap: str) -> None:
+def _dangling(audit: Audit, task: Task, kafka: KafkaConnection) -> None:
     """Wait for transactions that are open now; one that outlives its timeout hangs."""
     stages = ("predictions", "metrics", "drift", "dead-letter", "ledger")
     topics = list(map(task.output, stages))
-    written = ends(bootstrap, topics, committed=False)
+    written = kafka.ends(topics, committed=False)
     give_up_s = time.monotonic() + TRANSACTION_S + 10
     while late := [
-        place
-        for place, end in ends(bootstrap, topics, committed=True).items()
-        if end < written[place]
+        place for place, end in kafka.ends(topics, committed=True).items() if end < written[place]
     ]:
         if time.monotonic() > give_up_s:
             for topic, partition in late:

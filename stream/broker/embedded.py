@@ -23,6 +23,7 @@ from typing import IO, cast
 
 from headrace.stream.broker.jars import KAFKA_VERSION, MISSING_EXTRA, Progress, ensure_jars, jar_dir
 from headrace.stream.errors import BrokerError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topics import list_topics
 from headrace.stream.process.paths import hold_lock
 from headrace.stream.process.ports import HOST, free_port, is_free
@@ -62,6 +63,11 @@ class Broker:
     log: Path
     trouble: Callable[[], str | None] = lambda: None
     """Says in a line that it has ended by itself, and why; None while it runs."""
+
+    @property
+    def kafka(self) -> KafkaConnection:
+        """Return a connection to it."""
+        return KafkaConnection(self.bootstrap)
 
 
 class _PortTakenError(BrokerError):
@@ -186,7 +192,7 @@ def _await_start(supervisor: subprocess.Popen[bytes], launch: _Launch, port: int
         if ended:
             raise _start_error(launch, port, text)
         if _STARTED in text:
-            list_topics(f"{HOST}:{port}")
+            list_topics(KafkaConnection(f"{HOST}:{port}"))
             return int(pid)
         if time.monotonic() >= give_up:
             raise BrokerError(

@@ -25,9 +25,8 @@ from faust.transport.drivers import aiokafka
 from faust.types import EventT
 
 from headrace.stream.events import Records
-from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
-from headrace.stream.kafka.topics import prepare
 from headrace.stream.process import workers as processes
 from headrace.stream.process.terminal import LogHandler, guard, note
 from headrace.stream.rows.normalizer import Normalizer
@@ -205,12 +204,12 @@ class _App(faust.App):
         pass
 
 
-def make_app(tasks: Sequence[Task], bootstrap: str) -> faust.App:
+def make_app(tasks: Sequence[Task], kafka: KafkaConnection) -> faust.App:
     """Build the application: one agent for each input topic, whatever number of tasks reads it."""
     names = "-".join(sorted(task.name for task in tasks))
     app = _App(
         f"headrace-normalize-{names}",
-        broker=";".join(f"kafka://{host}" for host in bootstrap.split(",")),
+        **kafka.faust(),
         broker_commit_interval=COMMIT_S,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=SESSION_S / 3,
@@ -225,7 +224,7 @@ def make_app(tasks: Sequence[Task], bootstrap: str) -> faust.App:
     app.transport = _Transport(app.conf.broker_consumer, app)
     for topic in sorted({task.input.topic for task in tasks}):
         readers = [task for task in tasks if task.input.topic == topic]
-        stage = Stage(readers, Sink(bootstrap), partial(_make_room, readers, bootstrap))
+        stage = Stage(readers, kafka.sink(), partial(_make_room, readers, kafka))
         app.agent(app.topic(topic), name=topic)(_agent(stage))
     return app
 
@@ -248,7 +247,7 @@ def _die(error: BaseException) -> NoReturn:
 
 def run(
     task_paths: Sequence[Path],
-    bootstrap: str,
+    kafka: KafkaConnection,
     *,
     workers: int = 1,
     stop: Callable[[], bool] = lambda: False,
@@ -268,19 +267,19 @@ def run(
     for task in tasks:
         Normalizer(task)  # a worker would find the same mistake, and die of it
     for topic in {task.input.topic for task in tasks}:
-        _make_room([task for task in tasks if task.input.topic == topic], bootstrap)
+        _make_room([task for task in tasks if task.input.topic == topic], kafka)
     command = [
         sys.executable,
         "-P",
         "-m",
         "headrace.stream.engines.faust",
-        bootstrap,
+        kafka.servers,
         *map(str, task_paths),
     ]
     processes.keep_running(command, workers, stop=stop, on_ready=on_ready)
 
 
-def _make_room(tasks: Sequence[Task], bootstrap: str) -> int:
+def _make_room(tasks: Sequence[Task], kafka: KafkaConnection) -> int:
     """Make sure that the topics of tasks are there, and let outputs grow with their input.
 
     Returns:
@@ -292,14 +291,14 @@ def _make_room(tasks: Sequence[Task], bootstrap: str) -> int:
         for spec in topic_specs(task)
         if spec.name in (task.input.topic, *map(task.output, OUTPUTS))
     ]
-    return min(topic.partitions for topic in prepare(bootstrap, list(dict.fromkeys(specs))))
+    return min(topic.partitions for topic in kafka.prepare(list(dict.fromkeys(specs))))
 
 
-async def _serve(tasks: Sequence[Task], bootstrap: str) -> None:
+async def _serve(tasks: Sequence[Task], kafka: KafkaConnection) -> None:
     """Run the application until the owner of this process ends it."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     processes.on_end(lambda: loop.call_soon_threadsafe(ended.set))
-    app = make_app(tasks, bootstrap)
+    app = make_app(tasks, kafka)
 
     async def ready(*_: Any, **__: Any) -> None:
         processes.say_ready()
@@ -326,7 +325,7 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
     return passes
 
 
-def main(bootstrap: str, paths: Sequence[str]) -> NoReturn:
+def main(servers: str, paths: Sequence[str]) -> NoReturn:
     """Be one worker process."""
     guard()
     logging.basicConfig(format="headrace normalize: %(name)s: %(message)s", handlers=[LogHandler()])
@@ -338,7 +337,7 @@ def main(bootstrap: str, paths: Sequence[str]) -> NoReturn:
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        asyncio.run(_serve([load(Path(path)) for path in paths], bootstrap))
+        asyncio.run(_serve([load(Path(path)) for path in paths], KafkaConnection(servers)))
     except Exception as error:
         _die(error)
     os._exit(0)  # Faust's threads would not end by themselves

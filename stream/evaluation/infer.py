@@ -14,7 +14,7 @@ from headrace.stream.errors import UsageError
 from headrace.stream.formats import files
 from headrace.stream.formats.codec import MAX_DEPTH, pointer, time_ms
 from headrace.stream.formats.scalars import scalar_text
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import LONGEST_NAME
@@ -56,7 +56,7 @@ def infer_file(
 
 
 def infer_topic(
-    bootstrap: str,
+    kafka: KafkaConnection,
     topic: str,
     target: str,
     *,
@@ -71,7 +71,7 @@ def infer_topic(
         UsageError: the topic has no events, no such field, or a target that cannot be predicted.
         BrokerError: no broker, or no such topic.
     """
-    source = Source(bootstrap, topic)
+    source = kafka.source(topic)
     try:
         records = source.poll(SAMPLED, FIRST_EVENT_S)
     finally:

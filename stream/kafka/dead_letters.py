@@ -12,9 +12,8 @@ import msgspec
 
 from headrace.stream.errors import RecoveryError
 from headrace.stream.events import DeadLetter, Reject, dead_letter
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range, TopicHistory
-from headrace.stream.kafka.sink import Sink
-from headrace.stream.kafka.source import Source
 from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task
 
@@ -26,11 +25,11 @@ _CODED = "base64:"
 class Mailbox:
     """Read a task's dead letters, and send some of them back where they came from."""
 
-    def __init__(self, task: Task, bootstrap: str) -> None:
-        self._task, self._bootstrap = task, bootstrap
-        self._source = Source(bootstrap, task.output("dead-letter"))
-        self._sink = Sink(bootstrap, batched=False)  # the raw topic's limit is its user's
-        self._raw = TopicHistory(bootstrap, task.input.topic)
+    def __init__(self, task: Task, kafka: KafkaConnection) -> None:
+        self._task, self._kafka = task, kafka
+        self._source = kafka.source(task.output("dead-letter"))
+        self._sink = kafka.sink(batched=False)  # the raw topic's limit is its user's
+        self._raw = TopicHistory(kafka, task.input.topic)
         self._sent = self._kept = 0
 
     def __enter__(self) -> Mailbox:
@@ -74,7 +73,7 @@ class Mailbox:
     @cached_property
     def _places(self) -> set[tuple[str, int]]:
         """Give the task's topic with each of its partitions: a forged letter may name others."""
-        source = Source(self._bootstrap, self._task.input.topic)
+        source = self._kafka.source(self._task.input.topic)
         source.close()
         return {(source.topic, partition) for partition in source.partitions}
 

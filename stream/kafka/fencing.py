@@ -17,6 +17,7 @@ from kafka.admin import AbortTransactionSpec, KafkaAdminClient, TransactionState
 from kafka.errors import KafkaError
 
 from headrace.stream.errors import BrokerError
+from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.topics import admin_of
 
 ASK_S = 3.0  # that a coordinator may take to answer, and another learner to open its transactions
@@ -36,18 +37,18 @@ class Owner(NamedTuple):
     epoch: int
 
 
-def owner_of(bootstrap: str, transactional_id: str) -> Owner:
+def owner_of(kafka: ClientSettings, transactional_id: str) -> Owner:
     """Ask who owns a transactional id now.
 
     Raises:
         BrokerError: the broker does not answer, or does not tell.
     """
-    with admin_of(bootstrap) as admin:
+    with admin_of(kafka) as admin:
         found = admin.describe_transactions([transactional_id])[transactional_id]
         return Owner(found.producer_id, found.producer_epoch)
 
 
-def was_taken_over(bootstrap: str, transactional_id: str, owner: Owner) -> bool:
+def was_taken_over(kafka: ClientSettings, transactional_id: str, owner: Owner) -> bool:
     """Say whether somebody else has taken a transactional id over since `owner` got it.
 
     A transaction that times out also ends its owner's epoch: then the id stands aborted, until
@@ -56,7 +57,7 @@ def was_taken_over(bootstrap: str, transactional_id: str, owner: Owner) -> bool:
     give_up_s = time.monotonic() + ASK_S
     while True:
         try:
-            with admin_of(bootstrap) as admin:
+            with admin_of(kafka) as admin:
                 found = admin.describe_transactions([transactional_id])[transactional_id]
         except BrokerError:
             found = None
@@ -72,7 +73,7 @@ def was_taken_over(bootstrap: str, transactional_id: str, owner: Owner) -> bool:
         time.sleep(AGAIN_S)
 
 
-def abort_hanging(bootstrap: str, owner: Owner, topics: Iterable[str]) -> list[str]:
+def abort_hanging(kafka: ClientSettings, owner: Owner, topics: Iterable[str]) -> list[str]:
     """Abort what former owners of the same producer id have left open on topics, for ever.
 
     To be called by an owner who has begun nothing yet: then Kafka has ended all that it knows of.
@@ -84,7 +85,7 @@ def abort_hanging(bootstrap: str, owner: Owner, topics: Iterable[str]) -> list[s
         BrokerError: the broker does not answer, or does not let this user do so.
     """
     names = list(topics)
-    with admin_of(bootstrap) as admin:
+    with admin_of(kafka) as admin:
         found = _open(admin, owner, names)
         give_up_s = time.monotonic() + SETTLE_S
         while found and time.monotonic() < give_up_s:  # the markers may be under way

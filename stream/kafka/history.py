@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from headrace.stream.errors import HeadraceError, HistoryError
 from headrace.stream.events import Records
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 
 READ = 8192
 WAIT_S = 0.5
@@ -50,8 +50,8 @@ class TopicHistory:
     small the ranges are. Of each partition, only the block that was fetched last is held.
     """
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap, self._topic = bootstrap, topic
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
+        self._kafka, self._topic = kafka, topic
         self._readers: dict[int, _Reader] = {}
         self._ends: dict[int, int] = {}  # as of the last time they were asked for
 
@@ -98,7 +98,7 @@ class TopicHistory:
     def _ask(self, partition: int) -> dict[int, int]:
         if reader := self._readers.get(partition):
             return reader.ends()
-        with closing(Source(self._bootstrap, self._topic)) as source:
+        with closing(self._kafka.source(self._topic)) as source:
             return source.ends()
 
     def _reader(self, wanted: Range) -> _Reader:
@@ -109,7 +109,7 @@ class TopicHistory:
         if reader:
             del self._readers[wanted.partition]
             reader.close()
-        reader = _Reader(self._bootstrap, self._topic, wanted)
+        reader = _Reader(self._kafka, self._topic, wanted)
         self._readers[wanted.partition] = reader
         return reader
 
@@ -117,8 +117,8 @@ class TopicHistory:
 class _Reader:
     """Read one partition forward, block by block; the last one tells all from `start` to `stop`."""
 
-    def __init__(self, bootstrap: str, topic: str, first: Range) -> None:
-        self._bootstrap, self._topic, self._partition = bootstrap, topic, first.partition
+    def __init__(self, kafka: KafkaConnection, topic: str, first: Range) -> None:
+        self._kafka, self._topic, self._partition = kafka, topic, first.partition
         self._name = f"{topic}/{first.partition}"
         self._open(first.start)
 
@@ -147,8 +147,8 @@ class _Reader:
 
     def _open(self, start: int) -> None:
         at = self._partition
-        self._source = Source(
-            self._bootstrap, self._topic, offsets={at: start}, partitions=[at], timestamps=True
+        self._source = self._kafka.source(
+            self._topic, offsets={at: start}, partitions=[at], timestamps=True
         )
         self.start, self._block = start, Records(self._topic, [], [], [], [], [])
         if (begin := self._source.begins[at]) > start:

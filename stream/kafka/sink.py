@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaException, Producer
 
 from headrace.stream.errors import DeliveryError
+from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.topic_specs import BATCH_BYTES
 
 ANSWER_S = 10.0
@@ -26,7 +27,7 @@ class Sink:
     """
 
     def __init__(
-        self, bootstrap: str, *, transactional_id: str | None = None, batched: bool = True
+        self, kafka: ClientSettings, *, transactional_id: str | None = None, batched: bool = True
     ) -> None:
         self._failed: list[str] = []
         in_transactions = {
@@ -34,10 +35,10 @@ class Sink:
             "transaction.timeout.ms": round(TRANSACTION_S * 1000),
         }
         self.producer = Producer(
-            (in_transactions if transactional_id else {})
+            kafka.confluent()
+            | (in_transactions if transactional_id else {})
             | ({} if batched else {"batch.num.messages": 1})
             | {
-                "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
                 "linger.ms": LINGER_MS,
                 "batch.size": BATCH_BYTES,
@@ -47,7 +48,6 @@ class Sink:
                 "queue.buffering.max.kbytes": 131_072,
                 "delivery.report.only.error": True,
                 "delivery.timeout.ms": round(1000 * (TRANSACTION_S if transactional_id else 60)),
-                "log_level": 0,
             }
         )
 

@@ -18,6 +18,7 @@ from headrace.stream.errors import (
     TopicError,
 )
 from headrace.stream.events import Records
+from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.watch import LOOK_S, TopicWatch
 
 ANSWER_S = 10.0
@@ -39,7 +40,7 @@ class Source:
     """Read one topic from given offsets, all partitions, without group membership.
 
     Args:
-        bootstrap: `host:port[,host:port]`.
+        kafka: where it is.
         topic: must exist.
         offsets: first offset to read by partition; partitions not named start at the beginning.
         or_later: read on at what is there where an offset was deleted; else `poll` raises.
@@ -59,7 +60,7 @@ class Source:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: ClientSettings,
         topic: str,
         *,
         offsets: dict[int, int] | None = None,
@@ -70,11 +71,11 @@ class Source:
         watch: TopicWatch | None = None,
     ) -> None:
         self.topic, self._timestamps, self._or_later = topic, timestamps, or_later
-        self._bootstrap, self._watch, self._grows = bootstrap, watch, partitions is None
+        self._kafka, self._watch, self._grows = kafka, watch, partitions is None
         self._opened_s = time.monotonic()
         self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
+            kafka.confluent()
+            | {
                 "group.id": "headrace",  # demanded by the client; we assign and never commit
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",  # a position that retention overtook is no beginning
@@ -86,11 +87,10 @@ class Source:
                 "fetch.min.bytes": 1 if prompt else GATHER_BYTES,
                 "fetch.queue.backoff.ms": 5,
                 "fetch.error.backoff.ms": 100,
-                "log_level": 0,
             }
         )
         try:
-            metadata = _described(self._consumer, bootstrap, topic)
+            metadata = _described(self._consumer, kafka, topic)
         except HeadraceError:
             _leave(self._consumer)
             raise
@@ -168,12 +168,12 @@ class Source:
         """Follow the topic: read partitions that were added; raise if it is another one now."""
         if time.monotonic() - self._opened_s < LOOK_S:
             return
-        self._watch = self._watch or TopicWatch(self._bootstrap, self.topic)
+        self._watch = self._watch or TopicWatch(self._kafka, self.topic)
         count = self._watch.look() or 0
         if not self._grows:
             return
         if count > len(self.partitions):  # the client has to hear of them, too
-            count = len(_described(self._consumer, self._bootstrap, self.topic).partitions)
+            count = len(_described(self._consumer, self._kafka, self.topic).partitions)
         for partition in range(len(self.partitions), count):
             self.begins[partition] = self.position[partition] = self._watermarks(partition)[0]
             at = TopicPartition(self.topic, partition, self.position[partition])
@@ -233,7 +233,7 @@ def cut_off(name: str, end: int, at: int) -> RecoveryError:
     )
 
 
-def _described(consumer: Any, bootstrap: str, topic: str) -> Any:
+def _described(consumer: Any, kafka: ClientSettings, topic: str) -> Any:
     """Ask what a topic is; one that a broker does not know yet is asked for again."""
     give_up_s = time.monotonic() + UNKNOWN_S
     while True:
@@ -241,7 +241,7 @@ def _described(consumer: Any, bootstrap: str, topic: str) -> Any:
             metadata = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
         except KafkaException as error:
             raise BrokerError(
-                f"{bootstrap} does not answer: {error.args[0].str()}; start one with "
+                f"{kafka} does not answer: {error.args[0].str()}; start one with "
                 "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
             ) from error
         if metadata.error is None:
@@ -280,14 +280,15 @@ def _watermarks(consumer: Any, at: TopicPartition) -> tuple[int, int]:
             return low, high
 
 
-def ends(bootstrap: str, topics: Sequence[str], *, committed: bool) -> dict[tuple[str, int], int]:
+def ends(
+    kafka: ClientSettings, topics: Sequence[str], *, committed: bool
+) -> dict[tuple[str, int], int]:
     """Ask for the end of every partition of topics: of what is committed, or of all there is."""
     consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
+        kafka.confluent()
+        | {
             "group.id": "headrace",
             "isolation.level": "read_committed" if committed else "read_uncommitted",
-            "log_level": 0,
         }
     )
     try:
@@ -298,6 +299,6 @@ def ends(bootstrap: str, topics: Sequence[str], *, committed: bool) -> dict[tupl
                 found[topic, partition] = _watermarks(consumer, at)[1]
         return found
     except KafkaException as error:
-        raise BrokerError(f"{bootstrap} does not answer: {error.args[0].str()}") from error
+        raise BrokerError(f"{kafka} does not answer: {error.args[0].str()}") from error
     finally:
         _leave(consumer)

@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace.stream.events import Feature, Records
 from headrace.stream.formats.codec import depth
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.terminal import as_json
 
 BATCH = 1000
@@ -39,16 +39,16 @@ class Record(NamedTuple):
 
 
 def tail(
-    bootstrap: str, topic: str, *, lines: int, follow: bool, stop: Callable[[], bool]
+    kafka: KafkaConnection, topic: str, *, lines: int, follow: bool, stop: Callable[[], bool]
 ) -> Iterator[Record]:
     """Yield the last `lines` records of each partition; with `follow`, go on until `stop`.
 
     Raises:
         BrokerError: no broker, or no such topic.
     """
-    shown, ends = _last(bootstrap, topic, lines)
+    shown, ends = _last(kafka, topic, lines)
     yield from shown
-    source = Source(bootstrap, topic, offsets=ends, timestamps=True) if follow else None
+    source = kafka.source(topic, offsets=ends, timestamps=True) if follow else None
     try:
         while source and not stop():
             if records := source.poll(BATCH, WAIT_S):
@@ -58,18 +58,18 @@ def tail(
             source.close()
 
 
-def _last(bootstrap: str, topic: str, lines: int) -> tuple[list[Record], dict[int, int]]:
+def _last(kafka: KafkaConnection, topic: str, lines: int) -> tuple[list[Record], dict[int, int]]:
     """Read the last records of each partition, and where it ends.
 
     Offsets of transactions' markers hold no record: what is looked at grows until there is enough.
     """
     looked = lines
     while True:
-        probe = Source(bootstrap, topic)
+        probe = kafka.source(topic)
         begins, ends = probe.begins, probe.ends()
         probe.close()
         start = {p: max(end - looked, begins[p]) for p, end in ends.items()}
-        source, found = Source(bootstrap, topic, offsets=start, timestamps=True), list[Record]()
+        source, found = kafka.source(topic, offsets=start, timestamps=True), list[Record]()
         while any(source.position[p] < end for p, end in ends.items()):
             if records := source.poll(BATCH, WAIT_S):
                 found += _decoded(records)

@@ -16,6 +16,7 @@ from kafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsE
 from kafka.net.compat import KafkaNetClient
 
 from headrace.stream.errors import BrokerError, TopicError
+from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.topic_specs import BATCH_BYTES, TopicSpec
 
 _BOOTSTRAP_MS = 5_000
@@ -49,7 +50,9 @@ class Outcome:
     partitions: int = 1
 
 
-def ensure(bootstrap: str, specs: Sequence[TopicSpec], *, grow: bool = False) -> list[Outcome]:
+def ensure(
+    kafka: ClientSettings, specs: Sequence[TopicSpec], *, grow: bool = False
+) -> list[Outcome]:
     """Create the topics that are missing, and make sure that the others can do what they are for.
 
     What is there is taken as it is, but an output gets as many partitions as its input has. All
@@ -66,7 +69,7 @@ def ensure(bootstrap: str, specs: Sequence[TopicSpec], *, grow: bool = False) ->
         TopicError: a topic cannot be used, or not be made; one line for all of them.
         BrokerError: the broker does not answer.
     """
-    with admin_of(bootstrap) as admin:
+    with admin_of(kafka) as admin:
         outcomes = _plan_all(admin, specs, grow=grow)
         for spec, outcome in zip(specs, outcomes, strict=True):
             if outcome.action == "created":
@@ -78,19 +81,18 @@ def ensure(bootstrap: str, specs: Sequence[TopicSpec], *, grow: bool = False) ->
     return outcomes
 
 
-def prepare(bootstrap: str, specs: Sequence[TopicSpec]) -> list[Topic]:
+def prepare(kafka: ClientSettings, specs: Sequence[TopicSpec]) -> list[Topic]:
     """Make sure that topics are there and can do what they are for; let outputs grow.
 
     Raises:
         TopicError: one is missing, or cannot be used.
         BrokerError: the broker does not answer.
     """
-    with admin_of(bootstrap) as admin:
+    with admin_of(kafka) as admin:
         outcomes = _plan_all(admin, specs, grow=False)
         if missing := [each.name for each in outcomes if each.action == "created"]:
             raise TopicError(
-                f"no topic {', '.join(missing)} at {bootstrap}: make it with "
-                "`headrace topics create`"
+                f"no topic {', '.join(missing)} at {kafka}: make it with `headrace topics create`"
             )
         if grown := [each for each in outcomes if each.action == "grown"]:
             for outcome in grown:
@@ -99,41 +101,41 @@ def prepare(bootstrap: str, specs: Sequence[TopicSpec]) -> list[Topic]:
         return _describe(admin, [spec.name for spec in specs])
 
 
-def list_topics(bootstrap: str) -> list[str]:
+def list_topics(kafka: ClientSettings) -> list[str]:
     """Return the names of all topics but Kafka's own, sorted.
 
     Raises:
         BrokerError: the broker does not answer.
     """
-    with admin_of(bootstrap) as admin:
+    with admin_of(kafka) as admin:
         return _names(admin)
 
 
-def describe(bootstrap: str, names: Iterable[str] | None = None) -> list[Topic]:
+def describe(kafka: ClientSettings, names: Iterable[str] | None = None) -> list[Topic]:
     """Report topics as they are, by name; all but Kafka's own when `names` is None.
 
     Raises:
         TopicError: a topic does not exist.
         BrokerError: the broker does not answer.
     """
-    with admin_of(bootstrap) as admin:
+    with admin_of(kafka) as admin:
         existing = _names(admin)
         wanted = existing if names is None else sorted(set(names))
         if missing := [name for name in wanted if name not in existing]:
             raise TopicError(
-                f"no topic {', '.join(missing)} at {bootstrap}: there is "
+                f"no topic {', '.join(missing)} at {kafka}: there is "
                 f"{_some(existing) or 'none yet'}; make it with `headrace topics create`"
             )
         return _describe(admin, wanted)
 
 
-def describe_existing(bootstrap: str, names: Iterable[str]) -> list[Topic]:
+def describe_existing(kafka: ClientSettings, names: Iterable[str]) -> list[Topic]:
     """Report those of some topics that exist, by name.
 
     Raises:
         BrokerError: the broker does not answer.
     """
-    with admin_of(bootstrap) as admin:
+    with admin_of(kafka) as admin:
         return _describe(admin, sorted(set(names)))
 
 
@@ -143,7 +145,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def admin_of(bootstrap: str) -> Iterator[KafkaAdminClient]:
+def admin_of(kafka: ClientSettings) -> Iterator[KafkaAdminClient]:
     """Connect an admin client; what it raises is told as a BrokerError."""
     made: list[KafkaNetClient] = []
 
@@ -153,7 +155,7 @@ def admin_of(bootstrap: str) -> Iterator[KafkaAdminClient]:
 
     try:
         admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap,
+            **kafka.kafka_python(),
             bootstrap_timeout_ms=_BOOTSTRAP_MS,
             request_timeout_ms=_REQUEST_MS,
             kafka_client=make,
@@ -162,14 +164,14 @@ def admin_of(bootstrap: str) -> Iterator[KafkaAdminClient]:
         for client in made:  # the admin client leaves its thread behind when it cannot bootstrap
             client.close()
         raise BrokerError(
-            f"no Kafka answers at {bootstrap} ({type(error).__name__}): start one with "
+            f"no Kafka answers at {kafka} ({type(error).__name__}): start one with "
             "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
         ) from error
     try:
         yield admin
     except KafkaError as error:
         raise BrokerError(
-            f"the Kafka at {bootstrap} refused or did not answer in time ({type(error).__name__}): "
+            f"the Kafka at {kafka} refused or did not answer in time ({type(error).__name__}): "
             "look at its log, and run again"
         ) from error
     finally:

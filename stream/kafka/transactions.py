@@ -17,6 +17,7 @@ from headrace.stream.errors import (
     InDoubtError,
     StoppedError,
 )
+from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.fencing import Owner, abort_hanging, owner_of, was_taken_over
 from headrace.stream.kafka.sink import Sink
 from headrace.stream.process.failpoint import failpoint
@@ -37,7 +38,7 @@ class Transactions:
     let recovery read the ledger, since no client knows how a failed commit ended.
 
     Args:
-        bootstrap: `host:port[,host:port]`.
+        kafka: where it is.
         transactional_id: whoever else uses it is fenced from now on.
         topics: that are written; what an earlier owner left hanging there is aborted.
         on_note: called with a line for a person.
@@ -50,22 +51,22 @@ class Transactions:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: ClientSettings,
         transactional_id: str,
         *,
         topics: Sequence[str] = (),
         on_note: Callable[[str], None] = lambda note: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._bootstrap, self._id, self._stop = bootstrap, transactional_id, stop
+        self._kafka, self._id, self._stop = kafka, transactional_id, stop
         self._owner: Owner | None = None
-        self._sink = Sink(bootstrap, transactional_id=transactional_id)
+        self._sink = Sink(kafka, transactional_id=transactional_id)
         self._pool = ThreadPoolExecutor(1, "commit")
         self._ending: Future[Any] | None = None
         try:
             self._fence()
-            self._owner = owner_of(bootstrap, transactional_id)
-            for place in abort_hanging(bootstrap, self._owner, topics):
+            self._owner = owner_of(kafka, transactional_id)
+            for place in abort_hanging(kafka, self._owner, topics):
                 on_note(f"{place}: a transaction of an earlier learner hung there, and was aborted")
         except HeadraceError:
             self.close()
@@ -73,7 +74,7 @@ class Transactions:
         except KafkaException as error:
             self.close()
             raise BrokerError(
-                f"{bootstrap} does not open transactions: {error.args[0].str()}; are there as many "
+                f"{kafka} does not open transactions: {error.args[0].str()}; are there as many "
                 "brokers as its transaction.state.log.replication.factor (3 by default) says?"
             ) from error
 
@@ -176,7 +177,7 @@ class Transactions:
 
     def _told(self, what: str) -> HeadraceError:
         """Tell an error: as fenced only if another owner is there, who would be fenced in turn."""
-        if self._owner and was_taken_over(self._bootstrap, self._id, self._owner):
+        if self._owner and was_taken_over(self._kafka, self._id, self._owner):
             return FencedError(
                 f"{self._id}: another learner of this task has started and took over; what this "
                 f"one did not commit never appears ({what})"

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from headrace.stream.errors import BrokerError, RecoveryError, TopicError
+from headrace.stream.kafka.client_settings import ClientSettings
 
 ANSWER_S = 10.0
 GONE_S = 3.0  # a broker that has just started may not know a topic yet
@@ -22,9 +23,9 @@ class TopicWatch:
         identity: the id that it must have, as Kafka's own tools write it; "" takes the first.
     """
 
-    def __init__(self, bootstrap: str, topic: str, identity: str = "") -> None:
+    def __init__(self, kafka: ClientSettings, topic: str, identity: str = "") -> None:
         self.topic, self.identity = topic, identity
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._admin = AdminClient(kafka.confluent())
         self._looked_s = time.monotonic()
         self._asked: Any = None
         self._missed_s: float | None = None  # since when the topic has not been there

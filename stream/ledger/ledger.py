@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.stream.errors import AuditError, FencedError, InDoubtError, RecoveryError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.sink import TRANSACTION_S
-from headrace.stream.kafka.source import Source, ends
+from headrace.stream.kafka.source import Source
 
 READ = 5_000
 WAIT_S = 1.0
@@ -118,7 +119,7 @@ class Entry(NamedTuple):
 
 
 def read(
-    bootstrap: str, topic: str, start: int | None = None, stop: int | None = None
+    kafka: KafkaConnection, topic: str, start: int | None = None, stop: int | None = None
 ) -> Iterator[Entry]:
     """Yield the committed records from an offset, or from the first.
 
@@ -131,7 +132,7 @@ def read(
         TopicError, BrokerError: no such topic; no broker.
     """
     offsets = None if start is None else {0: start}
-    source = Source(bootstrap, topic, offsets=offsets, partitions=[0])
+    source = kafka.source(topic, offsets=offsets, partitions=[0])
     try:
         yield from entries_of(source, stop)
     finally:
@@ -170,13 +171,13 @@ def _entries(offsets: Sequence[int], values: Sequence[bytes | None]) -> list[Ent
         ) from error
 
 
-def beginning(bootstrap: str, topic: str) -> int:
+def beginning(kafka: KafkaConnection, topic: str) -> int:
     """Give the first offset that is there; above 0, somebody has deleted what the ledger said."""
-    with closing(Source(bootstrap, topic, partitions=[0])) as source:
+    with closing(kafka.source(topic, partitions=[0])) as source:
         return source.begins[0]
 
 
-def tip(bootstrap: str, topic: str, *, decided: bool = False) -> Entry | None:
+def tip(kafka: KafkaConnection, topic: str, *, decided: bool = False) -> Entry | None:
     """Find the last committed record, reading the end of the topic alone; None in an empty one.
 
     Args:
@@ -185,14 +186,14 @@ def tip(bootstrap: str, topic: str, *, decided: bool = False) -> Entry | None:
             records takes for the end may for a moment lie before records that it has yet to see,
             as after an election (KIP-207), and a record written after those would break the chain.
     """
-    stop = ends(bootstrap, [topic], committed=False)[topic, 0] if decided else None
-    source = Source(bootstrap, topic, partitions=[0])
+    stop = kafka.ends([topic], committed=False)[topic, 0] if decided else None
+    source = kafka.source(topic, partitions=[0])
     begin, end = source.begins[0], source.ends()[0] if stop is None else stop
     source.close()
     looked = LATEST
     while True:
         start = max(end - looked, begin)
-        *_, last = (None, *read(bootstrap, topic, start, stop))
+        *_, last = (None, *read(kafka, topic, start, stop))
         if last is not None or start == begin:
             return last
         looked *= 8
@@ -206,12 +207,12 @@ class Ledger:
         run: the run that goes on, or begins.
     """
 
-    def __init__(self, bootstrap: str, topic: str, after: Entry | None, run: str) -> None:
+    def __init__(self, kafka: KafkaConnection, topic: str, after: Entry | None, run: str) -> None:
         self.topic, self.run = topic, run
         self.epoch = after.record.epoch + 1 if after else 0
         self._last = after.record if after else None
         start = {0: after.offset + 1} if after else None
-        self._source = Source(bootstrap, topic, offsets=start, partitions=[0], prompt=True)
+        self._source = kafka.source(topic, offsets=start, partitions=[0], prompt=True)
 
     @property
     def seq(self) -> int:

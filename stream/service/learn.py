@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from headrace.stream.kafka.source import ends
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.service.progress import Progress, Stall, waits
-from headrace.stream.service.service import Origin, Safety, Service
+from headrace.stream.service.start import Origin, Safety, start_service
 from headrace.stream.task import Task
 
 
 def learn(
     task: Task,
-    bootstrap: str,
+    kafka: KafkaConnection,
     *,
     origin: Origin,
     safety: Safety,
@@ -53,19 +53,25 @@ def learn(
         on_progress(progress)
 
     with ExitStack() as stack:
-        service = Service(
-            task, bootstrap, origin, safety, micro_batch, report, on_note, stop, stack
+        service = start_service(
+            task,
+            kafka,
+            origin=origin,
+            safety=safety,
+            micro_batch=micro_batch,
+            on_progress=report,
+            on_note=on_note,
+            stop=stop,
+            stack=stack,
         )
         on_ready()
         progress = service.run(drain=drain, stop=stop)
-    if drain and (hidden := _hidden(bootstrap, task.input.topic)):
+    if drain and (hidden := _hidden(kafka, task.input.topic)):
         on_note(waits(hidden))
     return progress
 
 
-def _hidden(bootstrap: str, topic: str) -> int:
+def _hidden(kafka: KafkaConnection, topic: str) -> int:
     """Count the records behind a transaction that is still open."""
-    all_there, committed = (
-        sum(ends(bootstrap, [topic], committed=c).values()) for c in (False, True)
-    )
+    all_there, committed = (sum(kafka.ends([topic], committed=c).values()) for c in (False, True))
     return all_there - committed

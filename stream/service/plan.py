@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.stream.errors import AuditError, RecoveryError
 from headrace.stream.events import Prediction
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.watch import other_topic
 from headrace.stream.ledger import fingerprint, ledger
 from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
@@ -76,15 +76,15 @@ class Plan:
         return [*found, *self.problems]
 
 
-def run_of(task: Task, bootstrap: str, *, from_scratch: bool = False) -> str:
+def run_of(task: Task, kafka: KafkaConnection, *, from_scratch: bool = False) -> str:
     """Give the run that goes on: the ledger's last; or a new one."""
-    tip = ledger.tip(bootstrap, task.output("ledger"))
+    tip = ledger.tip(kafka, task.output("ledger"))
     return uuid.uuid4().hex if tip is None or from_scratch else tip.record.run
 
 
 def plan(
     task: Task,
-    bootstrap: str,
+    kafka: KafkaConnection,
     checkpoints: Checkpoints,
     run: str,
     *,
@@ -104,14 +104,14 @@ def plan(
         TopicError, BrokerError: a topic is missing; no broker.
     """
     topic = task.output("ledger")
-    tip = ledger.tip(bootstrap, topic, decided=fenced)
+    tip = ledger.tip(kafka, topic, decided=fenced)
     if tip is None or tip.record.run != run:
-        return Plan(run, tip, Position(begins(task, bootstrap)), {})
+        return Plan(run, tip, Position(begins(task, kafka)), {})
     found = Plan(run, tip, Position(), {})
-    broken = _beginning_gone(bootstrap, topic, run)
+    broken = _beginning_gone(kafka, topic, run)
     found.problems += broken
     most = -1 if from_zero else tip.record.seq
-    while usable := _newest(found, task, bootstrap, checkpoints, most):
+    while usable := _newest(found, task, kafka, checkpoints, most):
         found.manifest, found.tensors = usable
         found.position, found.topics = found.manifest.position, dict(found.manifest.topics)
         most = found.manifest.seq - 1
@@ -123,11 +123,11 @@ def plan(
             continue
         found.start = found.manifest.ledger_offset + 1
         found.code_changed = found.manifest.code != fingerprint.of_code()
-        if _count(found, bootstrap, topic):
+        if _count(found, kafka, topic):
             return found
     if broken:
         raise RecoveryError(f"{broken[0]}; no checkpoint can be used: begin --from-scratch")
-    opening = run_opening(bootstrap, topic, run)
+    opening = run_opening(kafka, topic, run)
     if opening.record.session_start and opening.record.session_start.task != fingerprint.of_task(
         task
     ):
@@ -136,19 +136,19 @@ def plan(
     found.position, found.topics = Position(), _topics_of(opening.record)
     found.position.advance(opening.record)
     found.start, found.before = opening.offset + 1, opening.record
-    _count(found, bootstrap, topic)
+    _count(found, kafka, topic)
     return found
 
 
 def _newest(
-    found: Plan, task: Task, bootstrap: str, checkpoints: Checkpoints, most: int
+    found: Plan, task: Task, kafka: KafkaConnection, checkpoints: Checkpoints, most: int
 ) -> tuple[Manifest, Tensors] | None:
     """Load the newest checkpoint that is whole, and stands where the ledger says."""
     others: list[Manifest] = []
 
     def sound(manifest: Manifest) -> bool:
         at, last = manifest.ledger_offset, found.tip.offset if found.tip else -1
-        entry = next(ledger.read(bootstrap, task.output("ledger"), at, last + 1), None)
+        entry = next(ledger.read(kafka, task.output("ledger"), at, last + 1), None)
         found.before = entry.record if entry else None
         if entry is None or (entry.offset, entry.record.chain) != (at, manifest.chain):
             found.problems.append(f"the checkpoint of record {manifest.seq} is not the ledger's")
@@ -165,16 +165,16 @@ def _newest(
 
     usable = checkpoints.newest(shapes_of(task), at_most=most, accept=sound)
     if others:
-        raise other_task(task, run_opening(bootstrap, task.output("ledger"), found.run).record)
+        raise other_task(task, run_opening(kafka, task.output("ledger"), found.run).record)
     found.problems += checkpoints.problems
     return usable
 
 
-def _count(found: Plan, bootstrap: str, topic: str) -> bool:
+def _count(found: Plan, kafka: KafkaConnection, topic: str) -> bool:
     """Count what is to be learned again; False if the ledger announced another checkpoint."""
     found.to_learn = found.events = found.taken = 0
     stop = found.tip.offset + 1 if found.tip else 0
-    for entry in ledger.read(bootstrap, topic, found.start, stop):
+    for entry in ledger.read(kafka, topic, found.start, stop):
         record, manifest = entry.record, found.manifest
         found.to_learn += 1
         found.events += record.predicted
@@ -200,7 +200,7 @@ def _count(found: Plan, bootstrap: str, topic: str) -> bool:
 def follow_topics(
     found: Plan,
     task: Task,
-    bootstrap: str,
+    kafka: KafkaConnection,
     topics: dict[str, str],
     *,
     from_scratch: bool,
@@ -221,8 +221,7 @@ def follow_topics(
         return
     raw, predictions = task.input.topic, task.output("predictions")
     if found.tip is None and (
-        _holds_predictions(bootstrap, predictions)
-        or ledger.beginning(bootstrap, task.output("ledger"))
+        _holds_predictions(kafka, predictions) or ledger.beginning(kafka, task.output("ledger"))
     ):
         raise RecoveryError(
             f"{task.output('ledger')} is empty, and was not always: the ledger was deleted, "
@@ -249,9 +248,9 @@ def open_checkpoints(task: Task, place: str, run: str, key: bytes | None) -> Che
     return Checkpoints(f"{place.rstrip('/')}/{task.name}", run=run, key=key)
 
 
-def _holds_predictions(bootstrap: str, topic: str) -> bool:
+def _holds_predictions(kafka: KafkaConnection, topic: str) -> bool:
     """Say whether a prediction was ever committed to a topic, and is still there."""
-    with closing(Source(bootstrap, topic)) as source:
+    with closing(kafka.source(topic)) as source:
         while source.ended < set(source.partitions):
             for message in source.messages(LOOKED, LOOK_S):
                 with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # a stranger's record
@@ -260,29 +259,29 @@ def _holds_predictions(bootstrap: str, topic: str) -> bool:
     return False
 
 
-def run_opening(bootstrap: str, topic: str, run: str) -> Entry:
+def run_opening(kafka: KafkaConnection, topic: str, run: str) -> Entry:
     """Find the record that began a run.
 
     Raises:
         AuditError: it is not there.
     """
-    for entry in ledger.read(bootstrap, topic):
+    for entry in ledger.read(kafka, topic):
         if entry.record.run != run:
             continue
         if entry.record.session_start and entry.record.session_start.settings is not None:
             return entry
         break
     raise AuditError(
-        f"{topic}: records before offset {ledger.beginning(bootstrap, topic):,} were deleted, and "
+        f"{topic}: records before offset {ledger.beginning(kafka, topic):,} were deleted, and "
         f"with them the beginning of run {run[:8]}: nothing before them can be learned again"
     )
 
 
-def _beginning_gone(bootstrap: str, topic: str, run: str) -> list[str]:
+def _beginning_gone(kafka: KafkaConnection, topic: str, run: str) -> list[str]:
     """Say so if somebody deleted the record that began a run."""
-    if ledger.beginning(bootstrap, topic):
+    if ledger.beginning(kafka, topic):
         try:
-            run_opening(bootstrap, topic, run)
+            run_opening(kafka, topic, run)
         except AuditError as error:
             return [str(error)]
     return []
@@ -297,9 +296,9 @@ def _topics_of(record: Record) -> dict[str, str]:
     return (record.session_start.topics if record.session_start else None) or {}
 
 
-def begins(task: Task, bootstrap: str) -> Offsets:
+def begins(task: Task, kafka: KafkaConnection) -> Offsets:
     """Ask for the first offset of each partition of a task's raw topic."""
-    with closing(Source(bootstrap, task.input.topic)) as source:
+    with closing(kafka.source(task.input.topic)) as source:
         return dict(source.begins)
 
 

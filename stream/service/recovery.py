@@ -8,8 +8,9 @@ from concurrent.futures import Future, wait
 from contextlib import closing
 
 from headrace.stream.errors import AuditError, HistoryError, RecoveryError, StoppedError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import TopicHistory
-from headrace.stream.kafka.source import Source, cut_off
+from headrace.stream.kafka.source import cut_off
 from headrace.stream.ledger import ledger
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry
@@ -25,7 +26,7 @@ STOP_S = 0.1
 
 def recover(
     task: Task,
-    bootstrap: str,
+    kafka: KafkaConnection,
     checkpoints: Checkpoints,
     run: str,
     *,
@@ -52,11 +53,11 @@ def recover(
     """
 
     def planned(*, from_zero: bool = False) -> Plan:
-        found = plan(task, bootstrap, checkpoints, run, fenced=True, from_zero=from_zero)
+        found = plan(task, kafka, checkpoints, run, fenced=True, from_zero=from_zero)
         follow_topics(
             found,
             task,
-            bootstrap,
+            kafka,
             topics,
             from_scratch=from_scratch,
             accept_new_topic=accept_new_topic,
@@ -69,7 +70,7 @@ def recover(
         on_note(line)
     fresh = await_result(trainer, stop)
     try:
-        _learn_again(found, task, fresh, bootstrap, on_note, stop)
+        _learn_again(found, task, fresh, kafka, on_note, stop)
         return found, fresh, None
     except AuditError as error:
         if not accept_recompute:
@@ -80,7 +81,7 @@ def recover(
     found = planned(from_zero=True)
     recomputed = found.records
     fresh = Trainer(task, fresh.capacity)
-    _learn_again(found, task, fresh, bootstrap, on_note, stop, proven=False)
+    _learn_again(found, task, fresh, kafka, on_note, stop, proven=False)
     return found, fresh, recomputed
 
 
@@ -88,7 +89,7 @@ def _learn_again(
     found: Plan,
     task: Task,
     trainer: Trainer,
-    bootstrap: str,
+    kafka: KafkaConnection,
     on_note: Callable[[str], None],
     stop: Callable[[], bool],
     *,
@@ -99,11 +100,11 @@ def _learn_again(
         trainer.restore(found.tensors, found.manifest.learned)
     if not found.new and found.tip is not None:
         told_s = time.monotonic()
-        with closing(TopicHistory(bootstrap, task.input.topic)) as history:
+        with closing(TopicHistory(kafka, task.input.topic)) as history:
             proven_from = 0 if proven else found.tip.record.seq + 1
             replayer = LedgerReplayer(task, trainer, history, proven_from=proven_from)
             last = found.tip.offset + 1
-            for entry in ledger.read(bootstrap, task.output("ledger"), found.start, last):
+            for entry in ledger.read(kafka, task.output("ledger"), found.start, last):
                 if stop():
                     raise StoppedError(f"stopped before {task.name} had come to the ledger's end")
                 _step(found, entry)
@@ -115,7 +116,7 @@ def _learn_again(
     if found.new_features:
         found.position.reading = dict.fromkeys(found.position.reading, 0)
     if found.new_topic:
-        found.position.offsets, found.position.reading = begins(task, bootstrap), {}
+        found.position.offsets, found.position.reading = begins(task, kafka), {}
 
 
 def _step(found: Plan, entry: Entry) -> None:
@@ -144,7 +145,9 @@ def await_result(future: Future[Trainer], stop: Callable[[], bool]) -> Trainer:
     return future.result()
 
 
-def readable_offsets(task: Task, bootstrap: str, offsets: Offsets, *, accept_loss: bool) -> Offsets:
+def readable_offsets(
+    task: Task, kafka: KafkaConnection, offsets: Offsets, *, accept_loss: bool
+) -> Offsets:
     """Give the first offset that can be read of each partition, from `offsets` on.
 
     Raises:
@@ -152,7 +155,7 @@ def readable_offsets(task: Task, bootstrap: str, offsets: Offsets, *, accept_los
         RecoveryError: the topic ends before what was learned.
     """
     topic, found = task.input.topic, dict(offsets)
-    with closing(Source(bootstrap, topic)) as source:
+    with closing(kafka.source(topic)) as source:
         ends = source.ends()
     if gone := offsets.keys() - ends.keys():
         raise cut_off(f"{topic}/{min(gone)}", 0, offsets[min(gone)])

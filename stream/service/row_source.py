@@ -13,8 +13,8 @@ import msgspec
 
 from headrace.stream.errors import InDoubtError, RecoveryError
 from headrace.stream.events import DeadLetter, Feature, Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range, TopicHistory
-from headrace.stream.kafka.source import Source
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger.position import Offsets
 from headrace.stream.rows.normalizer import Normalizer
@@ -74,14 +74,13 @@ class EventSource:
     def __init__(
         self,
         task: Task,
-        bootstrap: str,
+        kafka: KafkaConnection,
         positions: Offsets,
         starts: Offsets,
         watch: TopicWatch | None = None,
     ) -> None:
         self._normalizer = Normalizer(task)
-        self._source = Source(
-            bootstrap,
+        self._source = kafka.source(
             task.input.topic,
             offsets=starts,
             timestamps=self._normalizer.needs_timestamps,
@@ -129,7 +128,7 @@ class FeatureSource:
     def __init__(
         self,
         task: Task,
-        bootstrap: str,
+        kafka: KafkaConnection,
         positions: Offsets,
         starts: Offsets,
         reading: Offsets,
@@ -139,9 +138,9 @@ class FeatureSource:
         self._normalizer = Normalizer(task)
         self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
         features = task.output("features")
-        watch = TopicWatch(bootstrap, features, identity)
-        self._source = Source(bootstrap, features, offsets=reading, or_later=True, watch=watch)
-        self._raw = TopicHistory(bootstrap, task.input.topic)
+        watch = kafka.watch(features, identity)
+        self._source = kafka.source(features, offsets=reading, or_later=True, watch=watch)
+        self._raw = TopicHistory(kafka, task.input.topic)
         spec = task.spec
         self._sizes = (8 * spec.numeric, 4 * spec.ids, 8, spec.pixels)
         self._positions = dict.fromkeys(self._source.partitions, 0) | positions

@@ -5,32 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
-from importlib.metadata import version
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.stream.errors import FencedError
 from headrace.stream.events import DeadLetter, DriftAlarm
-from headrace.stream.kafka.topic_specs import topic_specs
-from headrace.stream.kafka.topics import prepare
-from headrace.stream.kafka.transactions import Transactions
-from headrace.stream.kafka.watch import TopicWatch
-from headrace.stream.ledger import fingerprint
-from headrace.stream.ledger.ledger import Consumed, Ledger, SessionStart
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.topic_specs import TopicSpec
+from headrace.stream.kafka.topics import Topic
+from headrace.stream.ledger.ledger import Consumed, Ledger
+from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.process.watchdog import Watchdog
 from headrace.stream.rows.rows import Rows
-from headrace.stream.service import plan, recovery
 from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.publisher import Output, Publisher
-from headrace.stream.service.row_source import EventSource, FeatureSource, MicroBatch, RowSource
+from headrace.stream.service.row_source import MicroBatch, RowSource
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Pending, Trainer
 
@@ -40,20 +34,6 @@ GROUP_S = 0.1  # while a backlog waits, what one transaction may take; as in Kaf
 PASS_OVER_S = 5.0
 HURRY_S, STEP_S = 3.0, 0.1  # of an end that was asked for
 PATIENCE_S = 60.0
-
-Origin = Literal["features", "events"]
-
-
-@dataclass(frozen=True)
-class Safety:
-    """Say where checkpoints are kept, and what a start may do that cannot be undone."""
-
-    place: str  # directory or URL
-    key: bytes | None = None  # of the checkpoints' HMAC
-    from_scratch: bool = False  # begin a new run in the same ledger
-    accept_recompute: bool = False  # go on although history comes out otherwise
-    accept_loss: bool = False  # go on although events were deleted before they were learned
-    accept_new_topic: bool = False  # go on with a raw topic that was deleted and made again
 
 
 class Work(NamedTuple):
@@ -68,86 +48,41 @@ class Work(NamedTuple):
 
 
 class Service:
-    """Hold the loop's ends: the stream it takes from, the learner, the topics it writes."""
+    """Predict, learn and publish micro-batch by micro-batch; `start_service` makes one.
+
+    Args:
+        specs: of the task's topics that it reads or writes.
+        partitions: that outputs have which go beside their event.
+        position: where it stands; it moves on from there.
+        ledger: of which the start of this session is the last record.
+        on_progress: called about once a second.
+    """
 
     def __init__(
         self,
         task: Task,
-        bootstrap: str,
-        origin: Origin,
-        safety: Safety,
-        micro_batch: int,
+        kafka: KafkaConnection,
+        *,
+        specs: Sequence[TopicSpec],
+        partitions: int,
+        trainer: Trainer,
+        position: Position,
+        source: RowSource,
+        ledger: Ledger,
+        publisher: Publisher,
+        checkpointer: Checkpointer,
         on_progress: Callable[[Progress], None],
-        on_note: Callable[[str], None],
-        stop: Callable[[], bool],
-        stack: ExitStack,
     ) -> None:
-        self._task, self._bootstrap, self._on_progress = task, bootstrap, on_progress
+        self._task, self._kafka, self._specs = task, kafka, specs
+        self._partitions, self._trainer, self._position = partitions, trainer, position
+        self._source, self._ledger, self._publisher = source, ledger, publisher
+        self._checkpointer, self._on_progress = checkpointer, on_progress
         self._encode = msgspec.json.Encoder().encode
-        pool = ThreadPoolExecutor(1, "compile")
-        stack.callback(pool.shutdown, wait=False)
-        trainer = pool.submit(Trainer, task, micro_batch)  # compiles while Kafka is asked
-        self._specs = [
-            spec
-            for spec in topic_specs(task)
-            if origin == "features" or spec.name != task.output("features")
-        ]
-        found_topics = prepare(bootstrap, self._specs)
-        topics = {topic.name: topic.id for topic in found_topics}
-        self._partitions = min(t.partitions for t in found_topics if t.name in self._beside)
-        run = plan.run_of(task, bootstrap, from_scratch=safety.from_scratch)
-        checkpoints = plan.open_checkpoints(task, safety.place, run, safety.key)
-        stack.enter_context(checkpoints.lock())
-        outputs = [spec.name for spec in topic_specs(task)[2:]]
-        transactions = Transactions(
-            bootstrap, f"{task.name}.learn", topics=outputs, on_note=on_note, stop=stop
-        )
-        stack.callback(transactions.close)
-        failpoint("fenced")
-        # Only now that nobody else can write, what the ledger says is the last word.
-        found, self._trainer, recomputed = recovery.recover(
-            task,
-            bootstrap,
-            checkpoints,
-            run,
-            trainer=trainer,
-            topics=topics,
-            from_scratch=safety.from_scratch,
-            accept_recompute=safety.accept_recompute,
-            accept_new_topic=safety.accept_new_topic,
-            on_note=on_note,
-            stop=stop,
-        )
-        if found.new and found.tip and not safety.from_scratch:
-            raise FencedError(f"another learner of {task.name} began at this moment; start again")
-        failpoint("recovered")
-        self._position = found.position
-        offsets = self._position.offsets
-        starts = recovery.readable_offsets(task, bootstrap, offsets, accept_loss=safety.accept_loss)
-        watch = TopicWatch(bootstrap, task.input.topic, topics[task.input.topic])
-        features = topics.get(task.output("features"), "")
-        self._source: RowSource = (
-            FeatureSource(task, bootstrap, offsets, starts, self._position.reading, features)
-            if origin == "features"
-            else EventSource(task, bootstrap, offsets, starts, watch)
-        )
-        stack.callback(self._source.close)
-        self._reported = (time.monotonic(), self._position.counts.events)
-        kept = found.manifest.position if found.manifest else None
-        self._checkpointer = Checkpointer(
-            checkpoints, fingerprint.of_task(task), topics, kept, on_note
-        )
-        stack.callback(self._checkpointer.finish, HURRY_S)
-        self._ledger = Ledger(bootstrap, task.output("ledger"), found.tip, found.run)
-        stack.callback(self._ledger.close)
-        self._publisher = Publisher(
-            task, transactions, self._ledger, watch, self._checkpointer.on_confirmed
-        )
+        self._reported = (time.monotonic(), position.counts.events)
         self._work: Work | None = None
         self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._passed_s = -math.inf  # a loss that was accepted is written down at once
-        self._seq = 0  # of the batch that is submitted next
-        self._open(found, topics, recomputed)
+        self._seq = ledger.seq  # of the batch that is submitted next
 
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
         """Loop: XLA works on batch k while k - 1 is published, k - 2 committed, k + 1 decoded."""
@@ -169,24 +104,6 @@ class Service:
                 if ends and not self._work and self._source.reached(ends):
                     break
             return self._end(watchdog, hurry=stop())
-
-    def _open(
-        self, found: plan.Plan, topics: dict[str, str], recomputed: tuple[int, int] | None
-    ) -> None:
-        """Write who learns from here on; certain before the first event is taken."""
-        opening = SessionStart(
-            task=fingerprint.of_task(self._task),
-            code=fingerprint.of_code(),
-            version=version("headrace"),
-            settings=fingerprint.settings_of(self._task) if found.new else None,
-            begins=dict(self._position.offsets) if found.new or found.new_topic else None,
-            topics=topics,
-            recomputed=recomputed,
-        )
-        reading = dict(self._position.reading) if found.new_features else {}
-        self._note(session_start=opening, reading=reading)
-        self._publisher.commit()
-        self._publisher.await_commit()
 
     def _submit(self, taken: MicroBatch) -> Work:
         self._make_room(taken)
@@ -211,14 +128,9 @@ class Service:
     def _make_room(self, taken: MicroBatch) -> None:
         """Give outputs the partitions that the raw topic got meanwhile."""
         if any(each.partition >= self._partitions for each in taken.ranges):
-            topics = prepare(self._bootstrap, self._specs)
-            self._partitions = min(t.partitions for t in topics if t.name in self._beside)
-            self._publisher.refresh(self._beside)
-
-    @property
-    def _beside(self) -> set[str]:
-        """Name the outputs whose records go to the partition of their event."""
-        return {spec.name for spec in self._specs if spec.beside}
+            topics = self._kafka.prepare(self._specs)
+            self._partitions = partitions_beside(self._specs, topics)
+            self._publisher.refresh(spec.name for spec in self._specs if spec.beside)
 
     def _save(self, seq: int) -> None:
         """Keep the state that is reached with record `seq`, for a checkpoint."""
@@ -363,3 +275,9 @@ class Service:
             self._publisher.await_commit()
         self._on_progress(self._progress)
         return self._progress
+
+
+def partitions_beside(specs: Sequence[TopicSpec], topics: Sequence[Topic]) -> int:
+    """Return how many partitions there are of outputs whose records go beside their event."""
+    beside = {spec.name for spec in specs if spec.beside}
+    return min(topic.partitions for topic in topics if topic.name in beside)

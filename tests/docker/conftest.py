@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-Read = Callable[[str, str, int], list[dict[str, Any]]]
+from headrace.stream.kafka.connection import KafkaConnection
+
+Read = Callable[[KafkaConnection, str, int], list[dict[str, Any]]]
 
 READ_S = 60
 
@@ -43,9 +45,9 @@ def read() -> Read:
     """Give a function that reads the first `count` records of a one-partition topic, as JSON."""
     from kafka import KafkaConsumer, TopicPartition
 
-    def read(bootstrap: str, topic: str, count: int) -> list[dict[str, Any]]:
+    def read(kafka: KafkaConnection, topic: str, count: int) -> list[dict[str, Any]]:
         consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
+            bootstrap_servers=kafka.servers, auto_offset_reset="earliest", enable_auto_commit=False
         )
         try:
             assert consumer.partitions_for_topic(topic) == {0}

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-Read = Callable[[str, str, int], list[dict[str, Any]]]
+from headrace.stream.kafka.connection import KafkaConnection
+
+Read = Callable[[KafkaConnection, str, int], list[dict[str, Any]]]
 
 ROOT = Path(__file__).parents[2]
 UP_S = 900  # the image is built, and JAX compiles three times
@@ -33,8 +35,8 @@ class Compose:
     port: int
 
     @property
-    def bootstrap(self) -> str:
-        return f"127.0.0.1:{self.port}"
+    def kafka(self) -> KafkaConnection:
+        return KafkaConnection(f"127.0.0.1:{self.port}")
 
     def __call__(self, *arguments: str, check: bool = True, timeout_s: float = 120) -> str:
         done = subprocess.run(
@@ -79,8 +81,8 @@ def compose() -> Iterator[Compose]:
 @pytest.mark.timeout(UP_S + 300)
 def test_compose_predicts_every_stream_and_ends_in_order(compose: Compose, read: Read) -> None:
     for task, topic in EVENTS.items():
-        events = [event["id"] for event in read(compose.bootstrap, topic, 200)]
-        predictions = read(compose.bootstrap, f"{task}.predictions", 200)
+        events = [event["id"] for event in read(compose.kafka, topic, 200)]
+        predictions = read(compose.kafka, f"{task}.predictions", 200)
         assert len(set(events)) == 200
         assert [prediction["id"] for prediction in predictions] == events
 

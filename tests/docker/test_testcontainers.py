@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-Read = Callable[[str, str, int], list[dict[str, Any]]]
+from headrace.stream.kafka.connection import KafkaConnection
+
+Read = Callable[[KafkaConnection, str, int], list[dict[str, Any]]]
 
 SPAM = Path(__file__).parents[2] / "examples" / "spam.toml"
 HEADRACE = [sys.executable, "-c", "from headrace.cli import main; main()"]
@@ -35,7 +37,7 @@ LISTENERS = {
 
 
 @pytest.fixture
-def kafka_address() -> Iterator[str]:
+def own_kafka() -> Iterator[KafkaConnection]:
     """Give the address of an apache/kafka container.
 
     Its port is known only once it runs, and what it advertises only then: so the container begins
@@ -55,13 +57,13 @@ def kafka_address() -> Iterator[str]:
         assert container.exec(["sh", "-c", whole]).exit_code == 0
         ready = LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(120)
         ready.wait_until_ready(container)
-        yield address
+        yield KafkaConnection(address)
 
 
-def headrace(bootstrap: str, *arguments: str) -> list[dict[str, Any]]:
+def headrace(kafka: KafkaConnection, *arguments: str) -> list[dict[str, Any]]:
     """Run a command to its end and give the JSON lines that it printed."""
     done = subprocess.run(
-        [*HEADRACE, *arguments, "--bootstrap", bootstrap, "--json"],
+        [*HEADRACE, *arguments, "--bootstrap", kafka.servers, "--json"],
         capture_output=True,
         text=True,
         timeout=200,
@@ -71,19 +73,19 @@ def headrace(bootstrap: str, *arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(600)
-def test_create_produce_learn_on_the_public_image(kafka_address: str, read: Read) -> None:
-    created = headrace(kafka_address, "topics", "create", str(SPAM))
+def test_create_produce_learn_on_the_public_image(own_kafka: KafkaConnection, read: Read) -> None:
+    created = headrace(own_kafka, "topics", "create", str(SPAM))
     assert {"topic": "events.text", "action": "created"} in created
 
-    [sent] = headrace(kafka_address, "produce", "text", "--limit", str(EVENTS))
+    [sent] = headrace(own_kafka, "produce", "text", "--limit", str(EVENTS))
     assert (sent["acknowledged"], sent["failed"]) == (EVENTS, 0)
 
-    headrace(kafka_address, "learn", str(SPAM), "--from", "events", "--drain")
-    [audit] = headrace(kafka_address, "verify", str(SPAM), "--deep")
+    headrace(own_kafka, "learn", str(SPAM), "--from", "events", "--drain")
+    [audit] = headrace(own_kafka, "verify", str(SPAM), "--deep")
     assert audit["sound"]
     assert audit["predictions"] == audit["recomputed"] == EVENTS
-    events = read(kafka_address, "events.text", EVENTS)
-    predictions = read(kafka_address, "spam.predictions", EVENTS)
+    events = read(own_kafka, "events.text", EVENTS)
+    predictions = read(own_kafka, "spam.predictions", EVENTS)
     assert [each["id"] for each in predictions] == [each["id"] for each in events]
     assert {each["prediction"] for each in predictions} == {"ham", "spam"}
     accuracy = sum(p["prediction"] == e["label"] for p, e in zip(predictions, events, strict=True))

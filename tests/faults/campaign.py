@@ -80,7 +80,7 @@ class Campaign:
         from kafka import KafkaProducer
 
         with KafkaProducer(
-            bootstrap_servers=self._case.bootstrap,
+            bootstrap_servers=self._case.kafka.servers,
             max_request_size=1 << 20,
             request_timeout_ms=10_000,
             delivery_timeout_ms=120_000,
@@ -187,7 +187,7 @@ class Campaign:
 
         if self._partitions < MOST_PARTITIONS:
             self._partitions += 1
-            with KafkaAdminClient(bootstrap_servers=self._case.bootstrap) as admin:
+            with KafkaAdminClient(bootstrap_servers=self._case.kafka.servers) as admin:
                 topic = self._case.task.input.topic
                 give_up_s = time.monotonic() + 60
                 while True:
@@ -207,14 +207,14 @@ class Campaign:
         self._remember()
         if positions := self._kept():
             topic = self._case.task.input.topic
-            with KafkaAdminClient(bootstrap_servers=self._case.bootstrap) as admin:
+            with KafkaAdminClient(bootstrap_servers=self._case.kafka.servers) as admin:
                 admin.delete_records(
                     {TopicPartition(topic, int(p)): at for p, at in positions.items() if at}
                 )
 
     def _kept(self) -> dict[str, int]:
         """Give the positions of the newest checkpoint that the ledger announced."""
-        ledger = read(self._case.bootstrap, self._case.task.output("ledger"))[0]
+        ledger = read(self._case.kafka, self._case.task.output("ledger"))[0]
         announced = {json.loads(value or b"{}").get("saved", {}).get("seq") for _, value in ledger}
         folder = self._case.state(f"state-{self._state}") / self._case.task.name
         manifests = []
@@ -275,13 +275,13 @@ class Campaign:
     def _admin(self) -> Iterator[Any]:
         from kafka import KafkaAdminClient
 
-        with KafkaAdminClient(bootstrap_servers=self._case.bootstrap) as admin:
+        with KafkaAdminClient(bootstrap_servers=self._case.kafka.servers) as admin:
             yield admin
 
     def _remember(self) -> None:
         """Keep what stands in the raw topic: some of it will be gone when it is judged."""
         for partition, values in by_offset(
-            read(self._case.bootstrap, self._case.task.input.topic)
+            read(self._case.kafka, self._case.task.input.topic)
         ).items():
             self._raws[-1].setdefault(partition, {}).update(values)
 
@@ -289,7 +289,7 @@ class Campaign:
         self._remember()
         case = self._case
         oracle = Oracle(
-            case.bootstrap, case.task.name, case.task.input.topic, self._raws, self._codes.get
+            case.kafka, case.task.name, case.task.input.topic, self._raws, self._codes.get
         )
         return oracle.judge()
 

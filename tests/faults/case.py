@@ -12,6 +12,7 @@ from forge import Forge, Forged
 from oracle import Verdict, newest_state
 
 from headrace.stream.events import Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Trainer
@@ -25,7 +26,7 @@ class Case:
 
     task: Task
     path: Path
-    bootstrap: str
+    kafka: KafkaConnection
     home: Path
     forge: Forge
 
@@ -42,7 +43,7 @@ class Case:
         self,
         *options: str,
         state: str = "state",
-        bootstrap: str = "",
+        kafka: KafkaConnection | None = None,
         checkpoint_events: int = 500,
         settings: dict[str, Any] | None = None,
         **more: Any,
@@ -51,7 +52,7 @@ class Case:
         return self.forge.start(
             "learn",
             str(self.path),
-            *("-b", bootstrap or self.bootstrap),
+            *("-b", (kafka or self.kafka).servers),
             *("--state", str(self.state(state))),
             "--json",
             *options,

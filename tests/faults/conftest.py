@@ -14,6 +14,7 @@ from case import Case
 from forge import Forge
 from poison import TASK
 
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.task import parse
 
@@ -62,7 +63,7 @@ def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
 
     from headrace.stream.kafka.topics import ensure
 
-    def make(bootstrap: str, partitions: int = 4) -> Case:
+    def make(kafka: KafkaConnection, partitions: int = 4) -> Case:
         name = f"fault-{uuid.uuid4().hex[:8]}"
         text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
         home = tmp_path / name
@@ -70,14 +71,14 @@ def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
         path = home / "task.toml"
         path.write_text(f"{text}{SMALL}[topics]\npartitions = {partitions}\n")
         task = parse(path.read_text(), str(path))
-        ensure(bootstrap, topic_specs(task))
-        return Case(task, path, bootstrap, home, forge)
+        ensure(kafka, topic_specs(task))
+        return Case(task, path, kafka, home, forge)
 
     yield make
     forge.clear()
 
 
 @pytest.fixture
-def case(bootstrap: str, make_case: MakeCase) -> Case:
+def case(kafka: KafkaConnection, make_case: MakeCase) -> Case:
     """Give a task on the broker that all tests share."""
-    return make_case(bootstrap)
+    return make_case(kafka)

@@ -51,6 +51,7 @@ def hollow_chain() -> None:
 
 def loose_outputs() -> None:
     """Send predictions beside the transaction, as most pipelines do."""
+    from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.kafka.sink import Sink
     from headrace.stream.kafka.transactions import Transactions
 
@@ -62,7 +63,7 @@ def loose_outputs() -> None:
             send(self, topic, values, **more)
             return
         if not plain:
-            plain.append(Sink(sys.argv[sys.argv.index("-b") + 1]))
+            plain.append(KafkaConnection(sys.argv[sys.argv.index("-b") + 1]).sink())
         plain[0].send(topic, values, **more)
         plain[0].flush()
 

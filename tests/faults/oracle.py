@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from poison import POISON
 from traffic import Witness
 
+from headrace.stream.kafka.connection import KafkaConnection
+
 CHAIN = re.compile(rb',"chain":"([0-9a-f]{64})"\}\Z')
 CODES = {raw: code for raw, code in POISON.values()}
 
@@ -61,12 +63,12 @@ class Verdict:
     raw: list[bytes] = field(default_factory=list)  # the events that they are of
 
 
-def read(bootstrap: str, topic: str, *, committed: bool = True) -> dict[int, list[Found]]:
+def read(kafka: KafkaConnection, topic: str, *, committed: bool = True) -> dict[int, list[Found]]:
     """Read a whole topic."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap,
+        bootstrap_servers=kafka.servers,
         enable_auto_commit=False,
         isolation_level="read_committed" if committed else "read_uncommitted",
     )
@@ -82,12 +84,12 @@ def read(bootstrap: str, topic: str, *, committed: bool = True) -> dict[int, lis
     return found
 
 
-def ends(bootstrap: str, topic: str, *, committed: bool) -> dict[int, int]:
+def ends(kafka: KafkaConnection, topic: str, *, committed: bool) -> dict[int, int]:
     """Ask for the ends of a topic's partitions as readers of one kind see them."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap,
+        bootstrap_servers=kafka.servers,
         isolation_level="read_committed" if committed else "read_uncommitted",
     )
     places = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
@@ -121,17 +123,17 @@ class Oracle:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         task: str,
         topic: str,
         raws: list[Raw] | None = None,
         expect: Expect = CODES.get,
     ) -> None:
-        self._bootstrap, self._task, self._expect = bootstrap, task, expect
-        self._raws = raws or [by_offset(read(bootstrap, topic))]
-        self.ledger = read(bootstrap, f"{task}.ledger")[0]
-        self.predictions = read(bootstrap, f"{task}.predictions")
-        self.letters = read(bootstrap, f"{task}.dead-letter")
+        self._kafka, self._task, self._expect = kafka, task, expect
+        self._raws = raws or [by_offset(read(kafka, topic))]
+        self.ledger = read(kafka, f"{task}.ledger")[0]
+        self.predictions = read(kafka, f"{task}.predictions")
+        self.letters = read(kafka, f"{task}.dead-letter")
 
     def judge(
         self, acks: Path | None = None, witness: Witness | None = None, *, fused: bool = True
@@ -295,8 +297,8 @@ class Oracle:
         """Check I5: nothing is left open, so all readers see the same end."""
         for stage in ("predictions", "dead-letter", "ledger", "metrics", "drift"):
             topic = f"{self._task}.{stage}"
-            stable = ends(self._bootstrap, topic, committed=True)
-            last = ends(self._bootstrap, topic, committed=False)
+            stable = ends(self._kafka, topic, committed=True)
+            last = ends(self._kafka, topic, committed=False)
             demand("I5", stable == last, f"{topic}: {stable} of {last}")
 
     def never_taken_back(self, witness: Witness) -> None:

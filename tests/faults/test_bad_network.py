@@ -33,8 +33,8 @@ def test_replies_that_never_come_lose_and_double_nothing(
             case = make_case(f"127.0.0.1:{port}")
             outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
             with (
-                Witness(case.bootstrap, outputs) as witness,
-                Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=100) as feeder,
+                Witness(case.kafka, outputs) as witness,
+                Feeder(case.kafka, case.task.input.topic, case.acks, rate=100) as feeder,
                 Supervisor(
                     case,
                     "--micro-batch",
@@ -52,7 +52,7 @@ def test_replies_that_never_come_lose_and_double_nothing(
                 feeder.close()
             assert set(supervisor.codes) <= {3, 5, 6}, (supervisor.codes, supervisor.errors)
             case.drain()
-            Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks, witness)
+            Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
             case.same_state_from_zero()
             assert proxy.hurt[END_TRANSACTION, "cut"]
             assert proxy.hurt[END_TRANSACTION, "late"]

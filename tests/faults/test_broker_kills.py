@@ -16,6 +16,7 @@ from oracle import Oracle, read
 from supervisor import Supervisor
 from traffic import Feeder, Witness
 
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 
 ENDS = {3, 5}  # no broker, a commit in doubt
@@ -25,8 +26,8 @@ def test_a_broker_that_dies_takes_nothing_along(
     make_case: Callable[[str], Case], tmp_path: Path, thorough: bool, tell: Callable[[str], None]
 ) -> None:
     (node,) = make_nodes(tmp_path / "kafka", 1)
-    bootstrap = f"127.0.0.1:{node.port}"
-    case = make_case(bootstrap)
+    kafka = f"127.0.0.1:{node.port}"
+    case = make_case(kafka)
     (rounds, down_s), chance = (5, 20.0) if thorough else (2, 3.0), random.Random(4)
 
     def kill() -> None:
@@ -51,7 +52,7 @@ def test_leaders_that_are_chased_take_nothing_along(
     case = make_case(",".join(f"127.0.0.1:{node.port}" for node in nodes))
 
     def kill() -> None:
-        leader = nodes[leader_of(case.bootstrap, case.task.output("ledger")) - 1]
+        leader = nodes[leader_of(case.kafka, case.task.output("ledger")) - 1]
         leader.kill() if fault == "kill" else os.kill(leader.pid, signal.SIGSTOP)
         time.sleep(23)  # as Kafka's own tests: 18 s of a session, and 5 s of grace
         if fault == "kill":
@@ -72,9 +73,9 @@ def test_leaders_that_are_chased_take_nothing_along(
 def live_through(case: Case, kill: Callable[[], None], rounds: int) -> list[int]:
     """Have Kafka killed while events come and are learned; give the codes that learners gave."""
     ledger = case.task.output("ledger")
-    with Witness(case.bootstrap, [case.task.output("predictions"), ledger]) as witness:
+    with Witness(case.kafka, [case.task.output("predictions"), ledger]) as witness:
         with (
-            Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=150),
+            Feeder(case.kafka, case.task.input.topic, case.acks, rate=150),
             Supervisor(case, "--micro-batch", "64") as supervisor,
         ):
             for _ in range(rounds):
@@ -83,7 +84,7 @@ def live_through(case: Case, kill: Callable[[], None], rounds: int) -> list[int]
             wait_for_news(witness, case, supervisor)
         assert set(supervisor.codes) <= ENDS, story(case, supervisor)
         case.drain()
-    Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks, witness)
+    Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
     case.same_state_from_zero()
     return supervisor.codes
 
@@ -102,7 +103,7 @@ def wait_for_news(witness: Witness, case: Case, supervisor: Supervisor) -> None:
 def story(case: Case, supervisor: Supervisor) -> str:
     """Tell how the learners ended, and what lies in the ledger, committed or not."""
     lives = zip(supervisor.codes, supervisor.errors, strict=False)
-    found = read(case.bootstrap, case.task.output("ledger"), committed=False)[0]
+    found = read(case.kafka, case.task.output("ledger"), committed=False)[0]
     return "\n".join(
         (
             *(f"ended with {code}: {said}" for code, said in lives),
@@ -111,11 +112,11 @@ def story(case: Case, supervisor: Supervisor) -> str:
     )
 
 
-def leader_of(bootstrap: str, topic: str) -> int:
+def leader_of(kafka: KafkaConnection, topic: str) -> int:
     """Ask which node leads the one partition of a topic."""
     from kafka import KafkaAdminClient
 
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
         (found,) = admin.describe_topics([topic])
     leader: int = found["partitions"][0]["leader_id"]
     return leader
@@ -128,7 +129,7 @@ def wait_in_sync(nodes: list[Node], case: Case, timeout_s: float = 120.0) -> Non
     give_up_s = time.monotonic() + timeout_s
     topics = [spec.name for spec in topic_specs(case.task)]
     while True:
-        with KafkaAdminClient(bootstrap_servers=case.bootstrap) as admin:
+        with KafkaAdminClient(bootstrap_servers=case.kafka.servers) as admin:
             found = admin.describe_topics(topics)
         if all(len(p["isr_nodes"]) == len(nodes) for t in found for p in t["partitions"]):
             return

@@ -46,8 +46,8 @@ def test_kills_at_random_moments_leave_no_trace(
     kills, chance = (500 if thorough else 16), random.Random(1)
     begun: list[float] = []
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
-    with Witness(case.bootstrap, outputs) as witness:
-        with Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=200) as feeder:
+    with Witness(case.kafka, outputs) as witness:
+        with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200) as feeder:
             sizes = chance.choices(SIZES, k=kills)
             cold = (case.learn("--micro-batch", str(size)) for size in sizes)
             warm = case.relay({"size": size} for size in sizes)
@@ -61,9 +61,7 @@ def test_kills_at_random_moments_leave_no_trace(
                 assert learner.kill() == -9, learner.errors
         over_s = time.time()
         case.drain()
-    verdict = Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(
-        case.acks, witness
-    )
+    verdict = Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
     assert verdict.acknowledged == feeder.sent
     case.same_state_from_zero()
     case.undisturbed(verdict)
@@ -86,8 +84,8 @@ def test_kills_at_every_failpoint_leave_no_trace(
         points = [f"{name}:1" for name in ONCE]
         points += [f"{name}:{(1, 2, 10)[at % 3]}" for at, name in enumerate(AGAIN)]
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
-    with Witness(case.bootstrap, outputs) as witness:
-        with Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=200) as feeder:
+    with Witness(case.kafka, outputs) as witness:
+        with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200) as feeder:
             lives = (
                 {"size": SIZES[at % 2], "failpoint": point, "checkpoint_events": 20}
                 for at, point in enumerate(points)
@@ -95,9 +93,7 @@ def test_kills_at_every_failpoint_leave_no_trace(
             for point, learner in zip(points, case.relay(lives), strict=True):
                 assert learner.wait(60) == -9, f"{point}: {learner.errors}"
         case.drain()
-    verdict = Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(
-        case.acks, witness
-    )
+    verdict = Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
     assert verdict.acknowledged == feeder.sent
     case.same_state_from_zero()
     tell(f"T2: {len(points)} kills at failpoints, {verdict.events} events, none lost or doubled")

@@ -17,6 +17,7 @@ from poison import good
 from traffic import Feeder, Witness
 
 from headrace.stream.events import Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.normalizer import Normalizer
 
 
@@ -26,8 +27,8 @@ def test_normalisers_that_are_killed_lose_nothing(
     kills, chance = (12 if thorough else 2), random.Random(7)
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     raw = case.task.input.topic
-    with Witness(case.bootstrap, outputs) as witness:
-        with Feeder(case.bootstrap, raw, case.acks, rate=150) as feeder:
+    with Witness(case.kafka, outputs) as witness:
+        with Feeder(case.kafka, raw, case.acks, rate=150) as feeder:
             learner = case.learn("--from", "features", "--micro-batch", "64")
             normaliser = normalise(case)
             for kill in range(kills):
@@ -50,7 +51,7 @@ def test_normalisers_that_are_killed_lose_nothing(
         learner.send(signal.SIGTERM)
         assert learner.wait() == 0, learner.errors
         case.drain("--from", "features")
-    verdict = Oracle(case.bootstrap, case.task.name, raw).judge(case.acks, witness, fused=False)
+    verdict = Oracle(case.kafka, case.task.name, raw).judge(case.acks, witness, fused=False)
     case.same_state_from_zero("--from", "features")
     tell(
         f"T7: {kills} kills of normalisers, {verdict.events} events, {verdict.duplicates} rows "
@@ -60,19 +61,19 @@ def test_normalisers_that_are_killed_lose_nothing(
 
 def normalise(case: Case) -> Forged:
     """Start `headrace normalize`."""
-    started = case.forge.start("normalize", str(case.path), "-b", case.bootstrap, "--json")
+    started = case.forge.start("normalize", str(case.path), "-b", case.kafka.servers, "--json")
     assert started.wait_ready(120), started.errors
     return started
 
 
 def covered(case: Case) -> bool:
     """Say whether the last event of each partition has its row."""
-    rows = read(case.bootstrap, case.task.output("features"))
+    rows = read(case.kafka, case.task.output("features"))
     last = {
         p: max((msgspec.msgpack.decode(each.value or b"")[2] for each in found), default=-1)
         for p, found in rows.items()
     }
-    now = ends(case.bootstrap, case.task.input.topic, committed=True)
+    now = ends(case.kafka, case.task.input.topic, committed=True)
     return all(last[p] + 1 == end for p, end in now.items())
 
 
@@ -81,7 +82,7 @@ def wait_for_rows(case: Case, more: int) -> None:
     topic = case.task.output("features")
 
     def count() -> int:
-        return sum(ends(case.bootstrap, topic, committed=True).values())
+        return sum(ends(case.kafka, topic, committed=True).values())
 
     wanted = count() + more
     wait_until(lambda: count() >= wanted)
@@ -96,14 +97,14 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
 
 @pytest.mark.long
 def test_rows_that_are_missing_double_or_nonsense_are_healed(
-    bootstrap: str, make_case: Callable[..., Case]
+    kafka: KafkaConnection, make_case: Callable[..., Case]
 ) -> None:
     from kafka import KafkaProducer
 
-    case, chance = make_case(bootstrap, partitions=1), random.Random(8)
+    case, chance = make_case(kafka, partitions=1), random.Random(8)
     values: list[bytes | None] = [good(n) if n % 50 else b"hello" for n in range(500)]
     count = len(values)
-    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    producer = KafkaProducer(bootstrap_servers=kafka.servers)
     for value in values:
         producer.send(case.task.input.topic, value)
     records = Records(
@@ -134,7 +135,7 @@ def test_rows_that_are_missing_double_or_nonsense_are_healed(
     broken = case.learn("--from", "features", "--micro-batch", "16", failpoint="before commit:9")
     assert broken.wait() == -9, broken.errors
     case.drain("--from", "features", "--micro-batch", "64")
-    verdict = Oracle(bootstrap, case.task.name, case.task.input.topic).judge(fused=False)
+    verdict = Oracle(kafka, case.task.name, case.task.input.topic).judge(fused=False)
     assert (verdict.healed, verdict.duplicates) == (missing, doubled)
     assert verdict.events == count
     state = case.same_state_from_zero("--from", "features")

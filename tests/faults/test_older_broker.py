@@ -40,8 +40,8 @@ def test_exactly_once_holds_on_an_older_kafka(
 
     case = make_case(f"127.0.0.1:{older.port}")
     topic = case.task.input.topic
-    with Witness(case.bootstrap, [case.task.output("predictions")]) as witness:
-        with Feeder(case.bootstrap, topic, case.acks, rate=200):
+    with Witness(case.kafka, [case.task.output("predictions")]) as witness:
+        with Feeder(case.kafka, topic, case.acks, rate=200):
             for _ in range(4):
                 learner = case.learn("--micro-batch", "64")
                 assert learner.wait_ready(), learner.errors
@@ -52,16 +52,16 @@ def test_exactly_once_holds_on_an_older_kafka(
             heir = case.learn("--micro-batch", "64", state="heir")
             assert heir.wait_ready(), heir.errors
             assert fenced.wait() == 6, fenced.errors
-            with KafkaAdminClient(bootstrap_servers=case.bootstrap) as admin:
+            with KafkaAdminClient(bootstrap_servers=case.kafka.servers) as admin:
                 admin.create_partitions({topic: 6})
             time.sleep(3)
             heir.send(signal.SIGTERM)
             assert heir.wait() == 0, heir.errors
         case.drain(state="heir")
-    verdict = Oracle(case.bootstrap, case.task.name, topic).judge(case.acks, witness)
-    owner = owner_of(case.bootstrap, f"{case.task.name}.learn")
-    assert abort_hanging(case.bootstrap, owner, [case.task.output("ledger")]) == []
-    with KafkaAdminClient(bootstrap_servers=case.bootstrap) as admin:
+    verdict = Oracle(case.kafka, case.task.name, topic).judge(case.acks, witness)
+    owner = owner_of(case.kafka, f"{case.task.name}.learn")
+    assert abort_hanging(case.kafka, owner, [case.task.output("ledger")]) == []
+    with KafkaAdminClient(bootstrap_servers=case.kafka.servers) as admin:
         admin.delete_topics([topic])
     gone = case.learn("--drain", state="heir")
     assert gone.wait() == 2, gone.errors

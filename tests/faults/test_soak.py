@@ -19,8 +19,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from bench.workload import save_task, task_path
 from headrace.stream.audit.verify import verify
 from headrace.stream.events import Prediction
-from headrace.stream.kafka.sink import Sink
-from headrace.stream.kafka.source import Source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.process.child import Child
@@ -40,9 +39,9 @@ ENTITIES = 50_000
 class Feed:
     """Send events that never repeat an id, their times a week apart from first to last."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
         rng = np.random.default_rng(7)
-        self._topic, self._sink, self.sent = topic, Sink(bootstrap), 0
+        self._topic, self._sink, self.sent = topic, kafka.sink(), 0
         points = rng.normal(size=(BLOCK, 2)).round(4)
         self._templates = [
             b'{"id":"e%%d","ts":%%.3f,"who":"u%d","x":%g,"y":%g,"colour":"c%d","label":%d}'
@@ -73,7 +72,7 @@ class Feed:
 
 
 @pytest.fixture
-def task(bootstrap: str, tmp_path: Path) -> Task:
+def task(kafka: KafkaConnection, tmp_path: Path) -> Task:
     name = f"soak-{uuid.uuid4().hex[:8]}"
     made = save_task(
         tmp_path,
@@ -86,8 +85,8 @@ def task(bootstrap: str, tmp_path: Path) -> Task:
         'colour = { kind = "category" }',
         entity="who",
     )
-    ensure(bootstrap, topic_specs(made))
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:  # segments that may be deleted
+    ensure(kafka, topic_specs(made))
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:  # segments that may be deleted
         admin.alter_configs(
             [
                 ConfigResource(
@@ -102,9 +101,9 @@ def task(bootstrap: str, tmp_path: Path) -> Task:
 class Soak:
     """Hold a learner, what it is fed, and what is seen of it."""
 
-    def __init__(self, task: Task, path: Path, bootstrap: str) -> None:
-        self._task, self._path, self._bootstrap = task, path, bootstrap
-        self.feed = Feed(bootstrap, task.input.topic)
+    def __init__(self, task: Task, path: Path, kafka: KafkaConnection) -> None:
+        self._task, self._path, self._kafka = task, path, kafka
+        self.feed = Feed(kafka, task.input.topic)
         self.resident_mb: list[float] = []
         self.p99_ms: list[float] = []
         self.oldest_s = 0.0  # of checkpoints, while there was work
@@ -115,7 +114,7 @@ class Soak:
         """Start the service, as a user would."""
         self.learner = Child("headrace learn")
         command = ("learn", str(self._path), "--from", "events", "--json")
-        self.learner.begin(*command, "--bootstrap", self._bootstrap)
+        self.learner.begin(*command, "--bootstrap", self._kafka.servers)
         self._wait(lambda: self.learner.ready)
 
     def kill(self) -> None:
@@ -159,12 +158,12 @@ class Soak:
     def _paced(self) -> float:
         """Send events one by one, and give the 99th percentile of the wait in milliseconds."""
         topic, first = self._task.output("predictions"), self.feed.sent
-        with closing(Source(self._bootstrap, topic)) as source:
+        with closing(self._kafka.source(topic)) as source:
             ends = source.ends()
         offset_of = msgspec.json.Decoder(Prediction).decode
         sent_s, waited_s = list[float](), list[float]()
         begun_s = time.monotonic()
-        with closing(Source(self._bootstrap, topic, offsets=ends, prompt=True)) as reader:
+        with closing(self._kafka.source(topic, offsets=ends, prompt=True)) as reader:
             while len(waited_s) < PACED:
                 if len(sent_s) < PACED and time.monotonic() >= begun_s + len(sent_s) / RATE:
                     sent_s.append(time.monotonic())
@@ -181,9 +180,9 @@ class Soak:
         now_s = time.monotonic()
         self._ended.append((now_s, self.feed.sent))
         old = max(sent for ended_s, sent in self._ended if ended_s < now_s - 2 * AGE_S or not sent)
-        with closing(Source(self._bootstrap, self._task.output("predictions"))) as source:
+        with closing(self._kafka.source(self._task.output("predictions"))) as source:
             ends = source.ends()
-        with KafkaAdminClient(bootstrap_servers=self._bootstrap) as admin:
+        with KafkaAdminClient(bootstrap_servers=self._kafka.servers) as admin:
             admin.delete_records(
                 {
                     TopicPartition(self._task.input.topic, 0): old,
@@ -195,10 +194,10 @@ class Soak:
 @pytest.mark.long
 @pytest.mark.timeout(3 * 3_600)
 def test_a_week_leaves_memory_latency_and_checkpoints_as_they_were(
-    bootstrap: str, task: Task, tmp_path: Path, tell: Callable[[str], None]
+    kafka: KafkaConnection, task: Task, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     """As many as HEADRACE_SOAK says, or 10^8; the learner is killed and started again half-way."""
-    soak, half = Soak(task, task_path(tmp_path, task.name), bootstrap), STEPS // 2
+    soak, half = Soak(task, task_path(tmp_path, task.name), kafka), STEPS // 2
     try:
         for step in range(STEPS):
             if step == half:
@@ -219,5 +218,5 @@ def test_a_week_leaves_memory_latency_and_checkpoints_as_they_were(
         assert max(life[1:]) < life[1] + GROWTH_MB
     assert np.median(soak.p99_ms[half:]) < 2 * np.median(soak.p99_ms[:half])
     assert soak.oldest_s < AGE_S
-    audit = verify(task, bootstrap)
+    audit = verify(task, kafka)
     assert audit.findings == []

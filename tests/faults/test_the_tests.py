@@ -14,7 +14,7 @@ from traffic import Feeder, Seen, Witness
 @pytest.fixture
 def fed(case: Case) -> Case:
     """Give a task with 1,200 events."""
-    with Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=2_000) as feeder:
+    with Feeder(case.kafka, case.task.input.topic, case.acks, rate=2_000) as feeder:
         while feeder.sent < 1_200:
             time.sleep(0.05)
     return case
@@ -23,7 +23,7 @@ def fed(case: Case) -> Case:
 def judged(case: Case) -> str:
     """Give the name of the first invariant that does not hold; "" if all do."""
     try:
-        Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks)
+        Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks)
     except Violation as found:
         return found.name
     return ""
@@ -44,7 +44,7 @@ def test_a_commit_that_lies_is_read_back_and_ends_the_learner(fed: Case) -> None
 def test_without_reading_back_the_lie_is_a_loss_that_the_judge_finds(fed: Case) -> None:
     fed.drain("--micro-batch", "64", mutants=("lying_commit", "no_read_back"))
     assert judged(fed) == "I6"
-    oracle = Oracle(fed.bootstrap, fed.task.name, fed.task.input.topic)
+    oracle = Oracle(fed.kafka, fed.task.name, fed.task.input.topic)
     records = [json.loads(each.value or b"") for each in oracle.ledger]
     with pytest.raises(Violation, match=r"I1: |I6: .* after"):  # no record speaks of them
         oracle.accounted(records, fed.acks)
@@ -75,11 +75,11 @@ def test_offsets_that_move_on_before_the_commit_are_found(fed: Case) -> None:
 
 def test_each_thing_done_to_a_good_run_is_found(fed: Case) -> None:
     outputs = [fed.task.output(stage) for stage in ("predictions", "ledger")]
-    with Witness(fed.bootstrap, outputs) as witness:
+    with Witness(fed.kafka, outputs) as witness:
         fed.drain("--micro-batch", "64")
         while len(witness.seen.get((outputs[1], 0), ())) < 9:
             assert witness.alive
-    oracle = Oracle(fed.bootstrap, fed.task.name, fed.task.input.topic)
+    oracle = Oracle(fed.kafka, fed.task.name, fed.task.input.topic)
     verdict = oracle.judge(fed.acks, witness)
     assert verdict.used + verdict.rejected + verdict.repeated == verdict.acknowledged >= 1_200
 

@@ -29,8 +29,8 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
 ) -> None:
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     codes = []
-    with Witness(case.bootstrap, outputs) as witness:
-        with Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=200):
+    with Witness(case.kafka, outputs) as witness:
+        with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200):
             places = PLACES if thorough else PLACES[:3]
             for at, place in enumerate(places):
                 zombie = case.learn(
@@ -47,16 +47,14 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
                 heir.send(signal.SIGTERM)
                 assert heir.wait() == 0, heir.errors
         case.drain()
-    verdict = Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(
-        case.acks, witness
-    )
+    verdict = Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
     case.same_state_from_zero()
     tell(f"T3: zombies at {places} ended with {codes}; {verdict.events} events")
 
 
 def test_one_that_slept_through_its_transaction_starts_again(case: Case) -> None:
     ledger = case.task.output("ledger")
-    with Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=200):
+    with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200):
         sleeper = case.learn(
             *("--micro-batch", "64"),
             failpoint="flushed:5",
@@ -64,18 +62,16 @@ def test_one_that_slept_through_its_transaction_starts_again(case: Case) -> None
             settings={"headrace.stream.kafka.sink.TRANSACTION_S": 2.0},
         )
         sleeper.wait_stopped()
-        undecided = ends(case.bootstrap, ledger, committed=False)
-        assert ends(case.bootstrap, ledger, committed=True) != undecided
+        undecided = ends(case.kafka, ledger, committed=False)
+        assert ends(case.kafka, ledger, committed=True) != undecided
         give_up_s = time.monotonic() + 60  # Kafka looks for what is overdue every 10 s
-        while ends(case.bootstrap, ledger, committed=True) != ends(
-            case.bootstrap, ledger, committed=False
-        ):
+        while ends(case.kafka, ledger, committed=True) != ends(case.kafka, ledger, committed=False):
             assert time.monotonic() < give_up_s
             time.sleep(0.5)
         sleeper.send(signal.SIGCONT)
         assert sleeper.wait(60) == 5, sleeper.errors  # nobody took over: it may start again
     case.drain()
-    Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks)
+    Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks)
     case.same_state_from_zero()
 
 
@@ -86,7 +82,7 @@ def test_learners_under_supervisors_come_down_to_one(case: Case) -> None:
     """
     options = ("--micro-batch", "64")
     with (
-        Feeder(case.bootstrap, case.task.input.topic, case.acks, rate=200),
+        Feeder(case.kafka, case.task.input.topic, case.acks, rate=200),
         ExitStack() as stack,
     ):
         kept = [
@@ -106,4 +102,4 @@ def test_learners_under_supervisors_come_down_to_one(case: Case) -> None:
         ended = [each.codes[-1] for each in kept if not each.running]
         assert ended == [6, 6], [each.codes for each in kept]
     case.drain(state=f"state-{kept.index(last)}")
-    Oracle(case.bootstrap, case.task.name, case.task.input.topic).judge(case.acks)
+    Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks)

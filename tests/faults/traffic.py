@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from poison import POISON, good
 
+from headrace.stream.kafka.connection import KafkaConnection
+
 SPOILED = [raw for raw, _ in POISON.values()]
 
 
@@ -33,7 +35,7 @@ class Feeder:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: KafkaConnection,
         topic: str,
         acks: Path,
         *,
@@ -41,7 +43,7 @@ class Feeder:
         partitions: int = 4,
         make: Callable[[int], bytes | None] = mixed,
     ) -> None:
-        self._bootstrap, self._topic, self._rate = bootstrap, topic, rate
+        self._kafka, self._topic, self._rate = kafka, topic, rate
         self._partitions, self._make = partitions, make
         self._log = acks.open("w")
         self._failed: deque[int] = deque()
@@ -94,7 +96,7 @@ class Feeder:
         while True:
             try:
                 return KafkaProducer(
-                    bootstrap_servers=self._bootstrap,
+                    bootstrap_servers=self._kafka.servers,
                     acks="all",
                     linger_ms=5,
                     request_timeout_ms=5_000,
@@ -144,8 +146,8 @@ class Seen(NamedTuple):
 class Witness:
     """Read topics while they are written, committed records alone, and keep what was seen."""
 
-    def __init__(self, bootstrap: str, topics: list[str]) -> None:
-        self._bootstrap, self._topics = bootstrap, topics
+    def __init__(self, kafka: KafkaConnection, topics: list[str]) -> None:
+        self._kafka, self._topics = kafka, topics
         self.seen: dict[tuple[str, int], list[Seen]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="witness")
@@ -167,7 +169,7 @@ class Witness:
         from kafka import KafkaConsumer, TopicPartition
 
         consumer = KafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            bootstrap_servers=self._kafka.servers,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",

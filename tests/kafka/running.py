@@ -10,22 +10,25 @@ from types import TracebackType
 from typing import Any
 
 from headrace.stream.errors import HeadraceError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.service.learn import learn
 from headrace.stream.service.progress import Progress
-from headrace.stream.service.service import Safety
+from headrace.stream.service.start import Safety
 from headrace.stream.task import Task
 
 
 class Running:
     """Run a learner until the `with` block ends; `error` is what ended it before."""
 
-    def __init__(self, task: Task, bootstrap: str, origin: Any = "events", **safety: Any) -> None:
+    def __init__(
+        self, task: Task, kafka: KafkaConnection, origin: Any = "events", **safety: Any
+    ) -> None:
         self.error: HeadraceError | None = None
         self.last: Progress | None = None
         self.notes: list[str] = []
         self._stop, self._ready = threading.Event(), threading.Event()
         place = safety.pop("state", os.environ["HEADRACE_STATE"])
-        self._arguments = (task, bootstrap, origin, Safety(place, **safety))
+        self._arguments = (task, kafka, origin, Safety(place, **safety))
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Running:
@@ -58,7 +61,7 @@ class Running:
         return self.error
 
     def _run(self) -> None:
-        task, bootstrap, origin, safety = self._arguments
+        task, kafka, origin, safety = self._arguments
 
         def on_progress(progress: Progress) -> None:
             self.last = progress
@@ -66,7 +69,7 @@ class Running:
         try:
             learn(
                 task,
-                bootstrap,
+                kafka,
                 origin=origin,
                 safety=safety,
                 micro_batch=64,

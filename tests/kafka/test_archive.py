@@ -24,6 +24,7 @@ from headrace.stream.archive import writer as archives
 from headrace.stream.archive.reader import ArchiveHistory
 from headrace.stream.archive.writer import archive
 from headrace.stream.errors import HeadraceError, HistoryError, RecoveryError, TopicError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, Range
 
 MakeTopic = Callable[..., str]
@@ -33,12 +34,14 @@ MIDNIGHT_MS = 1_772_668_800_000  # 2026-03-05
 
 
 def send(
-    bootstrap: str, topic: str, records: Sequence[tuple[int, int, bytes | None, bytes | None]]
+    kafka: KafkaConnection,
+    topic: str,
+    records: Sequence[tuple[int, int, bytes | None, bytes | None]],
 ) -> None:
     """Write (partition, timestamp_ms, key, value)."""
     from kafka import KafkaProducer
 
-    with closing(KafkaProducer(bootstrap_servers=bootstrap)) as producer:
+    with closing(KafkaProducer(bootstrap_servers=kafka.servers)) as producer:
         for partition, time_ms, key, value in records:
             producer.send(topic, value, key=key, partition=partition, timestamp_ms=time_ms)
         producer.flush()
@@ -54,12 +57,12 @@ def simple(count: int, partitions: int = 1) -> list[tuple[int, int, bytes | None
     return [(i % partitions, MIDNIGHT_MS + i, None, b'{"id":%d}' % i) for i in range(count)]
 
 
-def in_kafka(bootstrap: str, topic: str) -> list[Row]:
+def in_kafka(kafka: KafkaConnection, topic: str) -> list[Row]:
     """Read the committed records with the other client."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False
+        bootstrap_servers=kafka.servers, isolation_level="read_committed", enable_auto_commit=False
     )
     with closing(consumer):
         parts = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
@@ -107,11 +110,11 @@ def left_over(place: Path) -> list[Path]:
 
 
 def test_the_archive_is_the_topic_byte_for_byte(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     name, chosen = lasting(partitions=3), random.Random(11)
     send(
-        bootstrap,
+        kafka,
         name,
         [
             (
@@ -129,10 +132,10 @@ def test_the_archive_is_the_topic_byte_for_byte(
             for i in range(3_000)
         ],
     )
-    with closing(Producer({"bootstrap.servers": bootstrap})) as producer:
+    with closing(Producer({"bootstrap.servers": kafka.servers})) as producer:
         producer.produce(name, None, None, 1)  # kafka-python refuses to send nothing at all
-    done = archive(bootstrap, name, str(tmp_path), rows_per_file=300)
-    truth = in_kafka(bootstrap, name)
+    done = archive(kafka, name, str(tmp_path), rows_per_file=300)
+    truth = in_kafka(kafka, name)
     assert in_files(tmp_path) == truth
     assert len(truth) == done.records == 3_001
     assert done.files == len(files(tmp_path)) and done.size_bytes == sum(
@@ -149,41 +152,41 @@ def test_the_archive_is_the_topic_byte_for_byte(
 
 
 def test_a_day_begins_a_new_file_and_wild_times_do_not(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     name = lasting()
 
     def send_days(*days: int) -> None:
-        send(bootstrap, name, [(0, MIDNIGHT_MS + day * DAY_MS, None, b"x") for day in days])
+        send(kafka, name, [(0, MIDNIGHT_MS + day * DAY_MS, None, b"x") for day in days])
 
     send_days(*[0] * 50, *[1] * 50, *[0, 1] * 100, *[2] * 50)
-    archive(bootstrap, name, str(tmp_path), rows_per_file=130)
+    archive(kafka, name, str(tmp_path), rows_per_file=130)
     send_days(*[0, 2] * 20)
-    archive(bootstrap, name, str(tmp_path))
+    archive(kafka, name, str(tmp_path))
     starts = [int(path.stem.split("-")[1]) for path in files(tmp_path)]
     assert starts == [0, 50, 180, 300, 350]
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    assert in_files(tmp_path) == in_kafka(kafka, name)
 
 
 def test_running_it_again_writes_what_came_since(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     name = lasting(partitions=2)
-    assert archive(bootstrap, name, str(tmp_path)).files == 0
+    assert archive(kafka, name, str(tmp_path)).files == 0
     for count in (500, 1, 700):
-        send(bootstrap, name, simple(count, partitions=2))
-        assert archive(bootstrap, name, str(tmp_path)).records == count
-        assert archive(bootstrap, name, str(tmp_path)).files == 0
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+        send(kafka, name, simple(count, partitions=2))
+        assert archive(kafka, name, str(tmp_path)).records == count
+        assert archive(kafka, name, str(tmp_path)).files == 0
+    assert in_files(tmp_path) == in_kafka(kafka, name)
 
 
 def test_offsets_without_records_are_covered_and_open_transactions_waited_for(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     from kafka import KafkaProducer
 
     name = lasting()
-    producer = KafkaProducer(bootstrap_servers=bootstrap, transactional_id=name)
+    producer = KafkaProducer(bootstrap_servers=kafka.servers, transactional_id=name)
     with closing(producer):
         producer.init_transactions()
         for number in range(12):
@@ -192,29 +195,30 @@ def test_offsets_without_records_are_covered_and_open_transactions_waited_for(
                 producer.send(name, b"%d-%d" % (number, i), timestamp_ms=MIDNIGHT_MS)
             producer.flush()
             if number == 10:
-                done = archive(bootstrap, name, str(tmp_path))
+                done = archive(kafka, name, str(tmp_path))
                 assert done.records == 30 and done.ends == {0: 60}
             (producer.abort_transaction if number % 3 == 0 else producer.commit_transaction)()
-        done = archive(bootstrap, name, str(tmp_path), rows_per_file=4)
+        done = archive(kafka, name, str(tmp_path), rows_per_file=4)
     assert done.ends == {0: 72}  # 60 records, and a marker for each transaction
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    assert in_files(tmp_path) == in_kafka(kafka, name)
     history = ArchiveHistory(str(tmp_path), name)
     assert given_again(history, [Range(0, 0, 6)]) == []
-    assert given_again(history, [Range(0, 0, 72)]) == in_kafka(bootstrap, name)
+    assert given_again(history, [Range(0, 0, 72)]) == in_kafka(kafka, name)
 
 
 RUN = """
 import sys
 from headrace.stream.archive.writer import archive
-archive(sys.argv[1], sys.argv[2], sys.argv[3], rows_per_file=int(sys.argv[4]))
+from headrace.stream.kafka.connection import KafkaConnection
+archive(KafkaConnection(sys.argv[1]), sys.argv[2], sys.argv[3], rows_per_file=int(sys.argv[4]))
 """
 
 
 def run(
-    bootstrap: str, topic: str, place: Path, rows: int, failpoint: str = ""
+    kafka: KafkaConnection, topic: str, place: Path, rows: int, failpoint: str = ""
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, bootstrap, topic, str(place), str(rows)],
+        [sys.executable, "-c", RUN, kafka.servers, topic, str(place), str(rows)],
         env=os.environ | {"HEADRACE_FAILPOINT": failpoint},
         stderr=subprocess.PIPE,
         text=True,
@@ -227,14 +231,14 @@ def ended(process: subprocess.Popen[str]) -> int:
 
 
 def test_killed_at_any_moment_it_has_each_offset_once(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     name, chosen = lasting(partitions=2), random.Random()
-    send(bootstrap, name, simple(30_000, partitions=2))
+    send(kafka, name, simple(30_000, partitions=2))
     killed = 0
     for rows in (53, 90, 61, 75, 40):
         before = len(files(tmp_path))
-        process = run(bootstrap, name, tmp_path, rows)
+        process = run(kafka, name, tmp_path, rows)
         while process.poll() is None and len(files(tmp_path)) < before + 5:
             time.sleep(0.001)
         time.sleep(chosen.random() * 0.05)
@@ -242,16 +246,16 @@ def test_killed_at_any_moment_it_has_each_offset_once(
         killed += ended(process) == -signal.SIGKILL
         in_files(tmp_path)
     assert killed == 5
-    assert ended(run(bootstrap, name, tmp_path, 5_000)) == 0
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    assert ended(run(kafka, name, tmp_path, 5_000)) == 0
+    assert in_files(tmp_path) == in_kafka(kafka, name)
     assert left_over(tmp_path) == []
 
 
 def test_killed_at_each_step_of_writing_it_goes_on_with_the_claimed_file(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     name = lasting()
-    send(bootstrap, name, simple(1_000))
+    send(kafka, name, simple(1_000))
     steps = [
         f"{what} {step}"
         for what in ("claim", "archive")
@@ -260,27 +264,27 @@ def test_killed_at_each_step_of_writing_it_goes_on_with_the_claimed_file(
     claimed: list[str] = []
     rows: list[Row] = []
     for number, step in enumerate([*steps, "archive claimed"]):
-        assert ended(run(bootstrap, name, tmp_path, 20 + number, f"{step}:2")) == -signal.SIGKILL
+        assert ended(run(kafka, name, tmp_path, 20 + number, f"{step}:2")) == -signal.SIGKILL
         assert all((tmp_path / name / file).is_file() for file in claimed)
         assert in_files(tmp_path)[: len(rows)] == rows
         claims = [path for path in tmp_path.rglob("_claims/*") if path.suffix != ".tmp"]
         claimed, rows = [path.read_text() for path in claims], in_files(tmp_path)
         assert len(claimed) == (not step.startswith("claim") or step == "claim renamed")
-    assert ended(run(bootstrap, name, tmp_path, 100)) == 0
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    assert ended(run(kafka, name, tmp_path, 100)) == 0
+    assert in_files(tmp_path) == in_kafka(kafka, name)
     assert left_over(tmp_path) == []
 
 
 @contextmanager
 def following(
-    bootstrap: str, topic: str, place: Path, **how: float
+    kafka: KafkaConnection, topic: str, place: Path, **how: float
 ) -> Iterator[list[archives.Archived]]:
     done: list[archives.Archived] = []
     ask = threading.Event()
 
     def follow() -> None:
         with suppress(RecoveryError):  # a topic that is made again ends it
-            done.append(archive(bootstrap, topic, str(place), follow=True, stop=ask.is_set, **how))  # type: ignore[arg-type]
+            done.append(archive(kafka, topic, str(place), follow=True, stop=ask.is_set, **how))  # type: ignore[arg-type]
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -292,126 +296,126 @@ def following(
 
 
 def test_following_writes_by_time_and_the_rest_at_the_end(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     name = lasting(partitions=2)
-    with following(bootstrap, name, tmp_path, every_s=0.2) as done:
+    with following(kafka, name, tmp_path, every_s=0.2) as done:
         for _ in range(3):
             before = len(files(tmp_path))
-            send(bootstrap, name, simple(100, partitions=2))
+            send(kafka, name, simple(100, partitions=2))
             give_up = time.monotonic() + 20
             while len(files(tmp_path)) == before:
                 assert time.monotonic() < give_up
                 time.sleep(0.02)
-        send(bootstrap, name, simple(100, partitions=2))
+        send(kafka, name, simple(100, partitions=2))
     assert done[0].files == len(files(tmp_path)) >= 3
-    archive(bootstrap, name, str(tmp_path))
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    archive(kafka, name, str(tmp_path))
+    assert in_files(tmp_path) == in_kafka(kafka, name)
 
 
 def test_following_keeps_partitions_that_are_added(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     from kafka import KafkaAdminClient
 
     name = lasting()
-    with following(bootstrap, name, tmp_path, every_s=0.2):
-        send(bootstrap, name, simple(100))
-        with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    with following(kafka, name, tmp_path, every_s=0.2):
+        send(kafka, name, simple(100))
+        with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
             admin.create_partitions({name: 3})
-        send(bootstrap, name, simple(300, partitions=3))
+        send(kafka, name, simple(300, partitions=3))
         give_up = time.monotonic() + 30
-        while in_files(tmp_path) != in_kafka(bootstrap, name):
+        while in_files(tmp_path) != in_kafka(kafka, name):
             assert time.monotonic() < give_up
             time.sleep(0.1)
-    archive(bootstrap, name, str(tmp_path))
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    archive(kafka, name, str(tmp_path))
+    assert in_files(tmp_path) == in_kafka(kafka, name)
 
 
 def test_what_retention_removed_is_said_and_nothing_is_skipped(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     from kafka import KafkaAdminClient, TopicPartition
 
     name = lasting()
-    send(bootstrap, name, simple(100))
-    archive(bootstrap, name, str(tmp_path / "early"))
-    send(bootstrap, name, simple(100))
-    with closing(KafkaAdminClient(bootstrap_servers=bootstrap)) as admin:
+    send(kafka, name, simple(100))
+    archive(kafka, name, str(tmp_path / "early"))
+    send(kafka, name, simple(100))
+    with closing(KafkaAdminClient(bootstrap_servers=kafka.servers)) as admin:
         admin.delete_records({TopicPartition(name, 0): 150})
     before = files(tmp_path)
     with pytest.raises(HistoryError, match="offsets from 100 to 150") as refused:
-        archive(bootstrap, name, str(tmp_path / "early"))
+        archive(kafka, name, str(tmp_path / "early"))
     assert name in str(refused.value) and "another place" in str(refused.value)
     assert files(tmp_path) == before
-    archive(bootstrap, name, str(tmp_path / "late"))
+    archive(kafka, name, str(tmp_path / "late"))
     assert ArchiveHistory(str(tmp_path / "late"), name).begins() == {0: 150}
-    assert in_files(tmp_path / "late") == in_kafka(bootstrap, name)
+    assert in_files(tmp_path / "late") == in_kafka(kafka, name)
 
 
 def test_a_topic_made_anew_is_not_mixed_with_the_old_one(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     old, new = lasting("old"), lasting("new")
-    send(bootstrap, old, simple(100))
-    send(bootstrap, new, simple(50))
-    archive(bootstrap, old, str(tmp_path))
+    send(kafka, old, simple(100))
+    send(kafka, new, simple(50))
+    archive(kafka, old, str(tmp_path))
     (tmp_path / old).rename(tmp_path / new)
     with pytest.raises(HistoryError, match="made anew"):
-        archive(bootstrap, new, str(tmp_path))
+        archive(kafka, new, str(tmp_path))
     with pytest.raises(TopicError, match=r"no topic .*\.missing at"):
-        archive(bootstrap, f"{old}.missing", str(tmp_path))
+        archive(kafka, f"{old}.missing", str(tmp_path))
 
 
 @pytest.mark.parametrize("following_it", [False, True])
 def test_a_topic_of_the_same_name_is_not_the_same_topic(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path, following_it: bool
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path, following_it: bool
 ) -> None:
     """It may be longer than the old one was: offsets alone would not tell."""
     name = lasting()
-    send(bootstrap, name, simple(100))
-    with following(bootstrap, name, tmp_path, every_s=0.2) if following_it else nullcontext():
+    send(kafka, name, simple(100))
+    with following(kafka, name, tmp_path, every_s=0.2) if following_it else nullcontext():
         if not following_it:
-            archive(bootstrap, name, str(tmp_path))
+            archive(kafka, name, str(tmp_path))
         give_up = time.monotonic() + 20
         while len(in_files(tmp_path)) < 100:
             assert time.monotonic() < give_up
             time.sleep(0.05)
-        make_again(bootstrap, name, [b"%d" % n for n in range(300)])
+        make_again(kafka, name, [b"%d" % n for n in range(300)])
         time.sleep(1)
     before = files(tmp_path)
     with pytest.raises(HistoryError, match="made anew"):
-        archive(bootstrap, name, str(tmp_path))
+        archive(kafka, name, str(tmp_path))
     assert files(tmp_path) == before
     assert len(in_files(tmp_path)) == 100
 
 
 def test_a_second_archiver_of_a_directory_is_kept_out(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     name = lasting()
-    send(bootstrap, name, simple(10))
-    with following(bootstrap, name, tmp_path, every_s=0.1):
+    send(kafka, name, simple(10))
+    with following(kafka, name, tmp_path, every_s=0.1):
         while not files(tmp_path):
             time.sleep(0.01)
         with pytest.raises(RecoveryError, match="in use"):
-            archive(bootstrap, name, str(tmp_path))
+            archive(kafka, name, str(tmp_path))
 
 
 def test_two_archivers_without_a_lock_never_write_an_offset_twice(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory stands for S3 here: a file is made once only, and there is no lock."""
     monkeypatch.setattr(storage.LocalStore, "lock", lambda self, holder: nullcontext())
     monkeypatch.setattr(storage.LocalStore, "sweep", lambda self: None)
     name = lasting()
-    send(bootstrap, name, simple(4_000))
+    send(kafka, name, simple(4_000))
     ends: list[str] = []
 
     def work(rows: int) -> None:
         for _ in range(3):
             try:
-                archive(bootstrap, name, str(tmp_path), rows_per_file=rows)
+                archive(kafka, name, str(tmp_path), rows_per_file=rows)
                 ends.append("done")
             except HeadraceError as error:
                 ends.append(str(error))
@@ -423,13 +427,13 @@ def test_two_archivers_without_a_lock_never_write_an_offset_twice(
         thread.join(120)
     assert len(ends) == 9
     assert all(end == "done" or "another archiver" in end for end in ends), ends
-    archive(bootstrap, name, str(tmp_path))
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    archive(kafka, name, str(tmp_path))
+    assert in_files(tmp_path) == in_kafka(kafka, name)
     assert left_over(tmp_path) == []
 
 
 def test_many_partitions_and_large_records_stay_within_the_memory_given(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, chosen = lasting(partitions=5), random.Random(4)
     monkeypatch.setattr(archives, "_OPEN_BYTES", 1 << 20)
@@ -442,10 +446,10 @@ def test_many_partitions_and_large_records_stay_within_the_memory_given(
         held.append(sum(batch.nbytes for file in self._open.values() for batch in file.batches()))
 
     monkeypatch.setattr(archives._Writer, "take", watched)
-    send(bootstrap, name, [(i % 5, i, None, chosen.randbytes(100_000)) for i in range(100)])
-    archive(bootstrap, name, str(tmp_path))
+    send(kafka, name, [(i % 5, i, None, chosen.randbytes(100_000)) for i in range(100)])
+    archive(kafka, name, str(tmp_path))
     assert max(held) <= 1 << 20
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    assert in_files(tmp_path) == in_kafka(kafka, name)
 
 
 COMMAND = """
@@ -459,21 +463,23 @@ app()
 
 
 def test_the_command_ends_in_order_when_it_is_interrupted(
-    bootstrap: str, lasting: MakeTopic, tmp_path: Path
+    kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path
 ) -> None:
     name = lasting()
-    send(bootstrap, name, simple(300))
+    send(kafka, name, simple(300))
     command = [sys.executable, "-c", COMMAND, "archive", name, "--to", str(tmp_path), "--json"]
     process = subprocess.Popen(
-        [*command, "-b", bootstrap, "--follow", "--rows", "100"], stdout=subprocess.PIPE, text=True
+        [*command, "-b", kafka.servers, "--follow", "--rows", "100"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     while len(files(tmp_path)) < 3:
         assert process.poll() is None
         time.sleep(0.02)
-    send(bootstrap, name, simple(50))
+    send(kafka, name, simple(50))
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     said = json.loads(process.communicate(timeout=30)[0])
     assert process.returncode == 0
     assert said["records"] == 350 and said["ends"] == {"0": 350}
-    assert in_files(tmp_path) == in_kafka(bootstrap, name)
+    assert in_files(tmp_path) == in_kafka(kafka, name)

@@ -21,6 +21,7 @@ from headrace.stream.broker import jars as jars_module
 from headrace.stream.broker.embedded import bootstrap_servers, embedded
 from headrace.stream.broker.jars import ensure_jars, jar_dir, pinned_jars
 from headrace.stream.errors import BrokerError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.process import ports
@@ -60,24 +61,24 @@ def assert_one_line(error: BaseException) -> None:
     assert len(str(error)) < 600
 
 
-def send(bootstrap: str, topic: str, *values: bytes) -> None:
-    with KafkaProducer(bootstrap_servers=bootstrap) as producer:
+def send(kafka: KafkaConnection, topic: str, *values: bytes) -> None:
+    with KafkaProducer(bootstrap_servers=kafka.servers) as producer:
         for sent in [producer.send(topic, value) for value in values]:
             sent.get(timeout=30)
 
 
-def read(bootstrap: str, topic: str, count: int) -> list[bytes]:
+def read(kafka: KafkaConnection, topic: str, count: int) -> list[bytes]:
     part = TopicPartition(topic, 0)
-    with KafkaConsumer(bootstrap_servers=bootstrap, consumer_timeout_ms=30_000) as consumer:
+    with KafkaConsumer(bootstrap_servers=kafka.servers, consumer_timeout_ms=30_000) as consumer:
         consumer.assign([part])
         consumer.seek_to_beginning(part)
         return [next(consumer).value for _ in range(count)]
 
 
-def test_what_is_produced_is_consumed(bootstrap: str, topic: Callable[..., str]) -> None:
+def test_what_is_produced_is_consumed(kafka: KafkaConnection, topic: Callable[..., str]) -> None:
     name = topic()
-    send(bootstrap, name, b"one", b"two")
-    assert read(bootstrap, name, 2) == [b"one", b"two"]
+    send(kafka, name, b"one", b"two")
+    assert read(kafka, name, 2) == [b"one", b"two"]
 
 
 def test_data_outlives_a_kill_and_a_stop_without_a_network(
@@ -87,17 +88,17 @@ def test_data_outlives_a_kill_and_a_stop_without_a_network(
     monkeypatch.setattr(jars_module, "_download", no_network)
     home = tmp_path / "a directory, with é"
     with embedded(home) as first:
-        ensure(first.bootstrap, [TopicSpec("kept")])
-        send(first.bootstrap, "kept", b"one")
+        ensure(first.kafka, [TopicSpec("kept")])
+        send(first.kafka, "kept", b"one")
         os.kill(first.pid, signal.SIGKILL)
     with embedded(home) as second:
-        send(second.bootstrap, "kept", b"two")
+        send(second.kafka, "kept", b"two")
         with pytest.raises(BrokerError, match=re.escape(f"{home} is in use by another")) as caught:
             embedded(home).__enter__()
         assert_one_line(caught.value)
     assert not psutil.pid_exists(second.pid)
     with embedded(home) as third:
-        assert read(third.bootstrap, "kept", 2) == [b"one", b"two"]
+        assert read(third.kafka, "kept", 2) == [b"one", b"two"]
     assert "Kafka Server started" in third.log.read_text()
 
 
@@ -131,7 +132,7 @@ with embedded() as broker:
         time.sleep(100)
     except KeyboardInterrupt:
         time.sleep(1)
-        print(list_topics(broker.bootstrap), flush=True)
+        print(list_topics(broker.kafka), flush=True)
         raise
 """
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topics import list_topics
 
 DEMO = (sys.executable, "-c", "from headrace.cli import main; main()", "demo")
@@ -75,20 +76,20 @@ def test_every_event_is_predicted_or_put_aside(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_in_order_and_leaves_a_named_kafka_as_it_was(
-    bootstrap: str, tmp_path: Path
+    kafka: KafkaConnection, tmp_path: Path
 ) -> None:
-    before = list_topics(bootstrap)
+    before = list_topics(kafka)
     log = tmp_path / "log"
-    with demo("--rate", "50", "--bootstrap", bootstrap, log=log) as process:
+    with demo("--rate", "50", "--bootstrap", kafka.servers, log=log) as process:
         family = await_predictions(process, log)
-        assert len(list_topics(bootstrap)) > len(before)
+        assert len(list_topics(kafka)) > len(before)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
         out, _ = process.communicate()
     assert process.returncode == 0, log.read_text()
     summary = out.decode()
     assert all(name in summary for name in (*TASKS, "first prediction after"))
     assert_gone(family)
-    assert list_topics(bootstrap) == before
+    assert list_topics(kafka) == before
 
 
 @pytest.mark.long
@@ -105,9 +106,11 @@ def test_nothing_outlives_a_demo_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_part_that_dies_is_named_and_ends_the_demo(bootstrap: str, tmp_path: Path) -> None:
+def test_a_part_that_dies_is_named_and_ends_the_demo(
+    kafka: KafkaConnection, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
-    with demo("--rate", "50", "--bootstrap", bootstrap, log=log) as process:
+    with demo("--rate", "50", "--bootstrap", kafka.servers, log=log) as process:
         family = await_predictions(process, log)
         learner = next(each for each in family if "headrace.stream.service.learn" in each.cmdline())
         learner.kill()

@@ -27,6 +27,7 @@ from test_learn import send
 from headrace.stream.audit.verify import verify
 from headrace.stream.broker.embedded import Broker, embedded
 from headrace.stream.kafka import source
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import describe, ensure
 from headrace.stream.process.signals import ENDING
@@ -39,13 +40,13 @@ CSV = Path(__file__).parents[2] / "producers/data/sensor.csv.gz"
 
 
 @pytest.fixture
-def task(bootstrap: str, tmp_path: Path) -> tuple[Task, Path]:
+def task(kafka: KafkaConnection, tmp_path: Path) -> tuple[Task, Path]:
     name = f"end-{uuid.uuid4().hex[:8]}"
     text = task_text(name)
     path = tmp_path / "task.toml"
     path.write_text(text)
     made = parse(text, str(path))
-    ensure(bootstrap, topic_specs(made))
+    ensure(kafka, topic_specs(made))
     return made, path
 
 
@@ -94,21 +95,23 @@ def own_broker() -> Iterator[Broker]:
             os.kill(broker.pid, signal.SIGCONT)
 
 
-def test_a_learner_ends_whenever_it_is_told_to(bootstrap: str, task: tuple[Task, Path]) -> None:
+def test_a_learner_ends_whenever_it_is_told_to(
+    kafka: KafkaConnection, task: tuple[Task, Path]
+) -> None:
     """While it imports, compiles, fences, learns again what it knew, and learns on."""
     made, path = task
     chance = random.Random(4)
     codes = []
     for turn in range(8):
-        send(bootstrap, made.input.topic, [good(n) for n in range(400 * turn, 400 * turn + 400)])
-        with headrace("learn", str(path), "-b", bootstrap, "--micro-batch", "16") as learner:
+        send(kafka, made.input.topic, [good(n) for n in range(400 * turn, 400 * turn + 400)])
+        with headrace("learn", str(path), "-b", kafka.servers, "--micro-batch", "16") as learner:
             time.sleep(0.6 + chance.uniform(0, 1) * turn)
             code, said = end(learner, chance.choice(ENDING))
             assert code in (0, 130), said
             assert "Traceback" not in said
             codes.append(code)
-    assert life(made, bootstrap).events == 3200
-    assert verify(made, bootstrap, deep=True).findings == [], codes
+    assert life(made, kafka).events == 3200
+    assert verify(made, kafka, deep=True).findings == [], codes
 
 
 def test_a_hangup_ends_what_nohup_does_not_protect() -> None:
@@ -128,9 +131,9 @@ def test_a_learner_ends_though_kafka_hangs(own_broker: Broker, tmp_path: Path, m
     path = tmp_path / "task.toml"
     path.write_text(TASK)
     made = parse(TASK, "t")
-    ensure(own_broker.bootstrap, topic_specs(made))
-    send(own_broker.bootstrap, made.input.topic, [good(n) for n in range(50)])
-    command = ("learn", str(path), "-b", own_broker.bootstrap, "--micro-batch", "16", "--json")
+    ensure(own_broker.kafka, topic_specs(made))
+    send(own_broker.kafka, made.input.topic, [good(n) for n in range(50)])
+    command = ("learn", str(path), "-b", own_broker.kafka.servers, "--micro-batch", "16", "--json")
     if moment == "starting":
         os.kill(own_broker.pid, signal.SIGSTOP)
     with headrace(*command) as learner:
@@ -146,7 +149,7 @@ def test_a_learner_ends_though_kafka_hangs(own_broker: Broker, tmp_path: Path, m
 
 
 def test_a_slow_last_checkpoint_does_not_hold_up_the_end(
-    bootstrap: str, task: tuple[Task, Path], monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, task: tuple[Task, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, _ = task
     write: Any = LocalStore.write
@@ -159,28 +162,28 @@ def test_a_slow_last_checkpoint_does_not_hold_up_the_end(
 
     monkeypatch.setattr(LocalStore, "write", slow)
     monkeypatch.setattr(checkpointer, "EVERY_S", 1e9)
-    send(bootstrap, made.input.topic, [good(n) for n in range(50)])
-    with Running(made, bootstrap) as learner:
+    send(kafka, made.input.topic, [good(n) for n in range(50)])
+    with Running(made, kafka) as learner:
         learner.wait(lambda progress: progress.events == 50)
         before_s = time.monotonic()
     assert learner.error is None
     assert writing  # it was begun, and is not waited for
     assert time.monotonic() - before_s < 12
-    assert not any(record.saved for record in records_of(made, bootstrap))
+    assert not any(record.saved for record in records_of(made, kafka))
     monkeypatch.setattr(LocalStore, "write", write)
-    assert life(made, bootstrap).events == 50
+    assert life(made, kafka).events == 50
 
 
 @pytest.mark.parametrize("command", ["evaluate", "verify"])
 def test_what_computes_ends_by_ctrl_c(
-    bootstrap: str, task: tuple[Task, Path], command: str
+    kafka: KafkaConnection, task: tuple[Task, Path], command: str
 ) -> None:
     """XLA's threads used to bring an interpreter down that was on its way out."""
     made, path = task
     if command == "verify":
-        send(bootstrap, made.input.topic, [good(n) for n in range(4000)])
-        life(made, bootstrap, micro_batch=256)
-        arguments = ["verify", str(path), "--deep", "-b", bootstrap]
+        send(kafka, made.input.topic, [good(n) for n in range(4000)])
+        life(made, kafka, micro_batch=256)
+        arguments = ["verify", str(path), "--deep", "-b", kafka.servers]
     else:
         pm25 = Path(__file__).parents[2] / "examples/pm25.toml"
         arguments = ["evaluate", str(pm25), "--input", str(CSV)]
@@ -205,11 +208,11 @@ def test_up_ends_when_its_kafka_does(tmp_path: Path) -> None:
 
 def test_a_producer_ends_though_kafka_hangs(own_broker: Broker, tmp_path: Path) -> None:
     made = parse(TASK, "t")
-    ensure(own_broker.bootstrap, topic_specs(made))
-    produce = ("produce", "sea", "--topic", made.input.topic, "-b", own_broker.bootstrap)
+    ensure(own_broker.kafka, topic_specs(made))
+    produce = ("produce", "sea", "--topic", made.input.topic, "-b", own_broker.kafka.servers)
     with headrace(*produce, "--rate", "500") as producer:
         give_up_s = time.monotonic() + 60
-        while not sum(describe(own_broker.bootstrap, [made.input.topic])[0].end):
+        while not sum(describe(own_broker.kafka, [made.input.topic])[0].end):
             assert time.monotonic() < give_up_s
             time.sleep(0.1)
         os.kill(own_broker.pid, signal.SIGSTOP)
@@ -220,12 +223,14 @@ def test_a_producer_ends_though_kafka_hangs(own_broker: Broker, tmp_path: Path) 
 
 
 def test_the_normaliser_leaves_nothing_behind(
-    bootstrap: str, task: tuple[Task, Path], tmp_path: Path
+    kafka: KafkaConnection, task: tuple[Task, Path], tmp_path: Path
 ) -> None:
     _, path = task
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with headrace("normalize", str(path), "-b", bootstrap, "--json", TMPDIR=str(scratch)) as found:
+    with headrace(
+        "normalize", str(path), "-b", kafka.servers, "--json", TMPDIR=str(scratch)
+    ) as found:
         await_line(found, json.dumps({"ready": "normalize"}))
         code, said = end(found)
     assert code == 0, said
@@ -233,7 +238,7 @@ def test_the_normaliser_leaves_nothing_behind(
 
 
 def test_a_client_that_never_closes_does_not_hold_up_the_end(
-    bootstrap: str, task: tuple[Task, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, task: tuple[Task, Path], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where librdkafka waits for itself: once in 3,000 closes as an offset is out of range."""
     given_up = threading.Event()
@@ -244,9 +249,9 @@ def test_a_client_that_never_closes_does_not_hold_up_the_end(
             super().close()
 
     monkeypatch.setattr(source, "Consumer", Stuck)
-    send(bootstrap, task[0].input.topic, [good(1)])
+    send(kafka, task[0].input.topic, [good(1)])
     begun_s = time.monotonic()
-    shown = run("tail", task[0].input.topic, "-b", bootstrap)
+    shown = run("tail", task[0].input.topic, "-b", kafka.servers)
     took_s = time.monotonic() - begun_s
     given_up.set()
     assert shown.code == 0

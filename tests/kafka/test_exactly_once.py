@@ -19,16 +19,16 @@ from test_learn import read, send
 from headrace.stream.audit.verify import verify
 from headrace.stream.errors import DeliveryError, FencedError, HistoryError, RecoveryError
 from headrace.stream.events import Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.sink import Sink
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
-from headrace.stream.kafka.transactions import Transactions
 from headrace.stream.ledger import ledger
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service import plan
 from headrace.stream.service.learn import learn
 from headrace.stream.service.progress import Progress
-from headrace.stream.service.service import Safety
+from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
 
 NUMBERS = """
@@ -46,66 +46,70 @@ y = { kind = "number" }
 
 
 @pytest.fixture
-def task(bootstrap: str) -> Task:
+def task(kafka: KafkaConnection) -> Task:
     name = f"once-{uuid.uuid4().hex[:8]}"
     made = parse(NUMBERS % (name, f"{name}.events"), "t")
-    ensure(bootstrap, topic_specs(made))
+    ensure(kafka, topic_specs(made))
     return made
 
 
 def life(
-    task: Task, bootstrap: str, state: str | None = None, origin: Any = "events", **options: Any
+    task: Task,
+    kafka: KafkaConnection,
+    state: str | None = None,
+    origin: Any = "events",
+    **options: Any,
 ) -> Progress:
     """Run a learner to the end of its topic."""
     micro_batch = options.pop("micro_batch", 64)
     safety = Safety(state or os.environ["HEADRACE_STATE"], **options)
-    return learn(task, bootstrap, origin=origin, safety=safety, micro_batch=micro_batch, drain=True)
+    return learn(task, kafka, origin=origin, safety=safety, micro_batch=micro_batch, drain=True)
 
 
-def records_of(task: Task, bootstrap: str) -> list[ledger.Record]:
-    return [entry.record for entry in ledger.read(bootstrap, task.output("ledger"))]
+def records_of(task: Task, kafka: KafkaConnection) -> list[ledger.Record]:
+    return [entry.record for entry in ledger.read(kafka, task.output("ledger"))]
 
 
-def last_state(task: Task, bootstrap: str) -> str:
-    return [r.saved.state for r in records_of(task, bootstrap) if r.saved][-1]
+def last_state(task: Task, kafka: KafkaConnection) -> str:
+    return [r.saved.state for r in records_of(task, kafka) if r.saved][-1]
 
 
 def checkpoints(state: Path, task: Task) -> list[Path]:
     return sorted((state / task.name).glob("*/*.json"))
 
 
-def test_three_lives_are_one(bootstrap: str, task: Task, tmp_path: Path) -> None:
+def test_three_lives_are_one(kafka: KafkaConnection, task: Task, tmp_path: Path) -> None:
     """Three starts with three batch sizes lead to what one start leads to, and publish once."""
     for part in range(3):
-        send(bootstrap, task.input.topic, [good(n) for n in range(100 * part, 100 * part + 100)])
-        done = life(task, bootstrap, micro_batch=(7, 64, 33)[part])
+        send(kafka, task.input.topic, [good(n) for n in range(100 * part, 100 * part + 100)])
+        done = life(task, kafka, micro_batch=(7, 64, 33)[part])
         assert done.events == 100 * (part + 1)
-    offsets = [line["offset"] for line in read(bootstrap, task.output("predictions"))]
+    offsets = [line["offset"] for line in read(kafka, task.output("predictions"))]
     assert offsets == list(range(300))
-    lives = last_state(task, bootstrap)
-    life(task, bootstrap, state=str(tmp_path / "another"), from_scratch=True)
-    assert last_state(task, bootstrap) == lives
-    audit = verify(task, bootstrap, deep=True)
+    lives = last_state(task, kafka)
+    life(task, kafka, state=str(tmp_path / "another"), from_scratch=True)
+    assert last_state(task, kafka) == lives
+    audit = verify(task, kafka, deep=True)
     assert audit.findings == []
     assert (audit.counts.events, audit.predictions, audit.recomputed) == (600, 600, 300)
     assert (audit.runs, audit.epochs) == (2, 4)
 
 
 def test_a_life_that_met_other_scalars_first_comes_to_the_same_rows(
-    bootstrap: str, tmp_path: Path
+    kafka: KafkaConnection, tmp_path: Path
 ) -> None:
     """`true`, 1 and 1.0 are equal to Python: whichever came first used to stand for all."""
     name = f"scalars-{uuid.uuid4().hex[:8]}"
     made = parse(task_text(name), "t")
-    ensure(bootstrap, topic_specs(made))
+    ensure(kafka, topic_specs(made))
     state, old = Path(os.environ["HEADRACE_STATE"]), tmp_path / "old"
-    send(bootstrap, name, [good(n, color=True) for n in range(200)])
-    life(made, bootstrap)
+    send(kafka, name, [good(n, color=True) for n in range(200)])
+    life(made, kafka)
     shutil.copytree(state, old)
-    send(bootstrap, name, [good(n, color=(1, 1.0, True, 0, -0.0)[n % 5]) for n in range(200, 300)])
-    life(made, bootstrap)
-    assert life(made, bootstrap, state=str(old)).events == 300  # it meets 1 before true
-    assert verify(made, bootstrap, deep=True).findings == []
+    send(kafka, name, [good(n, color=(1, 1.0, True, 0, -0.0)[n % 5]) for n in range(200, 300)])
+    life(made, kafka)
+    assert life(made, kafka, state=str(old)).events == 300  # it meets 1 before true
+    assert verify(made, kafka, deep=True).findings == []
 
 
 def test_a_client_that_gives_up_without_a_word_is_told_as_a_failure() -> None:
@@ -113,25 +117,27 @@ def test_a_client_that_gives_up_without_a_word_is_told_as_a_failure() -> None:
         raise SystemError("returned NULL without setting an exception")
 
     with pytest.raises(DeliveryError, match="gave up: returned NULL"):
-        Sink("127.0.0.1:1").poll_delivery_reports(0.1, call)
+        Sink(KafkaConnection("127.0.0.1:1")).poll_delivery_reports(0.1, call)
 
 
-def test_the_tip_is_the_last_word_only_when_all_is_decided(bootstrap: str, task: Task) -> None:
+def test_the_tip_is_the_last_word_only_when_all_is_decided(
+    kafka: KafkaConnection, task: Task
+) -> None:
     """A record in a transaction that is still open counts for those who have fenced its writer."""
-    life(task, bootstrap)
+    life(task, kafka)
     topic = task.output("ledger")
-    before = ledger.tip(bootstrap, topic)
+    before = ledger.tip(kafka, topic)
     assert before
     late = msgspec.structs.replace(before.record, seq=before.record.seq + 1)
-    writer = Transactions(bootstrap, f"{task.name}.somebody")
+    writer = kafka.transactions(f"{task.name}.somebody")
     writer.begin()
     writer.send(topic, [ledger.encode(late)])
     writer._sink.flush(10)
     with ThreadPoolExecutor(1) as pool:
-        tip = pool.submit(ledger.tip, bootstrap, topic, decided=True)
+        tip = pool.submit(ledger.tip, kafka, topic, decided=True)
         with pytest.raises(TimeoutError):
             tip.result(1.0)
-        assert ledger.tip(bootstrap, topic) == before
+        assert ledger.tip(kafka, topic) == before
         writer.commit()
         writer.await_commit()
         found = tip.result(10)
@@ -141,25 +147,25 @@ def test_the_tip_is_the_last_word_only_when_all_is_decided(bootstrap: str, task:
 
 
 def test_without_checkpoints_history_leads_to_the_same_state(
-    bootstrap: str, task: Task, tmp_path: Path
+    kafka: KafkaConnection, task: Task, tmp_path: Path
 ) -> None:
-    send(bootstrap, task.input.topic, [good(n) if n % 9 else b"poison" for n in range(200)])
-    life(task, bootstrap, micro_batch=16)
-    before = last_state(task, bootstrap)
+    send(kafka, task.input.topic, [good(n) if n % 9 else b"poison" for n in range(200)])
+    life(task, kafka, micro_batch=16)
+    before = last_state(task, kafka)
     lost = str(tmp_path / "lost")
-    send(bootstrap, task.input.topic, [good(200)])
-    assert life(task, bootstrap, state=lost).events == 178
-    audit = verify(task, bootstrap, deep=True)
+    send(kafka, task.input.topic, [good(200)])
+    assert life(task, kafka, state=lost).events == 178
+    audit = verify(task, kafka, deep=True)
     assert (audit.findings, audit.checkpoints) == ([], 2)
-    assert last_state(task, bootstrap) != before
-    assert len(read(bootstrap, task.output("predictions"))) == 178
+    assert last_state(task, kafka) != before
+    assert len(read(kafka, task.output("predictions"))) == 178
 
 
-def test_a_rotten_checkpoint_is_passed_over(bootstrap: str, task: Task) -> None:
+def test_a_rotten_checkpoint_is_passed_over(kafka: KafkaConnection, task: Task) -> None:
     state = Path(os.environ["HEADRACE_STATE"])
     for start in (0, 50):
-        send(bootstrap, task.input.topic, [good(n) for n in range(start, start + 50)])
-        life(task, bootstrap)
+        send(kafka, task.input.topic, [good(n) for n in range(start, start + 50)])
+        life(task, kafka)
     older, newer = checkpoints(state, task)
     arrays = newer.with_suffix(".safetensors")
     whole = arrays.read_bytes()
@@ -167,7 +173,7 @@ def test_a_rotten_checkpoint_is_passed_over(bootstrap: str, task: Task) -> None:
     notes: list[str] = []
     learn(
         task,
-        bootstrap,
+        kafka,
         origin="events",
         safety=Safety(str(state)),
         drain=True,
@@ -175,10 +181,10 @@ def test_a_rotten_checkpoint_is_passed_over(bootstrap: str, task: Task) -> None:
     )
     assert any(f"checkpoint of record {int(older.stem)} is sound" in note for note in notes)
     assert any(newer.stem in note for note in notes)
-    assert verify(task, bootstrap, deep=True).findings == []
+    assert verify(task, kafka, deep=True).findings == []
 
 
-def test_classes_that_came_are_kept(bootstrap: str, task: Task) -> None:
+def test_classes_that_came_are_kept(kafka: KafkaConnection, task: Task) -> None:
     target = task.target.model_copy(update={"classes": (), "max_classes": 3})
     task = task.model_copy(update={"target": target})
     for labels, numbers in (
@@ -186,37 +192,37 @@ def test_classes_that_came_are_kept(bootstrap: str, task: Task) -> None:
         (("no", "yes", "so", "never"), range(40, 200)),
     ):
         events = [good(n, label=labels[n % len(labels)]) for n in numbers]
-        send(bootstrap, task.input.topic, events)
-        life(task, bootstrap)
-    assert verify(task, bootstrap, deep=True).findings == []
-    said = read(bootstrap, task.output("predictions"))
-    letters = read(bootstrap, task.output("dead-letter"))
+        send(kafka, task.input.topic, events)
+        life(task, kafka)
+    assert verify(task, kafka, deep=True).findings == []
+    said = read(kafka, task.output("predictions"))
+    letters = read(kafka, task.output("dead-letter"))
     assert {line["prediction"] for line in said} == {None, "no", "yes", "so"}
     assert [letter["offset"] for letter in letters] == [*range(43, 200, 4)]
 
 
-def test_a_changed_task_is_told_and_nothing_is_touched(bootstrap: str, task: Task) -> None:
-    send(bootstrap, task.input.topic, [good(n) for n in range(30)])
-    life(task, bootstrap)
+def test_a_changed_task_is_told_and_nothing_is_touched(kafka: KafkaConnection, task: Task) -> None:
+    send(kafka, task.input.topic, [good(n) for n in range(30)])
+    life(task, kafka)
     changed = task.model_copy(
         update={"model": task.model.model_copy(update={"learning_rate": 0.01, "chunk": 4})}
     )
     for state in (None, "/tmp/nowhere-yet"):  # with a checkpoint, and without
         with pytest.raises(RecoveryError) as error:
-            life(changed, bootstrap, state=state)
+            life(changed, kafka, state=state)
         assert "model.chunk: 1 -> 4" in str(error.value)
         assert "model.learning_rate: [0.001, 0.005] -> 0.01" in str(error.value)
         assert "--from-scratch" in str(error.value)
-    assert life(changed, bootstrap, from_scratch=True).events == 30
+    assert life(changed, kafka, from_scratch=True).events == 30
     topics = task.topics.model_copy(update={"retention_hours": 24})
-    assert life(changed.model_copy(update={"topics": topics}), bootstrap).events == 30
+    assert life(changed.model_copy(update={"topics": topics}), kafka).events == 30
 
 
 def test_other_code_must_come_to_the_same_or_be_accepted(
-    bootstrap: str, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send(bootstrap, task.input.topic, [good(n) for n in range(40)])
-    life(task, bootstrap, micro_batch=8)
+    send(kafka, task.input.topic, [good(n) for n in range(40)])
+    life(task, kafka, micro_batch=8)
     place = str(tmp_path / "empty")
     real = Normalizer._numeric
 
@@ -226,40 +232,40 @@ def test_other_code_must_come_to_the_same_or_be_accepted(
     with monkeypatch.context() as patch:
         patch.setattr(Normalizer, "_numeric", other)
         with pytest.raises(RecoveryError, match="record 1 of the ledger comes out otherwise"):
-            life(task, bootstrap, state=place)
-        assert life(task, bootstrap, state=place, accept_recompute=True).events == 40
-        send(bootstrap, task.input.topic, [good(40)])
-        life(task, bootstrap, state=place)
-        assert verify(task, bootstrap, deep=True).findings == []
-    opening = [r.session_start for r in records_of(task, bootstrap) if r.session_start][1]
+            life(task, kafka, state=place)
+        assert life(task, kafka, state=place, accept_recompute=True).events == 40
+        send(kafka, task.input.topic, [good(40)])
+        life(task, kafka, state=place)
+        assert verify(task, kafka, deep=True).findings == []
+    opening = [r.session_start for r in records_of(task, kafka) if r.session_start][1]
     assert opening.recomputed == (1, 6)
-    assert verify(task, bootstrap, deep=True).findings  # the code of before is now the other one
+    assert verify(task, kafka, deep=True).findings  # the code of before is now the other one
 
 
-def test_what_was_deleted_before_it_was_learned_is_told(bootstrap: str, task: Task) -> None:
+def test_what_was_deleted_before_it_was_learned_is_told(kafka: KafkaConnection, task: Task) -> None:
     from kafka import KafkaAdminClient, TopicPartition
 
-    send(bootstrap, task.input.topic, [good(n) for n in range(10)])
-    life(task, bootstrap)
-    send(bootstrap, task.input.topic, [good(n) for n in range(10, 30)])
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    send(kafka, task.input.topic, [good(n) for n in range(10)])
+    life(task, kafka)
+    send(kafka, task.input.topic, [good(n) for n in range(10, 30)])
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
         admin.delete_records({TopicPartition(task.input.topic, 0): 25})
     with pytest.raises(HistoryError, match="offsets 10 to 24 were deleted"):
-        life(task, bootstrap)
-    assert life(task, bootstrap, accept_loss=True).events == 15
-    audit = verify(task, bootstrap)
+        life(task, kafka)
+    assert life(task, kafka, accept_loss=True).events == 15
+    audit = verify(task, kafka)
     assert (audit.findings, audit.absent) == ([], 15)
     with pytest.raises(HistoryError, match="needed again and were deleted"):
-        life(task, bootstrap, state="/tmp/nowhere-yet")
+        life(task, kafka, state="/tmp/nowhere-yet")
 
 
 def test_gaps_and_garbage_among_features_are_healed_from_the_events(
-    bootstrap: str, task: Task, tmp_path: Path
+    kafka: KafkaConnection, task: Task, tmp_path: Path
 ) -> None:
     values: list[bytes | None] = [good(n) if n % 10 else b"poison" for n in range(120)]
-    send(bootstrap, task.input.topic, values)
+    send(kafka, task.input.topic, values)
     raw = Records(task.input.topic, values, [b""] * 120, [0] * 120, list(range(120)), [1] * 120)
-    timed = read_timestamps(bootstrap, task.input.topic)
+    timed = read_timestamps(kafka, task.input.topic)
     features, _ = Normalizer(task).features(raw._replace(timestamps_ms=timed))
     rows = list(map(msgspec.msgpack.encode, features))
     forged = msgspec.structs.replace(features[3], offset=10**9)
@@ -275,23 +281,23 @@ def test_gaps_and_garbage_among_features_are_healed_from_the_events(
         *rows[60:100],  # 25 to 59 never came
         rows[119],  # nor did 100 to 118
     ]
-    send(bootstrap, task.output("features"), sent)
-    done = life(task, bootstrap, origin="features", micro_batch=16)
+    send(kafka, task.output("features"), sent)
+    done = life(task, kafka, origin="features", micro_batch=16)
     assert (done.events, done.rejected, done.healed) == (108, 12, 5 + 35 + 19)
     assert done.duplicates == 10
-    healed = last_state(task, bootstrap)
-    assert [line["offset"] for line in read(bootstrap, task.output("predictions"))] == [
+    healed = last_state(task, kafka)
+    assert [line["offset"] for line in read(kafka, task.output("predictions"))] == [
         n for n in range(120) if n % 10
     ]
-    assert verify(task, bootstrap, deep=True).findings == []
-    life(task, bootstrap, state=str(tmp_path / "fused"), from_scratch=True)
-    assert last_state(task, bootstrap) == healed
+    assert verify(task, kafka, deep=True).findings == []
+    life(task, kafka, state=str(tmp_path / "fused"), from_scratch=True)
+    assert last_state(task, kafka) == healed
 
 
-def read_timestamps(bootstrap: str, topic: str) -> list[int]:
+def read_timestamps(kafka: KafkaConnection, topic: str) -> list[int]:
     from kafka import KafkaConsumer, TopicPartition
 
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, enable_auto_commit=False)
     place = TopicPartition(topic, 0)
     consumer.assign([place])
     consumer.seek_to_beginning(place)
@@ -304,104 +310,104 @@ def read_timestamps(bootstrap: str, topic: str) -> list[int]:
 
 
 def test_records_that_nobody_may_see_are_no_events(
-    bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A raw topic written in transactions has offsets without records, at its end too."""
     # a learner that takes longer than that to start would pass over the last marker as well
-    monkeypatch.setattr("headrace.stream.service.PASS_OVER_S", math.inf)
-    writer = Transactions(bootstrap, f"{task.name}.writer")
+    monkeypatch.setattr("headrace.stream.service.service.PASS_OVER_S", math.inf)
+    writer = kafka.transactions(f"{task.name}.writer")
     for part in range(3):
         writer.begin()
         writer.send(task.input.topic, [good(n) for n in range(10 * part, 10 * part + 10)])
         writer.commit()
         writer.await_commit()
     writer.close()
-    assert life(task, bootstrap).events == 30
-    audit = verify(task, bootstrap, deep=True)
+    assert life(task, kafka).events == 30
+    audit = verify(task, kafka, deep=True)
     assert (audit.findings, audit.absent) == ([], 2)
 
 
-def test_a_second_learner_fences_the_first(bootstrap: str, task: Task) -> None:
-    first = Transactions(bootstrap, f"{task.name}.learn")
+def test_a_second_learner_fences_the_first(kafka: KafkaConnection, task: Task) -> None:
+    first = kafka.transactions(f"{task.name}.learn")
     first.begin()
     first.send(task.output("predictions"), [b"{}"])
-    send(bootstrap, task.input.topic, [good(n) for n in range(5)])
-    assert life(task, bootstrap).events == 5
+    send(kafka, task.input.topic, [good(n) for n in range(5)])
+    assert life(task, kafka).events == 5
     first.commit()
     with pytest.raises(FencedError):
         first.await_commit()
     first.close()
-    assert len(read(bootstrap, task.output("predictions"))) == 5
-    assert verify(task, bootstrap).findings == []
+    assert len(read(kafka, task.output("predictions"))) == 5
+    assert verify(task, kafka).findings == []
 
 
-def test_one_state_directory_holds_one_learner(bootstrap: str, task: Task) -> None:
+def test_one_state_directory_holds_one_learner(kafka: KafkaConnection, task: Task) -> None:
     place = os.environ["HEADRACE_STATE"]
-    run = plan.run_of(task, bootstrap)
+    run = plan.run_of(task, kafka)
     held = plan.open_checkpoints(task, place, run, None).lock()
     with held, pytest.raises(RecoveryError, match=task.name):
-        life(task, bootstrap)
+        life(task, kafka)
 
 
-def test_an_audit_names_what_is_wrong(bootstrap: str, task: Task) -> None:
-    send(bootstrap, task.input.topic, [good(n) for n in range(50)])
-    life(task, bootstrap, micro_batch=10)
-    sink = Sink(bootstrap)
+def test_an_audit_names_what_is_wrong(kafka: KafkaConnection, task: Task) -> None:
+    send(kafka, task.input.topic, [good(n) for n in range(50)])
+    life(task, kafka, micro_batch=10)
+    sink = kafka.sink()
     sink.send(task.output("predictions"), [b"{}"])
     sink.flush()
-    (finding,) = verify(task, bootstrap).findings
+    (finding,) = verify(task, kafka).findings
     assert "1 predictions that the ledger does not know" in finding
-    last = records_of(task, bootstrap)[-1]
+    last = records_of(task, kafka)[-1]
     forged = msgspec.structs.replace(last, seq=last.seq + 1, predicted=3)
     sink.send(task.output("ledger"), [ledger.encode(forged)])
     sink.flush()
-    found = "\n".join(verify(task, bootstrap).findings)
+    found = "\n".join(verify(task, kafka).findings)
     assert "its chain does not follow" in found
     assert "3 events answered of 0" in found
 
 
 def test_a_transaction_that_hangs_is_found(
-    bootstrap: str, task: Task, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headrace.stream.audit.verify.TRANSACTION_S", -10)
-    life(task, bootstrap)
-    other = Transactions(bootstrap, f"{task.name}.other")
+    life(task, kafka)
+    other = kafka.transactions(f"{task.name}.other")
     other.begin()
     other.send(task.output("drift"), [b"{}"])
     other._sink.flush()
-    assert any("left open" in finding for finding in verify(task, bootstrap).findings)
+    assert any("left open" in finding for finding in verify(task, kafka).findings)
     other.commit()
     other.await_commit()
     other.close()
 
 
-def test_the_dry_run_tells_and_changes_nothing(bootstrap: str, task: Task) -> None:
+def test_the_dry_run_tells_and_changes_nothing(kafka: KafkaConnection, task: Task) -> None:
     def planned() -> plan.Plan:
-        run = plan.run_of(task, bootstrap)
+        run = plan.run_of(task, kafka)
         place = os.environ["HEADRACE_STATE"]
         kept = plan.open_checkpoints(task, place, run, None)
-        return plan.plan(task, bootstrap, kept, run)
+        return plan.plan(task, kafka, kept, run)
 
     assert "a new run begins" in planned().describe()[0]
-    send(bootstrap, task.input.topic, [good(n) for n in range(20)])
-    life(task, bootstrap)
-    before = records_of(task, bootstrap)
+    send(kafka, task.input.topic, [good(n) for n in range(20)])
+    life(task, kafka)
+    before = records_of(task, kafka)
     words = "\n".join(planned().describe())
     assert f"ends with record {len(before) - 1}" in words
     assert "is sound" in words
-    assert records_of(task, bootstrap) == before
+    assert records_of(task, kafka) == before
 
 
-def test_excluded_entities_are_refused(bootstrap: str) -> None:
+def test_excluded_entities_are_refused(kafka: KafkaConnection) -> None:
     name = f"without-{uuid.uuid4().hex[:8]}"
     text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
     made = parse(
         text.replace('entity = "entity"', 'entity = "entity"\nexclude = ["station-1"]'), ""
     )
-    ensure(bootstrap, topic_specs(made))
-    send(bootstrap, made.input.topic, [good(n) for n in range(9)])
-    assert life(made, bootstrap).rejected == 3
-    letters = read(bootstrap, made.output("dead-letter"))
+    ensure(kafka, topic_specs(made))
+    send(kafka, made.input.topic, [good(n) for n in range(9)])
+    assert life(made, kafka).rejected == 3
+    letters = read(kafka, made.output("dead-letter"))
     assert {letter["code"] for letter in letters} == {"excluded"}
     assert [json.loads(good(n))["entity"] for n in (1, 4, 7)] == ["station-1"] * 3
     assert [letter["offset"] for letter in letters] == [1, 4, 7]

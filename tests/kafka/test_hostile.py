@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 from hostile import STRINGS, Run, headrace
 from msgspec.structs import replace
 
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger import checkpoint
 
 BAD = [b"\x1b[31m", b"\xff\x9b", b'{"id":"\\ud800","y":"\\udfff"}', "[/red]\u202e".encode()]
@@ -27,13 +28,13 @@ class Stream(NamedTuple):
     name: str
     topic: str
     state: Path
-    bootstrap: str
+    kafka: KafkaConnection
     sent: list[tuple[bytes, bytes]]  # key and value
 
     @property
     def place(self) -> dict[str, str]:
         """Give the environment of its commands."""
-        return {"KAFKA_BOOTSTRAP": self.bootstrap, "HEADRACE_STATE": str(self.state)}
+        return {"KAFKA_BOOTSTRAP": self.kafka.servers, "HEADRACE_STATE": str(self.state)}
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def command(stream: Stream, run: Run) -> Run:
 
 
 @pytest.fixture(scope="module")
-def stream(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Stream:
+def stream(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -> Stream:
     """Send good and bad events, and learn them."""
     name = f"hostile-{uuid.uuid4().hex[:8]}"
     place = tmp_path_factory.mktemp("hostile[") / "red]"  # the path holds [/red]
@@ -67,9 +68,9 @@ def stream(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Stream:
     lines = [*values, *twice, *wrong, *STRINGS]
     sent = [(STRINGS[at % len(STRINGS)].encode(), line.encode()) for at, line in enumerate(lines)]
     sent += [(value, value) for value in BAD]
-    found = Stream(task, name, f"events.{name}", place / "state\x9b", bootstrap, sent)
+    found = Stream(task, name, f"events.{name}", place / "state\x9b", kafka, sent)
     assert headrace("topics", "create", task, **found.place).is_safe().code == 0
-    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+    producer = Producer({"bootstrap.servers": kafka.servers, "log_level": 0})
     for key, value in sent:
         producer.produce(found.topic, value, key)
     producer.flush()

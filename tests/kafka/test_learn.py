@@ -16,18 +16,21 @@ import pytest
 from poison import IMAGE_TASK, POISON, TASK, good, picture
 
 from headrace.stream.events import Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import describe, ensure
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service.learn import learn
 from headrace.stream.service.progress import Progress
-from headrace.stream.service.service import Safety
+from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
 from headrace.stream.training.trainer import Trainer
 
 
 @pytest.fixture
-def task(bootstrap: str, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Task, Path]:
+def task(
+    kafka: KafkaConnection, tmp_path: Path, request: pytest.FixtureRequest
+) -> tuple[Task, Path]:
     """Make a task of its own, with its topics, and the file it stands in."""
     name = f"learn-{uuid.uuid4().hex[:8]}"
     text = (
@@ -38,15 +41,15 @@ def task(bootstrap: str, tmp_path: Path, request: pytest.FixtureRequest) -> tupl
     path = tmp_path / "task.toml"
     path.write_text(text)
     made = parse(text, str(path))
-    ensure(bootstrap, topic_specs(made))
+    ensure(kafka, topic_specs(made))
     return made, path
 
 
-def send(bootstrap: str, topic: str, values: list[bytes | None], headers: int = 0) -> None:
+def send(kafka: KafkaConnection, topic: str, values: list[bytes | None], headers: int = 0) -> None:
     """Send with kafka-python: what the learner reads was written by another client."""
     from kafka import KafkaProducer
 
-    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    producer = KafkaProducer(bootstrap_servers=kafka.servers)
     many = [(f"h{n}", b"v") for n in range(headers)]
     futures = [producer.send(topic, value, key=b"", headers=many) for value in values]
     producer.flush()
@@ -55,12 +58,12 @@ def send(bootstrap: str, topic: str, values: list[bytes | None], headers: int = 
     producer.close()
 
 
-def read(bootstrap: str, topic: str) -> list[Any]:
+def read(kafka: KafkaConnection, topic: str) -> list[Any]:
     """Read what is committed of a whole topic, with kafka-python."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed"
+        bootstrap_servers=kafka.servers, enable_auto_commit=False, isolation_level="read_committed"
     )
     places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
     consumer.assign(places)
@@ -75,23 +78,27 @@ def read(bootstrap: str, topic: str) -> list[Any]:
 
 
 def drained(
-    task: Task, bootstrap: str, origin: Any = "events", from_scratch: bool = False, **options: Any
+    task: Task,
+    kafka: KafkaConnection,
+    origin: Any = "events",
+    from_scratch: bool = False,
+    **options: Any,
 ) -> Progress:
     safety = Safety(os.environ["HEADRACE_STATE"], from_scratch=from_scratch)
-    return learn(task, bootstrap, origin=origin, safety=safety, drain=True, **options)
+    return learn(task, kafka, origin=origin, safety=safety, drain=True, **options)
 
 
 def test_every_poison_ends_as_a_dead_letter_and_changes_nothing_else(
-    bootstrap: str, task: tuple[Task, Path]
+    kafka: KafkaConnection, task: tuple[Task, Path]
 ) -> None:
     made, _ = task
     mixed: list[bytes | None] = []
     for number, (raw, _) in enumerate(POISON.values()):
         mixed += [raw, good(number)]
-    send(bootstrap, made.input.topic, mixed, headers=50)
-    progress = drained(made, bootstrap, micro_batch=16)
+    send(kafka, made.input.topic, mixed, headers=50)
+    progress = drained(made, kafka, micro_batch=16)
 
-    letters = read(bootstrap, made.output("dead-letter"))
+    letters = read(kafka, made.output("dead-letter"))
     assert progress.rejected == len(letters) == len(POISON)
     for number, (letter, (raw, code)) in enumerate(zip(letters, POISON.values(), strict=True)):
         where = (letter["topic"], letter["partition"], letter["offset"])
@@ -101,7 +108,7 @@ def test_every_poison_ends_as_a_dead_letter_and_changes_nothing_else(
         assert kept == raw
 
     clean = [good(number) for number in range(len(POISON))]
-    assert said(read(bootstrap, made.output("predictions"))) == said(offline(made, clean))
+    assert said(read(kafka, made.output("predictions"))) == said(offline(made, clean))
 
 
 def offline(task: Task, values: list[bytes]) -> list[Any]:
@@ -122,69 +129,73 @@ def said(predictions: list[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("task", [IMAGE_TASK], indirect=True)
 def test_rows_by_way_of_faust_give_the_same_predictions_as_fused(
-    bootstrap: str, task: tuple[Task, Path]
+    kafka: KafkaConnection, task: tuple[Task, Path]
 ) -> None:
     made, path = task
     values = [picture(n) if n % 10 else b"poison" for n in range(500)]
-    send(bootstrap, made.input.topic, [*values])
-    drained(made, bootstrap, micro_batch=64)
-    fused = read(bootstrap, made.output("predictions"))
+    send(kafka, made.input.topic, [*values])
+    drained(made, kafka, micro_batch=64)
+    fused = read(kafka, made.output("predictions"))
     assert len(fused) == 450
 
-    command = [sys.executable, "-m", "headrace", "normalize", str(path), "-b", bootstrap]
+    command = [sys.executable, "-m", "headrace", "normalize", str(path), "-b", kafka.servers]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as worker:
         try:
             deadline = time.monotonic() + 120
-            while sum(describe(bootstrap, [made.output("features")])[0].end) < 500:
+            while sum(describe(kafka, [made.output("features")])[0].end) < 500:
                 assert time.monotonic() < deadline
                 assert worker.poll() is None
                 time.sleep(0.2)
         finally:
             worker.terminate()
-    drained(made, bootstrap, origin="features", from_scratch=True, micro_batch=37)
-    both = read(bootstrap, made.output("predictions"))
+    drained(made, kafka, origin="features", from_scratch=True, micro_batch=37)
+    both = read(kafka, made.output("predictions"))
     assert both[450:] == fused
 
 
-def test_rows_that_come_twice_are_learned_once(bootstrap: str, task: tuple[Task, Path]) -> None:
+def test_rows_that_come_twice_are_learned_once(
+    kafka: KafkaConnection, task: tuple[Task, Path]
+) -> None:
     made, _ = task
     values: list[bytes | None] = [good(n) for n in range(60)]
     records = Records(made.input.topic, values, [None] * 60, [0] * 60, list(range(60)), [])
     features, _ = Normalizer(made).features(records)
     twice = [*features[:40], *features[20:]]
-    send(bootstrap, made.output("features"), list(map(msgspec.msgpack.encode, twice)))
-    progress = drained(made, bootstrap, origin="features", micro_batch=16)
+    send(kafka, made.output("features"), list(map(msgspec.msgpack.encode, twice)))
+    progress = drained(made, kafka, origin="features", micro_batch=16)
     assert (progress.events, progress.duplicates) == (60, 20)
-    offsets = [line["offset"] for line in read(bootstrap, made.output("predictions"))]
+    offsets = [line["offset"] for line in read(kafka, made.output("predictions"))]
     assert offsets == list(range(60))
 
 
-def test_an_id_that_comes_again_is_put_aside(bootstrap: str, task: tuple[Task, Path]) -> None:
+def test_an_id_that_comes_again_is_put_aside(
+    kafka: KafkaConnection, task: tuple[Task, Path]
+) -> None:
     made, _ = task
-    send(bootstrap, made.input.topic, [good(1), good(2), good(1), good(3)])
-    assert drained(made, bootstrap).events == 3
-    (letter,) = read(bootstrap, made.output("dead-letter"))
+    send(kafka, made.input.topic, [good(1), good(2), good(1), good(3)])
+    assert drained(made, kafka).events == 3
+    (letter,) = read(kafka, made.output("dead-letter"))
     assert (letter["code"], letter["offset"]) == ("duplicate_id", 2)
 
 
 def test_metrics_are_those_of_the_published_predictions(
-    bootstrap: str, task: tuple[Task, Path]
+    kafka: KafkaConnection, task: tuple[Task, Path]
 ) -> None:
     from river import metrics
 
     made, _ = task
     values = [good(n) for n in range(800)]
-    send(bootstrap, made.input.topic, [*values])
-    drained(made, bootstrap)
+    send(kafka, made.input.topic, [*values])
+    drained(made, kafka)
     labels = {(event := json.loads(value))["id"]: event["label"] for value in values}
     accuracy, macro_f1, kappa = metrics.Accuracy(), metrics.MacroF1(), metrics.CohenKappa()
-    for line in read(bootstrap, made.output("predictions")):
+    for line in read(kafka, made.output("predictions")):
         for metric in (accuracy, macro_f1, kappa):
             metric.update(labels[line["id"]], line["prediction"])
         best = max(zip(line["probabilities"], made.target.classes, strict=True))
         assert best[1] == line["prediction"]
         assert line["time_ms"] == 1714564800000
-    last = read(bootstrap, made.output("metrics"))[-1]
+    last = read(kafka, made.output("metrics"))[-1]
     assert last["all"]["accuracy"] == pytest.approx(accuracy.get(), abs=1e-6)
     assert last["all"]["macro_f1"] == pytest.approx(macro_f1.get(), abs=1e-6)
     assert last["all"]["kappa"] == pytest.approx(kappa.get(), abs=1e-6)
@@ -192,19 +203,19 @@ def test_metrics_are_those_of_the_published_predictions(
     assert (last["events"], last["lag"]) == (800, 0)
 
 
-def test_every_partition_is_read_in_order(bootstrap: str, tmp_path: Path) -> None:
+def test_every_partition_is_read_in_order(kafka: KafkaConnection, tmp_path: Path) -> None:
     from kafka import KafkaProducer
 
     name = f"wide-{uuid.uuid4().hex[:8]}"
     text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
     made = parse(text + "\n[topics]\npartitions = 3\n", "t")
-    ensure(bootstrap, topic_specs(made))
-    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    ensure(kafka, topic_specs(made))
+    producer = KafkaProducer(bootstrap_servers=kafka.servers)
     for number in range(300):
         producer.send(made.input.topic, good(number), partition=number % 3)
     producer.close()
-    drained(made, bootstrap, micro_batch=32)
-    lines = read(bootstrap, made.output("predictions"))
+    drained(made, kafka, micro_batch=32)
+    lines = read(kafka, made.output("predictions"))
     for partition in range(3):
         offsets = [line["offset"] for line in lines if line["partition"] == partition]
         assert offsets == list(range(100))
@@ -212,11 +223,11 @@ def test_every_partition_is_read_in_order(bootstrap: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_service_with_everything_published(
-    bootstrap: str, task: tuple[Task, Path], number: signal.Signals
+    kafka: KafkaConnection, task: tuple[Task, Path], number: signal.Signals
 ) -> None:
     made, path = task
-    send(bootstrap, made.input.topic, [good(n) for n in range(50)])
-    command = [sys.executable, "-m", "headrace", "learn", str(path), "-b", bootstrap, "--json"]
+    send(kafka, made.input.topic, [good(n) for n in range(50)])
+    command = [sys.executable, "-m", "headrace", "learn", str(path), "-b", kafka.servers, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         for line in service.stdout:
@@ -224,4 +235,4 @@ def test_a_signal_ends_the_service_with_everything_published(
                 break
         service.send_signal(number)
         assert service.wait(timeout=20) == 0
-    assert len(read(bootstrap, made.output("predictions"))) == 50
+    assert len(read(kafka, made.output("predictions"))) == 50

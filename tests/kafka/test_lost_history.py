@@ -20,49 +20,49 @@ from test_topic_changes import forget
 from headrace.stream.audit.replay import replay
 from headrace.stream.audit.verify import verify
 from headrace.stream.errors import AuditError, RecoveryError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
-from headrace.stream.kafka.transactions import Transactions
 from headrace.stream.ledger import ledger
 from headrace.stream.service.learn import learn
-from headrace.stream.service.service import Safety
+from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
 
 
 @pytest.fixture
-def task(bootstrap: str) -> Task:
+def task(kafka: KafkaConnection) -> Task:
     name = f"lost-{uuid.uuid4().hex[:8]}"
     made = parse(task_text(name), "t")
-    ensure(bootstrap, topic_specs(made))
+    ensure(kafka, topic_specs(made))
     return made
 
 
-def test_a_ledger_that_was_emptied_is_no_new_beginning(bootstrap: str, task: Task) -> None:
-    send(bootstrap, task.input.topic, [good(n) for n in range(100)])
-    life(task, bootstrap)
-    forget(bootstrap, task.output("ledger"))
-    forget(bootstrap, task.output("predictions"))  # as its retention does while nothing comes
+def test_a_ledger_that_was_emptied_is_no_new_beginning(kafka: KafkaConnection, task: Task) -> None:
+    send(kafka, task.input.topic, [good(n) for n in range(100)])
+    life(task, kafka)
+    forget(kafka, task.output("ledger"))
+    forget(kafka, task.output("predictions"))  # as its retention does while nothing comes
     for _ in range(2):
         with pytest.raises(RecoveryError, match=r"ledger is empty, and was not always.*scratch"):
-            life(task, bootstrap)
-    assert life(task, bootstrap, from_scratch=True).events == 100
+            life(task, kafka)
+    assert life(task, kafka, from_scratch=True).events == 100
 
 
 def test_a_ledger_that_lost_its_beginning_is_told_as_such(
-    bootstrap: str, task: Task, tmp_path: Path
+    kafka: KafkaConnection, task: Task, tmp_path: Path
 ) -> None:
-    send(bootstrap, task.input.topic, [good(n) for n in range(100)])
-    life(task, bootstrap)
-    entries = list(ledger.read(bootstrap, task.output("ledger")))
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    send(kafka, task.input.topic, [good(n) for n in range(100)])
+    life(task, kafka)
+    entries = list(ledger.read(kafka, task.output("ledger")))
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
         admin.delete_records({TopicPartition(task.output("ledger"), 0): entries[1].offset})
     gone = f"records before offset {entries[1].offset} were deleted"
     notes: list[str] = []
     safety = Safety(os.environ["HEADRACE_STATE"])
-    send(bootstrap, task.input.topic, [good(n) for n in range(100, 150)])
+    send(kafka, task.input.topic, [good(n) for n in range(100, 150)])
     after = learn(
         task,
-        bootstrap,
+        kafka,
         origin="events",
         safety=safety,
         micro_batch=64,
@@ -72,38 +72,38 @@ def test_a_ledger_that_lost_its_beginning_is_told_as_such(
     assert after.events == 150  # its checkpoint is as good as before
     assert any(gone in note for note in notes)
     with pytest.raises(RecoveryError, match=f"{gone}.*--from-scratch"):
-        life(task, bootstrap, state=str(tmp_path / "none"))
-    assert verify(task, bootstrap).findings[0] == f"{task.output('ledger')}: {gone}"
+        life(task, kafka, state=str(tmp_path / "none"))
+    assert verify(task, kafka).findings[0] == f"{task.output('ledger')}: {gone}"
     with pytest.raises(AuditError, match=f"{gone}.*beginning of run"):
-        replay(task, bootstrap)
+        replay(task, kafka)
 
 
-def test_a_loss_is_accepted_once(bootstrap: str, task: Task) -> None:
-    send(bootstrap, task.input.topic, [good(n) for n in range(20)])
-    life(task, bootstrap)
-    send(bootstrap, task.input.topic, [good(n) for n in range(20, 50)])
-    forget(bootstrap, task.input.topic)
+def test_a_loss_is_accepted_once(kafka: KafkaConnection, task: Task) -> None:
+    send(kafka, task.input.topic, [good(n) for n in range(20)])
+    life(task, kafka)
+    send(kafka, task.input.topic, [good(n) for n in range(20, 50)])
+    forget(kafka, task.input.topic)
     with pytest.raises(RecoveryError, match="--accept-loss"):
-        life(task, bootstrap)
-    assert life(task, bootstrap, accept_loss=True).events == 20
-    assert life(task, bootstrap).events == 20
-    assert [each for r in records_of(task, bootstrap) for each in r.consumed][-1] == (0, 20, 50, 0)
-    assert verify(task, bootstrap).findings == []
+        life(task, kafka)
+    assert life(task, kafka, accept_loss=True).events == 20
+    assert life(task, kafka).events == 20
+    assert [each for r in records_of(task, kafka) for each in r.consumed][-1] == (0, 20, 50, 0)
+    assert verify(task, kafka).findings == []
 
 
 def test_a_drain_tells_of_records_that_an_open_transaction_hides(
-    bootstrap: str, task: Task
+    kafka: KafkaConnection, task: Task
 ) -> None:
-    send(bootstrap, task.input.topic, [good(n) for n in range(10)])
-    life(task, bootstrap)  # compiled: the transaction must not time out meanwhile
-    with closing(Transactions(bootstrap, f"{task.name}.stranger")) as stranger:
+    send(kafka, task.input.topic, [good(n) for n in range(10)])
+    life(task, kafka)  # compiled: the transaction must not time out meanwhile
+    with closing(kafka.transactions(f"{task.name}.stranger")) as stranger:
         stranger.begin()
         stranger.send(task.input.topic, [good(n) for n in range(10, 15)])
         stranger._sink.flush()
         notes: list[str] = []
         learn(
             task,
-            bootstrap,
+            kafka,
             origin="events",
             safety=Safety(os.environ["HEADRACE_STATE"]),
             drain=True,
@@ -112,16 +112,16 @@ def test_a_drain_tells_of_records_that_an_open_transaction_hides(
         assert "5 records wait and cannot be read" in notes[-1]
         stranger.commit()
         stranger.await_commit()
-    assert life(task, bootstrap).events == 15
+    assert life(task, kafka).events == 15
 
 
 def test_a_second_signal_ends_at_once_and_in_doubt(
-    bootstrap: str, task: Task, tmp_path: Path
+    kafka: KafkaConnection, task: Task, tmp_path: Path
 ) -> None:
     path = tmp_path / "task.toml"
     path.write_text(task_text(task.name))
-    send(bootstrap, task.input.topic, [good(n) for n in range(50)])
-    with headrace("learn", str(path), "-b", bootstrap, "--json") as learner:
+    send(kafka, task.input.topic, [good(n) for n in range(50)])
+    with headrace("learn", str(path), "-b", kafka.servers, "--json") as learner:
         await_line(learner, '"events": 50')
         learner.send_signal(signal.SIGTERM)
         time.sleep(0.01)
@@ -132,5 +132,5 @@ def test_a_second_signal_ends_at_once_and_in_doubt(
     assert code in (0, 5), said  # 0 where the first was quicker
     assert "Traceback" not in said
     assert code == 0 or "the last commit is in doubt, start again" in said
-    assert life(task, bootstrap).events == 50
-    assert verify(task, bootstrap).findings == []
+    assert life(task, kafka).events == 50
+    assert verify(task, kafka).findings == []

@@ -19,7 +19,7 @@ import pytest
 from headrace.stream.engines.faust import run
 from headrace.stream.errors import TopicError
 from headrace.stream.events import DeadLetter, Feature, Records
-from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task, load
@@ -45,10 +45,11 @@ OWNER = """
 import signal, sys, threading
 from pathlib import Path
 from headrace.stream.engines.faust import run
+from headrace.stream.kafka.connection import KafkaConnection
 ended = threading.Event()
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: ended.set())
-run([Path(path) for path in sys.argv[3:]], sys.argv[1], workers=int(sys.argv[2]),
+run([Path(path) for path in sys.argv[3:]], KafkaConnection(sys.argv[1]), workers=int(sys.argv[2]),
     stop=ended.is_set, on_ready=lambda: print("ready", flush=True))
 """
 
@@ -62,7 +63,9 @@ class Record(NamedTuple):
 
 
 @pytest.fixture
-def make_task(bootstrap: str, topic: MakeTopic, tmp_path: Path) -> Iterator[Callable[..., Path]]:
+def make_task(
+    kafka: KafkaConnection, topic: MakeTopic, tmp_path: Path
+) -> Iterator[Callable[..., Path]]:
     """Give a function that writes a task file, and creates its topics on first use of its input."""
     from kafka import KafkaAdminClient
 
@@ -75,19 +78,21 @@ def make_task(bootstrap: str, topic: MakeTopic, tmp_path: Path) -> Iterator[Call
         name = f"{name}-{source.rsplit('.', 1)[1]}"
         path.write_text(TASK.format(name=name, topic=source, partitions=partitions, kind=kind))
         outputs = [spec for spec in topic_specs(load(path)) if spec.name != source]
-        ensure(bootstrap, outputs)
+        ensure(kafka, outputs)
         made.extend(spec.name for spec in outputs)
         return path
 
     yield make
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
         admin.delete_topics(made)
 
 
 @contextmanager
-def owner(bootstrap: str, paths: list[Path], workers: int = 1) -> Iterator[subprocess.Popen[str]]:
+def owner(
+    kafka: KafkaConnection, paths: list[Path], workers: int = 1
+) -> Iterator[subprocess.Popen[str]]:
     """Run the normaliser; it is ready inside the block, and ends politely after it."""
-    command = [sys.executable, "-c", OWNER, bootstrap, str(workers), *map(str, paths)]
+    command = [sys.executable, "-c", OWNER, kafka.servers, str(workers), *map(str, paths)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -99,11 +104,11 @@ def owner(bootstrap: str, paths: list[Path], workers: int = 1) -> Iterator[subpr
     assert process.returncode in (0, -signal.SIGKILL)
 
 
-def read(bootstrap: str, topic: str) -> list[Record]:
+def read(kafka: KafkaConnection, topic: str) -> list[Record]:
     """Read all that a topic holds now, by kafka-python, in order of partition and offset."""
     from kafka import KafkaConsumer, TopicPartition
 
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, enable_auto_commit=False)
     try:
         parts = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
         ends = consumer.end_offsets(parts)
@@ -120,9 +125,11 @@ def read(bootstrap: str, topic: str) -> list[Record]:
         consumer.close()
 
 
-def read_until(bootstrap: str, topic: str, done: Callable[[list[Record]], bool]) -> list[Record]:
+def read_until(
+    kafka: KafkaConnection, topic: str, done: Callable[[list[Record]], bool]
+) -> list[Record]:
     give_up = time.monotonic() + 120
-    while not done(found := read(bootstrap, topic)):
+    while not done(found := read(kafka, topic)):
         assert time.monotonic() < give_up, f"{topic}: {len(found)} records"
         time.sleep(0.2)
     return found
@@ -166,7 +173,7 @@ POISON = (
 
 
 def test_faust_makes_the_same_bytes_as_the_normaliser_itself(
-    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+    kafka: KafkaConnection, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:
     source = topic("raw", partitions=3)
     paths = [
@@ -175,7 +182,7 @@ def test_faust_makes_the_same_bytes_as_the_normaliser_itself(
     ]
     from kafka import KafkaProducer
 
-    with KafkaProducer(bootstrap_servers=bootstrap) as producer:
+    with KafkaProducer(bootstrap_servers=kafka.servers) as producer:
         for number in range(3_000):
             key = b"k%d" % (number % 5) if number % 7 else None
             producer.send(source, event(number), key, partition=number % 3)
@@ -183,19 +190,17 @@ def test_faust_makes_the_same_bytes_as_the_normaliser_itself(
                 poison = POISON[number // 100 % len(POISON)]
                 producer.send(source, poison, key, partition=number % 2)
                 producer.send(source, None, b"tombstone", partition=2)
-    raw = read(bootstrap, source)
+    raw = read(kafka, source)
     assert len(raw) == 3_060
-    with owner(bootstrap, paths):
+    with owner(kafka, paths):
         for path in paths:
             task = load(path)
             wanted, letters = direct(task, raw)
             assert len(letters) >= 50
-            found = read_until(
-                bootstrap, task.output("features"), lambda found: len(found) >= len(raw)
-            )
+            found = read_until(kafka, task.output("features"), lambda found: len(found) >= len(raw))
             assert [record.value for record in found] == list(map(msgspec.msgpack.encode, wanted))
             assert [(r.partition, r.key) for r in found] == [(r.partition, r.key) for r in raw]
-            dead = read(bootstrap, task.output("dead-letter"))
+            dead = read(kafka, task.output("dead-letter"))
             assert [record.value for record in dead] == list(map(msgspec.json.encode, letters))
             assert [(r.partition, r.key) for r in dead] == [(d.partition, d.key) for d in letters]
             by_place = {(record.partition, record.offset): record.value for record in raw}
@@ -205,21 +210,21 @@ def test_faust_makes_the_same_bytes_as_the_normaliser_itself(
 
 
 def test_a_restart_goes_on_where_it_was(
-    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+    kafka: KafkaConnection, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:
     source = topic("raw")
     path = make_task("again", source)
-    features, sink = load(path).output("features"), Sink(bootstrap)
+    features, sink = load(path).output("features"), kafka.sink()
     for turn in range(2):
         sink.send(source, [event(number) for number in range(500)])
         sink.flush()
-        with owner(bootstrap, [path]):
-            read_until(bootstrap, features, lambda found, n=500 * (turn + 1): len(found) >= n)  # type: ignore[misc]
-    assert coordinates(read(bootstrap, features)) == [(0, offset) for offset in range(1_000)]
+        with owner(kafka, [path]):
+            read_until(kafka, features, lambda found, n=500 * (turn + 1): len(found) >= n)  # type: ignore[misc]
+    assert coordinates(read(kafka, features)) == [(0, offset) for offset in range(1_000)]
 
 
 def test_events_come_in_any_compression(
-    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+    kafka: KafkaConnection, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:
     from confluent_kafka import Producer
 
@@ -227,17 +232,17 @@ def test_events_come_in_any_compression(
     path = make_task("compressed", source)
     codecs = ("gzip", "snappy", "lz4", "zstd")
     for codec in codecs:
-        producer = Producer({"bootstrap.servers": bootstrap, "compression.type": codec})
+        producer = Producer({"bootstrap.servers": kafka.servers, "compression.type": codec})
         for number in range(50):
             producer.produce(source, event(number))
         producer.flush()
     features = load(path).output("features")
-    with owner(bootstrap, [path]):
-        read_until(bootstrap, features, lambda found: len(found) >= 50 * len(codecs))
+    with owner(kafka, [path]):
+        read_until(kafka, features, lambda found: len(found) >= 50 * len(codecs))
 
 
 def test_only_committed_events_become_rows(
-    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+    kafka: KafkaConnection, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:
     """What is aborted never was; what is undecided waits, and all that comes after it."""
     from confluent_kafka import Producer
@@ -248,7 +253,7 @@ def test_only_committed_events_become_rows(
     producer, late = (
         Producer(
             {
-                "bootstrap.servers": bootstrap,
+                "bootstrap.servers": kafka.servers,
                 "transactional.id": f"{source}.{number}",
                 "log_level": 0,
             }
@@ -271,39 +276,37 @@ def test_only_committed_events_become_rows(
     late.flush()
     send(21, commit=True)
     committed = [(0, 2 * number) for number in range(20) if number % 3 != 1]
-    with owner(bootstrap, [path]):
-        read_until(bootstrap, features, lambda found: len(found) >= len(committed))
+    with owner(kafka, [path]):
+        read_until(kafka, features, lambda found: len(found) >= len(committed))
         time.sleep(1)
-        assert coordinates(read(bootstrap, features)) == committed
+        assert coordinates(read(kafka, features)) == committed
         late.commit_transaction()
-        read_until(bootstrap, features, lambda found: len(found) >= len(committed) + 2)
+        read_until(kafka, features, lambda found: len(found) >= len(committed) + 2)
     send(22, commit=False)
     send(23, commit=True)
-    with owner(bootstrap, [path]):
-        found = read_until(bootstrap, features, lambda found: (0, 46) in coordinates(found))
+    with owner(kafka, [path]):
+        found = read_until(kafka, features, lambda found: (0, 46) in coordinates(found))
     assert sorted(set(coordinates(found))) == [*committed, (0, 40), (0, 41), (0, 46)]
 
 
 @pytest.mark.long
 def test_no_row_is_lost_when_a_worker_is_killed(
-    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+    kafka: KafkaConnection, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:
     source = topic("raw", partitions=4)
     path = make_task("killed", source, partitions=4)
-    features, sink = load(path).output("features"), Sink(bootstrap)
+    features, sink = load(path).output("features"), kafka.sink()
     events, partitions = [event(number) for number in range(20_000)], [0, 1, 2, 3] * 5_000
-    with owner(bootstrap, [path], workers=2) as process:
+    with owner(kafka, [path], workers=2) as process:
         first, second = psutil.Process(process.pid).children()
         for start in range(0, 20_000, 500):
             sink.send(source, events[start : start + 500], partitions=partitions[:500])
             sink.flush()
             if start == 8_000:
-                read_until(bootstrap, features, lambda found: len(found) > 1_000)
+                read_until(kafka, features, lambda found: len(found) > 1_000)
                 first.kill()
             time.sleep(0.02)
-        found = read_until(
-            bootstrap, features, lambda found: len(set(coordinates(found))) == 20_000
-        )
+        found = read_until(kafka, features, lambda found: len(set(coordinates(found))) == 20_000)
         assert second.is_running()
         assert len(psutil.Process(process.pid).children()) == 2, "the killed one was not replaced"
     seen: dict[int, int] = {}
@@ -319,11 +322,11 @@ def test_no_row_is_lost_when_a_worker_is_killed(
     [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL],
 )
 def test_nothing_outlives_its_owner(
-    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path], number: signal.Signals
+    kafka: KafkaConnection, topic: MakeTopic, make_task: Callable[..., Path], number: signal.Signals
 ) -> None:
     source = topic("raw", partitions=2)
     path = make_task("ended", source, partitions=2)
-    with owner(bootstrap, [path], workers=2) as process:
+    with owner(kafka, [path], workers=2) as process:
         workers = psutil.Process(process.pid).children()
         assert len(workers) == 2
         process.send_signal(number)
@@ -333,17 +336,17 @@ def test_nothing_outlives_its_owner(
 
 
 def test_what_a_user_has_to_do_first_is_said(
-    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+    kafka: KafkaConnection, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:
     source = topic("raw", partitions=2)
     path = make_task("narrow", source, partitions=1)
     path.write_text(path.read_text().replace(source, "nowhere-to-be-seen"))
     with pytest.raises(TopicError, match=r"no topic nowhere-to-be-seen at .*headrace topics"):
-        run([path], bootstrap)
+        run([path], kafka)
 
 
 def test_partitions_that_are_added_are_normalised(
-    bootstrap: str, topic: MakeTopic, make_task: Callable[..., Path]
+    kafka: KafkaConnection, topic: MakeTopic, make_task: Callable[..., Path]
 ) -> None:
     """Before the start, and while it runs: rows stay in the partition of their event."""
     from kafka import KafkaAdminClient, KafkaProducer
@@ -353,16 +356,16 @@ def test_partitions_that_are_added_are_normalised(
     task = load(path)
 
     def grow(partitions: int) -> None:
-        with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+        with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
             admin.create_partitions({source: partitions})
-        with KafkaProducer(bootstrap_servers=bootstrap) as producer:
+        with KafkaProducer(bootstrap_servers=kafka.servers) as producer:
             for number in range(40):
                 place = partitions - 1 - number % 2
                 producer.send(source, event(number), partition=place).get(30)
 
     grow(2)
-    with owner(bootstrap, [path]):
-        read_until(bootstrap, task.output("features"), lambda found: len(found) == 40)
+    with owner(kafka, [path]):
+        read_until(kafka, task.output("features"), lambda found: len(found) == 40)
         grow(4)
-        found = read_until(bootstrap, task.output("features"), lambda found: len(found) == 80)
+        found = read_until(kafka, task.output("features"), lambda found: len(found) == 80)
     assert coordinates(found) == [(p, n) for p in range(4) for n in range(20)]

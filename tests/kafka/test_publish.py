@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 from headrace.producers.publish import Delivery, Progress, publish
 from headrace.producers.sources import Event, sensor, text
 from headrace.stream.errors import BrokerError, HeadraceError, UsageError
+from headrace.stream.kafka.connection import KafkaConnection
 
 MakeTopic = Callable[..., str]
 
@@ -22,9 +23,11 @@ def events(n: int | None, keys: int = 7, size: int = 100) -> Iterator[Event]:
         yield Event(f"e{i}", b"key-%d" % (i % keys), i * 10, b'{"i":%d}' % i + b" " * size)
 
 
-def read_back(bootstrap: str, topic: str, n: int) -> dict[int, list[tuple[bytes | None, bytes]]]:
+def read_back(
+    kafka: KafkaConnection, topic: str, n: int
+) -> dict[int, list[tuple[bytes | None, bytes]]]:
     """Read a topic from its start with another client; at least `n` records are awaited."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topic})
+    consumer = Consumer({"bootstrap.servers": kafka.servers, "group.id": topic})
     try:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
@@ -45,12 +48,14 @@ def accounted(delivery: Delivery, sent: int, failed: int) -> bool:
     return (delivery.sent, delivery.acknowledged, delivery.failed) == (sent, sent - failed, failed)
 
 
-def test_every_event_arrives_byte_for_byte_and_in_order(bootstrap: str, topic: MakeTopic) -> None:
+def test_every_event_arrives_byte_for_byte_and_in_order(
+    kafka: KafkaConnection, topic: MakeTopic
+) -> None:
     name = topic(partitions=3)
     sent = list(events(30_000))
-    delivery = publish(sent, bootstrap=bootstrap, topic=name)
+    delivery = publish(sent, kafka=kafka, topic=name)
     assert accounted(delivery, 30_000, 0)
-    found = read_back(bootstrap, name, 30_000)
+    found = read_back(kafka, name, 30_000)
     for key in {event.key for event in sent}:
         [home] = [p for p, records in found.items() if any(k == key for k, _ in records)]
         wanted = [event.value for event in sent if event.key == key]
@@ -58,75 +63,79 @@ def test_every_event_arrives_byte_for_byte_and_in_order(bootstrap: str, topic: M
     assert sum(map(len, found.values())) == 30_000
 
 
-def test_keys_go_where_the_c_client_puts_them(bootstrap: str, topic: MakeTopic) -> None:
+def test_keys_go_where_the_c_client_puts_them(kafka: KafkaConnection, topic: MakeTopic) -> None:
     from confluent_kafka import Producer
 
     ours, theirs = topic("ours", partitions=5), topic("theirs", partitions=5)
     sent = list(events(200, keys=50))
-    publish(sent, bootstrap=bootstrap, topic=ours)
-    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random"})
+    publish(sent, kafka=kafka, topic=ours)
+    producer = Producer({"bootstrap.servers": kafka.servers, "partitioner": "murmur2_random"})
     for event in sent:
         producer.produce(theirs, event.value, event.key)
     assert producer.flush(20) == 0
-    expected = read_back(bootstrap, theirs, 200)
-    assert {p: sorted(r) for p, r in read_back(bootstrap, ours, 200).items()} == {
+    expected = read_back(kafka, theirs, 200)
+    assert {p: sorted(r) for p, r in read_back(kafka, ours, 200).items()} == {
         p: sorted(r) for p, r in expected.items()
     }
 
 
-def test_events_without_key_spread_evenly(bootstrap: str, topic: MakeTopic) -> None:
+def test_events_without_key_spread_evenly(kafka: KafkaConnection, topic: MakeTopic) -> None:
     name = topic(partitions=4)
-    delivery = publish(text(), bootstrap=bootstrap, topic=name, limit=400)
+    delivery = publish(text(), kafka=kafka, topic=name, limit=400)
     assert accounted(delivery, 400, 0)
-    assert [len(r) for r in read_back(bootstrap, name, 400).values()] == [100] * 4
+    assert [len(r) for r in read_back(kafka, name, 400).values()] == [100] * 4
 
 
-def configure(bootstrap: str, topic: str, settings: dict[str, str]) -> None:
+def configure(kafka: KafkaConnection, topic: str, settings: dict[str, str]) -> None:
     """Set what a topic's owner has set."""
     from kafka import KafkaAdminClient
     from kafka.admin import ConfigResource, ConfigResourceType
 
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=settings)])
 
 
-def test_an_oversized_event_fails_alone_and_is_named(bootstrap: str, topic: MakeTopic) -> None:
+def test_an_oversized_event_fails_alone_and_is_named(
+    kafka: KafkaConnection, topic: MakeTopic
+) -> None:
     name = topic()
-    configure(bootstrap, name, {"max.message.bytes": "10000"})
+    configure(kafka, name, {"max.message.bytes": "10000"})
     sent = list(events(1_000))
     sent[500] = Event("giant", b"key", None, b'"' + b"x" * 10_000 + b'"')
-    delivery = publish(sent, bootstrap=bootstrap, topic=name)
+    delivery = publish(sent, kafka=kafka, topic=name)
     assert accounted(delivery, 1_000, 1)
     [error] = delivery.first_errors
     assert error.startswith("giant: 10005 bytes")
-    values = [value for _, value in read_back(bootstrap, name, 999)[0]]
+    values = [value for _, value in read_back(kafka, name, 999)[0]]
     assert values == [event.value for event in sent if event.id != "giant"]
 
 
 @pytest.mark.parametrize("size", [9_927, 9_928, 9_929, 9_932, 9_933])
-def test_size_limit_agrees_with_the_broker(bootstrap: str, topic: MakeTopic, size: int) -> None:
+def test_size_limit_agrees_with_the_broker(
+    kafka: KafkaConnection, topic: MakeTopic, size: int
+) -> None:
     name = topic()
-    configure(bootstrap, name, {"max.message.bytes": "10000"})
-    delivery = publish([Event("a", None, None, b"x" * size)], bootstrap=bootstrap, topic=name)
-    found = len(read_back(bootstrap, name, 1 - delivery.failed)[0])
+    configure(kafka, name, {"max.message.bytes": "10000"})
+    delivery = publish([Event("a", None, None, b"x" * size)], kafka=kafka, topic=name)
+    found = len(read_back(kafka, name, 1 - delivery.failed)[0])
     assert (found, delivery.acknowledged) in {(1, 1), (0, 0)}
     assert (delivery.failed == 0) == (size <= 9_928)
 
 
 def test_events_that_only_the_broker_can_refuse_fail_alone(
-    bootstrap: str, topic: MakeTopic
+    kafka: KafkaConnection, topic: MakeTopic
 ) -> None:
     """A compacted topic refuses records without key: three of 3,000, one of them the last."""
     name = topic(partitions=2)
-    configure(bootstrap, name, {"cleanup.policy": "compact"})
+    configure(kafka, name, {"cleanup.policy": "compact"})
     sent = list(events(3_000))
     for i in (700, 701, 2_999):
         sent[i] = sent[i]._replace(key=None)
-    delivery = publish(sent, bootstrap=bootstrap, topic=name)
+    delivery = publish(sent, kafka=kafka, topic=name)
     assert accounted(delivery, 3_000, 3)
     assert [error.split(": ")[0] for error in delivery.first_errors] == ["e700", "e701", "e2999"]
     assert all("InvalidRecordError" in error for error in delivery.first_errors)
-    found = read_back(bootstrap, name, 2_997)
+    found = read_back(kafka, name, 2_997)
     arrived = [value for records in found.values() for _, value in records]
     assert len(arrived) == len(set(arrived))
     assert set(arrived) == {event.value for event in sent if event.key is not None}
@@ -137,12 +146,12 @@ def test_events_that_only_the_broker_can_refuse_fail_alone(
 
 def test_an_unreachable_broker_is_an_error_at_once() -> None:
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1 "):
-        publish(events(10), bootstrap="127.0.0.1:1", topic="events")
+        publish(events(10), kafka=KafkaConnection("127.0.0.1:1"), topic="events")
 
 
-def test_a_missing_topic_is_named(bootstrap: str) -> None:
+def test_a_missing_topic_is_named(kafka: KafkaConnection) -> None:
     with pytest.raises(HeadraceError, match="no topic nowhere"):
-        publish(events(10), bootstrap=bootstrap, topic="nowhere")
+        publish(events(10), kafka=kafka, topic="nowhere")
 
 
 @pytest.fixture
@@ -161,7 +170,7 @@ def test_a_broker_that_dies_leaves_a_true_account() -> None:
 
     seen: list[Progress] = []
     with embedded(heap_mb=256) as broker:
-        ensure(broker.bootstrap, [TopicSpec("events", partitions=2)])
+        ensure(broker.kafka, [TopicSpec("events", partitions=2)])
 
         def kill_once_underway(progress: Progress) -> None:
             if progress.acknowledged >= 500 and not seen:
@@ -170,7 +179,7 @@ def test_a_broker_that_dies_leaves_a_true_account() -> None:
 
         delivery = publish(
             events(None),
-            bootstrap=broker.bootstrap,
+            kafka=broker.kafka,
             topic="events",
             rate=2_000,
             on_progress=kill_once_underway,
@@ -192,7 +201,7 @@ def test_a_broker_that_pauses_loses_nothing() -> None:
 
     paused: list[float] = []
     with embedded(heap_mb=256) as broker:
-        ensure(broker.bootstrap, [TopicSpec("events", partitions=2)])
+        ensure(broker.kafka, [TopicSpec("events", partitions=2)])
 
         def pause_once(progress: Progress) -> None:
             if progress.acknowledged >= 500 and not paused:
@@ -205,7 +214,7 @@ def test_a_broker_that_pauses_loses_nothing() -> None:
         try:
             delivery = publish(
                 sent,
-                bootstrap=broker.bootstrap,
+                kafka=broker.kafka,
                 topic="events",
                 rate=2_000,
                 on_progress=pause_once,
@@ -214,45 +223,49 @@ def test_a_broker_that_pauses_loses_nothing() -> None:
             os.kill(broker.pid, signal.SIGCONT)
         assert paused
         assert accounted(delivery, 6_000, 0)
-        found = read_back(broker.bootstrap, "events", 6_000)
+        found = read_back(broker.kafka, "events", 6_000)
     arrived = [value for records in found.values() for _, value in records]
     assert sorted(arrived) == sorted(event.value for event in sent)
 
 
-def test_stop_ends_the_taking_and_waits_for_the_rest(bootstrap: str, topic: MakeTopic) -> None:
+def test_stop_ends_the_taking_and_waits_for_the_rest(
+    kafka: KafkaConnection, topic: MakeTopic
+) -> None:
     name = topic()
     reports: list[Progress] = []
     delivery = publish(
         events(None),
-        bootstrap=bootstrap,
+        kafka=kafka,
         topic=name,
         on_progress=reports.append,
         stop=lambda: bool(reports) and reports[-1].acknowledged >= 1_000,
     )
     assert delivery.acknowledged == delivery.sent >= 1_000
     assert reports[-1].acknowledged == delivery.acknowledged
-    [found] = read_back(bootstrap, name, delivery.sent).values()
+    [found] = read_back(kafka, name, delivery.sent).values()
     assert [v for _, v in found] == [event.value for event in islice(events(None), delivery.sent)]
 
 
-def test_limit_and_rate_hold(bootstrap: str, topic: MakeTopic) -> None:
+def test_limit_and_rate_hold(kafka: KafkaConnection, topic: MakeTopic) -> None:
     name = topic()
-    delivery = publish(sensor(loop=True), bootstrap=bootstrap, topic=name, rate=200, limit=101)
+    delivery = publish(sensor(loop=True), kafka=kafka, topic=name, rate=200, limit=101)
     assert accounted(delivery, 101, 0)
     assert delivery.seconds >= 0.5
 
 
-def test_a_source_that_breaks_delivers_what_came_before(bootstrap: str, topic: MakeTopic) -> None:
+def test_a_source_that_breaks_delivers_what_came_before(
+    kafka: KafkaConnection, topic: MakeTopic
+) -> None:
     def broken() -> Iterator[Event]:
         yield from events(100)
         raise UsageError("the file ends here")
 
     name = topic()
     with pytest.raises(UsageError, match="ends here"):
-        publish(broken(), bootstrap=bootstrap, topic=name)
-    assert len(read_back(bootstrap, name, 100)[0]) == 100
+        publish(broken(), kafka=kafka, topic=name)
+    assert len(read_back(kafka, name, 100)[0]) == 100
 
 
 def test_rate_and_speed_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="exclude each other"):
-        publish(events(1), bootstrap="127.0.0.1:1", topic="t", rate=1, speed=2)
+        publish(events(1), kafka=KafkaConnection("127.0.0.1:1"), topic="t", rate=1, speed=2)

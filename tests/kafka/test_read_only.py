@@ -14,27 +14,28 @@ from hostile import Ran, Run
 from poison import TASK, good
 
 from headrace.stream.events import DeadLetter
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.task import Task, parse
 
 
 class Service:
     """Hold a task with its topics, and run commands on them."""
 
-    def __init__(self, bootstrap: str, place: Path, run: Run) -> None:
+    def __init__(self, kafka: KafkaConnection, place: Path, run: Run) -> None:
         self.name = f"look-{uuid.uuid4().hex[:8]}"
-        self.path, self.bootstrap, self._run = place / "task.toml", bootstrap, run
+        self.path, self.kafka, self._run = place / "task.toml", kafka, run
         text = TASK.replace('"poisoned"', f'"{self.name}"')
         self.path.write_text(text.replace("events.poisoned", f"events.{self.name}"))
         self.task: Task = parse(self.path.read_text(), "t")
         assert self("topics", "create", self.path).code == 0
 
     def __call__(self, *arguments: str | Path) -> Ran:
-        return self._run(*arguments, KAFKA_BOOTSTRAP=self.bootstrap).is_safe()
+        return self._run(*arguments, KAFKA_BOOTSTRAP=self.kafka.servers).is_safe()
 
     def send(self, topic: str, *values: bytes | None) -> None:
         failed: list[object] = []
         producer = Producer(
-            {"bootstrap.servers": self.bootstrap, "batch.size": 100_000, "log_level": 0}
+            {"bootstrap.servers": self.kafka.servers, "batch.size": 100_000, "log_level": 0}
         )
         for value in values:
             producer.produce(topic, value, on_delivery=lambda error, _: failed.append(error))
@@ -43,8 +44,8 @@ class Service:
 
 
 @pytest.fixture
-def service(bootstrap: str, tmp_path: Path, run: Run) -> Service:
-    return Service(bootstrap, tmp_path, run)
+def service(kafka: KafkaConnection, tmp_path: Path, run: Run) -> Service:
+    return Service(kafka, tmp_path, run)
 
 
 def test_foreign_records_among_dead_letters_are_passed_over(service: Service) -> None:
@@ -86,7 +87,7 @@ def test_a_foreign_record_where_retention_ends_fails_the_audit_in_one_line(
     service.send(service.task.input.topic, good(1))
     service.send(predictions, b"expired", foreign)
     assert service("learn", service.path, "--drain").code == 0
-    admin = AdminClient({"bootstrap.servers": service.bootstrap, "log_level": 0})
+    admin = AdminClient({"bootstrap.servers": service.kafka.servers, "log_level": 0})
     [deleted] = admin.delete_records([TopicPartition(predictions, 0, 1)]).values()
     deleted.result()
     done = service("verify", service.path)

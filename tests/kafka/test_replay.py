@@ -26,35 +26,36 @@ from headrace.stream.audit.replay_range import LedgerPosition, ReplayRange, pars
 from headrace.stream.errors import AuditError, RecoveryError, TaskError, UsageError
 from headrace.stream.evaluation.compare import changed_task
 from headrace.stream.events import Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import describe, ensure
 from headrace.stream.ledger import fingerprint
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service.learn import learn
 from headrace.stream.service.plan import open_checkpoints
-from headrace.stream.service.service import Safety
+from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
 from headrace.stream.training.trainer import Learned, Trainer, digest, shapes_of
 
 PARTITIONS = 3
 
 
-def make_task(bootstrap: str, place: Path) -> tuple[Task, Path]:
+def make_task(kafka: KafkaConnection, place: Path) -> tuple[Task, Path]:
     """Make a task of three partitions, with its topics, and the file it stands in."""
     name = f"replay-{uuid.uuid4().hex[:8]}"
     text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
     path = place / f"{name}.toml"
     path.write_text(f"{text}\n[topics]\npartitions = {PARTITIONS}\n")
     task = parse(path.read_text(), str(path))
-    ensure(bootstrap, topic_specs(task))
+    ensure(kafka, topic_specs(task))
     return task, path
 
 
-def send(bootstrap: str, topic: str, values: list[bytes | None]) -> None:
+def send(kafka: KafkaConnection, topic: str, values: list[bytes | None]) -> None:
     """Send to the partitions in turn."""
     from kafka import KafkaProducer
 
-    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    producer = KafkaProducer(bootstrap_servers=kafka.servers)
     futures = [
         producer.send(topic, value, key=b"k", partition=number % PARTITIONS)
         for number, value in enumerate(values)
@@ -65,12 +66,12 @@ def send(bootstrap: str, topic: str, values: list[bytes | None]) -> None:
     producer.close()
 
 
-def read(bootstrap: str, topic: str) -> dict[int, list[bytes | None]]:
+def read(kafka: KafkaConnection, topic: str) -> dict[int, list[bytes | None]]:
     """Read the values of a whole topic by partition, with another client than ours."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, isolation_level="read_committed"
+        bootstrap_servers=kafka.servers, enable_auto_commit=False, isolation_level="read_committed"
     )
     places = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
     consumer.assign(places)
@@ -99,13 +100,13 @@ def events(first: int, count: int) -> list[bytes | None]:
 class Lived:
     """Hold a task with a past, read by another client."""
 
-    bootstrap: str
+    kafka: KafkaConnection
     task: Task
     path: Path
     place: str
 
     def ledger(self) -> list[dict[str, Any]]:
-        return [json.loads(v or b"") for v in read(self.bootstrap, self.task.output("ledger"))[0]]
+        return [json.loads(v or b"") for v in read(self.kafka, self.task.output("ledger"))[0]]
 
     def order(self) -> Iterator[tuple[int, int, int]]:
         """Give record, partition and offset of each raw event in the order it was learned."""
@@ -118,7 +119,7 @@ class Lived:
         self, task: Task, until: Callable[[int, int, int], bool] = lambda s, p, o: False
     ) -> tuple[Trainer, Learned]:
         """Learn offline, in one batch, up to and including the event that `until` names."""
-        raw = read(self.bootstrap, task.input.topic)
+        raw = read(self.kafka, task.input.topic)
         places = []
         for seq, partition, offset in self.order():
             places.append((partition, offset))
@@ -137,10 +138,12 @@ class Lived:
         return trainer, trainer.collect(trainer.submit(rows))
 
 
-def live(bootstrap: str, task: Task, place: str, micro_batch: int, notes: Any = None) -> None:
+def live(
+    kafka: KafkaConnection, task: Task, place: str, micro_batch: int, notes: Any = None
+) -> None:
     learn(
         task,
-        bootstrap,
+        kafka,
         origin="events",
         safety=Safety(place),
         micro_batch=micro_batch,
@@ -150,14 +153,14 @@ def live(bootstrap: str, task: Task, place: str, micro_batch: int, notes: Any = 
 
 
 @pytest.fixture(scope="module")
-def lived(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Lived:
+def lived(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -> Lived:
     """Learn three times, each with another size of micro-batch."""
     home = tmp_path_factory.mktemp("lived")
-    task, path = make_task(bootstrap, home)
+    task, path = make_task(kafka, home)
     for first, micro_batch in ((0, 37), (400, 128), (800, 300)):
-        send(bootstrap, task.input.topic, events(first, 400))
-        live(bootstrap, task, str(home / "state"), micro_batch)
-    return Lived(bootstrap, task, path, str(home / "state"))
+        send(kafka, task.input.topic, events(first, 400))
+        live(kafka, task, str(home / "state"), micro_batch)
+    return Lived(kafka, task, path, str(home / "state"))
 
 
 def state_of(trainer: Trainer) -> str:
@@ -168,7 +171,7 @@ def state_of(trainer: Trainer) -> str:
 def test_a_replay_is_the_past_bit_for_bit(lived: Lived, capacity: int) -> None:
     records = lived.ledger()
     batches = [record for record in records if record.get("consumed")]
-    found = replay(lived.task, lived.bootstrap, capacity=capacity)
+    found = replay(lived.task, lived.kafka, capacity=capacity)
     assert (found.batches, found.equal, found.part) == (len(batches), len(batches), None)
     assert len(batches) > 15
     assert found.checkpoints == sum("saved" in record for record in records) >= 3
@@ -177,7 +180,7 @@ def test_a_replay_is_the_past_bit_for_bit(lived: Lived, capacity: int) -> None:
         record.get("rejected", 0) + record.get("repeated", 0) for record in batches
     )
     assert found.state == records[-1]["saved"]["state"]
-    last = json.loads(read(lived.bootstrap, lived.task.output("metrics"))[0][-1] or b"")
+    last = json.loads(read(lived.kafka, lived.task.output("metrics"))[0][-1] or b"")
     assert found.metrics["all"] == last["all"]
     assert found.baselines == last["baselines"]
     json.dumps(found.as_json())
@@ -186,9 +189,7 @@ def test_a_replay_is_the_past_bit_for_bit(lived: Lived, capacity: int) -> None:
 def test_a_replay_ends_at_a_record_as_the_learner_stood_there(lived: Lived) -> None:
     for record in lived.ledger():
         if announced := record.get("saved"):
-            found = replay(
-                lived.task, lived.bootstrap, until=parse_position(f"#{announced['seq']}")
-            )
+            found = replay(lived.task, lived.kafka, until=parse_position(f"#{announced['seq']}"))
             assert found.state == announced["state"]
             assert found.equal == found.batches
             assert found.records[1] == announced["seq"]
@@ -200,7 +201,7 @@ def test_a_replay_ends_at_the_time_something_was_learned(lived: Lived) -> None:
         n for n, (a, b) in enumerate(itertools.pairwise(records)) if a["time_ms"] < b["time_ms"]
     )
     moment = LedgerPosition("time", records[at]["time_ms"])
-    found = replay(lived.task, lived.bootstrap, until=moment)
+    found = replay(lived.task, lived.kafka, until=moment)
     trainer, _ = lived.learned(
         lived.task, lambda s, p, o: (p, o + 1) == tuple(records[at]["consumed"][-1][::2])
     )
@@ -213,7 +214,7 @@ def test_a_replay_ends_at_an_event_within_a_record(lived: Lived) -> None:
     record = records[len(records) // 2]
     partition, start, stop, _ = record["consumed"][1]
     at = (start + stop) // 2
-    found = replay(lived.task, lived.bootstrap, until=parse_position(f"{partition}:{at}"))
+    found = replay(lived.task, lived.kafka, until=parse_position(f"{partition}:{at}"))
     trainer, learned = lived.learned(lived.task, lambda s, p, o: (p, o) == (partition, at))
     assert found.state == state_of(trainer)
     assert found.events == len(learned.rows.id)
@@ -229,14 +230,14 @@ def test_a_replay_that_begins_later_proves_nothing(lived: Lived) -> None:
     order = list(lived.order())
     seq, partition, offset = order[len(order) // 2]
     begin, until = LedgerPosition("event", offset, partition), LedgerPosition("record", seq)
-    found = replay(lived.task, lived.bootstrap, begin=begin, until=until)
+    found = replay(lived.task, lived.kafka, begin=begin, until=until)
     places = [(p, o) for s, p, o in order[len(order) // 2 :] if s == seq]
     assert (found.equal, found.checkpoints, found.part) == (0, 0, seq)
     assert found.events + found.refused == len(places)
-    whole = replay(lived.task, lived.bootstrap, begin=LedgerPosition("record", seq))
+    whole = replay(lived.task, lived.kafka, begin=LedgerPosition("record", seq))
     assert whole.records[0] == seq
     assert (whole.equal, whole.batches > 0) == (0, True)
-    assert whole.state != replay(lived.task, lived.bootstrap).state
+    assert whole.state != replay(lived.task, lived.kafka).state
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_a_moment_that_was_not_is_refused(
 ) -> None:
     moments = {"begin": begin and parse_position(begin), "until": until and parse_position(until)}
     with pytest.raises(UsageError, match=told):
-        replay(lived.task, lived.bootstrap, **moments)
+        replay(lived.task, lived.kafka, **moments)
 
 
 def test_history_that_comes_out_otherwise_is_told_by_its_record(
@@ -264,11 +265,11 @@ def test_history_that_comes_out_otherwise_is_told_by_its_record(
 ) -> None:
     changed = changed_task(lived.task, ["model.learning_rate=0.01"])
     with pytest.raises(RecoveryError, match=r"model.learning_rate: \[0.001, 0.005\] -> 0.01"):
-        replay(changed, lived.bootstrap)
+        replay(changed, lived.kafka)
     said = fingerprint.of_task(lived.task)
     monkeypatch.setattr(fingerprint, "of_task", lambda task: said)
     with pytest.raises(AuditError, match="record 1 of the ledger comes out otherwise"):
-        replay(changed, lived.bootstrap)
+        replay(changed, lived.kafka)
 
 
 def test_a_state_that_is_not_the_announced_one_is_told(
@@ -283,7 +284,7 @@ def test_a_state_that_is_not_the_announced_one_is_told(
 
     monkeypatch.setattr(replays, "scan", forged)
     with pytest.raises(AuditError, match=f"the state after record {seq} is not the one"):
-        replay(lived.task, lived.bootstrap)
+        replay(lived.task, lived.kafka)
 
 
 def test_records_whose_learning_was_not_kept_are_not_compared(
@@ -295,7 +296,7 @@ def test_records_whose_learning_was_not_kept_are_not_compared(
         return span
 
     monkeypatch.setattr(replays, "scan", recomputed)
-    found = replay(lived.task, lived.bootstrap)
+    found = replay(lived.task, lived.kafka)
     seqs = [record["seq"] for record in lived.ledger() if record.get("consumed")]
     assert (found.batches, found.equal) == (len(seqs), sum(seq >= 6 for seq in seqs))
     assert found.equal < found.batches
@@ -303,38 +304,38 @@ def test_records_whose_learning_was_not_kept_are_not_compared(
 
 def test_a_replay_that_is_stopped_says_how_far_it_came(lived: Lived) -> None:
     asked = itertools.count()
-    found = replay(lived.task, lived.bootstrap, stop=lambda: next(asked) >= 7)
+    found = replay(lived.task, lived.kafka, stop=lambda: next(asked) >= 7)
     assert (found.stopped, found.records) == (True, (0, 6))
-    until = replay(lived.task, lived.bootstrap, until=LedgerPosition("record", 6))
+    until = replay(lived.task, lived.kafka, until=LedgerPosition("record", 6))
     assert found.state == until.state
     assert not until.stopped
 
 
 def test_an_archive_gives_the_same_history(lived: Lived, tmp_path: Path) -> None:
     place = str(tmp_path / "archive")
-    archive(lived.bootstrap, lived.task.input.topic, place)
-    kept = replay(lived.task, lived.bootstrap, archive=place)
+    archive(lived.kafka, lived.task.input.topic, place)
+    kept = replay(lived.task, lived.kafka, archive=place)
     assert kept.equal == kept.batches > 0
-    assert kept.state == replay(lived.task, lived.bootstrap).state
+    assert kept.state == replay(lived.task, lived.kafka).state
 
 
 def test_predictions_published_again_are_those_of_the_past(lived: Lived) -> None:
     topic = f"{lived.task.name}.replayed"
-    found = replay(lived.task, lived.bootstrap, to_topic=topic)
-    again, then = (read(lived.bootstrap, t) for t in (topic, lived.task.output("predictions")))
+    found = replay(lived.task, lived.kafka, to_topic=topic)
+    again, then = (read(lived.kafka, t) for t in (topic, lived.task.output("predictions")))
     assert again == then
     assert found.published == found.events == sum(map(len, then.values()))
     with pytest.raises(UsageError, match=rf"{topic}: it holds [\d,]+ records already"):
-        replay(lived.task, lived.bootstrap, to_topic=topic)
+        replay(lived.task, lived.kafka, to_topic=topic)
 
 
 def test_topics_of_a_learner_are_not_written_to(lived: Lived) -> None:
     own = [spec.name for spec in topic_specs(lived.task)]
-    before = describe(lived.bootstrap, own)
+    before = describe(lived.kafka, own)
     for topic in (*own, "another.predictions", "another.ledger", "another.dead-letter"):
         with pytest.raises(UsageError, match="a topic of a live task"):
-            replay(lived.task, lived.bootstrap, to_topic=topic)
-    assert describe(lived.bootstrap, own) == before
+            replay(lived.task, lived.kafka, to_topic=topic)
+    assert describe(lived.kafka, own) == before
 
 
 def scores(task: Task, learned: Learned) -> dict[str, float]:
@@ -363,7 +364,7 @@ def test_another_task_on_the_same_events_is_compared_fairly(
     lived: Lived, settings: list[str]
 ) -> None:
     changed = changed_task(lived.task, settings)
-    found = replay(lived.task, lived.bootstrap, changed=changed, capacity=200)
+    found = replay(lived.task, lived.kafka, changed=changed, capacity=200)
     assert found.equal == found.batches
     assert found.comparison is not None
     (first, was), (second, would) = (lived.learned(task) for task in (lived.task, changed))
@@ -396,9 +397,7 @@ def test_another_task_on_the_same_events_is_compared_fairly(
 
 
 def test_a_task_compared_with_itself_makes_no_difference(lived: Lived) -> None:
-    found = replay(
-        lived.task, lived.bootstrap, changed=lived.task, until=LedgerPosition("record", 12)
-    )
+    found = replay(lived.task, lived.kafka, changed=lived.task, until=LedgerPosition("record", 12))
     other = found.comparison
     assert other is not None
     assert (other.gain, other.verdict, other.changes) == (0, "no difference shown", [])
@@ -410,12 +409,12 @@ def test_a_model_that_cannot_learn_is_shown_to_be_worse(lived: Lived) -> None:
     slow, blind = ("model.learning_rate=1e-9", "model.neighbours=0"), "features.x.field=absent"
     changed = changed_task(lived.task, [*slow, blind])  # bins of x would learn it still
     topic = f"{lived.task.name}.unlearned"
-    found = replay(lived.task, lived.bootstrap, changed=changed, to_topic=topic)
+    found = replay(lived.task, lived.kafka, changed=changed, to_topic=topic)
     assert found.comparison is not None
     assert found.comparison.verdict == "worse"
     _, learned = lived.learned(changed)
     published = [
-        json.loads(v or b"") for values in read(lived.bootstrap, topic).values() for v in values
+        json.loads(v or b"") for values in read(lived.kafka, topic).values() for v in values
     ]
     best = {(line["partition"], line["offset"]): line["prediction"] for line in published}
     said = [changed.target.classes[at] for at in learned.published.argmax(1)]
@@ -441,13 +440,13 @@ def test_settings_are_read_as_toml_and_checked(lived: Lived) -> None:
         changed_task(task, ["input.topic=other"])
 
 
-def test_the_state_of_a_record_is_one_to_go_on_from(bootstrap: str, tmp_path: Path) -> None:
-    task, path = make_task(bootstrap, tmp_path)
-    send(bootstrap, task.input.topic, events(0, 300))
-    live(bootstrap, task, str(tmp_path / "state"), 40)
+def test_the_state_of_a_record_is_one_to_go_on_from(kafka: KafkaConnection, tmp_path: Path) -> None:
+    task, path = make_task(kafka, tmp_path)
+    send(kafka, task.input.topic, events(0, 300))
+    live(kafka, task, str(tmp_path / "state"), 40)
     then, key = str(tmp_path / "then"), b"0123456789abcdef"
-    kept = state(task, bootstrap, LedgerPosition("record", 4), then, key=key)
-    past = Lived(bootstrap, task, path, then)
+    kept = state(task, kafka, LedgerPosition("record", 4), then, key=key)
+    past = Lived(kafka, task, path, then)
     trainer, learned = past.learned(
         task, lambda s, p, o: s == 4 and (p, o + 1) == past_end(past, 4)
     )
@@ -461,12 +460,10 @@ def test_the_state_of_a_record_is_one_to_go_on_from(bootstrap: str, tmp_path: Pa
     other.restore(loaded[1], loaded[0].counts["learned"])
     assert state_of(other) == kept.manifest.state
     notes: list[str] = []
-    send(bootstrap, task.input.topic, events(300, 50))
-    learn(
-        task, bootstrap, origin="events", safety=Safety(then, key), drain=True, on_note=notes.append
-    )
+    send(kafka, task.input.topic, events(300, 50))
+    learn(task, kafka, origin="events", safety=Safety(then, key), drain=True, on_note=notes.append)
     assert "the checkpoint of record 4 is sound" in notes
-    found = replay(task, bootstrap)
+    found = replay(task, kafka)
     assert found.equal == found.batches
     assert found.state == past.ledger()[-1]["saved"]["state"]
 
@@ -484,7 +481,7 @@ def test_the_state_within_a_record_is_no_checkpoint_of_the_run(
     partition, start, _, _ = record["consumed"][2]
     kept = state(
         lived.task,
-        lived.bootstrap,
+        lived.kafka,
         LedgerPosition("event", start, partition),
         str(tmp_path / "then"),
     )
@@ -495,39 +492,39 @@ def test_the_state_within_a_record_is_no_checkpoint_of_the_run(
     assert kept.manifest.counts["events"] == len(learned.rows.id)
 
 
-def test_a_replay_runs_beside_the_live_learner(bootstrap: str, tmp_path: Path) -> None:
-    task, path = make_task(bootstrap, tmp_path)
-    send(bootstrap, task.input.topic, events(0, 300))
-    command = [sys.executable, "-m", "headrace", "learn", str(path), "-b", bootstrap, "--json"]
+def test_a_replay_runs_beside_the_live_learner(kafka: KafkaConnection, tmp_path: Path) -> None:
+    task, path = make_task(kafka, tmp_path)
+    send(kafka, task.input.topic, events(0, 300))
+    command = [sys.executable, "-m", "headrace", "learn", str(path), "-b", kafka.servers, "--json"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as service:
         try:
-            wait_for(lambda: covered(bootstrap, task) == 315, service)
+            wait_for(lambda: covered(kafka, task) == 315, service)
             topic = f"{task.name}.replayed"
-            first = replay(task, bootstrap, to_topic=topic)
-            send(bootstrap, task.input.topic, events(300, 300))
-            second = replay(task, bootstrap)
-            wait_for(lambda: covered(bootstrap, task) == 630, service)
+            first = replay(task, kafka, to_topic=topic)
+            send(kafka, task.input.topic, events(300, 300))
+            second = replay(task, kafka)
+            wait_for(lambda: covered(kafka, task) == 630, service)
         finally:
             service.send_signal(signal.SIGTERM)
         assert service.wait(timeout=20) == 0
-    past = Lived(bootstrap, task, path, "")
+    past = Lived(kafka, task, path, "")
     records = past.ledger()
     assert {record["epoch"] for record in records} == {0}
     assert [record["seq"] for record in records] == list(range(len(records)))
-    last = replay(task, bootstrap)
+    last = replay(task, kafka)
     assert (first.events, last.events) == (294, 588)
     assert second.equal == second.batches >= first.batches
     _, learned = past.learned(task)
-    lines = read(bootstrap, task.output("predictions"))
+    lines = read(kafka, task.output("predictions"))
     where = [(p, json.loads(v or b"")["offset"]) for p, values in lines.items() for v in values]
     assert where == sorted(zip(learned.rows.partition, learned.rows.offset, strict=True))
-    again = read(bootstrap, topic)
+    again = read(kafka, topic)
     assert all(lines[p][: len(again[p])] == again[p] for p in lines)
 
 
-def covered(bootstrap: str, task: Task) -> int:
+def covered(kafka: KafkaConnection, task: Task) -> int:
     """Count the raw offsets that the ledger says were learned."""
-    found = read(bootstrap, task.output("ledger"))[0]
+    found = read(kafka, task.output("ledger"))[0]
     return sum(
         stop - start
         for value in found
@@ -549,7 +546,7 @@ def test_the_commands_say_what_is_proven(lived: Lived, tmp_path: Path) -> None:
 
     app = typer.Typer()
     add_to(app)
-    common = [str(lived.path), "-b", lived.bootstrap]
+    common = [str(lived.path), "-b", lived.kafka.servers]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         plot = tmp_path / "curve.svg"

@@ -17,6 +17,7 @@ from test_learn import drained
 from test_normalize_faust import owner, read_until
 
 from headrace.stream.audit.verify import verify
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.task import Task, parse
@@ -39,25 +40,25 @@ EVENTS: list[tuple[bytes | None, bytes, str | None]] = [  # key, value, and the 
 
 
 @pytest.fixture
-def task(bootstrap: str, tmp_path: Path) -> tuple[Task, Path]:
+def task(kafka: KafkaConnection, tmp_path: Path) -> tuple[Task, Path]:
     """Make a task whose raw topic was made by another, who takes large events."""
     name = f"size-{uuid.uuid4().hex[:8]}"
     text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
     path = tmp_path / "task.toml"
     path.write_text(text)
     made = parse(text, str(path))
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
         limit = {"configs": {"max.message.bytes": str(LARGEST)}}
         admin.create_topics({made.input.topic: {"num_partitions": 1, **limit}})
-    ensure(bootstrap, topic_specs(made))
-    with KafkaProducer(bootstrap_servers=bootstrap, max_request_size=LARGEST) as producer:
+    ensure(kafka, topic_specs(made))
+    with KafkaProducer(bootstrap_servers=kafka.servers, max_request_size=LARGEST) as producer:
         for key, value, _ in EVENTS:
             producer.send(made.input.topic, value, key).get(30)
     return made, path
 
 
-def records(bootstrap: str, topic: str) -> list[Any]:
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")
+def records(kafka: KafkaConnection, topic: str) -> list[Any]:
+    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, isolation_level="read_committed")
     place = TopicPartition(topic, 0)
     consumer.assign([place])
     consumer.seek_to_beginning(place)
@@ -70,10 +71,10 @@ def records(bootstrap: str, topic: str) -> list[Any]:
     return found
 
 
-def check(bootstrap: str, task: Task) -> None:
+def check(kafka: KafkaConnection, task: Task) -> None:
     """Check letters and predictions, each where it belongs."""
     letters = {}
-    for record in records(bootstrap, task.output("dead-letter")):
+    for record in records(kafka, task.output("dead-letter")):
         letter = json.loads(record.value)
         letters[letter["offset"]] = letter
     refused = {at: code for at, (_, _, code) in enumerate(EVENTS) if code}
@@ -85,40 +86,44 @@ def check(bootstrap: str, task: Task) -> None:
                 assert held == data[: len(held or b"")]
                 assert letter[f"{name}_bytes"] == len(data) > 4_096
                 assert letter[f"{name}_sha256"] == sha256(data).hexdigest()
-    predictions = records(bootstrap, task.output("predictions"))
+    predictions = records(kafka, task.output("predictions"))
     said = [(json.loads(record.value)["offset"], record.key) for record in predictions]
     assert said == [(at, key) for at, (key, _, code) in enumerate(EVENTS) if not code]
 
 
-def test_no_size_of_an_event_stops_a_learner(bootstrap: str, task: tuple[Task, Path]) -> None:
+def test_no_size_of_an_event_stops_a_learner(
+    kafka: KafkaConnection, task: tuple[Task, Path]
+) -> None:
     made, _ = task
-    assert drained(made, bootstrap, micro_batch=4).events == 4
-    check(bootstrap, made)
-    assert verify(made, bootstrap, deep=True).findings == []
+    assert drained(made, kafka, micro_batch=4).events == 4
+    check(kafka, made)
+    assert verify(made, kafka, deep=True).findings == []
 
 
-def test_no_size_of_an_event_stops_the_normaliser(bootstrap: str, task: tuple[Task, Path]) -> None:
+def test_no_size_of_an_event_stops_the_normaliser(
+    kafka: KafkaConnection, task: tuple[Task, Path]
+) -> None:
     made, path = task
-    with owner(bootstrap, [path]):
-        read_until(bootstrap, made.output("features"), lambda found: len(found) >= len(EVENTS))
-    assert drained(made, bootstrap, origin="features", micro_batch=4).healed == 0
-    check(bootstrap, made)
+    with owner(kafka, [path]):
+        read_until(kafka, made.output("features"), lambda found: len(found) >= len(EVENTS))
+    assert drained(made, kafka, origin="features", micro_batch=4).healed == 0
+    check(kafka, made)
 
 
 def test_what_was_too_long_for_its_letter_is_sent_again_whole(
-    bootstrap: str, task: tuple[Task, Path], run: Run
+    kafka: KafkaConnection, task: tuple[Task, Path], run: Run
 ) -> None:
     made, path = task
-    drained(made, bootstrap, micro_batch=4)
-    found = run("dead-letters", path, "-b", bootstrap, "--requeue", "--json")
+    drained(made, kafka, micro_batch=4)
+    found = run("dead-letters", path, "-b", kafka.servers, "--requeue", "--json")
     assert found.code == 0
     refused = [(key, value) for key, value, code in EVENTS if code]
     assert f"{len(refused)} sent again, 0 not" in found.err
-    sent = records(bootstrap, made.input.topic)[len(EVENTS) :]
+    sent = records(kafka, made.input.topic)[len(EVENTS) :]
     assert [(record.key, record.value) for record in sent] == refused
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
         admin.delete_records({TopicPartition(made.input.topic, 0): len(EVENTS)})
-    again = run("dead-letters", path, "-b", bootstrap, "--requeue", "--json")
+    again = run("dead-letters", path, "-b", kafka.servers, "--requeue", "--json")
     long = sum(len(value or b"") > 65_536 or len(key or b"") > 4_096 for key, value in refused)
     assert f"{len(refused) - long} sent again, {long} not" in again.err
     assert run("dead-letters", path, "--requeue", "--follow").code == 2

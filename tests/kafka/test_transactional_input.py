@@ -20,14 +20,15 @@ from test_learn import read
 from headrace.stream.audit.verify import verify
 from headrace.stream.events import Feature
 from headrace.stream.kafka import history
-from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.source import Source
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service import progress
-from headrace.stream.service.learn import Progress, Safety, learn
+from headrace.stream.service.learn import Progress, learn
 from headrace.stream.service.row_source import EventSource, FeatureSource, RowSource
+from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
 
 
@@ -53,19 +54,19 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Raw, "given", 0)
 
 
-def made(bootstrap: str, partitions: int = 1) -> Task:
+def made(kafka: KafkaConnection, partitions: int = 1) -> Task:
     name = f"transacted-{uuid.uuid4().hex[:8]}"
     text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
     task = parse(f"{text}\n[topics]\npartitions = {partitions}\n", "t")
-    ensure(bootstrap, topic_specs(task))
+    ensure(kafka, topic_specs(task))
     return task
 
 
 @pytest.fixture
-def transact(bootstrap: str) -> Iterator[Callable[..., None]]:
+def transact(kafka: KafkaConnection) -> Iterator[Callable[..., None]]:
     """Write events, each in a transaction of its own; one in five of these is aborted before."""
     settings = {"transactional.id": uuid.uuid4().hex, "log_level": 0}
-    producer = Producer({"bootstrap.servers": bootstrap} | settings)
+    producer = Producer({"bootstrap.servers": kafka.servers} | settings)
     producer.init_transactions()
 
     def write(task: Task, numbers: Iterable[int], commit: bool = True) -> None:
@@ -83,13 +84,13 @@ def transact(bootstrap: str) -> Iterator[Callable[..., None]]:
 
 def normalise(
     task: Task,
-    bootstrap: str,
+    kafka: KafkaConnection,
     begin: dict[int, int] | None = None,
     lost: Callable[[Feature], bool] = lambda row: False,
 ) -> list[Feature]:
     """Make the rows of what is committed, and write those that are not to be lost."""
-    normalizer, sink, made = Normalizer(task), Sink(bootstrap), list[Feature]()
-    with closing(Source(bootstrap, task.input.topic, offsets=begin, timestamps=True)) as source:
+    normalizer, sink, made = Normalizer(task), kafka.sink(), list[Feature]()
+    with closing(kafka.source(task.input.topic, offsets=begin, timestamps=True)) as source:
         ends = source.ends()
         while any(source.position[p] < end for p, end in ends.items()):
             if records := source.poll(1000, 0.5):
@@ -104,9 +105,9 @@ def normalise(
     return made
 
 
-def drained(task: Task, bootstrap: str, origin: Any, **options: Any) -> Progress:
+def drained(task: Task, kafka: KafkaConnection, origin: Any, **options: Any) -> Progress:
     safety = Safety(os.environ["HEADRACE_STATE"], **options)
-    return learn(task, bootstrap, origin=origin, safety=safety, micro_batch=64, drain=True)
+    return learn(task, kafka, origin=origin, safety=safety, micro_batch=64, drain=True)
 
 
 def taken(source: RowSource) -> tuple[dict[int, list[Any]], int]:
@@ -124,34 +125,34 @@ def taken(source: RowSource) -> tuple[dict[int, list[Any]], int]:
 
 
 def test_rows_of_single_event_transactions_give_the_predictions_of_the_events(
-    bootstrap: str, transact: Callable[..., None]
+    kafka: KafkaConnection, transact: Callable[..., None]
 ) -> None:
-    task = made(bootstrap)
+    task = made(kafka)
     transact(task, range(300))
-    assert len(normalise(task, bootstrap)) == 300
-    by_rows = drained(task, bootstrap, "features")
+    assert len(normalise(task, kafka)) == 300
+    by_rows = drained(task, kafka, "features")
     assert (by_rows.events, by_rows.rejected, by_rows.healed) == (270, 30, 0)
     assert Raw.opened == 2  # to ask where the topic ends, and to read it beside the rows
     assert Raw.given <= 300
-    drained(task, bootstrap, "events", from_scratch=True)
-    predictions = read(bootstrap, task.output("predictions"))
+    drained(task, kafka, "events", from_scratch=True)
+    predictions = read(kafka, task.output("predictions"))
     assert predictions[:270] == predictions[270:]
-    audit = verify(task, bootstrap, deep=True)
+    audit = verify(task, kafka, deep=True)
     assert audit.findings == []
     assert audit.absent == 2 * (300 + 2 * 60 - 1)  # markers, and aborted events with theirs
 
 
 def test_every_partition_is_read_beside_its_rows_and_what_is_lost_is_healed(
-    bootstrap: str, transact: Callable[..., None]
+    kafka: KafkaConnection, transact: Callable[..., None]
 ) -> None:
-    task = made(bootstrap, partitions=3)
+    task = made(kafka, partitions=3)
     transact(task, range(240))
-    made_rows = normalise(task, bootstrap, lost=lambda row: row.offset % 16 < 4)
+    made_rows = normalise(task, kafka, lost=lambda row: row.offset % 16 < 4)
     starts = dict.fromkeys(range(3), 0)
-    source = FeatureSource(task, bootstrap, starts, starts, {})
+    source = FeatureSource(task, kafka, starts, starts, {})
     by_rows, healed = taken(source)
     source.close()
-    events = EventSource(task, bootstrap, starts, starts)
+    events = EventSource(task, kafka, starts, starts)
     by_events, _ = taken(events)
     events.close()
     lost = 0
@@ -165,20 +166,20 @@ def test_every_partition_is_read_beside_its_rows_and_what_is_lost_is_healed(
     assert healed == lost > 20
     assert Raw.opened == 1 + 3
     assert Raw.given <= 240
-    assert drained(task, bootstrap, "features").healed == lost
-    assert verify(task, bootstrap, deep=True).findings == []
+    assert drained(task, kafka, "features").healed == lost
+    assert verify(task, kafka, deep=True).findings == []
 
 
 def test_a_learner_at_the_end_of_the_topic_goes_on_with_the_same_reader(
-    bootstrap: str, transact: Callable[..., None]
+    kafka: KafkaConnection, transact: Callable[..., None]
 ) -> None:
-    task = made(bootstrap)
-    source = FeatureSource(task, bootstrap, {0: 0}, {0: 0}, {})
+    task = made(kafka)
+    source = FeatureSource(task, kafka, {0: 0}, {0: 0}, {})
     begin, found = 0, []
     for first in range(0, 50, 10):
         transact(task, range(first, first + 10))
-        assert len(normalise(task, bootstrap, {0: begin})) == 10
-        with closing(Source(bootstrap, task.input.topic)) as raw:
+        assert len(normalise(task, kafka, {0: begin})) == 10
+        with closing(kafka.source(task.input.topic)) as raw:
             begin = raw.ends()[0]
         rows, healed = taken(source)
         assert healed == 0
@@ -189,13 +190,13 @@ def test_a_learner_at_the_end_of_the_topic_goes_on_with_the_same_reader(
 
 
 def test_an_aborted_transaction_at_the_end_makes_nobody_wait(
-    bootstrap: str, transact: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, transact: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end was noted before, and has moved since without anything to be seen."""
     monkeypatch.setattr(history, "PATIENCE", 4)
-    task = made(bootstrap)
+    task = made(kafka)
     transact(task, [1, 3])
-    with closing(history.TopicHistory(bootstrap, task.input.topic)) as raw:
+    with closing(history.TopicHistory(kafka, task.input.topic)) as raw:
         assert raw.read([history.Range(0, 0, 4)]).offsets == [0, 2]
         transact(task, [4, 6], commit=False)
         assert raw.read([history.Range(0, 4, 8)]).offsets == []
@@ -205,17 +206,17 @@ def test_an_aborted_transaction_at_the_end_makes_nobody_wait(
 
 
 def test_a_transaction_that_stays_open_is_named(
-    bootstrap: str, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "STALLED_S", 1.0)
-    task = made(bootstrap)
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": task.name})
+    task = made(kafka)
+    producer = Producer({"bootstrap.servers": kafka.servers, "transactional.id": task.name})
     producer.init_transactions()
     producer.begin_transaction()
     for number in range(5):
         producer.produce(task.input.topic, good(number))
     producer.flush()
-    with Running(task, bootstrap) as learner:
+    with Running(task, kafka) as learner:
         learner.wait(lambda _: bool(learner.notes))
         time.sleep(3)
         assert [line for line in learner.notes if "wait" in line] == [
@@ -226,11 +227,11 @@ def test_a_transaction_that_stays_open_is_named(
         learner.wait(lambda done: done.events == 5)
 
 
-def test_a_topic_without_gaps_is_not_read_beside_its_rows(bootstrap: str) -> None:
-    task = made(bootstrap)
-    sink = Sink(bootstrap)
+def test_a_topic_without_gaps_is_not_read_beside_its_rows(kafka: KafkaConnection) -> None:
+    task = made(kafka)
+    sink = kafka.sink()
     sink.send(task.input.topic, [good(n) for n in range(100)])
     sink.flush()
-    normalise(task, bootstrap)
-    assert drained(task, bootstrap, "features").events == 100
+    normalise(task, kafka)
+    assert drained(task, kafka, "features").events == 100
     assert Raw.opened == 0

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from headrace.stream.kafka.connection import KafkaConnection
+
 ROOT = Path(__file__).parents[2]
 DECOYS = ("model", "stream", "producers", "bench", "cli", "demo")
 
@@ -97,7 +99,9 @@ def test_it_works_in_a_folder_with_packages_called_like_ours(installed: Path, fo
     assert all(task["predictions"] > 0 for task in shown["tasks"].values())
 
 
-def test_it_normalises_and_learns_from_there(installed: Path, folder: Path, bootstrap: str) -> None:
+def test_it_normalises_and_learns_from_there(
+    installed: Path, folder: Path, kafka: KafkaConnection
+) -> None:
     headrace, state = installed / "headrace", {"HEADRACE_STATE": str(folder / "state")}
     rows = "".join(f"{at % 7},{'yes' if at % 7 > 3 else 'no'}\n" for at in range(500))
     (folder / "rows.csv").write_text(f"x,y\n{rows}")
@@ -105,7 +109,7 @@ def test_it_normalises_and_learns_from_there(installed: Path, folder: Path, boot
     named = f"wheel-{os.getpid()}"
     task = task.replace('"rows"', f'"{named}"').replace("events.rows", f"events.{named}")
     (folder / "rows.toml").write_text(task)
-    at = "-b", bootstrap
+    at = "-b", kafka.servers
     output(headrace, "topics", "create", "rows.toml", *at, cwd=folder)
     output(headrace, "produce", "file", "rows.csv", "--topic", f"events.{named}", *at, cwd=folder)
     normaliser = subprocess.Popen([headrace, "normalize", "rows.toml", *at], cwd=folder)

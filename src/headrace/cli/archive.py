@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.console import AsJson, Bootstrap, Stop, bar, bootstrap_of
+from headrace.cli.console import AsJson, Bootstrap, Stop, bar, connection_of
 from headrace.stream.process.terminal import say
 
 
@@ -54,11 +54,11 @@ def archive(
     from headrace.stream.archive import writer as archives
     from headrace.stream.process.garbage import tune_memory
 
-    address, stop = bootstrap_of(bootstrap), Stop()
+    kafka, stop = connection_of(bootstrap), Stop()
     tune_memory()
     with bar("archiving", None, quiet=as_json, unit="records") as update:
         done = archives.archive(
-            address,
+            kafka,
             topic,
             to,
             follow=follow,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.console import AsJson, Bootstrap, TaskFile, bar, bootstrap_of, load_task
+from headrace.cli.console import AsJson, Bootstrap, TaskFile, bar, connection_of, load_task
 from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def verify(
     from headrace.stream.audit.verify import verify as audit
     from headrace.stream.process.garbage import tune_memory
 
-    loaded, address = load_task(task), bootstrap_of(bootstrap)
+    loaded, kafka = load_task(task), connection_of(bootstrap)
     tune_memory()
     kept = closing(ArchiveHistory(archive, loaded.input.topic)) if archive else nullcontext()
     with kept as history, bar("verifying", None, quiet=as_json, unit="records") as update:
@@ -50,7 +50,7 @@ def verify(
         def on_progress(what: str, done: int, total: int) -> None:
             update(done, what)
 
-        found = audit(loaded, address, deep=deep, history=history, on_progress=on_progress)
+        found = audit(loaded, kafka, deep=deep, history=history, on_progress=on_progress)
     if as_json:
         say(found.as_json())
     else:

@@ -15,7 +15,7 @@ from headrace.cli.console import (
     Stop,
     TaskFile,
     TaskFiles,
-    bootstrap_of,
+    connection_of,
     load_task,
     local_broker,
 )
@@ -70,7 +70,7 @@ def create(
     from headrace.stream.kafka.topics import ensure
 
     specs = [spec for path in task for spec in topic_specs(load_task(path))]
-    for outcome in ensure(bootstrap_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
+    for outcome in ensure(connection_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
         say(
             {"topic": outcome.name, "action": outcome.action}
             if as_json
@@ -83,7 +83,7 @@ def list_(bootstrap: Bootstrap = None, as_json: AsJson = False) -> None:
     """List the topics."""
     from headrace.stream.kafka.topics import list_topics
 
-    names = list_topics(bootstrap_of(bootstrap))
+    names = list_topics(connection_of(bootstrap))
     say(names if as_json else "\n".join(names))
 
 
@@ -96,7 +96,7 @@ def describe(
     """Describe topics: partitions, offsets, retention, largest batch."""
     from headrace.stream.kafka.topics import describe as describe_topics
 
-    for found in describe_topics(bootstrap_of(bootstrap), topic or None):
+    for found in describe_topics(connection_of(bootstrap), topic or None):
         records = sum(found.end) - sum(found.begin)
         if as_json:
             say(
@@ -128,7 +128,7 @@ def tail(
     from headrace.stream.kafka import tail as tailing
 
     for record in tailing.tail(
-        bootstrap_of(bootstrap), topic, lines=lines, follow=follow, stop=Stop()
+        connection_of(bootstrap), topic, lines=lines, follow=follow, stop=Stop()
     ):
         say(record.as_json() if as_json else record.as_text())
 
@@ -151,8 +151,8 @@ def dead_letters(
 
     if follow and requeue:
         raise UsageError("--requeue and --follow: an event that is refused again would go round")
-    loaded, address, stop = load_task(task), bootstrap_of(bootstrap), Stop()
-    with letters.Mailbox(loaded, address) as mailbox:
+    loaded, kafka, stop = load_task(task), connection_of(bootstrap), Stop()
+    with letters.Mailbox(loaded, kafka) as mailbox:
         for letter in mailbox.letters(follow=follow, code=code, stop=stop, on_note=note):
             say(letters.as_json(letter) if as_json else letters.as_text(letter))
             if requeue:

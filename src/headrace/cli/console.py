@@ -27,6 +27,7 @@ from headrace.stream.process.terminal import Terminal, say, visible
 
 if TYPE_CHECKING:
     from headrace.stream.evaluation.compare import Comparison
+    from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.task import Task
 
 Bootstrap = Annotated[
@@ -73,14 +74,15 @@ _ADDRESS = re.compile(
 ).fullmatch
 
 
-def bootstrap_of(option: str | None) -> str:
-    """Give the Kafka to use: the option, KAFKA_BOOTSTRAP, or what `headrace up` starts.
+def connection_of(option: str | None) -> KafkaConnection:
+    """Connect to the Kafka to use: the option, KAFKA_BOOTSTRAP, or what `headrace up` starts.
 
     Raises:
         UsageError: what is named is no list of addresses.
         BrokerError: nothing is named and nothing listens where `headrace up` would.
     """
     from headrace.stream.broker.embedded import bootstrap_servers
+    from headrace.stream.kafka.connection import KafkaConnection
 
     named = bootstrap_servers(option)
     if named:
@@ -88,7 +90,7 @@ def bootstrap_of(option: str | None) -> str:
             port = _ADDRESS(part.strip())
             if not port or not 0 < int(port[1] or DEFAULT_PORT) < 65_536:
                 raise UsageError(f"{part!r} is no address of a Kafka: expected host:port")
-        return named
+        return KafkaConnection(named)
     import socket
 
     try:
@@ -98,7 +100,7 @@ def bootstrap_of(option: str | None) -> str:
             f"no Kafka at 127.0.0.1:{DEFAULT_PORT}; start one with `headrace up`, "
             "or name yours with --bootstrap or KAFKA_BOOTSTRAP"
         ) from error
-    return f"127.0.0.1:{DEFAULT_PORT}"
+    return KafkaConnection(f"127.0.0.1:{DEFAULT_PORT}")
 
 
 def load_task(path: Path) -> Task:

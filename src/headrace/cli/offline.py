@@ -16,7 +16,7 @@ from headrace.cli.console import (
     Bootstrap,
     TaskFile,
     bar,
-    bootstrap_of,
+    connection_of,
     load_task,
     score_table,
     shown,
@@ -63,7 +63,7 @@ def infer(
     if form_of(source) or "/" in source or os.path.isfile(source):
         found = guess.infer_file(Path(source), target, **options)
     else:
-        found = guess.infer_topic(bootstrap_of(bootstrap), source, target, **options)
+        found = guess.infer_topic(connection_of(bootstrap), source, target, **options)
     note(guess.describe(found))
     say(as_toml(guess.to_toml(found).rstrip()))
 

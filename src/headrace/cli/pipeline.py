@@ -18,7 +18,7 @@ from headrace.cli.console import (
     TaskFile,
     TaskFiles,
     bar,
-    bootstrap_of,
+    connection_of,
     default_state,
     load_task,
     read_key,
@@ -89,10 +89,10 @@ def learn(
     learner took over, 7: the state needs a decision of yours, 70: it hung; after 5 and 70 just
     start it again.
     """
-    loaded, address, stop = load_task(task), bootstrap_of(bootstrap), Stop(begun=False)
+    loaded, kafka, stop = load_task(task), connection_of(bootstrap), Stop(begun=False)
     from headrace.stream.service.learn import learn as run
     from headrace.stream.service.progress import Progress
-    from headrace.stream.service.service import Safety
+    from headrace.stream.service.start import Safety
 
     safety = Safety(
         state or default_state(),
@@ -105,9 +105,9 @@ def learn(
     if dry_run:
         from headrace.stream.service import plan
 
-        which = plan.run_of(loaded, address, from_scratch=from_scratch)
+        which = plan.run_of(loaded, kafka, from_scratch=from_scratch)
         checkpoints = plan.open_checkpoints(loaded, safety.place, which, safety.key)
-        lines = plan.plan(loaded, address, checkpoints, which).describe()
+        lines = plan.plan(loaded, kafka, checkpoints, which).describe()
         say({"plan": lines} if as_json else "\n".join(lines))
         return
     metric = "accuracy" if loaded.spec.classes else "mae"
@@ -132,7 +132,7 @@ def learn(
 
     run(
         loaded,
-        address,
+        kafka,
         origin=origin,
         safety=safety,
         micro_batch=micro_batch,
@@ -158,7 +158,7 @@ def normalize(
     def on_ready() -> None:
         say({"ready": "normalize"}) if as_json else note("normalize: ready")
 
-    run(paths, bootstrap_of(bootstrap), workers=workers, stop=stop, on_ready=on_ready)
+    run(paths, connection_of(bootstrap), workers=workers, stop=stop, on_ready=on_ready)
 
 
 def produce(
@@ -219,7 +219,7 @@ def produce(
 
         done = publish(
             events,
-            bootstrap=bootstrap_of(bootstrap),
+            kafka=connection_of(bootstrap),
             topic=topic or default,
             rate=rate,
             speed=parse_speed(speed) if speed else None,

@@ -15,7 +15,7 @@ from headrace.cli.console import (
     Stop,
     TaskFile,
     bar,
-    bootstrap_of,
+    connection_of,
     load_task,
     read_key,
     score_table,
@@ -105,12 +105,12 @@ def replay(
     changed = compare.changed_task(loaded, settings) if settings else None
     if plot:
         check_plot(plot)
-    address, stop = bootstrap_of(bootstrap), Stop()
+    kafka, stop = connection_of(bootstrap), Stop()
     tune_memory()
     with bar("replaying", None, quiet=as_json, unit="events") as update:
         found = replays.replay(
             loaded,
-            address,
+            kafka,
             begin=moments[0],
             until=moments[1],
             archive=archive,
@@ -159,7 +159,7 @@ def state(
     with bar("rebuilding", None, quiet=as_json, unit="events") as update:
         kept = replays.state(
             loaded,
-            bootstrap_of(bootstrap),
+            connection_of(bootstrap),
             moment,
             to,
             archive=archive,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from headrace.demo.tally import Tally, TaskStatus
 from headrace.stream.events import Records
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.source import Source
 from headrace.stream.task import Task
 
@@ -25,7 +26,7 @@ class Monitor:
         BrokerError: no broker, or a topic is missing.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], bootstrap: str) -> None:
+    def __init__(self, tasks: Mapping[str, Task], kafka: KafkaConnection) -> None:
         self.error: Exception | None = None
         self.first_prediction_s: float | None = None  # of the monotonic clock
         self._tallies = [Tally(name, task) for name, task in tasks.items()]
@@ -35,15 +36,15 @@ class Monitor:
         self._slow: list[Followed] = []
         for tally in self._tallies:
             task, output = tally.task, tally.task.output
-            raw = Source(bootstrap, task.input.topic, timestamps=True)
+            raw = kafka.source(task.input.topic, timestamps=True)
             self._quick.append((raw, tally.sent))
-            self._quick.append((Source(bootstrap, output("predictions")), tally.predicted))
+            self._quick.append((kafka.source(output("predictions")), tally.predicted))
             for stage, take in (
                 ("dead-letter", tally.refused),
                 ("metrics", tally.measured),
                 ("drift", tally.alarmed),
             ):
-                self._slow.append((Source(bootstrap, output(stage)), take))
+                self._slow.append((kafka.source(output(stage)), take))
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 

@@ -20,6 +20,7 @@ from headrace.stream import task as tasks
 from headrace.stream.broker.embedded import bootstrap_servers, embedded
 from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.evaluation.infer import to_toml
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.process.child import Child
@@ -79,16 +80,17 @@ def _run(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
         loaded = [tasks.load(place) for place in places]
         with processes.stage("Kafka"):
             demo.bootstrap = bootstrap or stack.enter_context(_broker(demo)).bootstrap
+            kafka = KafkaConnection(demo.bootstrap)
         stack.callback(processes.close)  # before the broker ends
         if bootstrap:
-            stack.callback(_delete_topics, bootstrap, loaded)
+            stack.callback(_delete_topics, kafka, loaded)
         with processes.stage("topics"):
             specs = [spec for task in loaded for spec in topic_specs(task)]
-            ensure(demo.bootstrap, list(dict.fromkeys(specs)))
+            ensure(kafka, list(dict.fromkeys(specs)))
         patience = CALM
         try:
             processes.begin_learning(places, stack.enter_context(_scratch("state")))
-            monitor = stack.enter_context(_watched(demo, loaded))
+            monitor = stack.enter_context(_watched(demo, kafka, loaded))
             processes.await_ready()
             processes.begin_producing([task.input.topic for task in loaded])
             processes.watch(seconds)
@@ -271,8 +273,8 @@ def _task_files(*, own_names: bool) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def _watched(demo: Demo, loaded: Sequence[Task]) -> Iterator[Monitor]:
-    demo.monitor = Monitor(dict(zip(STREAMS, loaded, strict=True)), demo.bootstrap)
+def _watched(demo: Demo, kafka: KafkaConnection, loaded: Sequence[Task]) -> Iterator[Monitor]:
+    demo.monitor = Monitor(dict(zip(STREAMS, loaded, strict=True)), kafka)
     try:
         yield demo.monitor
     finally:
@@ -290,11 +292,11 @@ def _broker(demo: Demo) -> Iterator[Any]:
         yield broker
 
 
-def _delete_topics(bootstrap: str, loaded: Sequence[Task]) -> None:
+def _delete_topics(kafka: KafkaConnection, loaded: Sequence[Task]) -> None:
     from kafka import KafkaAdminClient
 
     names = [spec.name for task in loaded for spec in topic_specs(task)]
-    with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
+    with KafkaAdminClient(**kafka.kafka_python()) as admin:
         admin.delete_topics(names)
 
 

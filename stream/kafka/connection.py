@@ -1,0 +1,75 @@
+"""A connection to Kafka: everything that reads or writes topics is opened here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from headrace.stream.kafka.client_settings import ClientSettings
+from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.source import Source, ends
+from headrace.stream.kafka.topic_specs import TopicSpec
+from headrace.stream.kafka.topics import Topic, describe_existing, prepare
+from headrace.stream.kafka.transactions import Transactions
+from headrace.stream.kafka.watch import TopicWatch
+
+
+class KafkaConnection(ClientSettings):
+    """Open sources, sinks and transactions on one Kafka.
+
+    A learner knows Kafka by these methods alone: who gives it another connection with the same
+    methods, such as one to topics in memory, gives it another Kafka.
+    """
+
+    def source(
+        self,
+        topic: str,
+        *,
+        offsets: dict[int, int] | None = None,
+        or_later: bool = False,
+        partitions: Sequence[int] | None = None,
+        timestamps: bool = False,
+        prompt: bool = False,
+        watch: TopicWatch | None = None,
+    ) -> Source:
+        """Read a topic; see `Source`."""
+        return Source(
+            self,
+            topic,
+            offsets=offsets,
+            or_later=or_later,
+            partitions=partitions,
+            timestamps=timestamps,
+            prompt=prompt,
+            watch=watch,
+        )
+
+    def ends(self, topics: Sequence[str], *, committed: bool) -> dict[tuple[str, int], int]:
+        """Return the end of every partition of topics; see `stream.kafka.source.ends`."""
+        return ends(self, topics, committed=committed)
+
+    def sink(self, *, batched: bool = True) -> Sink:
+        """Write records; see `Sink`."""
+        return Sink(self, batched=batched)
+
+    def transactions(
+        self,
+        transactional_id: str,
+        *,
+        topics: Sequence[str] = (),
+        on_note: Callable[[str], None] = lambda note: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Transactions:
+        """Write records that appear together or not at all; see `Transactions`."""
+        return Transactions(self, transactional_id, topics=topics, on_note=on_note, stop=stop)
+
+    def watch(self, topic: str, identity: str = "") -> TopicWatch:
+        """Watch which topic stands behind a name; see `TopicWatch`."""
+        return TopicWatch(self, topic, identity)
+
+    def prepare(self, specs: Sequence[TopicSpec]) -> list[Topic]:
+        """Make sure that topics are there and fit; see `stream.kafka.topics.prepare`."""
+        return prepare(self, specs)
+
+    def describe_existing(self, names: Sequence[str]) -> list[Topic]:
+        """Describe those of some topics that exist; see `stream.kafka.topics`."""
+        return describe_existing(self, names)

@@ -1,0 +1,140 @@
+"""How a service comes to the point where it can go on: fenced, recovered, and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+from headrace.stream.errors import FencedError
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.ledger import fingerprint
+from headrace.stream.ledger.ledger import Ledger, SessionStart
+from headrace.stream.process.failpoint import failpoint
+from headrace.stream.service import plan, recovery
+from headrace.stream.service.checkpointer import Checkpointer
+from headrace.stream.service.progress import Progress
+from headrace.stream.service.publisher import Publisher
+from headrace.stream.service.row_source import EventSource, FeatureSource, RowSource
+from headrace.stream.service.service import HURRY_S, Service, partitions_beside
+from headrace.stream.task import Task
+from headrace.stream.training.trainer import Trainer
+
+Origin = Literal["features", "events"]
+
+
+@dataclass(frozen=True)
+class Safety:
+    """Say where checkpoints are kept, and what a start may do that cannot be undone."""
+
+    place: str  # directory or URL
+    key: bytes | None = None  # of the checkpoints' HMAC
+    from_scratch: bool = False  # begin a new run in the same ledger
+    accept_recompute: bool = False  # go on although history comes out otherwise
+    accept_loss: bool = False  # go on although events were deleted before they were learned
+    accept_new_topic: bool = False  # go on with a raw topic that was deleted and made again
+
+
+def start_service(
+    task: Task,
+    kafka: KafkaConnection,
+    *,
+    origin: Origin,
+    safety: Safety,
+    micro_batch: int,
+    on_progress: Callable[[Progress], None],
+    on_note: Callable[[str], None],
+    stop: Callable[[], bool],
+    stack: ExitStack,
+) -> Service:
+    """Bring a learner to the tip of the ledger, and write down that it goes on from there.
+
+    Args: as for `learn`.
+        stack: closes in the end what is opened here.
+
+    Raises: as `learn`.
+    """
+    pool = ThreadPoolExecutor(1, "compile")
+    stack.callback(pool.shutdown, wait=False)
+    compiling = pool.submit(Trainer, task, micro_batch)  # while Kafka is asked
+    features = task.output("features")
+    specs = [s for s in topic_specs(task) if origin == "features" or s.name != features]
+    found_topics = kafka.prepare(specs)
+    topics = {topic.name: topic.id for topic in found_topics}
+    run = plan.run_of(task, kafka, from_scratch=safety.from_scratch)
+    checkpoints = plan.open_checkpoints(task, safety.place, run, safety.key)
+    stack.enter_context(checkpoints.lock())
+    outputs = [spec.name for spec in topic_specs(task)[2:]]
+    transactions = kafka.transactions(
+        f"{task.name}.learn", topics=outputs, on_note=on_note, stop=stop
+    )
+    stack.callback(transactions.close)
+    failpoint("fenced")
+    # Only now that nobody else can write, what the ledger says is the last word.
+    found, trainer, recomputed = recovery.recover(
+        task,
+        kafka,
+        checkpoints,
+        run,
+        trainer=compiling,
+        topics=topics,
+        from_scratch=safety.from_scratch,
+        accept_recompute=safety.accept_recompute,
+        accept_new_topic=safety.accept_new_topic,
+        on_note=on_note,
+        stop=stop,
+    )
+    if found.new and found.tip and not safety.from_scratch:
+        raise FencedError(f"another learner of {task.name} began at this moment; start again")
+    failpoint("recovered")
+    position = found.position
+    starts = recovery.readable_offsets(
+        task, kafka, position.offsets, accept_loss=safety.accept_loss
+    )
+    watch = kafka.watch(task.input.topic, topics[task.input.topic])
+    source: RowSource = (
+        FeatureSource(
+            task, kafka, position.offsets, starts, position.reading, topics.get(features, "")
+        )
+        if origin == "features"
+        else EventSource(task, kafka, position.offsets, starts, watch)
+    )
+    stack.callback(source.close)
+    kept = found.manifest.position if found.manifest else None
+    checkpointer = Checkpointer(checkpoints, fingerprint.of_task(task), topics, kept, on_note)
+    stack.callback(checkpointer.finish, HURRY_S)
+    ledger = Ledger(kafka, task.output("ledger"), found.tip, found.run)
+    stack.callback(ledger.close)
+    publisher = Publisher(task, transactions, ledger, watch, checkpointer.on_confirmed)
+    publisher.write(
+        session_start=SessionStart(
+            task=fingerprint.of_task(task),
+            code=fingerprint.of_code(),
+            version=version("headrace"),
+            settings=fingerprint.settings_of(task) if found.new else None,
+            begins=dict(position.offsets) if found.new or found.new_topic else None,
+            topics=topics,
+            recomputed=recomputed,
+        ),
+        reading=dict(position.reading) if found.new_features else {},
+        position=position.digest(),
+    )
+    publisher.commit()
+    publisher.await_commit()  # it is certain before the first event is taken
+    return Service(
+        task,
+        kafka,
+        specs=specs,
+        partitions=partitions_beside(specs, found_topics),
+        trainer=trainer,
+        position=position,
+        source=source,
+        ledger=ledger,
+        publisher=publisher,
+        checkpointer=checkpointer,
+        on_progress=on_progress,
+    )
