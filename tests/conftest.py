@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from hostile import Ran, Run
 
 from headrace.stream.process.paths import cache_dir
+from tests.support.hostile import Ran, Run
 
 if TYPE_CHECKING:
     from headrace.stream.kafka.connection import KafkaConnection
@@ -52,12 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what lies under tests/kafka: `-m "not kafka"` leaves out all that needs a broker."""
+    """Mark what is given a Kafka: `-m "not kafka"` leaves out all that needs a broker."""
     asked = {"long", "faults"} & set(re.findall(r"\w+", config.option.markexpr))
     for item in items:
         if item.get_closest_marker("long") and not asked:
             item.add_marker(pytest.mark.skip("long: run with -m long"))
-        if Path(__file__).with_name("kafka") in item.path.parents:
+        if {"kafka", "own_broker"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker("kafka")
 
 

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from case import Case
-from forge import Forged
-from nodes import Node
-from oracle import Oracle, Raw, Verdict, by_offset, read
-from poison import POISON, good
+from tests.faults.case import Case
+from tests.faults.forge import Forged
+from tests.faults.nodes import Node
+from tests.faults.oracle import Oracle, Raw, Verdict, by_offset, read
+from tests.support.events import POISON, good
 
 KINDS = ("rivals", "retention", "again")
 SCALARS: tuple[Any, ...] = (1, 1.0, True, 0, -0.0, False, "1", "true", 2.5, 10**30, "é", "", None)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from forge import Forge, Forged
-from oracle import Verdict, newest_state
 
 from headrace.stream.events import Records
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Trainer
+from tests.faults.forge import Forge, Forged
+from tests.faults.oracle import Verdict, newest_state
 
 CAPACITY = 1024
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from case import Case
-from forge import Forge
-from poison import TASK
 
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.task import parse
+from tests.faults.case import Case
+from tests.faults.forge import Forge
+from tests.support.events import TASK
 
 SMALL = """
 [model]

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from poison import POISON
-from traffic import Witness
-
 from headrace.stream.kafka.connection import KafkaConnection
+from tests.faults.traffic import Witness
+from tests.support.events import POISON
 
 CHAIN = re.compile(rb',"chain":"([0-9a-f]{64})"\}\Z')
 CODES = {raw: code for raw, code in POISON.values()}

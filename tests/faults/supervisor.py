@@ -8,8 +8,8 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
-from case import Case
-from forge import Forged
+from tests.faults.case import Case
+from tests.faults.forge import Forged
 
 
 class Supervisor:

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from case import Case
-from nodes import free_ports, make_nodes
-from oracle import Oracle
-from proxy import END_TRANSACTION, PRODUCE, Proxy
-from supervisor import Supervisor
-from traffic import Feeder, Witness
+from tests.faults.case import Case
+from tests.faults.nodes import free_ports, make_nodes
+from tests.faults.oracle import Oracle
+from tests.faults.proxy import END_TRANSACTION, PRODUCE, Proxy
+from tests.faults.supervisor import Supervisor
+from tests.faults.traffic import Feeder, Witness
 
 
 def test_replies_that_never_come_lose_and_double_nothing(

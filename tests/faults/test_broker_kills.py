@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from case import Case
-from nodes import Node, make_nodes
-from oracle import Oracle, read
-from supervisor import Supervisor
-from traffic import Feeder, Witness
 
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
+from tests.faults.case import Case
+from tests.faults.nodes import Node, make_nodes
+from tests.faults.oracle import Oracle, read
+from tests.faults.supervisor import Supervisor
+from tests.faults.traffic import Feeder, Witness
 
 ENDS = {3, 5}  # no broker, a commit in doubt
 

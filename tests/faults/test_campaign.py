@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from campaign import Campaign
-from case import Case
-from nodes import Node, make_nodes
+
+from tests.faults.campaign import Campaign
+from tests.faults.case import Case
+from tests.faults.nodes import Node, make_nodes
 
 SEEDS = 200
 

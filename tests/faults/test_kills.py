@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from case import Case
-from oracle import Oracle
-from traffic import Feeder, Witness
-
 from headrace import stream
+from tests.faults.case import Case
+from tests.faults.oracle import Oracle
+from tests.faults.traffic import Feeder, Witness
 
 SIZES = (16, 64, 200, 512)  # few, since each is compiled once
 ONCE = ("fenced", "recovered")  # passed once in each start

@@ -10,15 +10,15 @@ from collections.abc import Callable
 import msgspec
 import psutil
 import pytest
-from case import Case
-from forge import Forged
-from oracle import Oracle, ends, newest_state, read
-from poison import good
-from traffic import Feeder, Witness
 
 from headrace.stream.events import Records
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.normalizer import Normalizer
+from tests.faults.case import Case
+from tests.faults.forge import Forged
+from tests.faults.oracle import Oracle, ends, newest_state, read
+from tests.faults.traffic import Feeder, Witness
+from tests.support.events import good
 
 
 def test_normalisers_that_are_killed_lose_nothing(

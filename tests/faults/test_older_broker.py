@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from case import Case
-from nodes import Node, make_nodes
-from oracle import Oracle
-from traffic import Feeder, Witness
 
 from headrace.stream.kafka.fencing import abort_hanging, owner_of
+from tests.faults.case import Case
+from tests.faults.nodes import Node, make_nodes
+from tests.faults.oracle import Oracle
+from tests.faults.traffic import Feeder, Witness
 
 OLDER = "org.apache.kafka:kafka_2.13:3.9.1+org.slf4j:slf4j-simple:1.7.36"
 

@@ -6,9 +6,10 @@ import json
 import time
 
 import pytest
-from case import Case
-from oracle import Found, Oracle, Violation
-from traffic import Feeder, Seen, Witness
+
+from tests.faults.case import Case
+from tests.faults.oracle import Found, Oracle, Violation
+from tests.faults.traffic import Feeder, Seen, Witness
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from case import Case
-from oracle import Oracle, ends
-from supervisor import Supervisor
-from traffic import Feeder, Witness
+from tests.faults.case import Case
+from tests.faults.oracle import Oracle, ends
+from tests.faults.supervisor import Supervisor
+from tests.faults.traffic import Feeder, Witness
 
 PLACES = (
     "predictions sent:3",

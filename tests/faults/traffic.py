@@ -12,9 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from poison import POISON, good
-
 from headrace.stream.kafka.connection import KafkaConnection
+from tests.support.events import POISON, good
 
 SPOILED = [raw for raw, _ in POISON.values()]
 

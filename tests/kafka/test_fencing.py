@@ -10,10 +10,6 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from poison import good, task_text
-from running import Running
-from test_exactly_once import life
-from test_learn import read, send
 
 from headrace.stream.audit.verify import verify
 from headrace.stream.errors import FencedError, InDoubtError
@@ -22,6 +18,10 @@ from headrace.stream.kafka.fencing import abort_hanging, owner_of, was_taken_ove
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.task import Task, parse
+from tests.support.events import good, task_text
+from tests.support.learners import life
+from tests.support.running import Running
+from tests.support.topics import read, send
 
 
 @pytest.fixture

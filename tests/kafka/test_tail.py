@@ -6,14 +6,13 @@ import sys
 import uuid
 from pathlib import Path
 
-from poison import TASK, good
-
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.service.learn import learn
 from headrace.stream.service.start import Safety
 from headrace.stream.task import parse
+from tests.support.events import TASK, good
 
 
 def headrace(*arguments: str) -> list[str]:

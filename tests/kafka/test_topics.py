@@ -10,13 +10,13 @@ import pytest
 from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
-from poison import TASK
 
 from headrace.stream.errors import BrokerError, HeadraceError, TopicError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
 from headrace.stream.kafka.topics import Outcome, describe, ensure, list_topics
 from headrace.stream.task import parse
+from tests.support.events import TASK
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fold_checks import run
 from river import drift
 
 from headrace.model.drift import make_adwin
 from headrace.model.drift.adwin import window_mean, window_width
+from tests.support.folds import run
 
 LONGEST = 100_001  # one compilation serves streams of all lengths
 DELTAS = (0.002, 0.1)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fold_checks import run
 from river.drift import binary
 
 from headrace.model import sums
 from headrace.model.drift import make_ddm, make_eddm, make_hddm_a, make_hddm_w
 from headrace.model.fold import Fold
+from tests.support.folds import run
 
 LONGEST = 12_000  # one compilation serves streams of all lengths
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import fold_checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scored_streams import blocks
 
 from headrace.model.drift import (
     make_adwin,
@@ -27,6 +25,8 @@ from headrace.model.metrics import (
     make_classification_metrics,
     make_regression_metrics,
 )
+from tests.support import folds
+from tests.support.scored_streams import blocks
 
 N = 700
 
@@ -93,7 +93,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("check", fold_checks.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", folds.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", CASES)
 def test_every_fold(name: str, check: Any) -> None:
     check(CASES[name].fold, CASES[name].events)
@@ -101,4 +101,4 @@ def test_every_fold(name: str, check: Any) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_ignored_events_leave_no_trace(name: str) -> None:
-    fold_checks.check_ignored_events_leave_no_trace(*CASES[name])
+    folds.check_ignored_events_leave_no_trace(*CASES[name])

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fold_checks import run
 from river import drift
 from scipy import stats
 
 from headrace.model.drift import make_kswin
 from headrace.model.drift.kswin import largest_gap, p_value, sample
+from tests.support.folds import run
 
 N = 6000
 SIZE, NEWEST = 100, 30

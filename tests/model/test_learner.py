@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from headrace.model import counter
-from headrace.model.batch import EVIDENCE, Batch, empty_batch
-from headrace.model.learner import KEPT, Learner, make_learner, warm_up
+from headrace.model.batch import EVIDENCE, empty_batch
+from headrace.model.learner import KEPT, make_learner, warm_up
 from headrace.model.pairs import ALONE, RATE, TOGETHER
 from headrace.model.pairs import KEPT as REMEMBERED
 from headrace.model.spec import Detector, Spec
+from tests.support.columns import Columns, feed, softmax
 
 N = 400
-Columns = tuple[NDArray[Any], ...]  # as the fields of Batch; those that are left out stay empty
 
 SPECS = {
     "per event": Spec(numeric=4, classes=2, traces=(4, 32), neighbours=50, detectors=()),
@@ -125,18 +125,6 @@ def stream(spec: Spec, n: int = N, seed: int = 0) -> Columns:
     image = rng.integers(0, 256, (n, *spec.image)).astype(np.uint8)
     weight = rng.choice([0.0, 0.3, 1.0, 20.0], (n, int(spec.weighted))).astype(np.float32)
     return numeric, ids, entity, label, image, weight
-
-
-def feed(learner: Learner, columns: Columns, cuts: list[int], capacity: int) -> tuple[Any, Any]:
-    """Run a stream cut into micro-batches; give the state and the published predictions."""
-    state, published = warm_up(learner, capacity), []
-    for start, end in zip([0, *cuts], [*cuts, len(columns[3])], strict=True):
-        batch = empty_batch(learner.spec, capacity)
-        for name, column in zip(Batch._fields, columns, strict=False):
-            getattr(batch, name)[: end - start] = column[start:end]
-        state, outcome = learner.run(state, batch, np.int32(end - start))
-        published.append(np.asarray(outcome.published)[: end - start])
-    return jax.device_get(state), np.concatenate(published)
 
 
 def digest(tree: Any) -> str:
@@ -304,11 +292,6 @@ def test_events_without_label_are_predicted_and_teach_nothing() -> None:
     assert digest((state.champion, state.table)) == digest((fresh.champion, fresh.table))
     assert counter.value(state.step) == 0
     assert np.allclose(said.sum(1), 1)
-
-
-def softmax(values: NDArray[Any]) -> NDArray[Any]:
-    powers = np.exp(values - values.max())
-    return np.asarray(powers / powers.sum())
 
 
 @pytest.mark.parametrize("chunk", [1, 4])

@@ -11,11 +11,11 @@ import optax
 import pytest
 from jax import Array
 from numpy.typing import NDArray
-from test_learner import feed
 
 from headrace.model.learner import make_learner
 from headrace.model.losses import log_probabilities, slope
 from headrace.model.spec import Loss, Spec
+from tests.support.columns import feed
 
 N = 4000
 TAILS = jnp.array([0.1, 0.5, 0.9])

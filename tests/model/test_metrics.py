@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fold_checks import run
 from jax import lax
 from river import metrics
-from scored_streams import blocks, classes, counting, numbers
 
 from headrace.model import sums
 from headrace.model.metrics import (
@@ -22,6 +20,8 @@ from headrace.model.metrics import (
     make_regression_metrics,
     regression_report,
 )
+from tests.support.folds import run
+from tests.support.scored_streams import blocks, classes, counting, numbers
 
 WINDOW = 200
 KEYS = ("precision", "recall", "f1", "support")

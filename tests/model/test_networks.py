@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from flax import nnx
 from numpy.typing import NDArray
-from test_learner import Columns, feed, softmax
 
 from headrace.model import pool
 from headrace.model.batch import empty_batch
@@ -19,6 +18,7 @@ from headrace.model.embed import Embedded
 from headrace.model.learner import make_learner
 from headrace.model.networks import Network, Params, Seen, answer, make_network
 from headrace.model.spec import NetworkName, Spec
+from tests.support.columns import Columns, feed, softmax
 
 N = 4000
 VOCABULARY = 30

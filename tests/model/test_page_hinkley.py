@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fold_checks import run
 from river import drift
 
 from headrace.model.drift import make_page_hinkley
+from tests.support.folds import run
 
 LONGEST = 100_000  # one compilation serves streams of all lengths
 

@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fold_checks import run
 from river import metrics as river
-from scored_streams import blocks, classes, counting, numbers
 from sklearn import metrics as sklearn
 
 from headrace.model.metrics import (
@@ -22,6 +20,8 @@ from headrace.model.metrics import (
     ranking,
     regression_report,
 )
+from tests.support.folds import run
+from tests.support.scored_streams import blocks, classes, counting, numbers
 
 WINDOW = 200
 SPANS = (("all", 1.0), ("window", 1 - 1 / WINDOW))

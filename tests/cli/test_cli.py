@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+COMMANDS = [
+    "demo",
+    "learn",
+    "normalize",
+    "produce",
+    "infer",
+    "evaluate",
+    "check",
+    "schema",
+    "up",
+    "topics",
+    "tail",
+    "dead-letters",
+]
+
+
+def headrace(
+    *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    surroundings = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP"} | (env or {})
+    return subprocess.run(
+        [sys.executable, "-m", "headrace", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=surroundings,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = headrace(command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout) > 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["check", "none.toml"], 2, "none.toml: cannot be read"),
+        (["evaluate", "--input", "none.csv", "--target", "y"], 2, "none.csv: no such file"),
+        (["evaluate", "--target", "y"], 2, "--input: missing"),
+        (["infer", "none.csv", "--target", "y"], 2, "no such file"),
+        (["produce", "nonsense"], 2, "nonsense: no such source"),
+        (["produce", "sensor", "--speed", "fast", "--bootstrap", "127.0.0.1:1"], 2, "fast"),
+        (["tail", "x", "--bootstrap", "127.0.0.1:1"], 3, "127.0.0.1:1 does not answer"),
+        (["topics", "list", "--bootstrap", "127.0.0.1:1"], 3, "127.0.0.1:1"),
+        (["topics", "list", "--bootstrap", "localhost:99999"], 2, "expected host:port"),
+        (["topics", "list", "--bootstrap", "a:1,,b:2"], 2, "'' is no address of a Kafka"),
+        (["topics", "list", "--bootstrap", "a b"], 2, "expected host:port"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    arguments: list[str], code: int, words: str
+) -> None:
+    done = headrace(*arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_check_says_in_words_what_will_happen() -> None:
+    done = headrace("check", str(EXAMPLES / "pm25.toml"))
+    assert done.returncode == 0
+    for words in ("events.sensor", "pm25.predictions", "32 x 32", "MB", "station"):
+        assert words in done.stdout
+
+
+def test_schema_is_json() -> None:
+    assert json.loads(headrace("schema").stdout)["title"] == "Task"
+
+
+def test_help_imports_no_library_that_takes_long() -> None:
+    """What `--help` needs is typer and rich: all else waits until a command runs."""
+    slow = "jax faust kafka confluent_kafka numpy pyarrow pydantic msgspec fsspec"
+    code = f"import sys, headrace.cli.commands; print({{*{slow.split()}}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr

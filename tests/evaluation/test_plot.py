@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.compare import Lead
+from headrace.stream.evaluation.plot import POINTS, Curve, Point, check_plot, draw
+from headrace.stream.task import parse
+from tests.support.events import TASK
+
+STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "html": b"<!doctype html>"}
+
+
+def report(accuracy: float | None, members: int = 2) -> dict[str, Any]:
+    scores = {"all": {"accuracy": accuracy}, "window": {"accuracy": accuracy}}
+    weights = {f"member {at}": 1.0 / (1 + at) for at in range(members)}
+    baselines = {"no_change": {"all": {}, "window": {}}, "majority": scores}
+    return scores | {"baselines": baselines, "members": weights}
+
+
+def words(svg: bytes) -> set[str]:
+    """Give the texts of a drawing: matplotlib leaves each as a comment beside its shapes."""
+    return set(re.findall(r"<!-- (.*?) -->", svg.decode()))
+
+
+@pytest.mark.parametrize("suffix", STARTS)
+def test_a_plot_shows_the_metric_the_baselines_the_alarms_and_the_pool(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"curve.{suffix}"
+    points = [Point(100 * n, report(None if n == 0 else 0.5 + n / 100, 12)) for n in range(5)]
+    alarms = [("adwin", 120), ("adwin", 300), ("adwin", 310)]
+    check_plot(path)
+    draw(parse(TASK, "t"), points, path, names=("it", ""), alarms=alarms)
+    data = path.read_bytes()
+    assert data.startswith(STARTS[suffix])
+    if suffix != "png":
+        shown = words(data)
+        assert {"poisoned: accuracy in a fading window of 1,000 events", "events"} <= shown
+        assert {"it  0.54", "no change", "majority  0.54"} <= shown
+        assert "adwin (3)" in shown
+        assert {"member 0 (+1.00)", "member 7 (+0.12)", "4 others"} <= shown
+
+
+def test_a_comparison_shows_both_tasks_and_the_lead_with_its_band(tmp_path: Path) -> None:
+    leads = [Lead(0, 0.0, None, None), Lead(90, 0.1, None, None), Lead(190, 0.1, 0.02, 0.18)]
+    points = [Point(100 * n, report(0.5), report(0.6), lead) for n, lead in enumerate(leads)]
+    path = tmp_path / "two.svg"
+    draw(parse(TASK, "t"), points, path, names=("a$b$", "<&>"), alarms=[("adwin", 3)])
+    shown = words(path.read_bytes())
+    assert {"a$b$  0.5", "&lt;&amp;&gt;  0.6"} <= shown
+    assert {"&lt;&amp;&gt; less a$b$: +10, better", "difference in accuracy, points"} <= shown
+    assert {"95% confidence, at all times together", "mean of the pairs so far"} <= shown
+    assert "drift alarms" not in shown
+
+
+def test_a_baseline_far_off_does_not_flatten_the_rest(tmp_path: Path) -> None:
+    task = parse(
+        TASK.replace('"classify"', '"regress"').replace('classes = ["no", "yes"]', ""), "t"
+    )
+    points = []
+    for n in range(5):
+        window = {"all": {"mae": 5.0}, "window": {"mae": 5.0 + n}}
+        far, near = (
+            {name: {"mae": 900.0} for name in window},
+            {name: {"mae": 6.5} for name in window},
+        )
+        baselines = {"mean": far, "no_change": near}
+        points.append(Point(n, window | {"baselines": baselines, "members": {"one": 1.0}}))
+    draw(task, points, tmp_path / "a.svg", names=("it", ""))
+    shown = words((tmp_path / "a.svg").read_bytes())
+    assert {"it  5", "no change  6.5", "mean  900, off the scale"} <= shown
+    assert "mean absolute error of label" in shown
+    assert max(float(word) for word in shown if re.fullmatch(r"\d+(\.\d+)?", word)) < 20
+
+
+def test_nothing_known_yet_is_drawn_as_nothing(tmp_path: Path) -> None:
+    point = Point(3, report(None), report(None), Lead(0, 0.0, None, None))
+    for name, points in (("a.svg", [point]), ("b.svg", [point._replace(other=None, lead=None)])):
+        draw(parse(TASK, "t"), points, tmp_path / name, names=("a", "b"))
+        assert "events" in words((tmp_path / name).read_bytes())
+
+
+def test_html_asks_nothing_of_any_network(tmp_path: Path) -> None:
+    path = tmp_path / "curve.html"
+    draw(parse(TASK, "t"), [Point(9, report(0.5))], path, names=("it", ""))
+    asked: list[tuple[str, str | None]] = []
+
+    class Finder(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            asked.extend((tag, v) for k, v in attrs if k in ("src", "href", "xlink:href", "data"))
+            assert tag not in ("script", "link", "img", "iframe", "object")
+
+    Finder().feed(path.read_text())
+    assert all(value and value.startswith("#") for _, value in asked)
+    assert "@import" not in path.read_text()
+
+
+def test_what_cannot_be_drawn_is_told_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected a name that ends with \.png, \.svg, \.html"):
+        check_plot(tmp_path / "curve.gif")
+    with pytest.raises(UsageError, match="there is no directory"):
+        check_plot(tmp_path / "none" / "curve.png")
+    (tmp_path / "curve.png").mkdir()
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_plot(tmp_path / "curve.png")
+
+
+def test_a_curve_is_even_and_bounded_however_long_the_run() -> None:
+    curve = Curve()
+    for events in range(64, 3_000_000, 64):
+        if events % curve.stride == 0:
+            curve.add(Point(events, {}))
+            assert len(curve.points) < 2 * POINTS
+    assert len(curve.points) >= POINTS
+    assert [p.events for p in curve.points] == [
+        curve.stride * (n + 1) for n in range(len(curve.points))
+    ]

@@ -1,0 +1,317 @@
+"""`import headrace`: the service's learner in a program, without Kafka."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import headrace
+from headrace.stream.errors import RecoveryError, UsageError
+from headrace.stream.task import validate
+from headrace.stream.training.trainer import digest
+
+ROWS = 400
+SMALL = {"hidden": [4], "neighbours": 20}
+CLASSES: dict[str, Any] = {
+    "name": "fruit",
+    "input": {"topic": "fruit", "entity": "tree", "time": "time"},
+    "target": {"field": "kind", "kind": "classify", "max_classes": 4},
+    "features": {
+        "weight": {"kind": "number"},
+        "colour": {"kind": "category"},
+        "note": {"kind": "text", "max_tokens": 4},
+    },
+    "model": SMALL,
+}
+NUMBERS: dict[str, Any] = {
+    "name": "air",
+    "input": {"topic": "air", "id": "/station/id", "entity": "/station/name", "time": "time"},
+    "calendar": ["hour"],
+    "target": {"field": "/reading/dust", "kind": "regress", "horizon": 1},
+    "features": {
+        "dust": {"kind": "number", "field": "/reading/dust"},
+        "wind": {"kind": "number", "max": 50.0},
+    },
+    "model": SMALL,
+}
+
+
+def fruit() -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    events = []
+    for at in range(ROWS):
+        weight = None if at % 17 == 5 else float(rng.normal(at % 3, 0.4))
+        kind = ["apple", "pear", "plum"][at % 3] if at > 40 else ["apple", "pear"][at % 2]
+        colour = rng.choice(["red", "green", None]) if at % 7 else 3
+        events.append(
+            {
+                "tree": f"t{at % 5}",
+                "time": 1_700_000_000 + at,
+                "weight": weight,
+                "colour": colour,
+                "note": f"number {at % 3} of the basket",
+                "kind": kind if at % 11 else None,
+            }
+        )
+    events[30]["weight"] = "heavy"  # refused
+    return events
+
+
+def air() -> list[dict[str, Any]]:
+    rng, dust = np.random.default_rng(1), np.cumsum(np.random.default_rng(2).normal(size=ROWS))
+    return [
+        {
+            "station": {"id": at - (at == 60), "name": f"s{at % 2}"},  # 59 comes twice
+            "time": f"2026-01-{1 + at // 24:02}T{at % 24:02}:00:00Z",
+            "reading": {"dust": round(float(dust[at]), 3)},
+            "wind": float(rng.normal(5, 3)),
+        }
+        for at in range(ROWS)
+    ]
+
+
+STREAMS = {"fruit": (CLASSES, fruit), "air": (NUMBERS, air)}
+
+
+def told(lines: pa.Table) -> list[list[Any]]:
+    """Give what was said of each row; NaN of a trace is none."""
+    names = ("prediction", "probabilities", "low", "high", "rejected")
+    kept = [name for name in names if name in lines.column_names]
+    return [[line[name] for name in kept] for line in lines.select(kept).to_pylist()]
+
+
+class Stream:
+    """Hold a task, its events, and what `evaluate` says of them, as lines and in the whole."""
+
+    def __init__(self, task: headrace.Task, events: list[dict[str, Any]], place: Path) -> None:
+        self.task, self.events = task, events
+        (place / "rows.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, events)) + b"\n")
+        trace = place / "trace.parquet"
+        self.found = headrace.evaluate(task, place / "rows.jsonl", trace=trace)
+        self.wanted = told(pq.read_table(trace))
+
+    def __repr__(self) -> str:
+        return self.task.name
+
+
+@pytest.fixture(scope="module", params=STREAMS)
+def stream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stream:
+    table, events = STREAMS[request.param]
+    task = validate(table, request.param)
+    return Stream(task, events(), tmp_path_factory.mktemp(request.param))
+
+
+def one(learner: headrace.Learner, event: dict[str, Any], *, predicts: bool) -> list[Any]:
+    """Learn an event by itself, as a line."""
+    try:
+        if predicts:
+            before = learner.predict_one(event)
+        said = learner.learn_one(event)
+    except headrace.EventError as error:
+        return [None, None, None, error.code] if not learner.classes else [None, None, error.code]
+    assert not predicts or before == said
+    if said.value is not None or not learner.task.spec.classes:
+        return [said.value, said.low, said.high, None]
+    return [said.label, [*said.probabilities.values()], None]
+
+
+@settings(
+    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.integers(1, 60), min_size=3, max_size=12), st.booleans())
+def test_events_and_tables_in_any_order_say_what_evaluate_says(
+    stream: Stream, cuts: list[int], begin: bool
+) -> None:
+    task, events, wanted = stream.task, stream.events, stream.wanted
+    learner, said = headrace.Learner(task), list[list[Any]]()
+    alone = begin
+    for cut in (*cuts, ROWS):
+        part = events[len(said) :][:cut]
+        if alone:
+            said += [one(learner, event, predicts=at % 2 == 0) for at, event in enumerate(part[:9])]
+        else:
+            said += told(learner.predict_then_learn(part))
+        alone = not alone
+    said += told(learner.predict_then_learn(events[len(said) :]))
+    for at, (mine, theirs) in enumerate(zip(said, wanted, strict=True)):
+        assert mine[0] == theirs[0], at
+        assert mine[-1] == theirs[-1], at
+        assert [*map(bare, mine[1:-1])] == [*map(bare, theirs[1:-1])], at
+
+
+def bare(said: Any) -> Any:
+    """Leave out classes that were not met yet: a program is not told of them."""
+    return [chance for chance in said if chance] if isinstance(said, list) else said
+
+
+def test_scores_are_those_of_evaluate(stream: Stream) -> None:
+    learner, found = headrace.Learner(stream.task), stream.found
+    learner.predict_then_learn(stream.events)
+    assert {scope: learner.metrics[scope] for scope in ("all", "window")} == found.metrics
+    assert learner.metrics["baselines"] == found.baselines
+    assert learner.events == found.events
+
+
+def test_to_predict_changes_nothing(stream: Stream) -> None:
+    task, events = stream.task, stream.events
+    learner = headrace.Learner(task)
+    learner.predict_then_learn(events[:100])
+    before = digest(learner._trainer.snapshot().tensors())
+    strange = "never met" if task.spec.classes else 1e9
+    asked = [learner.predict_one(event) for event in (*events[100:110], *events[100:110])]
+    assert asked[:10] == asked[10:]
+    if task.spec.classes:  # whatever the label says
+        assert learner.predict_one(events[100] | {"kind": strange}) == asked[0]
+    assert digest(learner._trainer.snapshot().tensors()) == before
+    assert learner.events == 100
+
+
+def test_a_label_goes_where_the_task_says() -> None:
+    task, events = validate(NUMBERS, "air"), air()
+    ours, other = headrace.Learner(task), headrace.Learner(task)
+    for event in events[:20]:
+        bare = {name: value for name, value in event.items() if name != "reading"}
+        label = event["reading"]["dust"]
+        assert ours.learn_one(bare, label) == other.learn_one(event)
+
+
+def test_a_refused_event_names_what_is_wrong_and_changes_nothing() -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    learner.predict_then_learn(fruit()[:20])
+    before = digest(learner._trainer.snapshot().tensors())
+    for event, code, words in (
+        (fruit()[20] | {"weight": "heavy"}, "schema", r"weight"),
+        (fruit()[20] | {"time": "soon"}, "time", r"'soon'"),
+        (fruit()[20] | {"weight": object()}, "schema", r"JSON"),
+        ({}, "schema", r"tree"),
+    ):
+        for ask in (learner.predict_one, learner.learn_one):
+            with pytest.raises(headrace.EventError, match=words) as error:
+                ask(event)
+            assert error.value.code == code
+    assert digest(learner._trainer.snapshot().tensors()) == before
+
+
+def test_tables_of_any_make_are_the_same_rows() -> None:
+    rng = np.random.default_rng(0)
+    columns = {"x": rng.normal(size=100), "n": rng.integers(0, 5, 100)}
+    columns["x"][7] = np.nan
+    columns["y"] = columns["x"] * 2 + columns["n"]
+    columns["y"][9] = np.nan
+    features = {"x": {"kind": "number"}, "n": {"kind": "number"}}
+    table = {"name": "t", "input": {"topic": "t"}, "features": features, "model": SMALL}
+    task = validate(table | {"target": {"field": "y", "kind": "regress"}}, "t")
+    kinds = [(name, column.dtype) for name, column in columns.items()]
+    structured = np.array([*zip(*columns.values(), strict=True)], kinds)
+    events = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    arrow = pa.table(columns)
+    said = [
+        headrace.Learner(task).predict_then_learn(each)
+        for each in (columns, structured, events, arrow, arrow.to_reader(13), iter(events))
+    ]
+    assert said[0].num_rows == 100
+    assert said[0]["rejected"].null_count == 100
+    assert said[0]["prediction"].null_count == 1
+    assert all(each.equals(said[0]) for each in said)
+    empty = headrace.Learner(task).predict_then_learn([])
+    assert (empty.num_rows, empty.schema) == (0, said[0].schema)
+    for wrong in (3, "x,y", np.zeros((3, 2))):
+        with pytest.raises(UsageError, match="is no table, or row"):
+            headrace.Learner(task).predict_then_learn(wrong)
+
+
+def test_a_saved_learner_goes_on_as_if_nothing_had_been(stream: Stream, tmp_path: Path) -> None:
+    task, events, wanted = stream.task, stream.events, stream.wanted
+    learner = headrace.Learner(task)
+    first = told(learner.predict_then_learn(events[:150]))
+    learner.save(tmp_path / "now.hr")
+    assert [path.name for path in tmp_path.iterdir()] == ["now.hr"]
+    again = headrace.Learner.load(tmp_path / "now.hr")
+    assert again.task == task
+    rest = told(again.predict_then_learn(events[150:]))
+    assert [line[0] for line in first + rest] == [line[0] for line in wanted]
+    learner.predict_then_learn(events[150:])
+    assert again.metrics == learner.metrics
+
+
+def test_what_is_no_saved_learner_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "now.hr"
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    learner.save(place)
+    whole = place.read_bytes()
+    line, _, state = whole.partition(b"\n")
+    spoiled = bytearray(state)
+    spoiled[-3] ^= 1
+    for data, kind, words in (
+        (b"", UsageError, "no saved learner"),
+        (b"PK\x03\x04" * 99, UsageError, "no saved learner"),
+        (b"[" * 100_000, UsageError, "no saved learner"),
+        (line.replace(b'"kind":"text"', b'"kind":"tekst"') + b"\n" + state, UsageError, "tekst"),
+        (line.replace(b'"code":"', b'"code":"0') + b"\n" + state, RecoveryError, "other code"),
+        (whole[:-1], RecoveryError, "broken"),
+        (whole + b"\0", RecoveryError, "broken"),
+        (line + b"\n" + spoiled, RecoveryError, "broken"),
+    ):
+        place.write_bytes(data)
+        with pytest.raises(kind, match=words) as error:
+            headrace.Learner.load(place)
+        assert str(place) in str(error.value)
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        headrace.Learner.load(tmp_path / "none.hr")
+    with pytest.raises(UsageError, match="cannot be written"):
+        learner.save(tmp_path / "none" / "now.hr")
+
+
+def test_a_task_that_goes_by_time_needs_one() -> None:
+    table = {key: value for key, value in NUMBERS["input"].items() if key != "time"}
+    with pytest.raises(UsageError, match=r"calendar needs the time .* input\.time"):
+        headrace.Learner(validate(NUMBERS | {"input": table}, "air"))
+
+
+def test_the_name_is_light_and_has_what_it_lists() -> None:
+    code = (
+        "import sys, headrace; print({'jax', 'kafka', 'pydantic', 'numpy'} & {*sys.modules});"
+        "print(all(getattr(headrace, name) for name in headrace.__all__))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\nTrue\n", done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = headrace.nothing
+
+
+def test_what_the_readme_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (example,) = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
+    rng = np.random.default_rng(0)
+    events = [{"load": x, "price": 2.0 * x} for x in rng.uniform(0, 9, 200).tolist()]
+    rows = "".join(f"{event['load']},{event['price']}\n" for event in events)
+    (tmp_path / "power.csv").write_text(f"load,price\n{rows}")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {"events": events, "table": pa.table({"load": [3], "price": [6.0]})}
+    exec(example, found)
+    assert found["prediction"].value == pytest.approx(2.0 * events[-1]["load"], abs=1.0)
+    assert found["said"].num_rows == 1
+    assert headrace.Learner.load("power.hr").events == 201
+
+
+def test_a_label_of_a_cloudevent_goes_into_its_data() -> None:
+    source = {"topic": "t", "format": "cloudevents", "id": "id"}
+    table = {"name": "t", "input": source, "features": {"x": {"kind": "number"}}, "model": SMALL}
+    task = validate(table | {"target": {"field": "y", "kind": "regress"}}, "t")
+    ours, other = headrace.Learner(task), headrace.Learner(task)
+    for at in range(20):
+        bare = {"specversion": "1.0", "id": f"e{at}", "data": {"x": at % 3}}
+        whole = bare | {"data": {"x": at % 3, "y": 2.0 * (at % 3)}}
+        assert ours.learn_one(bare, 2.0 * (at % 3)) == other.learn_one(whole)
+    assert ours.metrics["all"]["mae"] is not None
+    assert ours.metrics == other.metrics

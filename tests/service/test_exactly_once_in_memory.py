@@ -1,0 +1,316 @@
+"""Exactly once, on a Kafka in memory: any schedule of crashes, freezes and duplicates, as data.
+
+Service, ledger, checkpoints and recovery are the real ones, and so is the learner. The real
+broker's tests kill at chosen places; here a process may end at every step, in any order.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from headrace.stream.audit.verify import verify
+from headrace.stream.errors import FencedError, HeadraceError
+from headrace.stream.events import Records
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.process.failpoint import failpoint
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.service import checkpointer, learn, service
+from headrace.stream.service.replayer import LedgerReplayer
+from headrace.stream.service.row_source import FeatureSource
+from headrace.stream.service.start import Origin, Safety
+from headrace.stream.task import parse
+from headrace.stream.training.trainer import Trainer
+from tests.support.events import good
+from tests.support.memory_kafka import MemoryKafka, MemoryTransactions
+
+TASK = parse(
+    """
+name = "t"
+[input]
+topic = "t.events"
+time = "time"
+entity = "entity"
+[features]
+x = { kind = "number" }
+[target]
+field = "label"
+kind = "classify"
+classes = ["no", "yes"]
+[model]
+hidden = [2]
+neighbours = 10
+[drift]
+ladder = []
+""",
+    "t",
+)
+RAW, ROWS = TASK.input.topic, TASK.output("features")
+MICRO_BATCH = 8
+PLACES = 2  # where learners keep their checkpoints
+pack = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Life:
+    """Say how one learner lives, and what happens before."""
+
+    events: int  # sent before; one in eight is refused
+    origin: Origin = "events"
+    end: int = 0  # the step at which it is struck; 0: it comes to the end of the topic
+    how: str = (
+        "crash"  # or "freeze": another learner lives meanwhile, from its beginning to its end
+    )
+    place: int = 0
+    seed: int = 0  # of how much each poll finds, and of what the normaliser doubles and loses
+
+
+LIVES = st.builds(
+    Life,
+    events=st.integers(0, 25),
+    origin=st.sampled_from(["events", "features"]),
+    end=st.integers(0, 60),
+    how=st.sampled_from(["crash", "crash", "freeze"]),
+    place=st.integers(0, PLACES - 1),
+    seed=st.integers(0, 1 << 16),
+)
+
+
+class CrashError(BaseException):
+    """End a learner as a power cut does: nothing of ours catches it."""
+
+
+class Inline:
+    """Be a thread that does its work at once, so that every run of a schedule is the same."""
+
+    def __init__(self, target: Callable[..., object], args: Any, daemon: bool) -> None:
+        self._work = lambda: target(*args)
+
+    def start(self) -> None:
+        self._work()
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
+
+    def is_alive(self) -> bool:
+        return False
+
+
+class World:
+    """Hold a Kafka, places for checkpoints, and the learners that live there."""
+
+    def __init__(self, folder: Path, partitions: int) -> None:
+        self.kafka = MemoryKafka(reached=self.step)
+        self.kafka.make(topic_specs(TASK), partitions)
+        self.folder = folder
+        self.sent = 0
+        self.fenced = 0
+        self._steps: list[tuple[int, Life]] = []  # of each learner that lives: left, and how
+        self._normalised = dict.fromkeys(range(partitions), 0)
+
+    def live(self, life: Life) -> Any:
+        """Let a learner live; return its progress if it came to the end."""
+        rng = random.Random(life.seed)
+        self._send(life.events)
+        self._normalise(rng)
+        self.kafka.block = lambda: rng.randint(1, 12)
+        self._steps.append((life.end, life))
+        try:
+            return self._learn(life.origin, life.place)
+        except CrashError:
+            return None
+        except FencedError:
+            self.fenced += 1
+            return None
+        finally:
+            self._steps.pop()
+
+    def step(self, name: str) -> None:
+        """Count a step of the learner that lives; strike it when it is time."""
+        left, life = self._steps[-1]
+        if not left:
+            return
+        self._steps[-1] = left - 1, life
+        if left > 1:
+            return
+        if life.how == "crash":
+            self._steps[-1] = 1, life  # whatever it does on its way out ends at once, too
+            raise CrashError(name)
+        block = self.kafka.block
+        self.live(Life(3, life.origin, place=1 - life.place, seed=life.seed + 1))
+        self.kafka.block = block
+
+    def _learn(self, origin: Origin, place: int) -> Any:
+        return learn.learn(
+            TASK,
+            self.kafka,
+            origin=origin,
+            safety=Safety(str(self.folder / str(place))),
+            micro_batch=MICRO_BATCH,
+            drain=True,
+        )
+
+    def _send(self, events: int) -> None:
+        for number in range(self.sent, self.sent + events):
+            at = number * number % len(self.kafka.topics[RAW])
+            value = b"poison" if number % 8 == 5 else good(number)
+            self.kafka.topics[RAW][at].append(value, skip=number % 11 == 3)
+        self.sent += events
+
+    def _normalise(self, rng: random.Random) -> None:
+        """Write rows as the normaliser does, at least once; lose some, as it never should."""
+        for at, partition in self.kafka.topics[RAW].items():
+            start = max(0, self._normalised[at] - rng.choice((0, 0, 3)))
+            offsets, values = partition.offsets[start:], partition.values[start:]
+            self._normalised[at] = start + len(offsets)
+            count = len(offsets)
+            records = Records(RAW, [*values], [b""] * count, [at] * count, offsets, [1] * count)
+            for row in Normalizer(TASK).features(records)[0]:
+                if rng.random() < 0.9:
+                    self.kafka.topics[ROWS][at].append(pack(row))
+
+    def visible(self, stage: str) -> dict[int, list[bytes]]:
+        """Return the committed values of an output, by partition."""
+        return {
+            at: [
+                value
+                for offset, value in zip(each.offsets, each.values, strict=True)
+                if offset not in each.hidden
+            ]
+            for at, each in self.kafka.topics[TASK.output(stage)].items()
+        }
+
+
+@contextmanager
+def world(partitions: int) -> Iterator[World]:
+    """Make a world whose steps are those of the product, too, and in which nothing waits."""
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        made = World(Path(folder), partitions)
+        for module in [m for n, m in sys.modules.items() if n.startswith("headrace.stream.")]:
+            if vars(module).get("failpoint") is failpoint:
+                patch.setattr(module, "failpoint", made.step)
+        patch.setattr(checkpointer, "Thread", Inline)
+        patch.setattr(checkpointer, "EVERY_EVENTS", 12)
+        for module in (learn, service):
+            patch.setattr(module, "tune_memory", lambda: None)
+        yield made
+
+
+def check(made: World, done: Any) -> None:
+    """Make sure that every event was answered once, and that all of it is proved."""
+    for at, raw in made.kafka.topics[RAW].items():
+        good_ones = [o for o, v in zip(raw.offsets, raw.values, strict=True) if v != b"poison"]
+        said = [msgspec.json.decode(each) for each in made.visible("predictions")[at]]
+        assert [each["offset"] for each in said] == good_ones
+    letters = [msgspec.json.decode(v) for vs in made.visible("dead-letter").values() for v in vs]
+    found = sorted((each["partition"], each["offset"]) for each in letters)
+    poison = sorted(
+        (at, offset)
+        for at, raw in made.kafka.topics[RAW].items()
+        for offset, value in zip(raw.offsets, raw.values, strict=True)
+        if value == b"poison"
+    )
+    assert set(found) <= set(poison)  # the normaliser writes those of rows that it made
+    assert len(set(found)) == len(found)
+    assert (done.events, done.rejected) == (made.sent - len(poison), len(poison))
+    assert verify(TASK, made.kafka, deep=True).findings == []
+
+
+def try_out(lives: list[Life], partitions: int) -> None:
+    """Live these lives, then to the end; compare with one life that nothing disturbs."""
+    with world(partitions) as made:
+        ended = [made.live(life) is not None for life in lives]
+        event(f"{sum(ended)} of {len(lives)} came to their end, {made.fenced} were fenced")
+        done = made.live(Life(5))
+        check(made, done)
+        if partitions > 1:
+            return  # in which order partitions are read is not told beforehand
+        said = made.visible("predictions")
+    with world(partitions) as undisturbed:
+        undisturbed.live(Life(made.sent))
+        assert undisturbed.visible("predictions") == said
+
+
+schedules = given(st.lists(LIVES, min_size=1, max_size=6), st.integers(1, 2))
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@settings(unhurried, max_examples=80)
+@schedules
+def test_any_schedule_answers_every_event_once(lives: list[Life], partitions: int) -> None:
+    try_out(lives, partitions)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@settings(unhurried, max_examples=3_000)
+@schedules
+def test_thousands_of_schedules_answer_every_event_once(lives: list[Life], partitions: int) -> None:
+    try_out(lives, partitions)
+
+
+def send_beside(self: MemoryTransactions, topic: str, values: Any, **more: Any) -> None:
+    """Send predictions beside the transaction, as most pipelines do."""
+    send(self, topic, values, **more)
+    if topic == TASK.output("predictions"):
+        open_ones = self._kafka.transaction[self._id]
+        for _, at, offset in [each for each in open_ones if each[0] == topic]:
+            self._kafka.topics[topic][at].hidden.pop(offset)
+        self._kafka.transaction[self._id] = [each for each in open_ones if each[0] != topic]
+
+
+send = MemoryTransactions.send
+BREAKAGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "outputs beside the transaction": lambda patch: patch.setattr(
+        MemoryTransactions, "send", send_beside
+    ),
+    "nobody is fenced": lambda patch: patch.setattr(
+        MemoryTransactions, "_check", lambda self: None
+    ),
+    "what came after the checkpoint is not learned again": lambda patch: patch.setattr(
+        LedgerReplayer, "add", lambda self, record: None
+    ),
+    "a checkpoint's state is not taken over": lambda patch: patch.setattr(
+        Trainer, "restore", lambda self, tensors, learned: None
+    ),
+    "repeated rows are learned again": lambda patch: patch.setattr(
+        FeatureSource, "_looked_up_to", lambda self, partition, offset: offset
+    ),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_the_property_fails_when_something_is_broken(breakage: str) -> None:
+    rng = random.Random(1)
+    for _ in range(60):
+        lives = [
+            Life(
+                rng.randrange(26),
+                rng.choice(["events", "features"]),
+                rng.randrange(60),
+                rng.choice(["crash", "crash", "freeze"]),
+                rng.randrange(PLACES),
+                rng.randrange(1 << 16),
+            )
+            for _ in range(4)
+        ]
+        with pytest.MonkeyPatch.context() as patch, world(1) as made:
+            BREAKAGES[breakage](patch)
+            try:
+                for life in lives:
+                    made.live(life)
+                check(made, made.live(Life(5)))
+            except (AssertionError, HeadraceError):
+                return
+    pytest.fail(f"{breakage}: 60 schedules, and none tells")

@@ -1,0 +1,67 @@
+"""What tests do to topics, with another client than the product's."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+
+from headrace.stream.kafka.connection import KafkaConnection
+
+
+def send(kafka: KafkaConnection, topic: str, values: list[bytes | None], headers: int = 0) -> None:
+    """Send with kafka-python: what the learner reads was written by another client."""
+
+    producer = KafkaProducer(bootstrap_servers=kafka.servers)
+    many = [(f"h{n}", b"v") for n in range(headers)]
+    futures = [producer.send(topic, value, key=b"", headers=many) for value in values]
+    producer.flush()
+    for future in futures:
+        future.get(timeout=10)
+    producer.close()
+
+
+def read(kafka: KafkaConnection, topic: str) -> list[Any]:
+    """Read what is committed of a whole topic, with kafka-python."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(
+        bootstrap_servers=kafka.servers, enable_auto_commit=False, isolation_level="read_committed"
+    )
+    places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
+    consumer.assign(places)
+    consumer.seek_to_beginning(*places)
+    ends = consumer.end_offsets(places)
+    found = []
+    while any(consumer.position(place) < ends[place] for place in places):
+        for records in consumer.poll(timeout_ms=500).values():
+            found += [json.loads(record.value) for record in records]
+    consumer.close()
+    return found
+
+
+def make_again(kafka: KafkaConnection, topic: str, values: list[bytes | None]) -> None:
+    """Delete a topic, make it again at once, and fill it."""
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
+        admin.delete_topics([topic])
+        give_up_s = time.monotonic() + 30
+        while True:
+            try:
+                ensure_raw(admin, topic)
+                break
+            except Exception:
+                assert time.monotonic() < give_up_s
+                time.sleep(0.01)
+    send(kafka, topic, values)
+
+
+def ensure_raw(admin: Any, topic: str) -> None:
+    admin.create_topics({topic: {"num_partitions": 1}})
+
+
+def forget(kafka: KafkaConnection, topic: str, partition: int = 0) -> None:
+    """Remove all records of a partition, as retention does."""
+    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
+        admin.delete_records({TopicPartition(topic, partition): -1})
