@@ -19,17 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headrace.learner import Learner, Prediction
+    from headrace.service import Service
     from headrace.stream.errors import EventError, HeadraceError
     from headrace.stream.evaluation.evaluate import Evaluation, evaluate
     from headrace.stream.evaluation.infer import infer_file as infer
+    from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.task import Task
 
 __all__ = [
     "Evaluation",
     "EventError",
     "HeadraceError",
+    "KafkaConnection",
     "Learner",
     "Prediction",
+    "Service",
     "Task",
     "evaluate",
     "infer",
@@ -39,8 +43,10 @@ _PLACES = {
     "Evaluation": "stream.evaluation.evaluate",
     "EventError": "stream.errors",
     "HeadraceError": "stream.errors",
+    "KafkaConnection": "stream.kafka.connection",
     "Learner": "learner",
     "Prediction": "learner",
+    "Service": "service",
     "Task": "stream.task",
     "evaluate": "stream.evaluation.evaluate",
     "infer": "stream.evaluation.infer:infer_file",

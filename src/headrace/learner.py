@@ -21,7 +21,7 @@ from headrace.stream.formats.files import batch_rows, has
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
-from headrace.stream.task import Task, load
+from headrace.stream.task import Task
 from headrace.stream.training.trainer import Learned, Pending, Trainer
 
 Event = Mapping[str, Any]
@@ -65,7 +65,7 @@ class Learner:
     """
 
     def __init__(self, task: Task | str | Path) -> None:
-        self.task = load(Path(task)) if isinstance(task, str | Path) else task
+        self.task = task if isinstance(task, Task) else Task.load(task)
         if timed := outside.needs_time(self.task):
             raise UsageError(f"{timed} needs the time of an event: name its field by input.time")
         self._trainer = Trainer(self.task, CAPACITY)

@@ -129,6 +129,15 @@ class Task(Part):
             )
         return self
 
+    @classmethod
+    def load(cls, path: str | Path) -> Task:
+        """Read a task file.
+
+        Raises:
+            TaskError: naming the file, the key, the value and what was expected there.
+        """
+        return load(Path(path))
+
     def of_kind(self, kind: type[Any]) -> dict[str, Any]:
         """Give the features of one kind by name, in the order of the file."""
         return {name: f for name, f in self.features.items() if isinstance(f, kind)}

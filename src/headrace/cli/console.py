@@ -21,7 +21,6 @@ from rich.progress import (
 from rich.table import Table
 
 from headrace.stream.errors import BrokerError, UsageError
-from headrace.stream.process.paths import data_dir
 from headrace.stream.process.signals import ENDING
 from headrace.stream.process.terminal import Terminal, say, visible
 
@@ -112,11 +111,6 @@ def load_task(path: Path) -> Task:
     from headrace.stream.task import load
 
     return load(path)
-
-
-def default_state() -> str:
-    """Give the directory where checkpoints are kept unless another is named."""
-    return str(data_dir("state"))
 
 
 def read_key(path: Path | None) -> bytes | None:

@@ -19,7 +19,6 @@ from headrace.cli.console import (
     TaskFiles,
     bar,
     connection_of,
-    default_state,
     load_task,
     read_key,
 )
@@ -90,24 +89,23 @@ def learn(
     start it again.
     """
     loaded, kafka, stop = load_task(task), connection_of(bootstrap), Stop(begun=False)
-    from headrace.stream.service.learn import learn as run
+    from headrace.service import Service
     from headrace.stream.service.progress import Progress
-    from headrace.stream.service.start import Safety
 
-    safety = Safety(
-        state or default_state(),
-        read_key(state_key),
-        from_scratch,
-        accept_recompute,
-        accept_loss,
-        accept_new_topic,
+    service = Service(
+        loaded,
+        kafka,
+        origin=origin,
+        state=state,
+        key=read_key(state_key),
+        micro_batch=micro_batch,
+        from_scratch=from_scratch,
+        accept_recompute=accept_recompute,
+        accept_loss=accept_loss,
+        accept_new_topic=accept_new_topic,
     )
     if dry_run:
-        from headrace.stream.service import plan
-
-        which = plan.run_of(loaded, kafka, from_scratch=from_scratch)
-        checkpoints = plan.open_checkpoints(loaded, safety.place, which, safety.key)
-        lines = plan.plan(loaded, kafka, checkpoints, which).describe()
+        lines = service.plan()
         say({"plan": lines} if as_json else "\n".join(lines))
         return
     metric = "accuracy" if loaded.spec.classes else "mae"
@@ -130,12 +128,7 @@ def learn(
         deadline.code, deadline.told = 5, "the last commit is in doubt, start again"
         say({"ready": loaded.name}) if as_json else note(f"{loaded.name}: ready")
 
-    run(
-        loaded,
-        kafka,
-        origin=origin,
-        safety=safety,
-        micro_batch=micro_batch,
+    service.run(
         drain=drain,
         stop=stop,
         on_ready=on_ready,

@@ -1,0 +1,112 @@
+"""What `headrace learn` does, in a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.process.paths import data_dir
+from headrace.stream.service import plan
+from headrace.stream.service.learn import learn
+from headrace.stream.service.progress import Progress
+from headrace.stream.service.start import Origin, Safety
+from headrace.stream.task import Task
+
+
+class Service:
+    """Predict and learn the events of a task's topic, exactly once.
+
+    Goes on where the task's ledger ends, with the state that it had there, bit for bit, whoever
+    wrote it: this class or `headrace learn`. The task's topics have to be there (`headrace topics
+    create`).
+
+    Args:
+        task: a task, or the path of its file.
+        kafka: a connection, or `host:port[,host:port]` of any of its brokers.
+        origin: raw `events`, normalised here, or `features` as `headrace normalize` makes them.
+        state: where checkpoints are kept, a directory or an fsspec URL; default: this user's own.
+        key: 16 bytes at least that seal checkpoints.
+        micro_batch: most events handled at a time; changes speed, never a prediction.
+        from_scratch: begin a new run in the same ledger.
+        accept_recompute: go on although history comes out otherwise with this code.
+        accept_loss: go on although events were deleted before they were learned.
+        accept_new_topic: go on with a raw topic that was deleted and made again.
+
+    Raises:
+        TaskError: the file is no task.
+    """
+
+    def __init__(
+        self,
+        task: Task | str | Path,
+        kafka: KafkaConnection | str,
+        *,
+        origin: Origin = "events",
+        state: str | Path | None = None,
+        key: bytes | None = None,
+        micro_batch: int = 4096,
+        from_scratch: bool = False,
+        accept_recompute: bool = False,
+        accept_loss: bool = False,
+        accept_new_topic: bool = False,
+    ) -> None:
+        self.task = task if isinstance(task, Task) else Task.load(task)
+        self._kafka = KafkaConnection(kafka) if isinstance(kafka, str) else kafka
+        self._origin, self._micro_batch = origin, micro_batch
+        self._safety = Safety(
+            str(state or data_dir("state")),
+            key,
+            from_scratch,
+            accept_recompute,
+            accept_loss,
+            accept_new_topic,
+        )
+
+    def plan(self) -> list[str]:
+        """Say, in lines for a person, where it would go on; changes nothing.
+
+        Raises: as `run`, of what is known before anything is learned again.
+        """
+        safety = self._safety
+        run = plan.run_of(self.task, self._kafka, from_scratch=safety.from_scratch)
+        checkpoints = plan.open_checkpoints(self.task, safety.place, run, safety.key)
+        return plan.plan(self.task, self._kafka, checkpoints, run).describe()
+
+    def run(
+        self,
+        *,
+        drain: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+        on_ready: Callable[[], None] = lambda: None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_note: Callable[[str], None] = lambda note: None,
+    ) -> Progress:
+        """Learn until told to stop, and return how far it came; the last checkpoint is written.
+
+        Args:
+            drain: stop at what is now the end of the topic.
+            stop: asked between micro-batches, and while Kafka is waited for.
+            on_ready: called when the first event may be taken.
+            on_progress: called about once a second.
+            on_note: called with a line for a person: how it goes on, what went wrong beside.
+
+        Raises:
+            TopicError: a topic is missing, or cannot do what it is for.
+            BrokerError: no broker.
+            RecoveryError: the state of the ledger's tip cannot be had again.
+            InDoubtError, FencedError: what was written is not certain, or is another's to write.
+            StoppedError: `stop` said so before the first event was taken.
+        """
+        return learn(
+            self.task,
+            self._kafka,
+            origin=self._origin,
+            safety=self._safety,
+            micro_batch=self._micro_batch,
+            drain=drain,
+            stop=stop,
+            on_ready=on_ready,
+            on_progress=on_progress,
+            on_note=on_note,
+        )

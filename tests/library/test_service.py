@@ -1,0 +1,54 @@
+"""`headrace.Service`: what `headrace learn` does, from a program."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import headrace
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.task import parse
+from tests.support.events import TASK, good, task_text
+from tests.support.hostile import Run
+from tests.support.memory_kafka import MemoryKafka
+from tests.support.topics import read, send
+
+SMALL = "\n[model]\nhidden = [4]\nneighbours = 10\n"
+
+
+def test_it_goes_on_where_it_ended(tmp_path: Path) -> None:
+    task = parse(TASK + SMALL, "t")
+    kafka = MemoryKafka()
+    kafka.make(topic_specs(task), partitions=1)
+    notes: list[str] = []
+    for start in (0, 30):
+        for number in range(start, start + 30):
+            kafka.topics[task.input.topic][0].append(good(number))
+        service = headrace.Service(task, kafka, state=tmp_path)
+        done = service.run(drain=True, on_note=notes.append)
+        assert done.events == start + 30
+        assert done.report["all"]["accuracy"] is not None
+    assert notes[0].startswith("a new run begins")
+    assert any("the checkpoint of record" in note for note in notes)
+    before = [len(p.values) for parts in kafka.topics.values() for p in parts.values()]
+    assert "with 0 events are learned again" in " ".join(service.plan())
+    assert before == [len(p.values) for parts in kafka.topics.values() for p in parts.values()]
+
+
+def test_the_command_goes_on_where_a_program_ended(
+    kafka: KafkaConnection, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "task.toml"
+    path.write_text(task_text("service-and-command") + SMALL)
+    task = headrace.Task.load(path)
+    ensure(kafka, topic_specs(task))
+    send(kafka, task.input.topic, [good(n) for n in range(20)])
+    state = str(tmp_path / "state")
+    assert headrace.Service(path, kafka.servers, state=state).run(drain=True).events == 20
+    send(kafka, task.input.topic, [good(n) for n in range(20, 30)])
+    done = run("learn", str(path), "-b", kafka.servers, "--state", state, "--drain", "--json")
+    assert done.code == 0
+    assert json.loads(done.out.splitlines()[-1])["events"] == 30
+    assert [line["offset"] for line in read(kafka, task.output("predictions"))] == [*range(30)]
