@@ -20,7 +20,17 @@ def explain(task: Task) -> Iterator[str]:
         TaskError: a unit is unknown, or the hash key cannot be read.
     """
     Normalizer(task)
-    target, lags, model = task.target, task.lags, task.model
+    yield from _input(task)
+    yield from _features(task)
+    yield from _model(task)
+    partitions = task.topics.partitions
+    yield f"reads       {task.input.topic} or {task.output('features')}, {partitions} partitions"
+    stages = ("predictions", "metrics", "drift", "dead-letter")
+    yield f"writes      {', '.join(map(task.output, stages))}"
+
+
+def _input(task: Task) -> Iterator[str]:
+    target = task.target
     source = "CloudEvents" if task.input.format == "cloudevents" else "JSON"
     yield f"task        {task.name}"
     yield (
@@ -38,6 +48,9 @@ def explain(task: Task) -> Iterator[str]:
     yield f"predicts    {target.field}: {what}{when}"
     if task.spec.decides:
         yield f"decides     by {', '.join(target.decided_by)}: the class of least expected cost"
+
+
+def _features(task: Task) -> Iterator[str]:
     for kind, word in ((Number, "numbers"), (Category, "categories"), (Text, "texts")):
         names = task.of_kind(kind)
         if names:
@@ -54,6 +67,10 @@ def explain(task: Task) -> Iterator[str]:
         yield f"image       {name}: {' x '.join(map(str, image.shape))} bytes, in base64"
     if task.calendar:
         yield f"calendar    sine and cosine of the {', '.join(task.calendar)} (UTC)"
+
+
+def _model(task: Task) -> Iterator[str]:
+    lags, model = task.lags, task.model
     entity = task.input.entity
     whom = f"of each {entity}, {lags.entities:,} at most" if entity else "of the stream"
     yield f"remembers   {lags.labels} labels and {lags.rows} rows {whom}"
@@ -77,7 +94,3 @@ def explain(task: Task) -> Iterator[str]:
     )
     yield f"watches     its error by {watched}; against drift: {rungs}"
     yield f"state       {size / 1e6:.1f} MB, whatever the length of the stream"
-    partitions = task.topics.partitions
-    yield f"reads       {task.input.topic} or {task.output('features')}, {partitions} partitions"
-    stages = ("predictions", "metrics", "drift", "dead-letter")
-    yield f"writes      {', '.join(map(task.output, stages))}"

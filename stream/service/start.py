@@ -12,8 +12,10 @@ from typing import Literal
 from headrace.stream.errors import FencedError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.ledger import Ledger, SessionStart
+from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.service import plan, recovery
 from headrace.stream.service.checkpointer import Checkpointer
@@ -92,17 +94,8 @@ def start_service(
         raise FencedError(f"another learner of {task.name} began at this moment; start again")
     failpoint("recovered")
     position = found.position
-    starts = recovery.readable_offsets(
-        task, kafka, position.offsets, accept_loss=safety.accept_loss
-    )
     watch = kafka.watch(task.input.topic, topics[task.input.topic])
-    source: RowSource = (
-        FeatureSource(
-            task, kafka, position.offsets, starts, position.reading, topics.get(features, "")
-        )
-        if origin == "features"
-        else EventSource(task, kafka, position.offsets, starts, watch)
-    )
+    source = _source(task, kafka, origin, safety, position, topics, watch)
     stack.callback(source.close)
     kept = found.manifest.position if found.manifest else None
     checkpointer = Checkpointer(checkpoints, fingerprint.of_task(task), topics, kept, on_note)
@@ -111,15 +104,7 @@ def start_service(
     stack.callback(ledger.close)
     publisher = Publisher(task, transactions, ledger, watch, checkpointer.on_confirmed)
     publisher.write(
-        session_start=SessionStart(
-            task=fingerprint.of_task(task),
-            code=fingerprint.of_code(),
-            version=version("headrace"),
-            settings=fingerprint.settings_of(task) if found.new else None,
-            begins=dict(position.offsets) if found.new or found.new_topic else None,
-            topics=topics,
-            recomputed=recomputed,
-        ),
+        session_start=_session_start(task, found, topics, recomputed),
         reading=dict(position.reading) if found.new_features else {},
         position=position.digest(),
     )
@@ -137,4 +122,37 @@ def start_service(
         publisher=publisher,
         checkpointer=checkpointer,
         on_progress=on_progress,
+    )
+
+
+def _source(
+    task: Task,
+    kafka: KafkaConnection,
+    origin: Origin,
+    safety: Safety,
+    position: Position,
+    topics: dict[str, str],
+    watch: TopicWatch,
+) -> RowSource:
+    """Open what rows come from, where the position says."""
+    offsets = position.offsets
+    starts = recovery.readable_offsets(task, kafka, offsets, accept_loss=safety.accept_loss)
+    if origin == "events":
+        return EventSource(task, kafka, offsets, starts, watch)
+    identity = topics.get(task.output("features"), "")
+    return FeatureSource(task, kafka, offsets, starts, position.reading, identity)
+
+
+def _session_start(
+    task: Task, found: plan.Plan, topics: dict[str, str], recomputed: tuple[int, int] | None
+) -> SessionStart:
+    """Say which code learns which task from here on."""
+    return SessionStart(
+        task=fingerprint.of_task(task),
+        code=fingerprint.of_code(),
+        version=version("headrace"),
+        settings=fingerprint.settings_of(task) if found.new else None,
+        begins=dict(found.position.offsets) if found.new or found.new_topic else None,
+        topics=topics,
+        recomputed=recomputed,
     )

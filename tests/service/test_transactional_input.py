@@ -47,9 +47,19 @@ class Raw(Source):
         return messages
 
 
+class Counted(KafkaConnection):
+    def source(self, topic: str, **settings: Any) -> Source:
+        return Raw(self, topic, **settings)
+
+
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "Source", Raw)
+    begin = history.TopicHistory.__init__
+
+    def counting(self: history.TopicHistory, kafka: KafkaConnection, topic: str) -> None:
+        begin(self, Counted(kafka.servers), topic)
+
+    monkeypatch.setattr(history.TopicHistory, "__init__", counting)
     monkeypatch.setattr(Raw, "opened", 0)
     monkeypatch.setattr(Raw, "given", 0)
 
