@@ -19,6 +19,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+with warnings.catch_warnings():
+    # kafka-python 3.0.12 reads its schemas by a function that Python 3.11 calls deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import kafka as kafka_python  # noqa: F401
+
 from headrace.stream.process.paths import cache_dir
 from tests.support.hostile import Ran, Run
 
@@ -39,12 +44,10 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 def pytest_configure(config: pytest.Config) -> None:
     """Bear with what others warn of and we cannot mend.
 
-    kafka-python 3.0.12 reads its schemas by a function that Python 3.11 calls deprecated, while it
-    is imported: hence the late imports below. And it never closes a socket that could not connect.
+    kafka-python never closes a socket that could not connect.
     JAX may read a compiled program that another process is about to write, and compiles it then.
     """
     for ignored in (
-        r"ignore:(read|open)_text is deprecated:DeprecationWarning",
         r"ignore:Error reading persistent compilation cache entry:UserWarning",
         r"ignore:unclosed <socket.*laddr=\('0\.0\.0\.0':ResourceWarning",
     ):

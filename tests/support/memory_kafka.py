@@ -283,6 +283,7 @@ class MemoryTransactions:
             self._check()
             check()
             self._kafka.reached("flushed")
+            self._check()  # a broker asks when it is told to commit
             self._kafka.decide(self._id, None)
             self._kafka.reached("committed")
             return confirm()
