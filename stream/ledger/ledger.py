@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
 
@@ -87,6 +87,25 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     saved: Saved | None = None
     position: str = ""  # digest of where the learner stands after it, see `stream.ledger.position`
     chain: str = ""
+
+
+class Fields(TypedDict, total=False):
+    """Name what a record may say beside its place in the ledger; see `Record`."""
+
+    consumed: tuple[Consumed, ...]
+    predicted: int
+    rejected: int
+    repeated: int
+    duplicates: int
+    healed: int
+    dead_letters: int
+    alarms: int
+    output_digest: str
+    predictions: str
+    reading: dict[int, int]
+    session_start: SessionStart | None
+    saved: Saved | None
+    position: str
 
 
 _encode = msgspec.json.Encoder().encode
@@ -219,10 +238,10 @@ class Ledger:
         """Give the number of the next record."""
         return self._last.seq + 1 if self._last else 0
 
-    def add(self, **said: Any) -> Record:
+    def add(self, **fields: Unpack[Fields]) -> Record:
         """Make the next record; it has to be written in the transaction that is open."""
         now_ms = time.time_ns() // 1_000_000
-        record = Record(seq=self.seq, run=self.run, epoch=self.epoch, time_ms=now_ms, **said)
+        record = Record(seq=self.seq, run=self.run, epoch=self.epoch, time_ms=now_ms, **fields)
         self._last = seal(record, self._last.chain if self._last else "")
         return self._last
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 from headrace.stream.kafka.transactions import Transactions
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger import ledger
-from headrace.stream.ledger.ledger import Entry, Ledger, Record
+from headrace.stream.ledger.ledger import Entry, Fields, Ledger, Record
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.task import Task
 
@@ -58,13 +58,13 @@ class Publisher:
         """Say how long the transaction has been open; 0 without one."""
         return 0.0 if self._begun_s is None else time.monotonic() - self._begun_s
 
-    def write(self, outputs: Sequence[Output] = (), **said: Any) -> None:
-        """Write a record that says so, and its outputs.
+    def write(self, outputs: Sequence[Output] = (), **fields: Unpack[Fields]) -> None:
+        """Write a record of these fields, and its outputs.
 
         The record goes first: so Kafka is told of all partitions in one request.
         """
         self._begin()
-        record = self._book.add(**said)
+        record = self._book.add(**fields)
         self._records.append(record)
         self._transactions.send(self._book.topic, [ledger.encode(record)], partitions=[0])
         failpoint("record sent")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import msgspec
 
@@ -15,7 +15,7 @@ from headrace.stream.events import DeadLetter, DriftAlarm
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec
 from headrace.stream.kafka.topics import Topic
-from headrace.stream.ledger.ledger import Consumed, Ledger
+from headrace.stream.ledger.ledger import Consumed, Fields, Ledger
 from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
@@ -207,9 +207,10 @@ class Service:
             self._position.offsets[each.partition] = each.stop
         return tuple(Consumed(*each, 0) for each in passed)
 
-    def _note(self, outputs: Sequence[Output] = (), **said: Any) -> None:
+    def _note(self, outputs: Sequence[Output] = (), **fields: Unpack[Fields]) -> None:
         """Write a record of no micro-batch; nothing may be submitted and not published."""
-        self._publisher.write(outputs, **said, position=self._position.digest())
+        fields["position"] = self._position.digest()
+        self._publisher.write(outputs, **fields)
         self._seq = self._ledger.seq
 
     def _await_checkpoint(self, watchdog: Watchdog, give_up_s: float) -> None:
