@@ -88,3 +88,34 @@ def test_help_imports_no_library_that_takes_long() -> None:
     code = f"import sys, headrace.cli.commands; print({{*{slow.split()}}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_commands_that_do_not_learn_import_no_jax(tmp_path: Path) -> None:
+    """They would start a second later. None reaches a Kafka, all read their task or their file."""
+    (tmp_path / "power.csv").write_text("load,price\n1,2.5\n2,3.5\n3,5.5\n4,7.0\n")
+    task, away = str(EXAMPLES / "spam.toml"), ["-b", "127.0.0.1:1"]
+    commands = {
+        "schema": ["schema"],
+        "infer": ["infer", str(tmp_path / "power.csv"), "--target", "price"],
+        "topics": ["topics", "create", task, *away],
+        "tail": ["tail", "x", *away],
+        "dead-letters": ["dead-letters", task, *away],
+        "archive": ["archive", "x", "--to", str(tmp_path), *away],
+        "normalize": ["normalize", task, *away],
+        "produce": ["produce", "text", *away],
+    }
+    code = (
+        "import json, sys\n"
+        "from headrace.cli.commands import run\n"
+        "for name, arguments in json.loads(sys.stdin.read()).items():\n"
+        "    sys.argv = ['headrace', *arguments]\n"
+        "    code = run()\n"
+        "    print(name, code, 'jax' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(commands), capture_output=True, text=True
+    )
+    told = [line.split() for line in done.stderr.splitlines()]
+    found = {line[0]: line[1:] for line in told if line[-1] in ("True", "False")}
+    codes = {"schema": "0", "infer": "0"}
+    assert found == {name: [codes.get(name, "3"), "False"] for name in commands}, done.stderr
