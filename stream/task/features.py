@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from headrace.model.spec import Statistic
 
-WHERE = "Where it stands; default: the feature's name."
+WHERE = "The field with the value; default: the feature's name."
 LONGEST_NAME = 200  # characters of a feature's name
 MOST_BYTES = 16_384  # of an image: thousands of them wait in a micro-batch
 
@@ -34,9 +34,11 @@ class Number(Part):
     field: FieldPath | None = Field(None, description=WHERE)
     unit: str | None = Field(None, description="The unit in the events, such as degF.")
     to: str | None = Field(None, description="The unit to learn in, such as degC.")
-    min: float | None = Field(None, description="A reading below this is impossible: missing.")
-    max: float | None = Field(None, description="A reading above this is impossible: missing.")
-    missing: tuple[float, ...] = Field((), description="Numbers that stand for no reading.")
+    min: float | None = Field(None, description="Smaller values count as missing.")
+    max: float | None = Field(None, description="Larger values count as missing.")
+    missing: tuple[float, ...] = Field(
+        (), description="Values that count as missing, such as -999."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Number:
@@ -64,12 +66,12 @@ class Category(Part):
     several: bool = Field(
         False,
         strict=True,
-        description="The field may be a list of values; their order does not count.",
+        description="The field may be a list of values; their order is ignored.",
     )
     ngrams: Lengths | None = Field(
         None,
-        description="Shortest and longest character n-gram by which values that are spelt alike "
-        "are alike; default: each value is unlike all others.",
+        description="Shortest and longest character n-gram, so that similarly spelt values are "
+        "similar; default: none.",
     )
     max_tokens: int = Field(
         32, ge=1, le=4096, description="Values of a list and n-grams kept; values come first."
@@ -103,7 +105,7 @@ class Image(Part):
     field: FieldPath | None = Field(None, description=WHERE)
     height: int = Field(ge=1, description="Rows of pixels.")
     width: int = Field(ge=1, description="Pixels of a row.")
-    channels: int = Field(1, ge=1, description="Bytes of a pixel: 1 is grey, 3 are colours.")
+    channels: int = Field(1, ge=1, description="Bytes per pixel: 1 for grey, 3 for colours.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -128,14 +130,16 @@ class Aggregate(Part):
     """What is made of the entity's events within a time, this one included."""
 
     kind: Literal["aggregate"]
-    statistic: Statistic = Field(description="since_last: seconds since the event before.")
+    statistic: Statistic = Field(
+        description="Statistic; since_last: seconds since the entity's previous event."
+    )
     of: str | None = Field(
         None,
         min_length=1,
-        description="The number feature that it is of; of distinct, the category.",
+        description="The number feature to aggregate; for distinct, the category.",
     )
     seconds: float | None = Field(
-        None, ge=1, le=3_153_600_000, description="The time, of events, to a sixteenth."
+        None, ge=1, le=3_153_600_000, description="Window in event time, exact to a sixteenth."
     )
 
     @model_validator(mode="after")

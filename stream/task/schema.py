@@ -33,27 +33,32 @@ class Input(Part):
         "json", description="Plain JSON, or structured CloudEvents 1.0 with the event in data."
     )
     id: FieldPath = Field("id", description="The field with the event's id.")
-    entity: FieldPath | None = Field(None, description="The field with the entity.")
+    entity: FieldPath | None = Field(
+        None,
+        description="The field with the entity, such as a station; lags are per entity.",
+    )
     time: FieldPath | None = Field(
         None, description="The field with the event time; default: the Kafka record's timestamp."
     )
     weight: FieldPath | None = Field(
         None,
-        description="The field with how much the event teaches: a number from 0, nothing, to 1000; "
-        "null or absent = 1. Metrics are not weighted.",
+        description="The field with the sample weight, 0 (not learned) to 1000; null or absent = "
+        "1. Metrics are not weighted.",
     )
     earliest: datetime = Field(
-        datetime(1900, 1, 1, tzinfo=UTC), description="An event time before this is refused."
+        datetime(1900, 1, 1, tzinfo=UTC), description="Events with an earlier time are rejected."
     )
     latest: datetime = Field(
-        datetime(2100, 1, 1, tzinfo=UTC), description="An event time after this is refused."
+        datetime(2100, 1, 1, tzinfo=UTC), description="Events with a later time are rejected."
     )
-    max_bytes: int = Field(65_536, ge=64, le=MOST_EVENT_BYTES, description="Largest event taken.")
+    max_bytes: int = Field(
+        65_536, ge=64, le=MOST_EVENT_BYTES, description="Largest event accepted."
+    )
     recent_ids: int = Field(
-        100_000, ge=0, description="Ids remembered to refuse a repeated event; 0 = not at all."
+        100_000, ge=0, description="Ids remembered to reject duplicate events; 0 = none."
     )
     exclude: tuple[str, ...] = Field(
-        (), description="Entities whose events are refused.", max_length=10_000
+        (), description="Entities whose events are rejected.", max_length=10_000
     )
 
     @field_validator("earliest", "latest")
@@ -77,31 +82,33 @@ ClassWeight = Annotated[
 class Target(Part):
     """What to predict."""
 
-    field: FieldPath = Field(description="The field with the label; null or absent = not known.")
-    kind: Literal["classify", "regress"] = Field(description="Classes or a number.")
+    field: FieldPath = Field(description="The field with the label; null or absent = unknown.")
+    kind: Literal["classify", "regress"] = Field(description="Classification or regression.")
     classes: tuple[Annotated[str, Field(max_length=LONGEST_CLASS)], ...] = Field(
-        (), description="The classes, for classify.", max_length=MOST_CLASSES
+        (),
+        description="The classes, for classify; the order is that of probabilities.",
+        max_length=MOST_CLASSES,
     )
     max_classes: int | None = Field(
         None,
         ge=2,
         le=MOST_CLASSES,
-        description="Classes that there is room for, to be taken up as they come; default: as many "
-        f"as are named in classes, {ROOM} if none is.",
+        description="Most classes, declared and new; default: as many as classes declares, "
+        f"{ROOM} if none.",
     )
     class_weight: ClassWeight | None = Field(
         None,
-        description="How much a miss of each class costs (others: 1); balanced: the more the rarer "
-        "it is.",
+        description="Misclassification cost by true class (others: 1); balanced: inversely to the "
+        "frequency of the class.",
     )
     threshold: Annotated[dict[str, Share], Field(min_length=1, max_length=1)] | None = Field(
         None,
-        description="One of two classes, and the probability from which on it is predicted.",
+        description="Of two classes one, and the least probability at which it is predicted.",
     )
     costs: dict[str, dict[str, Cost]] | None = Field(
         None,
-        description="What it costs to predict a class (inner key) where another is true (outer "
-        "key); default: 1, and 0 for the true one.",
+        description="Cost matrix: true class (outer key), predicted class (inner key); default: 1, "
+        "and 0 for the true class.",
     )
     horizon: int = Field(
         0,
@@ -184,15 +191,18 @@ class Target(Part):
 class Lags(Part):
     """What is remembered of each entity."""
 
-    labels: int = Field(1, ge=0, le=1000, description="Last known labels used as inputs.")
-    rows: int = Field(0, ge=0, le=1000, description="Earlier rows whose numbers are inputs.")
+    labels: int = Field(1, ge=0, le=1000, description="Lagged labels used as inputs.")
+    rows: int = Field(0, ge=0, le=1000, description="Lagged rows whose numbers are inputs.")
     traces: tuple[Annotated[float, Field(ge=1, le=1e6)], ...] = Field(
         (8.0, 64.0),
-        description="Events that fading means remember; a row's distances from them are inputs.",
+        description="Spans, in events, of moving averages; a row's distances from them are inputs.",
         max_length=16,
     )
     entities: int = Field(
-        1024, ge=1, le=10_000_000, description="Entities remembered; the least recent leaves."
+        1024,
+        ge=1,
+        le=10_000_000,
+        description="Entities remembered; the least recently seen are evicted.",
     )
 
 
@@ -200,29 +210,29 @@ class Schedule(Part):
     """How the learning rates change with the optimizer's steps."""
 
     kind: Literal["constant", "linear", "cosine", "exponential"] = Field(
-        "constant", description="exponential halves the rate every so many steps."
+        "constant", description="Shape; exponential halves the rate every `steps` steps."
     )
-    steps: int = Field(100_000, ge=1, description="Steps to the end, or to the half.")
-    end: float = Field(0.1, gt=0, le=1, description="Share of the rate that is left for ever.")
-    warmup: int = Field(0, ge=0, description="First steps, in which the rate grows to its size.")
+    steps: int = Field(100_000, ge=1, description="Optimizer steps to the end, or per halving.")
+    end: float = Field(0.1, gt=0, le=1, description="Final fraction of the rate.")
+    warmup: int = Field(0, ge=0, description="Steps of linear warm-up.")
 
 
 class Model(Part):
     """How it is learned."""
 
     network: NetworkName | None = Field(
-        None, description="What the networks of the pool are; default: mlp, cnn2d with an image."
+        None, description="Architecture of the networks; default: mlp, with an image cnn2d."
     )
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (32, 32), description="Widths of the hidden layers."
     )
-    activation: Activation = Field("relu", description="Of the hidden layers.")
+    activation: Activation = Field("relu", description="Activation function of the hidden layers.")
     chunk: int = Field(
         1,
         ge=1,
         le=4096,
-        description="Events per step of the hidden layers and the hashed ids; 1 = exact per-event "
-        "learning. All else learns from each event.",
+        description="Events per optimizer step of hidden layers and embeddings; 1 = exact "
+        "per-event learning. All other parts learn from each event.",
     )
     loss: Loss | None = Field(
         None, description="Default: cross_entropy for classify, huber for regress."
@@ -230,20 +240,28 @@ class Model(Part):
     learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
         (0.001, 0.005), description="Learning rate; several make a pool with a network for each."
     )
-    optimizer: OptimizerName = Field("adam", description="Of the networks, by optax's name.")
+    optimizer: OptimizerName = Field(
+        "adam", description="Optimizer of the networks, by optax's name."
+    )
     neighbours: int = Field(
         1000,
         ge=0,
         le=100_000,
-        description="Newest rows whose nearest vote on a row; 0 = none.",
+        description="Window of the nearest-neighbour members, in rows; 0 = none.",
     )
-    beta1: float = Field(0.0, ge=0, lt=1, description="Momentum of adam and its kin.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Their memory of squared gradients.")
-    clip: float = Field(0.0, ge=0, description="Largest norm of a gradient; 0 = any.")
-    schedule: Schedule = Field(Schedule(), description="How the rate changes with time.")
-    embedding: int = Field(8, ge=1, le=256, description="Dimensions of a hashed id's vector.")
-    table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the id table.")
-    coverage: float = Field(0.9, gt=0, lt=1, description="Labels an interval should hold.")
+    beta1: float = Field(
+        0.0, ge=0, lt=1, description="First-moment decay of Adam and its variants (momentum)."
+    )
+    beta2: float = Field(
+        0.999, ge=0, lt=1, description="Second-moment decay of Adam and its variants."
+    )
+    clip: float = Field(0.0, ge=0, description="Gradient clipping by norm; 0 = none.")
+    schedule: Schedule = Field(Schedule(), description="Learning rate schedule.")
+    embedding: int = Field(8, ge=1, le=256, description="Dimensions of the embeddings.")
+    table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the embedding table.")
+    coverage: float = Field(
+        0.9, gt=0, lt=1, description="Nominal coverage of the prediction interval."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights.")
 
 
@@ -251,11 +269,11 @@ class Drift(Part):
     """When to say that the world has changed."""
 
     detectors: tuple[Detector, ...] = Field(
-        ("adwin",), description="What watches the error of every labelled event."
+        ("adwin",), description="Drift detectors on the error of every labelled event."
     )
     adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
-    page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's alarm level.")
-    ladder: tuple[Rung, ...] = Field(RUNGS, description="What is done about drift.")
+    page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's threshold.")
+    ladder: tuple[Rung, ...] = Field(RUNGS, description="Responses to drift; [] = none.")
 
 
 class Topics(Part):
@@ -265,8 +283,11 @@ class Topics(Part):
         1,
         ge=1,
         le=10_000,
-        description="Partitions of the raw topic, if it is made; outputs have as many.",
+        description="Partitions of the raw topic, if it is created; outputs have as many.",
     )
     retention_hours: int = Field(
-        168, ge=1, le=10_000_000, description="Hours that events and outputs are kept."
+        168,
+        ge=1,
+        le=10_000_000,
+        description="Retention of events and outputs that are created, in hours.",
     )

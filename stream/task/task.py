@@ -49,15 +49,15 @@ class Task(Part):
         min_length=1, max_length=10_000
     )
     calendar: tuple[Literal["hour", "weekday", "year"], ...] = Field(
-        (), description="Cycles of the event time that become inputs: sine and cosine of each."
+        (), description="Cycles of the event time used as inputs: sine and cosine of each."
     )
     cross: tuple[Annotated[tuple[str, ...], Field(min_length=2, max_length=4)], ...] = Field(
         (),
         max_length=1000,
-        description="Categories whose values count together, too: one id for each combination.",
+        description="Feature crosses of categories: one hashed id for each combination.",
     )
     hash_key_file: Path | None = Field(
-        None, description="A file whose bytes key the hashing of words; default: the task's name."
+        None, description="A file whose bytes key the hash function; default: the task's name."
     )
     lags: Lags = Lags()
     model: Model = Model()

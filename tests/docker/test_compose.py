@@ -1,4 +1,4 @@
-"""`docker compose up --build --wait`, as the README has it: all of it, on images of its own."""
+"""`docker compose up --build --wait`, as the documentation has it, on images of its own."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_one_that_slept_through_its_transaction_starts_again(case: Case) -> None
 
 
 def test_learners_under_supervisors_come_down_to_one(case: Case) -> None:
-    """Each is started again a second after it ended, if its exit code lets it be: see the README.
+    """Each is started again a second after it ended, if its exit code lets it be (operations.md).
 
     One that another has fenced must not be, or they would fence each other for ever.
     """
