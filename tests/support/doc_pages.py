@@ -27,11 +27,11 @@ from typing import NamedTuple
 
 import psutil
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 KAFKA = ("README.md", "getting-started.md", "guarantees.md")
-SKIPPED = "## Two commands"  # the README's: CI runs the second, tests/kafka/test_demo.py the first
+SKIPPED = "## Two commands"  # the README's: CI runs the second, tests/demo/test_demo.py the first
 READ_ONLY = {"text", "ini", "yaml", "json"}
 LIMIT_S = 240
 _FENCE = "```"
@@ -83,7 +83,7 @@ def blocks(page: Path, *, whole: bool = False) -> list[Block]:
 
 
 def runs(page: Path) -> bool:
-    """Say whether a page has something to run; the README's Python is run by test_library.py."""
+    """Say whether a page has something to run; README's Python is run by test_library.py."""
     return any(
         block.language == "sh" or (block.language == "python" and page != README)
         for block in blocks(page)

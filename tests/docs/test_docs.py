@@ -7,10 +7,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-import doc_pages
 import pytest
 
 from headrace.stream.task import validate
+from tests.support import doc_pages
 
 PAGES = [p for p in doc_pages.PAGES if p.name not in doc_pages.KAFKA and doc_pages.runs(p)]
 UNREACHABLE = "127.0.0.1:1"  # a page that needs Kafka belongs to doc_pages.KAFKA
