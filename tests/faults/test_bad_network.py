@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from headrace.stream.kafka.connection import KafkaConnection
 from tests.faults.case import Case
 from tests.faults.nodes import free_ports, make_nodes
 from tests.faults.oracle import Oracle
@@ -17,7 +18,10 @@ from tests.faults.traffic import Feeder, Witness
 
 
 def test_replies_that_never_come_lose_and_double_nothing(
-    make_case: Callable[[str], Case], tmp_path: Path, thorough: bool, tell: Callable[[str], None]
+    make_case: Callable[[KafkaConnection], Case],
+    tmp_path: Path,
+    thorough: bool,
+    tell: Callable[[str], None],
 ) -> None:
     (transactions, late_s), chance = (200, 5.0) if thorough else (12, 3.0), random.Random(6)
     (port,) = free_ports(1)
@@ -30,7 +34,7 @@ def test_replies_that_never_come_lose_and_double_nothing(
 
     try:
         with Proxy(port, node.port, hurts, late_s=late_s) as proxy:
-            case = make_case(f"127.0.0.1:{port}")
+            case = make_case(KafkaConnection(f"127.0.0.1:{port}"))
             outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
             with (
                 Witness(case.kafka, outputs) as witness,

@@ -23,10 +23,13 @@ ENDS = {3, 5}  # no broker, a commit in doubt
 
 
 def test_a_broker_that_dies_takes_nothing_along(
-    make_case: Callable[[str], Case], tmp_path: Path, thorough: bool, tell: Callable[[str], None]
+    make_case: Callable[[KafkaConnection], Case],
+    tmp_path: Path,
+    thorough: bool,
+    tell: Callable[[str], None],
 ) -> None:
     (node,) = make_nodes(tmp_path / "kafka", 1)
-    kafka = f"127.0.0.1:{node.port}"
+    kafka = KafkaConnection(f"127.0.0.1:{node.port}")
     case = make_case(kafka)
     (rounds, down_s), chance = (5, 20.0) if thorough else (2, 3.0), random.Random(4)
 
@@ -46,10 +49,13 @@ def test_a_broker_that_dies_takes_nothing_along(
 @pytest.mark.long
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 def test_leaders_that_are_chased_take_nothing_along(
-    make_case: Callable[[str], Case], tmp_path: Path, tell: Callable[[str], None], fault: str
+    make_case: Callable[[KafkaConnection], Case],
+    tmp_path: Path,
+    tell: Callable[[str], None],
+    fault: str,
 ) -> None:
     nodes = make_nodes(tmp_path / "kafka", 3)
-    case = make_case(",".join(f"127.0.0.1:{node.port}" for node in nodes))
+    case = make_case(KafkaConnection(",".join(f"127.0.0.1:{node.port}" for node in nodes)))
 
     def kill() -> None:
         leader = nodes[leader_of(case.kafka, case.task.output("ledger")) - 1]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.stream.kafka.connection import KafkaConnection
 from tests.faults.campaign import Campaign
 from tests.faults.case import Case
 from tests.faults.nodes import Node, make_nodes
@@ -26,7 +27,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 def test_no_schedule_of_faults_leaves_a_trace(
     node: Node,
-    make_case: Callable[[str, int], Case],
+    make_case: Callable[[KafkaConnection, int], Case],
     thorough: bool,
     tell: Callable[[str], None],
     tmp_path: Path,
@@ -37,7 +38,7 @@ def test_no_schedule_of_faults_leaves_a_trace(
     kinds: Counter[str] = Counter()
     events = refused = repeated = epochs = 0
     for seed in seeds:
-        case = make_case(f"127.0.0.1:{node.port}", 1 + seed % 2)
+        case = make_case(KafkaConnection(f"127.0.0.1:{node.port}"), 1 + seed % 2)
         campaign = Campaign(case, node, seed)
         try:
             verdict = campaign.run(30 if thorough else 9)

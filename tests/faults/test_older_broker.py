@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.fencing import abort_hanging, owner_of
 from tests.faults.case import Case
 from tests.faults.nodes import Node, make_nodes
@@ -33,12 +34,12 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 def test_exactly_once_holds_on_an_older_kafka(
-    older: Node, make_case: Callable[[str], Case], tell: Callable[[str], None]
+    older: Node, make_case: Callable[[KafkaConnection], Case], tell: Callable[[str], None]
 ) -> None:
     """Kills, a rival that takes over, and partitions that are added."""
     from kafka import KafkaAdminClient
 
-    case = make_case(f"127.0.0.1:{older.port}")
+    case = make_case(KafkaConnection(f"127.0.0.1:{older.port}"))
     topic = case.task.input.topic
     with Witness(case.kafka, [case.task.output("predictions")]) as witness:
         with Feeder(case.kafka, topic, case.acks, rate=200):
