@@ -111,9 +111,9 @@ def topic(kafka: KafkaConnection, request: pytest.FixtureRequest) -> Iterator[Ma
     test = re.sub(r"[^\w.-]", "-", request.node.name, flags=re.ASCII)[:80]
     made: list[str] = []
 
-    def make(name: str = "topic", **settings: int) -> str:
+    def make(name: str = "topic", *, partitions: int = 1, retention_ms: int | None = None) -> str:
         made.append(f"{test}.{name}.{uuid.uuid4().hex[:8]}")
-        ensure(kafka, [TopicSpec(made[-1], **settings)])
+        ensure(kafka, [TopicSpec(made[-1], partitions, retention_ms)])
         return made[-1]
 
     yield make

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer
 
-from headrace.stream import storage
 from headrace.stream.archive import writer as archives
 from headrace.stream.archive.reader import ArchiveHistory
 from headrace.stream.archive.writer import archive
 from headrace.stream.errors import HeadraceError, HistoryError, RecoveryError, TopicError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, Range
+from headrace.stream.storage.local import LocalStore
 from tests.support.topics import make_again
 
 MakeTopic = Callable[..., str]
@@ -406,8 +406,8 @@ def test_two_archivers_without_a_lock_never_write_an_offset_twice(
     kafka: KafkaConnection, lasting: MakeTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory stands for S3 here: a file is made once only, and there is no lock."""
-    monkeypatch.setattr(storage.LocalStore, "lock", lambda self, holder: nullcontext())
-    monkeypatch.setattr(storage.LocalStore, "sweep", lambda self: None)
+    monkeypatch.setattr(LocalStore, "lock", lambda self, holder: nullcontext())
+    monkeypatch.setattr(LocalStore, "sweep", lambda self: None)
     name = lasting()
     send(kafka, name, simple(4_000))
     ends: list[str] = []

@@ -48,7 +48,7 @@ def parquet_of(segment: Segment, rows: list[Row]) -> bytes:
 
 def fill(place: Path, cuts: dict[int, list[int]]) -> dict[int, list[Row]]:
     """Write an archive whose files begin and end at the cuts."""
-    directory, written = ArchiveDirectory(str(place), TOPIC), {}
+    directory, written = ArchiveDirectory(str(place), TOPIC), dict[int, list[Row]]()
     for partition, at in cuts.items():
         for start, stop in pairwise(at):
             segment = Segment(partition, start, stop, "2026-03-05")

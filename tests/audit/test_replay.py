@@ -255,9 +255,9 @@ def test_a_replay_that_begins_later_proves_nothing(lived: Lived) -> None:
 def test_a_moment_that_was_not_is_refused(
     lived: Lived, begin: str | None, until: str | None, told: str
 ) -> None:
-    moments = {"begin": begin and parse_position(begin), "until": until and parse_position(until)}
+    first, last = (parse_position(each) if each else None for each in (begin, until))
     with pytest.raises(UsageError, match=told):
-        replay(lived.task, lived.kafka, **moments)
+        replay(lived.task, lived.kafka, begin=first, until=last)
 
 
 def test_history_that_comes_out_otherwise_is_told_by_its_record(
@@ -401,6 +401,7 @@ def test_a_task_compared_with_itself_makes_no_difference(lived: Lived) -> None:
     other = found.comparison
     assert other is not None
     assert (other.gain, other.verdict, other.changes) == (0, "no difference shown", [])
+    assert other.low is not None and other.high is not None
     assert other.low < 0 < other.high
     assert set(other.differences["all"].values()) == {0}
 

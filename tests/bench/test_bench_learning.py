@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.learning import ours, run, streams, table, write
+from bench.learning import environment, ours, run, streams, table, write
 from bench.learning.cache import Results
 from bench.learning.contestants import BASELINES, CONTESTANTS, choose
+from bench.learning.environment import PeerError
 from bench.learning.prepare import StreamMissingError, prepare
 from bench.learning.ranks import duels, ranking
 from bench.learning.streams import STREAMS, Stream
@@ -91,9 +92,9 @@ def test_results_are_kept_by_content(tiny: Path) -> None:
 
 def test_a_failure_is_told_and_not_kept(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> str:
-        raise run.PeerError("no wheel for this machine")
+        raise PeerError("no wheel for this machine")
 
-    monkeypatch.setattr(run.environment, "run", fail)
+    monkeypatch.setattr(environment, "run", fail)
     options = run.Options(data=tiny, cache=tiny)
     found = run.run(["tiny"], ["no-change", "vw-linear"], options)
     assert found["streams"]["tiny"]["results"]["vw-linear"] == {
@@ -107,7 +108,7 @@ def test_a_failure_is_told_and_not_kept(tiny: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_headrace_is_given_a_task_without_settings_of_a_model(tiny: Path) -> None:
-    prepared = prepare(run.STREAMS["tiny"], tiny, place=tiny)
+    prepared = prepare(streams.STREAMS["tiny"], tiny, place=tiny)
     told = prepared.task()
     assert not {"model", "lags", "drift"} & told.keys()
     task = validate(told, "test")
@@ -117,7 +118,7 @@ def test_headrace_is_given_a_task_without_settings_of_a_model(tiny: Path) -> Non
         "color": "category",
     }
     with pytest.raises(StreamMissingError, match="--data"):
-        prepare(run.STREAMS["tiny"], None, place=tiny)
+        prepare(streams.STREAMS["tiny"], None, place=tiny)
 
 
 def test_every_registered_stream_can_be_told_to_headrace_and_a_third_is_held_out() -> None:
@@ -133,11 +134,11 @@ def test_every_registered_stream_can_be_told_to_headrace_and_a_third_is_held_out
 
 
 def test_peers_get_numbers_filled_categories_encoded_and_the_calendar(tiny: Path) -> None:
-    rows = read(prepare(run.STREAMS["tiny"], tiny, place=tiny).path, 6)
+    rows = read(prepare(streams.STREAMS["tiny"], tiny, place=tiny).path, 6)
     assert [x["a"] for x in rows.x] == [0, 1, 1, 1, 1, 1]
     assert inputs(rows, scale=False, categories="one-hot")(rows.x[1]) == {"a": 1.0, "color=7": 1.0}
     assert inputs(rows, scale=False, categories="ordinal")(rows.x[1]) == {"a": 1.0, "color": 0.0}
-    series = read(prepare(run.STREAMS["values"], tiny, place=tiny).path, 4)
+    series = read(prepare(streams.STREAMS["values"], tiny, place=tiny).path, 4)
     assert series.y == [2.0, None, 4.0]
     assert series.now == [1.0, 2.0, None]
     assert series.x[0]["hour_sin"] == pytest.approx(1.0)

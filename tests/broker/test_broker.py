@@ -215,7 +215,7 @@ def test_a_free_port_that_is_lost_to_another_is_looked_for_again(
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = [other.getsockname()[1]]
-        free = broker_module.free_port
+        free = ports.free_port
 
         def find(*, besides: int = 0) -> int:
             return taken.pop() if taken else free(besides=besides)
@@ -364,5 +364,5 @@ def test_the_two_ports_of_a_broker_differ(monkeypatch: pytest.MonkeyPatch) -> No
         def getsockname(self) -> tuple[str, int]:
             return "127.0.0.1", next(offered)
 
-    monkeypatch.setattr(ports.socket, "socket", Probe)
+    monkeypatch.setattr(socket, "socket", Probe)
     assert ports.free_port(besides=5001) == 5002

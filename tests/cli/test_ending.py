@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from confluent_kafka import Consumer
 
 from headrace.stream.audit.verify import verify
 from headrace.stream.broker.embedded import Broker, embedded
@@ -215,7 +216,7 @@ def test_a_client_that_never_closes_does_not_hold_up_the_end(
     """As where librdkafka waits for itself: once in 3,000 closes as an offset is out of range."""
     given_up = threading.Event()
 
-    class Stuck(source.Consumer):  # type: ignore[misc]
+    class Stuck(Consumer):
         def close(self) -> None:
             given_up.wait()
             super().close()

@@ -114,12 +114,13 @@ def test_to_read_from_an_archive_that_is_not_there_makes_no_directory(
     assert service("learn", service.path, "--drain").code == 0
     typo, made = tmp_path / "typo", tmp_path / "made"
     at = ("--at", "#1", "--to", str(made))
-    for command in (
+    commands: list[list[str | Path]] = [
         ["replay", service.path],
         ["verify", service.path, "--deep"],
         ["verify", service.path],
         ["state", service.path, *at],
-    ):
+    ]
+    for command in commands:
         for place in (typo, typo / "below"):
             done = service(*command, "--archive", str(place))
             assert done.code == 7, (command, done)

@@ -47,7 +47,8 @@ def await_predictions(process: subprocess.Popen[bytes], log: Path) -> list[psuti
         assert process.poll() is None, log.read_text()
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)
-    return psutil.Process(process.pid).children(recursive=True)
+    family: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    return family
 
 
 def assert_gone(family: list[psutil.Process]) -> None:

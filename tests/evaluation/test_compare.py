@@ -16,6 +16,7 @@ from headrace.stream.events import Records
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger.ledger import Consumed, Entry, Record, SessionStart, seal
 from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import Rows
 from headrace.stream.task import parse
 from headrace.stream.training.trainer import Learned, Trainer
 
@@ -99,7 +100,7 @@ def test_errors_are_those_that_the_model_is_scored_by(
     cuts = [0, 1, 50, 333, 600]
     found = []
     for first, last in itertools.pairwise(cuts):
-        part = type(rows)(*(column[first:last] for column in rows))
+        part = Rows._make(column[first:last] for column in rows)
         found.append(
             errors.of(
                 Learned(
@@ -140,8 +141,8 @@ def test_predictions_go_as_far_apart_as_their_events(monkeypatch: pytest.MonkeyP
             gone += [(n, round(now_s - 100, 6)) for n in range(first, last)]
     assert gone == [(0, 0), (1, 0), (2, 0), (3, 1), (0, 1), (1, 2)]
     now_s += 60  # a stall: what came late is not hurried after for longer than a second
-    (first,) = pace._due(np.array([26_000]))
-    assert first == (0, 1)
+    (late,) = pace._due(np.array([26_000]))
+    assert late == (0, 1)
     started = now_s
     list(pace._due(np.array([66_000])))
     assert 2.9 < now_s - started < 3.1

@@ -18,6 +18,7 @@ from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.evaluation.infer import describe, infer, infer_file, to_toml
 from headrace.stream.evaluation.plot import Curve
 from headrace.stream.task import Task, parse, validate
+from headrace.stream.task.features import Number
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -51,11 +52,13 @@ def test_types_are_inferred_and_written_as_a_task_file(turning: Path) -> None:
 
 
 def test_a_number_with_many_values_is_a_regression() -> None:
+    rows: list[dict[str, Any]]
     rows = [{"id": n, "deep": {"x.y": n * 0.5}, "target": n * 1.5} for n in range(100)]
     task = infer(rows, "t", "target")
     assert task.target.kind == "regress"
     assert task.input.id == "id"
-    assert task.features["deep.x.y"].field == "/deep/x.y"
+    number = task.features["deep.x.y"]
+    assert isinstance(number, Number) and number.field == "/deep/x.y"
     assert infer([{**row, "target": row["id"] % 3} for row in rows], "t", "target").target.classes
 
 

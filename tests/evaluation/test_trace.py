@@ -68,7 +68,8 @@ def write(path: Path, kind: str, rows: int = 5000) -> dict[int, str]:
 
 
 def columns(path: Path) -> dict[str, Any]:
-    return pq.read_table(path).to_pydict()
+    found: dict[str, Any] = pq.read_table(path).to_pydict()
+    return found
 
 
 def test_the_scores_of_classes_are_in_the_trace(tmp_path: Path) -> None:

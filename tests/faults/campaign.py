@@ -222,7 +222,7 @@ class Campaign:
             with suppress(FileNotFoundError):  # the oldest are removed meanwhile
                 manifests.append(json.loads(path.read_bytes())["manifest"])
         found = [each for each in manifests if each["seq"] in announced]
-        newest = max(found, key=lambda each: each["seq"], default={"positions": {}})
+        newest: dict[str, Any] = max(found, key=lambda each: each["seq"], default={"positions": {}})
         positions: dict[str, int] = newest["positions"]
         return positions
 

@@ -142,7 +142,7 @@ class Soak:
 
     @property
     def _waiting(self) -> int:
-        return self.feed.sent - self.learner.said.get("events", 0)
+        return self.feed.sent - int(self.learner.said.get("events", 0))
 
     def _wait(self, done: Callable[[], bool], timeout_s: float = 120.0) -> None:
         give_up_s = time.monotonic() + timeout_s

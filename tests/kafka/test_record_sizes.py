@@ -81,7 +81,8 @@ def test_the_longest_records_fit(classes: int) -> None:
         spec.name.removeprefix(f"{made.name}."): spec.record_bytes for spec in topic_specs(made)
     }
     label = made.target.classes[-1] if classes else 1e15
-    event = {"id": WORST * LONGEST_ID, "e": "x", "y": label}
+    longest = WORST * LONGEST_ID
+    event = {"id": longest, "e": "x", "y": label}
     event |= {name: "one two " * 900 for name in made.features if name.endswith("w")}
     event |= {name: -1.2345678901234e-14 for name in made.features if name.endswith(WORST)}
     raw, key = msgspec.json.encode(event), b"k" * LONGEST_KEY
@@ -107,12 +108,12 @@ def test_the_longest_records_fit(classes: int) -> None:
     assert len(msgspec.json.encode(wide)) + len(key) <= limits["predictions"]
     assert len(msgspec.json.encode(trainer.report())) + 2_000 <= limits["metrics"]
 
-    where = (event["id"], 2**31, 2**50, 2**31, 2**62)
-    numbers = [1.2345678901234567e-300] * 5
-    moved = [Moved(WORST * LONGEST_NAME, *numbers[:2])] * 3
-    alarm = DriftAlarm("page_hinkley", *where, *numbers, moved)
+    where = (longest, 2**31, 2**50, 2**31, 2**62)
+    number = 1.2345678901234567e-300
+    moved = [Moved(WORST * LONGEST_NAME, number, number)] * 3
+    alarm = DriftAlarm("page_hinkley", *where, number, number, number, number, number, moved)
     names = [WORST * LONGEST_CLASS] * 2
-    step = LadderStep("relabel", *where, exchanged=names, statistic=numbers[0])
+    step = LadderStep("relabel", *where, exchanged=names, statistic=number)
     assert max(len(msgspec.json.encode(each)) for each in (alarm, step)) <= limits["drift"]
 
 
@@ -134,9 +135,12 @@ def test_no_event_is_normalised_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     made, normalizer = task(2), Normalizer(task(2))
     taken: list[int] = []
     tokens = normalizer._hasher.tokens
-    monkeypatch.setattr(
-        normalizer._hasher, "tokens", lambda *args: taken.append(1) or tokens(*args)
-    )
+
+    def counted(*args: Any) -> Any:
+        taken.append(1)
+        return tokens(*args)
+
+    monkeypatch.setattr(normalizer._hasher, "tokens", counted)
     texts = {name: "one" for name in made.features if name.endswith("w")}
     labels = [made.target.classes[0], "unknown", made.target.classes[1], "none"]
     raws: list[bytes | None] = [

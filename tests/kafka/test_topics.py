@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
@@ -161,10 +161,14 @@ def test_topics_take_what_default_clients_send(
     text = TASK.replace("events.poisoned", name).replace("4096", str(max_bytes))
     task = parse(text.replace('"poisoned"', f'"{name.replace(".", "-")}"'), "t")
     ensure(kafka, topic_specs(task))
-    refused: list[Any] = []
+    refused: list[KafkaError] = []
+
+    def reported(error: KafkaError | None, _: Message) -> None:
+        refused.extend([error] if error else [])
+
     producer = Producer({"bootstrap.servers": kafka.servers, "linger.ms": 100})
     for number in range(50_000):
-        producer.produce(name, b"%050d" % number, on_delivery=lambda e, m: e and refused.append(e))
+        producer.produce(name, b"%050d" % number, on_delivery=reported)
         producer.poll(0)
     assert producer.flush(60) == 0
     assert refused == []

@@ -31,7 +31,8 @@ from msgspec.structs import replace
 
 from headrace.stream.errors import RecoveryError, StoreError, UsageError
 from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
-from headrace.stream.storage import LocalStore, open_store
+from headrace.stream.storage import open_store
+from headrace.stream.storage.local import LocalStore
 from tests.support.checkpoints import (
     KEY,
     RUN,

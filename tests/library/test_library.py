@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import headrace
 from headrace.stream.errors import RecoveryError, UsageError
@@ -46,13 +47,16 @@ NUMBERS: dict[str, Any] = {
 }
 
 
+COLOURS = np.array(["red", "green", None], object)
+
+
 def fruit() -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     events = []
     for at in range(ROWS):
         weight = None if at % 17 == 5 else float(rng.normal(at % 3, 0.4))
         kind = ["apple", "pear", "plum"][at % 3] if at > 40 else ["apple", "pear"][at % 2]
-        colour = rng.choice(["red", "green", None]) if at % 7 else 3
+        colour = rng.choice(COLOURS) if at % 7 else 3
         events.append(
             {
                 "tree": f"t{at % 5}",
@@ -204,6 +208,7 @@ def test_a_refused_event_names_what_is_wrong_and_changes_nothing() -> None:
 
 def test_tables_of_any_make_are_the_same_rows() -> None:
     rng = np.random.default_rng(0)
+    columns: dict[str, NDArray[Any]]
     columns = {"x": rng.normal(size=100), "n": rng.integers(0, 5, 100)}
     columns["x"][7] = np.nan
     columns["y"] = columns["x"] * 2 + columns["n"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_rivers_detector_hears_its_errors() -> None:
     rng, model, adwin = np.random.default_rng(0), Classifier(settings=SMALL), drift.ADWIN()
     alarms = []
     for at in range(1200):
-        x = {"a": float(rng.normal()), "b": float(rng.normal())}
+        x: dict[Hashable, float] = {"a": float(rng.normal()), "b": float(rng.normal())}
         y = (x["a"] > 0) != (at >= 600)
         adwin.update(model.predict_one(x) != y)
         model.learn_one(x, y)
@@ -82,7 +83,9 @@ def test_rivers_detector_hears_its_errors() -> None:
 
 
 def test_labels_come_back_as_they_were() -> None:
-    for labels in ([True, False], [np.bool_(True), np.bool_(False)], [3, 7], ["x", "y"]):
+    taken: list[list[Any]]  # NumPy's too, which River does not name
+    taken = [[True, False], [np.bool_(True), np.bool_(False)], [3, 7], ["x", "y"]]
+    for labels in taken:
         model = Classifier(max_classes=2, settings=SMALL)
         assert model.predict_one({"a": 1.0}) is None
         for at in range(40):
@@ -98,7 +101,9 @@ def test_labels_come_back_as_they_were() -> None:
 def test_what_a_feature_cannot_take_is_missing_and_what_is_new_is_named() -> None:
     model = Regressor(settings=SMALL)
     model.learn_one({"n": 1, "t": "red", 5: np.float32(2)}, 3)
-    for x in ({"n": "one"}, {"t": None}, {"n": math.inf}, {"n": math.nan}, {}, {"n": True}):
+    rows: list[dict[Hashable, object]]
+    rows = [{"n": "one"}, {"t": None}, {"n": math.inf}, {"n": math.nan}, {}, {"n": True}]
+    for x in rows:
         model.learn_one(x, 4.0)
         assert 2.0 < model.predict_one(x) < 5.0
     model.learn_one({"n": 1, "later": 2.0}, 3.0)

@@ -46,9 +46,9 @@ def _streams() -> dict[str, np.ndarray]:
     streams["constant"] = np.full(20_000, 0.3, np.float32)
     streams["constant far from 0"] = np.full(100_000, 12345.678, np.float32)
     streams["far from 0"] = np.float32(2**20) + _errors(10, np.linspace(0.1, 0.6, 20_000))
-    streams["constant after an outlier"] = np.float32([1000.0, *np.full(20_000, 0.3)])
-    streams["one jump"] = np.repeat(np.float32([0, 1]), 1000)
-    streams["shorter than a check"] = np.repeat(np.float32([0, 9]), 15)
+    streams["constant after an outlier"] = np.array([1000.0, *np.full(20_000, 0.3)], np.float32)
+    streams["one jump"] = np.repeat(np.array([0, 1], np.float32), 1000)
+    streams["shorter than a check"] = np.repeat(np.array([0, 9], np.float32), 15)
     return streams
 
 
@@ -99,7 +99,7 @@ def test_statistic_and_threshold_are_those_of_a_cut_of_the_whole_window(name: st
     start = 0
     for at in np.flatnonzero(alarm.fired):
         window = values[start : at + 1].astype(np.float64)
-        start, n = at + 1, len(window)
+        start, n = int(at) + 1, len(window)
         assert float(alarm.window[at]) == n
         old = np.arange(5, n - 4)
         sums = np.cumsum(window)[old - 1]

@@ -9,7 +9,7 @@ import pytest
 from jax import Array
 from numpy.typing import NDArray
 
-from headrace.model import autoregression, target
+from headrace.model import autoregression, scale, target
 from headrace.model.autoregression import DRIFT, KEPT, LONGEST, NEAR, PRIOR
 from headrace.model.batch import empty_batch
 from headrace.model.learner import make_learner, warm_up
@@ -43,7 +43,7 @@ def test_weights_are_those_of_recursive_least_squares() -> None:
     for at in range(300):
         label, last = jnp.asarray(series[at : at + 1]), jnp.asarray(past[at, :1])
         goals = target.update(goals, label, last)
-    deviation = float(target.scale.deviation(goals.rest)[0])
+    deviation = float(scale.deviation(goals.rest)[0])
     state = autoregression.init(SPEC)
     learn = jax.jit(autoregression.learn)
     weights, spread = np.zeros(ORDER), PRIOR * np.eye(ORDER)

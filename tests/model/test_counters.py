@@ -81,7 +81,7 @@ ENTITIES = st.lists(st.integers(1, 9), min_size=1, max_size=60)
 @given(ENTITIES)
 def test_the_entity_visited_longest_ago_makes_room(visits: list[int]) -> None:
     spec = Spec(numeric=1, entities=memory.WAYS, horizon=1)  # one set
-    state, held = memory.init(spec), []  # the oracle: newest last
+    state, held = memory.init(spec), list[int]()  # the oracle: newest last
     left = 0
     recall = jax.jit(lambda state, entity: memory.lookup(spec, state, entity))
     for visit in visits:

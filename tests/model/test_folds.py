@@ -18,7 +18,6 @@ from headrace.model.drift import (
     make_kswin,
     make_page_hinkley,
 )
-from headrace.model.fold import Fold
 from headrace.model.metrics import (
     ScoredClass,
     ScoredNumber,
@@ -26,13 +25,14 @@ from headrace.model.metrics import (
     make_regression_metrics,
 )
 from tests.support import folds
+from tests.support.folds import AnyFold
 from tests.support.scored_streams import blocks
 
 N = 700
 
 
 class Case(NamedTuple):
-    fold: Fold
+    fold: AnyFold
     events: Any
     ignored: Any
 
@@ -41,7 +41,7 @@ def _observed(values: np.ndarray) -> Any:
     return jnp.asarray(values, jnp.float32), jnp.ones(len(values), bool)
 
 
-def _detector(fold: Fold) -> Case:
+def _detector(fold: AnyFold) -> Case:
     rng = np.random.default_rng(1)
     events = _observed(np.where(np.arange(N) < N // 2, 0.0, 3.0) + rng.random(N))
     unknown = (events[0], jnp.zeros(N, bool))

@@ -75,7 +75,7 @@ def stream(n: int, seed: int = 0) -> Floats:
 
 def walked(values: Floats, cuts: list[int]) -> tuple[Floats, list[Floats]]:
     """Give the frame after rows, and in what each row went into the core."""
-    frame, inward = Frame(SPEC), []
+    frame, inward = Frame(SPEC), list[Floats]()
     for first, end in zip([0, *cuts], [*cuts, len(values)], strict=True):
         piece = values[first:end]
         for start, stop, change in frame.stretches(piece):
@@ -195,8 +195,8 @@ def test_a_restored_trainer_goes_on_the_same() -> None:
     heir = Trainer(parse(TASK.format(horizon=0, lags=0), "t"), 500)
     heir.restore(held, 300)
     rest = rows_of(values[300:], 300)
-    said = [each.collect(each.submit(rest)).published for each in (trainer, heir)]
-    np.testing.assert_array_equal(*said)
+    ours, theirs = (each.collect(each.submit(rest)).published for each in (trainer, heir))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_nothing_is_said_before_a_label_is_known() -> None:

@@ -31,7 +31,7 @@ MEMBERS = [
 def batch_of(spec: Spec, seed: int = 0) -> Batch:
     rng, batch = np.random.default_rng(seed), empty_batch(spec, N)
     batch.numeric[:] = rng.normal(size=(N, 3))
-    label = batch.numeric @ np.float32([2, -1, 0]) + 0.3 * rng.normal(size=N)
+    label = batch.numeric @ np.array([2, -1, 0], np.float32) + 0.3 * rng.normal(size=N)
     batch.label[:] = label > 0 if spec.classes else label
     return batch
 
@@ -44,7 +44,7 @@ def run(learner: Learner, state: State, batch: Batch, first: int, end: int) -> t
 def errors(spec: Spec, batch: Batch, outcome: Any, first: int) -> NDArray[Any]:
     said = np.asarray(outcome.published)[: N - first]
     label = batch.label[first:]
-    return said.argmax(1) != label if spec.classes else np.abs(said[:, 0] - label)
+    return np.asarray(said.argmax(1) != label if spec.classes else np.abs(said[:, 0] - label))
 
 
 def leaves(spec: Spec) -> list[str]:

@@ -113,7 +113,7 @@ def test_fires_as_often_and_as_soon_as_river() -> None:
 
 
 def test_unknown_values_do_not_move_an_alarm() -> None:
-    values = np.repeat(np.float32([0, 5]), 200) + np.random.default_rng(1).random(400)
+    values = np.repeat(np.array([0, 5], np.float32), 200) + np.random.default_rng(1).random(400)
     places = np.sort(np.random.default_rng(5).choice(N, len(values), replace=False))
     x, known = np.full(N, 77.0, np.float32), np.zeros(N, bool)
     x[places], known[places] = values, True

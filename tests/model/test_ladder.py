@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -162,7 +163,7 @@ def test_nobody_is_promoted_by_chance() -> None:
 
 @pytest.mark.parametrize("rung", ["boost", "challenger"])
 def test_rungs_can_be_left_out(rung: Rung) -> None:
-    step = {"boost": "boost", "challenger": "challenge"}
+    step: dict[Rung, str] = {"boost": "boost", "challenger": "challenge"}
     kept = tuple(name for name in step if name != rung)
     _, _, told = run(replace(STUCK, ladder=kept), world("ab", 2000))
     done = {name for _, name in steps(told)}
@@ -219,10 +220,11 @@ def test_overconfidence_is_no_exchange(share: float) -> None:
 
 def exchanges(spec: Spec, labels: NDArray[Any], said: NDArray[Any]) -> int:
     def one(state: Any, row: Any) -> Any:
-        return ladder._exchange(spec, state, row[0][None], row[1][None], np.bool_(True))
+        return ladder._exchange(spec, state, row[0][None], row[1][None], jnp.bool_(True))
 
     @jax.jit
     def run(labels: Any, said: Any) -> Any:
-        return jax.lax.scan(one, ladder.init(spec, ()), (labels, said))[1]
+        nobody = cast("pool.Contender", ())
+        return jax.lax.scan(one, ladder.init(spec, nobody), (labels, said))[1]
 
     return int((np.asarray(run(labels, said))[:, 2] > 0).sum())

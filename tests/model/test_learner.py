@@ -158,7 +158,7 @@ def test_one_program_serves_every_count() -> None:
     feed(learner, stream(spec), [64, 128, 192, 256, 320, 384], 64)
     compiled: list[str] = []
 
-    def count(event: str, _: float, **__: Any) -> None:
+    def count(event: str, duration_secs: float, **_: str | int) -> None:
         compiled.extend([event] if "backend_compile" in event else [])
 
     jax.monitoring.register_event_duration_secs_listener(count)
@@ -327,7 +327,8 @@ def test_the_loop_equals_a_plain_numpy_pool(chunk: int) -> None:
     trust = shares
     cells: dict[Any, Any] = defaultdict(lambda: (np.zeros(2), np.zeros(2)))
     taught: list[Any] = []
-    lag, pairs, past, fading = np.zeros(2), np.zeros((3, 2)), [], numeric[0].astype(float)
+    past: list[tuple[NDArray[Any], NDArray[Any]]] = []
+    lag, pairs, fading = np.zeros(2), np.zeros((3, 2)), numeric[0].astype(float)
     for t in range(n):
         opened = t - t % chunk
         seen, x = numeric[:opened].astype(float), numeric[t].astype(float)

@@ -91,4 +91,4 @@ def test_quantiles_hold_what_they_should_where_the_noise_depends_on_the_row() ->
 def learn(spec: Spec, numeric: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
     n = len(label)
     columns = (numeric, np.zeros((n, 0), np.uint32), np.zeros((n, 2), np.uint32), label)
-    return feed(make_learner(spec), columns, [], n)[1]
+    return np.asarray(feed(make_learner(spec), columns, [], n)[1])

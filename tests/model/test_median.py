@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ def test_the_middle_is_numpys_median_of_the_newest_labels(drawn: list[float], se
     state, known = median.init(SPEC), list[float]()
     for label in drawn[:300] + more + drawn[300:]:
         newest = known[-median.NEWEST :]
-        expected = np.median(np.float32(newest)) if newest else np.nan
+        expected = np.median(np.array(newest, np.float32)) if newest else np.nan
         np.testing.assert_allclose(median.middle(state), expected, rtol=1e-6, atol=1e-37)
         state = learn(state, np.float32(label))
         known += [] if np.isnan(label) else [label]
@@ -41,9 +42,9 @@ def test_nothing_is_learned_of_classes() -> None:
 def test_an_entitys_median_is_numpys(few: list[float]) -> None:
     goals = target.init()
     for label in np.random.default_rng(0).normal(size=100):
-        goals = target.update(goals, np.float32([label]), np.float32([np.nan]))
-    past = np.full((1, SPEC.past_labels), np.nan, np.float32)
-    past[0, : len(few)] = few
+        goals = target.update(goals, jnp.float32([label]), jnp.float32([jnp.nan]))
+    missing = [np.nan] * (SPEC.past_labels - len(few))
+    past = jnp.asarray([[*few, *missing]], jnp.float32)
     said = median.say(SPEC, median.init(SPEC), goals, past)
     assert said.shape == (2, 1, 1)
     assert float(said[0, 0, 0]) == 0.0  # no labels at all: nothing is said

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,14 @@ from tests.support.scored_streams import blocks, classes, counting, numbers
 
 WINDOW = 200
 KEYS = ("precision", "recall", "f1", "support")
+
+
+class Weighted(Protocol):
+    """Be a metric of River's that takes weights, of which its base class does not know."""
+
+    def update(self, y_true: float, y_pred: float, w: float) -> None: ...
+
+    def get(self) -> float: ...
 
 
 def _close(ours: dict[str, Any], theirs: dict[str, float]) -> None:
@@ -188,6 +196,7 @@ def test_regression_is_rivers(seed: int, offset: float) -> None:
     for span, fade in (("all", 1.0), ("window", 1 - 1 / WINDOW)):
         weights = fade ** np.arange(len(rows))[::-1]
         for name, predicted in predictions.items():
+            oracle: dict[str, Weighted]
             oracle = {"mae": metrics.MAE(), "rmse": metrics.RMSE(), "r2": metrics.R2()}
             for w, label, p in zip(weights.tolist(), labels, predicted, strict=True):
                 for metric in oracle.values():
@@ -241,7 +250,9 @@ def test_sums_of_millions_of_small_values_are_exact_to_float32() -> None:
             total, lost, plain = carry
             return *sums.add(total, lost, values[i]), plain + values[i]
 
-        return lax.fori_loop(0, len(values), body, (jnp.float32(1e4), jnp.zeros(()), 1e4))
+        first = (jnp.float32(1e4), jnp.zeros(()), 1e4)
+        total, lost, plain = lax.fori_loop(0, len(values), body, first)
+        return total, lost, plain
 
     high, low, plain = (float(x) for x in total(jnp.asarray(values)))
     exact = 1e4 + math.fsum(values.tolist())

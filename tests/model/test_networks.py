@@ -177,6 +177,7 @@ def convolution(kernel: Floats, width: int, padding: Any) -> Callable[[Any], Any
         (len(kernel) - 1) // width, kernel.shape[1], (width,), padding=padding, rngs=nnx.Rngs(0)
     )
     layer.kernel[...] = jnp.asarray(kernel[:-1].reshape(width, -1, kernel.shape[1]))
+    assert layer.bias is not None
     layer.bias[...] = jnp.asarray(kernel[-1])
     return layer
 
@@ -185,6 +186,7 @@ def recurrence(params: Any, units: int, width: int) -> Callable[[Any], Any]:
     """Run flax's cell over windows."""
     cell = nnx.GRUCell(width, units, rngs=nnx.Rngs(0))
     cell.dense_i.kernel[...] = jnp.asarray(params["read"]["kernel"][:-1])
+    assert cell.dense_i.bias is not None
     cell.dense_i.bias[...] = jnp.asarray(params["read"]["kernel"][-1])
     cell.dense_h.kernel[...] = jnp.asarray(params["keep"]["kernel"])
 

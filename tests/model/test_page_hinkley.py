@@ -30,7 +30,7 @@ def _streams() -> dict[str, np.ndarray]:
     streams["long errors"] = (rng.random(100_000) < 0.3).astype(np.float32)
     streams["gradual"] = (rng.random(50_000) < np.linspace(0.1, 0.6, 50_000)).astype(np.float32)
     streams["constant"] = np.full(20_000, 0.3, np.float32)
-    streams["falls at once"] = np.repeat(np.float32([90.0, -90.0]), 50)
+    streams["falls at once"] = np.repeat(np.array([90.0, -90.0], np.float32), 50)
     return streams
 
 
@@ -45,7 +45,8 @@ FOLDS = [make_page_hinkley(**settings) for settings in SETTINGS]
 
 def _river(values: np.ndarray, settings: dict[str, Any]) -> list[tuple[float, ...]]:
     """Return (event, mean since the last alarm, fading mean, statistic, values) of alarms."""
-    detector, alarms, seen, recent = drift.PageHinkley(**settings), [], [], 0.0
+    detector, seen, recent = drift.PageHinkley(**settings), list[float](), 0.0
+    alarms: list[tuple[float, ...]] = []
     for i, x in enumerate(values.tolist()):
         detector.update(x)
         seen.append(x)
@@ -95,7 +96,7 @@ def test_small_deviations_are_not_lost_in_a_large_sum() -> None:
     """A plain float32 sum reaches this threshold at another event."""
     noise = 0.2 * np.random.default_rng(4).random(LONGEST)
     values = 0.3 + noise + np.where(np.arange(LONGEST) < 30_000, 0, 0.05)
-    settings = {"threshold": 1000.0, "delta": 1e-4, "alpha": 1.0}
+    settings: dict[str, Any] = {"threshold": 1000.0, "delta": 1e-4, "alpha": 1.0}
     values = values.astype(np.float32)
     _, alarm = run(make_page_hinkley(**settings), _observed(values))
     (fired,) = np.nonzero(np.asarray(alarm.fired))

@@ -68,7 +68,8 @@ def test_a_unit_that_begins_anew_changes_nothing_that_is_said(chunk: int, optimi
     champion = state.champion._replace(params=params)
     revived = plasticity.revive(champion, fresh, units, jnp.int32(5))
     inputs = jnp.asarray(np.random.default_rng(1).normal(size=(50, spec.inputs)), jnp.float32)
-    nothing = Embedded(*2 * [jnp.zeros((50, 0))], jnp.zeros((50, 0, 8)), jnp.zeros((50, 0), bool))
+    none = jnp.zeros((50, 0))
+    nothing = Embedded(none, none, jnp.zeros((50, 0, 8)), jnp.zeros((50, 0), bool))
 
     def said(params: Any) -> Any:
         made = jax.vmap(lambda below: parts.network.features(below, Seen(inputs, nothing)))(

@@ -100,8 +100,8 @@ def test_classification_is_scikit_learns(n_classes: int) -> None:
         columns = sklearn.precision_recall_fscore_support(
             labels, model, labels=range(n_classes), sample_weight=weights, zero_division=0.0
         )
-        for ours, theirs in zip(report["per_class"][span], zip(*columns, strict=True), strict=True):
-            _close(ours, dict(zip(("precision", "recall", "f1", "support"), theirs, strict=True)))
+        for ours, row in zip(report["per_class"][span], zip(*columns, strict=True), strict=True):
+            _close(ours, dict(zip(("precision", "recall", "f1", "support"), row, strict=True)))
     probabilities = np.array([row[1] for row in rows])[-1000:]
     labels = labels[-1000:]
     one_vs_rest = [

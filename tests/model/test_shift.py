@@ -27,7 +27,7 @@ def _psi(reference: np.ndarray, newest: np.ndarray) -> float:
 
 
 def _seen(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)].astype(np.float64)
+    return np.asarray(values[np.isfinite(values)], np.float64)
 
 
 def _rows(seed: int = 0) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_without_two_windows_nothing_moved(rows: int) -> None:
 def test_columns_at_the_edge(
     reference: list[float], newest: list[float], psi: float, ks: float
 ) -> None:
-    columns = (np.float32(values)[:, None] for values in (reference, newest))
+    columns = (np.array(values, np.float32)[:, None] for values in (reference, newest))
     n, m, found_psi, found_ks = jax.jit(distances)(*columns)
     assert [float(n[0]), float(m[0])] == [np.isfinite(reference).sum(), np.isfinite(newest).sum()]
     assert float(found_psi[0]) == pytest.approx(psi, rel=1e-5)

@@ -229,7 +229,7 @@ def test_a_task_file_with_it_anywhere_is_refused_in_lines_that_are_safe(
     run: Run, tmp_path: Path, text: str
 ) -> None:
     path = tmp_path / "task.toml"
-    wrong = [
+    wrong: list[dict[str, Any]] = [
         {text: 1},
         {"name": text},
         {"hash_key_file": text},

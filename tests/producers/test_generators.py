@@ -37,7 +37,7 @@ def sea_label(row: Row, theta: float) -> int:
 
 def friedman_target(row: Row, first: int) -> float:
     a, b, c, d, e = (row[f"f{first + i}"] for i in range(5))
-    return 10 * math.sin(math.pi * a * b) + 20 * (c - 0.5) ** 2 + 10 * d + 5 * e
+    return float(10 * math.sin(math.pi * a * b) + 20 * (c - 0.5) ** 2 + 10 * d + 5 * e)
 
 
 def plane_label(row: Row, weights: Any) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import count, islice
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from headrace.producers.publish import Delivery, Progress, publish
 from headrace.producers.sources import Event, sensor, text
@@ -34,13 +34,19 @@ def read_back(
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
         found: dict[int, list[tuple[bytes | None, bytes]]] = {each: [] for each in partitions}
+
+        def keep(message: Message) -> None:
+            partition, value = message.partition(), message.value()
+            assert partition is not None and value is not None
+            found[partition].append((message.key(), value))
+
         give_up = time.monotonic() + 20
         while sum(map(len, found.values())) < n and time.monotonic() < give_up:
             for message in consumer.consume(1000, timeout=0.5):
                 assert message.error() is None
-                found[message.partition()].append((message.key(), message.value()))
+                keep(message)
         for message in consumer.consume(1000, timeout=0.5):
-            found[message.partition()].append((message.key(), message.value()))
+            keep(message)
         return found
     finally:
         consumer.close()

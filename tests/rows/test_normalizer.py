@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -14,9 +14,10 @@ from headrace.stream.errors import TaskError
 from headrace.stream.events import Records
 from headrace.stream.formats.codec import time_ms
 from headrace.stream.kafka.tail import decode
+from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import ClassIndex
 from headrace.stream.rows.hashing import Hasher, clean
-from headrace.stream.rows.normalizer import Normalizer, calendar
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import rows_of
 from headrace.stream.task import parse
 from tests.support.events import IMAGE_TASK, TASK, good, picture
@@ -24,10 +25,10 @@ from tests.support.events import IMAGE_TASK, TASK, good, picture
 task = parse(TASK, "test")
 
 
-def records(values: list[bytes | None]) -> Records:
+def records(values: Sequence[bytes | None]) -> Records:
     n = len(values)
     keys: list[bytes | None] = [b"k%d" % i for i in range(n)]
-    return Records("events.poisoned", values, keys, [0] * n, list(range(n)), [])
+    return Records("events.poisoned", [*values], keys, [0] * n, list(range(n)), [])
 
 
 def test_missing_and_impossible_readings_become_nan() -> None:

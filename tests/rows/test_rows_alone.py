@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.fresh_rows import FreshRows
+from tests.support.fresh_rows import FreshRows, Row
 
 TASK = """
 name = "alone"
@@ -110,7 +110,7 @@ def test_rows_do_not_depend_on_order_cut_or_process(
 def test_each_scalar_has_one_text_however_it_is_written(fresh: list[FreshRows]) -> None:
     """Spellings of one value give one row; other values, another category, entity and class."""
 
-    def rows(field: str) -> dict[str, list[str]]:
+    def rows(field: str) -> dict[str, Row]:
         usual = {"number": '"i"', "entity": '"e"', "time": TIMES[0], "label": "null"}
         usual |= {"c": "null", "both": "null", "text": "null", "tags": "null"}
         raws = [event(**usual | {field: text}) for _, text in SPELLINGS]

@@ -276,7 +276,7 @@ def read_timestamps(kafka: KafkaConnection, topic: str) -> list[int]:
     place = TopicPartition(topic, 0)
     consumer.assign([place])
     consumer.seek_to_beginning(place)
-    end, found = consumer.end_offsets([place])[place], []
+    end, found = consumer.end_offsets([place])[place], list[int]()
     while len(found) < end:
         for records in consumer.poll(timeout_ms=500).values():
             found += [record.timestamp for record in records]

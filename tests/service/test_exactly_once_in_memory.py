@@ -95,7 +95,7 @@ class Inline:
     """Be a thread that does its work at once, so that every run of a schedule is the same."""
 
     def __init__(self, target: Callable[..., object], args: Any, daemon: bool) -> None:
-        self._work = lambda: target(*args)
+        self._work: Callable[[], object] = lambda: target(*args)
 
     def start(self) -> None:
         self._work()

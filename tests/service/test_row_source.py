@@ -121,10 +121,10 @@ def test_every_event_is_taken_once_and_the_raw_topic_is_read_once(
     source.close()
 
     for at, last in done.items():
-        of = log.topics[RAW][at]
-        count = sum(offset <= last for offset in of.offsets)
-        values: list[bytes | None] = [*of.values[:count]]
-        records = Records(RAW, values, [b""] * count, [at] * count, of.offsets[:count], [])
+        kept = log.topics[RAW][at]
+        count = sum(offset <= last for offset in kept.offsets)
+        values: list[bytes | None] = [*kept.values[:count]]
+        records = Records(RAW, values, [b""] * count, [at] * count, kept.offsets[:count], [])
         rows, _ = Normalizer(task).normalize(records)
         assert list(chain.from_iterable(told(taken.rows, at) for taken in found)) == told(rows, at)
         ranges = [each for taken in found for each in taken.ranges if each.partition == at]

@@ -23,7 +23,8 @@ from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service import progress
-from headrace.stream.service.learn import Progress, learn
+from headrace.stream.service.learn import learn
+from headrace.stream.service.progress import Progress
 from headrace.stream.service.row_source import EventSource, FeatureSource, RowSource
 from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 
 from headrace.stream.errors import RecoveryError
 from headrace.stream.ledger.checkpoint import Checkpoints
-from headrace.stream.storage import UrlStore, open_store
+from headrace.stream.storage import open_store
+from headrace.stream.storage.remote import UrlStore
 from tests.support.checkpoints import (
     KEY,
     RUN,
@@ -200,10 +201,11 @@ def test_what_is_not_there_or_not_allowed_is_told(
         Checkpoints("s3://no-such-bucket/x", run=RUN).save(manifest(1), state(1))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-canary")
     S3FileSystem.clear_instance_cache()
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: Checkpoints(place, run=RUN).save(manifest(1), state(1)),
         lambda: Checkpoints(place, run=RUN).newest(SHAPES, accept=everything),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(RecoveryError, match=r"signature|[Ff]orbidden|denied") as caught:
             call()
         assert "wrong-canary" not in str(caught.value)

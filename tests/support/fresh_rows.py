@@ -17,7 +17,8 @@ from headrace.stream.events import Records
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import parse
 
-Answer = dict[str, Any]
+Row = str | list[str]  # the code it was refused with, or its parts
+Answer = dict[str, Row]
 
 
 class FreshRows:
@@ -44,9 +45,9 @@ class FreshRows:
         self._process.communicate(timeout=30)
 
 
-def normalised(job: dict[str, Any]) -> Answer:
+def normalised(job: dict[str, Any]) -> dict[int, Row]:
     """Give what becomes of each event."""
-    normalizer, found = Normalizer(parse(job["toml"], "t")), {}
+    normalizer, found = Normalizer(parse(job["toml"], "t")), dict[int, Row]()
     for batch in job["batches"]:
         places = [at for at, _ in batch]
         values: list[bytes | None] = [bytes.fromhex(raw) for _, raw in batch]

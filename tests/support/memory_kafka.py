@@ -112,6 +112,10 @@ class MemoryKafka(KafkaConnection):
             for p, each in self.topics[topic].items()
         }
 
+    def sink(self, *, batched: bool = True) -> Any:
+        """Write records without a transaction."""
+        return MemorySink(self)
+
     def transactions(self, transactional_id: str, **settings: Any) -> Any:
         """Take a transactional id over."""
         return MemoryTransactions(self, transactional_id)
@@ -232,6 +236,31 @@ class MemorySource:
     def close(self) -> None:
         """Read no more."""
         self.closed = True
+
+
+class MemorySink:
+    """Write records; see `headrace.stream.kafka.sink.Sink`. They are there once it is flushed."""
+
+    def __init__(self, kafka: MemoryKafka) -> None:
+        self._kafka = kafka
+        self._waiting: list[tuple[str, int, bytes, bytes | None]] = []
+
+    def send(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes | None],
+        partitions: Sequence[int],
+    ) -> None:
+        """Queue records."""
+        self._waiting += zip([topic] * len(values), partitions, values, keys, strict=True)
+
+    def flush(self) -> None:
+        """Write what was queued."""
+        while self._waiting:
+            topic, at, value, key = self._waiting.pop(0)
+            self._kafka.topics[topic][at].append(value, key=key)
 
 
 class MemoryTransactions:

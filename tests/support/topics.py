@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
@@ -11,7 +12,9 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from headrace.stream.kafka.connection import KafkaConnection
 
 
-def send(kafka: KafkaConnection, topic: str, values: list[bytes | None], headers: int = 0) -> None:
+def send(
+    kafka: KafkaConnection, topic: str, values: Sequence[bytes | None], headers: int = 0
+) -> None:
     """Send with kafka-python: what the learner reads was written by another client."""
 
     producer = KafkaProducer(bootstrap_servers=kafka.servers)

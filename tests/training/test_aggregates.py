@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from headrace.model.aggregates import BUCKETS, LATE
 from headrace.stream.errors import TaskError
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task, parse
+from headrace.stream.task.features import Aggregate
 from headrace.stream.training.trainer import Trainer, digest
 from tests.support.json_rows import rows_of
 
@@ -93,8 +95,9 @@ def expected(lines: list[Event], statistic: str, key: str, seconds: float) -> li
         elif statistic == "distinct":
             found.append(float(len(set(values))))
         else:
-            fold = {"mean": np.mean, "max": np.max, "min": np.min}[statistic]
-            found.append(float(fold(values)) if values else math.nan)
+            folds: dict[str, Callable[[list[float]], Any]]
+            folds = {"mean": np.mean, "max": np.max, "min": np.min}
+            found.append(float(folds[statistic](values)) if values else math.nan)
     return found
 
 
@@ -107,6 +110,7 @@ def test_aggregates_are_what_the_definition_says(offset: float) -> None:
     frame = trainer._frame
     for at, name in list(enumerate(task.columns))[1:7]:
         each = task.features[name]
+        assert isinstance(each, Aggregate) and each.seconds
         wanted = np.array(expected(lines, each.statistic, "amount", each.seconds))
         ours = found[:, at]
         ours, wanted = ours[100:], wanted[100:]  # where numbers are counted from is settled then
@@ -180,7 +184,7 @@ def test_aggregates_do_not_depend_on_cuts_and_go_on_from_a_snapshot() -> None:
 
 def test_what_somebody_spent_lately_is_learned() -> None:
     rng = np.random.default_rng(0)
-    lines, spent = [], dict[int, list[tuple[int, float]]]()
+    lines, spent = list[Event](), dict[int, list[tuple[int, float]]]()
     for at in range(6000):
         who, amount = int(rng.integers(0, 20)), float(rng.exponential(10))
         time = START + at * 5000

@@ -63,7 +63,7 @@ def learned(
     assert not refused
     said, letters = [], []
     for first, last in zip([0, *cuts], [*cuts, len(rows.id)], strict=True):
-        part, dead = trainer.admit(Rows(*(column[first:last] for column in rows)), events.topic)
+        part, dead = trainer.admit(Rows._make(column[first:last] for column in rows), events.topic)
         said += trainer.predictions(trainer.collect(trainer.submit(part)))
         letters += dead
     return said, letters
