@@ -176,6 +176,70 @@ def test_to_predict_changes_nothing(stream: Stream) -> None:
     assert learner.events == 100
 
 
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("kind", ["classify", "regress"])
+def test_a_label_is_not_looked_at_before_it_is_learned(kind: str, chunk: int) -> None:
+    """To the bit, at each row; what was foreseen with it is learned then, and nothing else is."""
+    rng = np.random.default_rng(3)
+    table = {"name": "t", "input": {"topic": "t"}, "features": {"x": {"kind": "number"}}}
+    target = {"field": "y", "kind": kind} | ({"max_classes": 3} if kind == "classify" else {})
+    task = validate(table | {"target": target, "model": SMALL | {"chunk": chunk}}, "t")
+    ours, plain = headrace.Learner(task), headrace.Learner(task)
+    for x in rng.normal(size=90).tolist():
+        right, wrong = ("ab"[x > 0], "c") if kind == "classify" else (1e6 + x, -1e12)
+        bare = ours.predict_one({"x": x})
+        assert ours.predict_one({"x": x, "y": wrong}) == bare
+        assert ours.predict_one({"x": x, "y": right}) == bare
+        if x > 0.5:  # what was said of another event is no more of use
+            ours.predict_one({"x": 0.0, "y": wrong})
+        assert ours.learn_one({"x": x, "y": right}) == plain.learn_one({"x": x, "y": right})
+    before, after = (digest(each._trainer.snapshot().tensors()) for each in (ours, plain))
+    assert before == after
+    assert ours.metrics == plain.metrics
+
+
+def test_a_table_is_predicted_row_by_row_and_nothing_is_learned(stream: Stream) -> None:
+    learner, events = headrace.Learner(stream.task), stream.events
+    if not stream.task.target.horizon:  # with which an event itself brings a first label
+        assert learner.predict(events[:3])["prediction"].null_count == 3
+    learner.predict_then_learn(events[:300])
+    before = digest(learner._trainer.snapshot().tensors())
+    lines = learner.predict(events[300:]).to_pylist()
+    assert len(lines) == ROWS - 300
+    numbers = ("value", "low", "high")
+    for line, event in zip(lines[::9], events[300::9], strict=True):
+        one = learner.predict_one(event)
+        if stream.task.spec.classes:
+            assert line["prediction"] == one.label
+            assert [*one.probabilities.values()] == pytest.approx(
+                line["probabilities"][: len(one.probabilities)], abs=1e-5
+            )
+        else:
+            said = [line["prediction"], line["low"], line["high"]]
+            assert said == pytest.approx([getattr(one, name) for name in numbers], rel=1e-4)
+    assert learner.predict(events[310:320]).to_pylist() == lines[10:20]
+    assert learner.predict(events[:300:-1]).to_pylist() == lines[:0:-1]
+    assert learner.predict(events[30:31])["rejected"].to_pylist() == (
+        ["schema"] if stream.task.spec.classes else [None]
+    )
+    assert learner.events == 300
+    assert digest(learner._trainer.snapshot().tensors()) == before
+
+
+def test_rows_are_numbered_if_none_of_the_first_brings_an_id(tmp_path: Path) -> None:
+    table = {"name": "t", "input": {"topic": "t"}, "features": {"x": {"kind": "number"}}}
+    task = validate(table | {"target": {"field": "y", "kind": "regress"}, "model": SMALL}, "t")
+    later = [{"x": 1.0, "y": 2.0}] * 5 + [{"x": 1.0, "y": 2.0, "row": 3}]
+    some = [{"x": 1.0, "y": 2.0}, *({"x": 1.0, "y": 2.0, "id": at // 2} for at in range(6))]
+    for events, codes in ((later, [None] * 6), (some, ["schema", *[None, "duplicate_id"] * 3])):
+        said = headrace.Learner(task).predict_then_learn(events)["rejected"].to_pylist()
+        assert said == codes
+        (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, events)))
+        trace = tmp_path / "trace.parquet"
+        headrace.evaluate(task, tmp_path / "rows.jsonl", trace=trace)
+        assert pq.read_table(trace)["rejected"].to_pylist() == codes
+
+
 def test_a_label_goes_where_the_task_says() -> None:
     task, events = validate(NUMBERS, "air"), air()
     ours, other = headrace.Learner(task), headrace.Learner(task)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
-from headrace.model.batch import Outcome, empty_batch
+from headrace.model.batch import Batch, Outcome, empty_batch
 from headrace.model.frame import Frame
 from headrace.model.learner import make_learner, warm_up
 from headrace.model.metrics import classification_report, regression_report
@@ -63,6 +63,16 @@ class Learned:
         said = sha256(self.published[first:last].tobytes())
         said.update(self.step[first:last].tobytes())
         return said.hexdigest()
+
+
+class Foreseen(NamedTuple):
+    """Hold what would come of rows, and how the learner would stand then."""
+
+    found: Learned
+    state: Any
+    frame: Frame
+    classes: Classes
+    learned: int
 
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -183,41 +193,85 @@ class Trainer:
 
     def submit(self, rows: Rows) -> Pending:
         """Start predicting and learning up to `capacity` rows; does not wait."""
-        spec, values, parts = self._learner.spec, rows.numeric, []
-        if not spec.classes:
-            values = np.column_stack([values, rows.label])
+        spec, values, parts = self._learner.spec, self._values(rows), []
         for first, end, change in self._frame.stretches(values):
             if change:
                 self._state = frame.rebase(spec, self._state, change, self._frame)
-            count, batch = end - first, empty_batch(spec, self._capacity)
-            numbers = self._frame.to_internal(values[first:end])
-            batch.numeric[:count] = numbers[:, : spec.numeric]
-            batch.ids[:count] = rows.ids[first:end]
-            batch.entity[:count] = rows.entity[first:end]
-            batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
-            batch.image[:count] = rows.image[first:end]
-            batch.time[:count] = aggregates.clock(spec, rows.time_ms[first:end])
-            batch.weight[:count] = rows.weight[first:end]
+            batch, count = self._batch(rows, values, first, end), end - first
             self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
             parts.append(Part(count, outcome, self._frame.copy()))
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
         return Pending(rows, parts)
 
-    def peek(self, rows: Rows) -> Learned | Reject:
-        """Say what would be predicted of rows if they came next; nothing changes.
+    def _values(self, rows: Rows) -> NDArray[np.float64]:
+        """Give all that the frame is for, float64[n, C]."""
+        if self._learner.spec.classes:
+            return rows.numeric
+        return np.column_stack([rows.numeric, rows.label])
+
+    def _batch(self, rows: Rows, values: NDArray[np.float64], first: int, end: int) -> Batch:
+        """Put some of the rows into a batch, in the frame that there is."""
+        spec, count = self._learner.spec, end - first
+        batch, numbers = (
+            empty_batch(spec, self._capacity),
+            self._frame.to_internal(values[first:end]),
+        )
+        batch.numeric[:count] = numbers[:, : spec.numeric]
+        batch.ids[:count] = rows.ids[first:end]
+        batch.entity[:count] = rows.entity[first:end]
+        batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
+        batch.image[:count] = rows.image[first:end]
+        batch.time[:count] = aggregates.clock(spec, rows.time_ms[first:end])
+        batch.weight[:count] = rows.weight[first:end]
+        return batch
+
+    def ask(self, rows: Rows) -> Learned:
+        """Say what would be predicted of each of up to `capacity` rows if it came next.
+
+        Rows know nothing of each other, and nothing changes. Last bits may differ from those of
+        `foresee`, which takes a row the whole way.
+        """
+        count, new = len(rows.id), np.flatnonzero(rows.label == NEW_CLASS)
+        if self._learner.spec.open_classes and len(new):  # with a horizon, of earlier rows
+            rows = rows._replace(label=rows.label.copy())
+            for at in new.tolist():
+                index = self._classes.find(rows.new_class[at] or "")
+                rows.label[at] = math.nan if index is None else index
+        batch = self._batch(rows, self._values(rows), 0, count)
+        said = np.asarray(self._learner.ask(self._state, batch, np.int32(count)))[:count]
+        published = self._in_words(said, self._frame)
+        step = np.repeat(counter.value(np.asarray(self._state.step)[None]), count)
+        answer = answers(self._learner.spec, published)
+        return Learned(rows, published, answer, step, [], self._classes)
+
+    def foresee(self, rows: Rows) -> Foreseen | Reject:
+        """Predict and learn rows as if they came next; nothing changes, until it is accepted.
 
         Returns:
             why it would be refused, if one names a class that there is no room for.
         """
         kept = self._state, self._frame, self._classes, self.learned
         self._state, self._frame = self._learner.copy(self._state), self._frame.copy()
-        self._classes = Classes(self._task, self._classes.as_array())
+        self._classes = self._classes.copy()
         try:
             refused: dict[int, Reject] = {}
             rows = self._take_up(rows, refused)
-            return next(iter(refused.values()), None) or self.collect(self.submit(rows))
+            if refused:
+                return next(iter(refused.values()))
+            found = self.collect(self.submit(rows))
+            return Foreseen(found, self._state, self._frame, self._classes, self.learned)
         finally:
             self._state, self._frame, self._classes, self.learned = kept
+
+    def accept(self, foreseen: Foreseen) -> Learned:
+        """Take over what was foreseen, as if the rows were submitted now; once."""
+        found, self._state, self._frame, self._classes, self.learned = foreseen
+        return found
+
+    @property
+    def looks_next(self) -> bool:
+        """Say whether the next row decides, with its label, in which frame it is predicted."""
+        return not self._learner.spec.classes and self._frame.looks_next
 
     def collect(self, pending: Pending) -> Learned:
         """Wait for a submitted batch and give what came of it."""
@@ -234,9 +288,12 @@ class Trainer:
         return Learned(rows, published, answer, step, records, self._classes)
 
     def _published(self, part: Part) -> NDArray[Any]:
-        published = np.asarray(part.outcome.published)[: part.rows]
-        published = np.where(np.isfinite(published), published, np.nan)
-        return published if self._learner.spec.classes else part.frame.to_external(published)
+        return self._in_words(np.asarray(part.outcome.published)[: part.rows], part.frame)
+
+    def _in_words(self, published: NDArray[np.float32], held: Frame) -> NDArray[Any]:
+        """Give published numbers in the unit of the labels; NaN = nothing said."""
+        published = np.where(np.isfinite(published), published, np.float32(np.nan))
+        return published if self._learner.spec.classes else held.to_external(published)
 
     def predictions(self, learned: Learned) -> list[Prediction]:
         """Put predictions into the words of the task: class names, or a value with an interval."""
