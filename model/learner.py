@@ -49,14 +49,15 @@ class Learner(NamedTuple):
     state with an Outcome of B lines, of which the first `count` mean something.
     `ask(state, batch, count)` gives what would be published of each row, f32[B, P], if it came
     next; it compiles when it is called first, and XLA may round its last bits otherwise than those
-    of `run`. `copy` copies a state on its device.
+    of `run`. `copy` copies a state, or parts of one,
+    on its device.
     """
 
     spec: Spec
     init: Callable[[], State]
     run: Callable[[State, Batch, Any], tuple[State, Outcome]]
     ask: Callable[[State, Batch, Any], Array]
-    copy: Callable[[State], State]
+    copy: Callable[[Any], Any]
 
 
 @lru_cache(KEPT)
@@ -143,9 +144,8 @@ def make_learner(spec: Spec) -> Learner:
         state: State = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), init(parts))
         return state
 
-    def copy(state: State) -> State:
-        copied: State = jax.tree.map(jnp.copy, state)
-        return copied
+    def copy(state: Any) -> Any:
+        return jax.tree.map(jnp.copy, state)
 
     # it runs but a few times: XLA would take seconds to make it no faster
     begin = jax.jit(first, compiler_options={"xla_backend_optimization_level": 1})

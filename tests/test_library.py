@@ -162,6 +162,51 @@ def test_scores_are_those_of_evaluate(stream: Stream) -> None:
     assert learner.events == found.events
 
 
+def test_an_evaluation_shows_itself(stream: Stream, tmp_path: Path) -> None:
+    found = stream.found
+    metric = "accuracy" if stream.task.spec.classes else "mae"
+    baselines = ("no_change", "majority" if stream.task.spec.classes else "median")
+    for text in (repr(found), str(found), found._repr_html_()):
+        assert metric in text
+        assert "400 events" in text
+        assert "1 rejected" in text
+        for scores in (found.metrics, *(found.baselines[name] for name in baselines)):
+            for scope in ("all", "window"):
+                assert f"{scores[scope][metric]:.4f}" in text
+    figure = found.plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    line = figure.axes[0].lines[0]  # which ends with the scores at the end of the file
+    assert line.get_xdata().tolist() == [128, 256, 384, 400]
+    assert line.get_ydata()[-1] == pytest.approx(found.metrics["window"][metric])
+    assert line.get_ydata()[0] != line.get_ydata()[-1]
+    with pytest.raises(UsageError, match=r"\.gif: expected a name that ends with"):
+        found.plot(tmp_path / "curve.gif")
+
+
+def test_names_in_a_notebook_are_no_html() -> None:
+    scores = {scope: {"accuracy": 0.5} for scope in ("all", "window")}
+    found = headrace.Evaluation(
+        events=1,
+        learned=1,
+        rejected=1,
+        seconds=1.0,
+        metrics=scores,
+        baselines={"<script>": scores},
+        per_class={},
+        drifts=[],
+        ladder=[],
+        codes={"<b>": 1},
+        comparison=None,
+        names=("<i>\x1b[2J", ""),
+    )
+    shown = found._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert all(part not in shown for part in ("<script", "<b>", "<i>", "\x1b"))
+    assert "\x1b" not in repr(found)
+    with pytest.raises(UsageError, match="nothing to plot"):
+        found.plot()
+
+
 def test_to_predict_changes_nothing(stream: Stream) -> None:
     task, events = stream.task, stream.events
     learner = headrace.Learner(task)

@@ -6,19 +6,22 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Container, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from html import escape
 from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.compare import Comparison, Rival, compare
-from headrace.stream.evaluation.plot import Curve, Point, measure
+from headrace.stream.evaluation.plot import Curve, Point, check_plot, draw, measure
+from headrace.stream.evaluation.scores import score_cells
 from headrace.stream.evaluation.trace import Trace, tracing
 from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records
 from headrace.stream.formats import files
 from headrace.stream.formats.codec import pointer
+from headrace.stream.process.terminal import visible
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task
@@ -29,9 +32,22 @@ BATCH = 4096
 PROOF = ("rival", "events", "gain", "low", "high", "exchanged", "statistic")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Report a test-then-train run; `seconds` counts from the first row, compilation excluded."""
+    """Report a test-then-train run; printed, or as a notebook's output, it is a table of scores.
+
+    Attributes:
+        events: rows that were read.
+        learned: labels among them.
+        rejected: rows that were refused; `codes` counts them by the reason.
+        seconds: from the first row on, compilation excluded.
+        metrics: scores over `all` events and in the fading `window`, by their names.
+        baselines: the same by baseline: of no-change, and majority or mean and median.
+        per_class: the same by class; {} for numbers.
+        drifts: alarms, each with the row (`at`) and its `detector`.
+        ladder: what was done about them.
+        comparison: with the other task, if there is one.
+    """
 
     events: int
     learned: int
@@ -44,6 +60,69 @@ class Evaluation:
     ladder: list[dict[str, Any]]
     codes: dict[str, int]
     comparison: Comparison | None
+    names: tuple[str, str] = ("headrace", "")
+    curve: Curve | None = field(default=None, compare=False)
+    task: Task | None = field(default=None, compare=False)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw how learning went: the headline metric beside its baselines, alarms, the pool.
+
+        Args:
+            path: write it there, too: .png, .svg or .html, which needs nothing else.
+
+        Returns:
+            matplotlib's Figure.
+
+        Raises:
+            UsageError: matplotlib is not installed (extra `plot`), or it cannot be written.
+        """
+        place = None if path is None else Path(path)
+        check_plot(place)
+        if not self.task or not self.curve or not self.curve.points:
+            raise UsageError("there is nothing to plot: no row was read")
+        points = [
+            each._replace(report=each.report()) if callable(each.report) else each
+            for each in self.curve.points
+        ]
+        alarms = [(drift["detector"], drift["at"]) for drift in self.drifts]
+        alarms += [(step["action"], step["at"]) for step in self.ladder]
+        return draw(self.task, points, place, names=self.names, alarms=alarms)
+
+    def _table(self) -> list[list[str]]:
+        """Give the headline metrics as lines of cells, the names first."""
+        lines = {self.names[0]: self.metrics}
+        if self.comparison:
+            lines |= {self.names[1]: self.comparison.metrics}
+        cells = score_cells(lines | self.baselines)
+        return [[visible(cell, keep="") for cell in line] for line in cells]
+
+    def _sum(self) -> str:
+        codes = ", ".join(f"{code} {count:,}" for code, count in self.codes.items())
+        alarms = len(self.drifts)
+        return (
+            f"{self.events:,} events, {self.learned:,} learned, {self.rejected:,} rejected"
+            f"{f' ({codes})' if codes else ''}, {alarms:,} drift alarm{'s'[: alarms != 1]}"
+        )
+
+    def __repr__(self) -> str:
+        cells = self._table()
+        first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+        lines = [
+            line[0].ljust(first)
+            + "".join(f"  {c:>{w}}" for c, w in zip(line[1:], widths, strict=True))
+            for line in cells
+        ]
+        return "\n".join([*lines, self._sum()])
+
+    def _repr_html_(self) -> str:
+        head, *body = self._table()
+        rows = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
+        rows += [
+            f"<th>{escape(name)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in told)
+            for name, *told in body
+        ]
+        lines = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table>{lines}</table><p>{escape(self._sum())}</p>"
 
     def as_json(self) -> dict[str, Any]:
         """Give what `--json` prints."""
@@ -73,6 +152,7 @@ def evaluate(
     other: Task | None = None,
     trace: str | Path | None = None,
     curve: Curve | None = None,
+    names: tuple[str, str] = ("headrace", "the other"),
     on_progress: Callable[[int, Callable[[], dict[str, Any]]], None] = lambda events, report: None,
 ) -> Evaluation:
     """Predict, score and learn each row of a file, in file order.
@@ -81,7 +161,9 @@ def evaluate(
         limit: rows to read at most.
         other: learn the same rows with this task too, and compare row by row.
         trace: write every prediction of `task` to this Parquet file.
-        curve: takes the metrics down along the way; each point costs a wait.
+        curve: takes the metrics down along the way; each point costs a wait. Without one there
+            are fewer points, which cost none.
+        names: what the two tasks are called in tables and plots.
         on_progress: called after each batch with the events so far, and a function that waits for
             the batch and gives the metrics.
 
@@ -94,16 +176,17 @@ def evaluate(
         check_rival(task, other)
     if trace and path.exists() and trace.exists() and trace.samefile(path):
         raise UsageError(f"--trace {trace}: is the file that is read; name another")
+    point: Callable[[_Run], Point] = _Run.sketch if not curve and not other else _Run.point
+    curve = curve or Curve(most=32, stride=128)
     with tracing(task, trace) as book:
         run = _Run(task, path, limit, other, book)
-        while run.step(curve.stride if curve else BATCH):
-            if curve and run.events % curve.stride == 0:
-                curve.add(run.point())
+        while run.step(curve.stride):
+            if run.events % curve.stride == 0:
+                curve.add(point(run))
             on_progress(run.events, run.trainer.report)
         run.settle()
-    if curve:
-        curve.add(run.point())
-    return run.evaluation()
+    curve.add(point(run))
+    return replace(run.evaluation(), curve=curve, task=task, names=names)
 
 
 def check_rival(task: Task, other: Task) -> None:
@@ -167,6 +250,10 @@ class _Run:
         """Measure where learning stands."""
         self.settle()
         return measure(self.events, self.trainer, self._rival)
+
+    def sketch(self) -> Point:
+        """Note where learning stands after what was taken, without waiting for it."""
+        return Point(self.events, self.trainer.sketch())
 
     def evaluation(self) -> Evaluation:
         """Sum up."""

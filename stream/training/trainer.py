@@ -6,8 +6,9 @@ The service and the offline evaluation share this class, so both learn the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -332,18 +333,30 @@ class Trainer:
         self._frame = Frame(self._task.spec, tensors["frame"])
         self.learned = learned
 
-    def report(self) -> dict[str, Any]:
-        """Give the metrics, their baselines and the members' weights as of the last row."""
-        classes, metrics = self._learner.spec.classes, self._state.metrics
+    def sketch(self) -> Callable[[], dict[str, Any]]:
+        """Copy what scores and members' weights are as of the last submitted row; does not wait.
+
+        Returns:
+            what waits for them, and gives that part of `report`.
+        """
+        metrics, mixed = self._learner.copy((self._state.metrics, self._state.champion.mixture))
+        return partial(self._scores, metrics, mixed, self._frame.copy())
+
+    def _scores(self, metrics: Any, mixed: Any, held: Frame) -> dict[str, Any]:
         scores = (
             classification_report(metrics)
-            if classes
-            else regression_report(metrics, float(self._frame.unit[-1]))
+            if self._learner.spec.classes
+            else regression_report(metrics, float(held.unit[-1]))
         )
-        weights = mixture.total(self._state.champion.mixture).astype(float).round(4)
-        members = dict(zip(pool.names(self._learner.spec), weights.tolist(), strict=True))
-        found = scores | {
-            "members": members,
+        weights = mixture.total(mixed).astype(float).round(4)
+        names = pool.names(self._learner.spec)
+        return scores | {"members": dict(zip(names, weights.tolist(), strict=True))}
+
+    def report(self) -> dict[str, Any]:
+        """Give the metrics, their baselines and the members' weights as of the last row."""
+        classes = self._learner.spec.classes
+        metrics, mixed = self._state.metrics, self._state.champion.mixture
+        found = self._scores(metrics, mixed, self._frame) | {
             "refused_updates": int(counter.value(self._state.refused).sum()),
             "plasticity": plasticity.plasticity(self._state.champion, self._state.active)
             | {"revived_units": int(counter.value(self._state.revived))},
