@@ -230,18 +230,41 @@ class Learner:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
     @classmethod
-    def load(cls, path: str | Path) -> Learner:
-        """Go on from what `save` wrote: what comes is the same to the bit as without the pause.
+    def load(cls, path: str | Path, *, key: bytes | None = None) -> Learner:
+        """Go on from what `save` wrote, or from a service's checkpoint.
+
+        What comes is the same to the bit as without the pause, or as the service would have said
+        next. The service is not disturbed, and learns nothing of what is learned here.
+
+        Args:
+            path: a file of `save`; or a service's directory (`headrace learn --state DIR`, or
+                `headrace state --to DIR`; a URL, too), of which the newest checkpoint is taken; or
+                one of the files of a checkpoint.
+            key: what is in the file of `--state-key`, if checkpoints are sealed.
 
         Raises:
-            UsageError: the file cannot be read, or is no saved learner.
+            UsageError: the file cannot be read, or is no saved learner; there is no checkpoint,
+                or those of several tasks.
             RecoveryError: it is broken, or was saved by other code than this.
         """
+        place = str(path)
+        if "://" in place or place.endswith((".json", ".safetensors")) or Path(path).is_dir():
+            return cls._from_checkpoint(place, key)
         try:
             data = Path(path).read_bytes()
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        return cls._unpacked(data, str(path))
+        return cls._unpacked(data, place)
+
+    @classmethod
+    def _from_checkpoint(cls, place: str, key: bytes | None) -> Learner:
+        task, state, manifest = saved.open_checkpoint(place, key and key.strip())
+        learner = cls(task)
+        learner._trainer.restore(state, manifest.learned)
+        counts = manifest.position.counts
+        learner.events = counts.events + counts.rejected + counts.repeated
+        learner._read = Normalizer(task)  # a service numbers no events
+        return learner
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let copies be made, and programs pass it on, as what `save` writes."""

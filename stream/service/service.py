@@ -134,9 +134,7 @@ class Service:
         stack.callback(self._source.close)
         self._reported = (time.monotonic(), self._position.counts.events)
         kept = found.manifest.position if found.manifest else None
-        self._checkpointer = Checkpointer(
-            checkpoints, fingerprint.of_task(task), topics, kept, on_note
-        )
+        self._checkpointer = Checkpointer(checkpoints, task, topics, kept, on_note)
         stack.callback(self._checkpointer.finish, HURRY_S)
         self._ledger = Ledger(bootstrap, task.output("ledger"), found.tip, found.run)
         stack.callback(self._ledger.close)
