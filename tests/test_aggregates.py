@@ -14,7 +14,8 @@ from headrace.model.aggregates import BUCKETS, LATE
 from headrace.stream.errors import TaskError
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task, parse
-from headrace.stream.training.trainer import Trainer, digest
+from headrace.stream.training.snapshot import digest
+from headrace.stream.training.trainer import Trainer
 
 TASK = """
 name = "spend"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import headrace
 from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.task import validate
-from headrace.stream.training.trainer import digest
+from headrace.stream.training.snapshot import digest
 
 ROWS = 400
 SMALL = {"hidden": [4], "neighbours": 20}

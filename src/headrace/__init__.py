@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.learner import Learner, Prediction
     from headrace.stream.errors import EventError, HeadraceError
-    from headrace.stream.evaluation.evaluate import Evaluation, evaluate
+    from headrace.stream.evaluation.evaluate import evaluate
+    from headrace.stream.evaluation.evaluation import Evaluation
     from headrace.stream.evaluation.infer import infer_file as infer
+    from headrace.stream.evaluation.infer import to_toml
     from headrace.stream.task import Task
 
 __all__ = [
@@ -33,10 +35,11 @@ __all__ = [
     "Task",
     "evaluate",
     "infer",
+    "to_toml",
 ]
 
 _PLACES = {
-    "Evaluation": "stream.evaluation.evaluate",
+    "Evaluation": "stream.evaluation.evaluation",
     "EventError": "stream.errors",
     "HeadraceError": "stream.errors",
     "Learner": "learner",
@@ -44,6 +47,7 @@ _PLACES = {
     "Task": "stream.task",
     "evaluate": "stream.evaluation.evaluate",
     "infer": "stream.evaluation.infer:infer_file",
+    "to_toml": "stream.evaluation.infer",
 }
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
 import pyarrow as pa
 
 from headrace import saved
@@ -18,12 +17,12 @@ from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
 from headrace.stream.formats import files
 from headrace.stream.formats.codec import pointer
-from headrace.stream.formats.files import batch_rows
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task, load
 from headrace.stream.training.trainer import Foreseen, Learned, Pending, Trainer
+from headrace.tables import encoded, rows_of
 
 Event = Mapping[str, Any]
 CAPACITY = 4096  # rows of a micro-batch, which change no result
@@ -87,7 +86,7 @@ class Learner:
         Raises:
             EventError: the event would be refused.
         """
-        raw = self._encoded(event)
+        raw = encoded(event)
         rows, refused = self._normalized([raw])
         _raise(refused)
         known, foreseen = len(self._trainer.classes), None
@@ -118,7 +117,7 @@ class Learner:
         if label is not None:
             within = ("data",) if self.task.input.format == "cloudevents" else ()
             event = _with(event, (*within, *pointer(self.task.target.field)), label)
-        raw, asked, refused = self._encoded(event), self._asked, list[DeadLetter]()
+        raw, asked, refused = encoded(event), self._asked, list[DeadLetter]()
         self._asked = None
         foreseen = asked[3] if asked and asked[:2] == (self.events, raw) else None
         if asked and foreseen:
@@ -151,7 +150,7 @@ class Learner:
         Returns:
             a line for each row, as of `predict_then_learn`.
         """
-        raws, found, first = self._raws(table), [], 0
+        raws, found, first = rows_of(table, CAPACITY), [], 0
         while batch := list(islice(raws, CAPACITY)):
             rows, refused = self._normalized(batch, first)
             learned = self._trainer.ask(self._unlabelled(rows)) if rows.id else None
@@ -170,7 +169,7 @@ class Learner:
             a line for each row, whatever became of it: `prediction`; `probabilities`, in the order
             of `classes`, or `low` and `high`; `rejected`, the code of a row that was refused.
         """
-        raws, found = self._raws(table), []
+        raws, found = rows_of(table, CAPACITY), []
         working: tuple[int, int, list[DeadLetter], Pending | None] | None = None
 
         def collected(first: int, count: int, letters: Any, pending: Pending | None) -> pa.Table:
@@ -284,32 +283,6 @@ class Learner:
         learner.events, learner._number = about.events, about.number
         return learner
 
-    def _encoded(self, event: Event) -> bytes:
-        try:
-            return _encoder.encode(event)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise EventError("schema", f"an event that JSON cannot hold: {error}") from error
-
-    def _raws(self, table: Any) -> Iterator[bytes]:
-        """Give the rows of a table as JSON."""
-        names = getattr(getattr(table, "dtype", None), "names", None)
-        if names:
-            table = {name: table[name] for name in names}
-        if isinstance(table, Mapping) or hasattr(table, "__arrow_c_stream__"):
-            columns = pa.table(table)
-        elif type(table).__module__.startswith("pandas"):
-            columns = pa.Table.from_pandas(table, preserve_index=False)
-        elif isinstance(table, Iterable) and not isinstance(table, str | bytes):
-            for event in table:
-                if not isinstance(event, Mapping):
-                    raise _no_table(event)
-                yield self._encoded(event)
-            return
-        else:
-            raise _no_table(table)
-        for batch in columns.to_batches(CAPACITY):
-            yield from batch_rows(batch, columns.column_names)
-
     def _normalized(self, raws: list[bytes], further: int = 0) -> tuple[Rows, list[DeadLetter]]:
         """Read events as the next ones, or so many further on."""
         if self._read is None:
@@ -370,11 +343,6 @@ class Learner:
         return pa.Table.from_pydict(columns, schema)
 
 
-def _no_table(given: Any) -> UsageError:
-    kind = type(given).__name__
-    return UsageError(f"{kind} is no table, or row of one: expected columns, or events, with names")
-
-
 def _raise(letters: Iterable[DeadLetter]) -> None:
     for letter in letters:
         raise EventError(letter.code, letter.detail)
@@ -387,13 +355,3 @@ def _with(event: Event, place: tuple[str, ...], value: Any) -> Event:
     if rest:
         value = _with(inner if isinstance(inner, Mapping) else {}, tuple(rest), value)
     return {**event, key: value}
-
-
-def _plain(value: Any) -> Any:
-    """Give numbers and arrays of numpy as Python's own."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is no value of JSON")
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")

@@ -17,7 +17,7 @@ from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
 from headrace.stream.storage import open_store, tensors
 from headrace.stream.task import Task, validate
-from headrace.stream.training.trainer import Tensors, digest, shapes_of
+from headrace.stream.training.snapshot import Tensors, digest, shapes_of
 
 FORMAT = 1
 

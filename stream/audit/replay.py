@@ -28,7 +28,8 @@ from headrace.stream.rows.rows import split
 from headrace.stream.service.plan import open_checkpoints
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Learned, Trainer, digest
+from headrace.stream.training.snapshot import digest
+from headrace.stream.training.trainer import Learned, Trainer
 
 CAPACITY = 4096
 

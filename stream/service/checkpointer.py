@@ -14,7 +14,7 @@ from headrace.stream.ledger.checkpoint import Checkpoints, Manifest, fitting
 from headrace.stream.ledger.ledger import Entry, Saved
 from headrace.stream.ledger.position import Position
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Snapshot, digest
+from headrace.stream.training.snapshot import Snapshot, digest
 
 EVERY_S = 10.0
 EVERY_EVENTS = 100_000

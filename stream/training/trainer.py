@@ -6,7 +6,7 @@ The service and the offline evaluation share this class, so both learn the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -24,13 +24,14 @@ from headrace.model.learner import make_learner, warm_up
 from headrace.model.metrics import classification_report, regression_report
 from headrace.model.spec import Spec
 from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
-from headrace.stream.rows.classes import NEW_CLASS, Classes, came_shape
+from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.schema import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
+from headrace.stream.training.snapshot import Snapshot, Tensors, named
 
 
 class Part(NamedTuple):
@@ -74,54 +75,6 @@ class Foreseen(NamedTuple):
     frame: Frame
     classes: Classes
     learned: int
-
-
-Tensors = Mapping[str, NDArray[Any]]
-
-
-class Snapshot(NamedTuple):
-    """Hold the state after the last submitted row, while the learner goes on."""
-
-    state: Any
-    recent: list[str | int]
-    came: NDArray[np.uint8]
-    frame: NDArray[np.float64]
-    learned: int
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Wait for the state, and give its arrays by name.
-
-        `recent` holds the remembered ids, `came` the classes that came, and `frame` what numbers
-        are counted from.
-        """
-        ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
-        arrays = {name: np.asarray(leaf) for name, leaf in _named(self.state)}
-        return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
-
-
-def digest(tensors: Tensors) -> str:
-    """Digest a state: sha256 over names, types, shapes and bytes."""
-    total = sha256()
-    for name, array in sorted(tensors.items()):
-        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).data)
-    return total.hexdigest()
-
-
-def _named(state: Any) -> list[tuple[str, Any]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
-
-
-def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
-    state = jax.eval_shape(make_learner(task.spec).init)
-    found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in _named(state)}
-    return found | {
-        "recent": ("uint8", (-1,)),
-        "came": ("uint8", came_shape(task)),
-        "frame": ("float64", frame.blank(task.spec).shape),
-    }
 
 
 class Trainer:
@@ -323,7 +276,7 @@ class Trainer:
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
-        names, tree = _named(self._state), jax.tree.structure(self._state)
+        names, tree = named(self._state), jax.tree.structure(self._state)
         # Copies: the loop updates its state in place, and the tensors are the caller's.
         arrays = [np.array(tensors[name]) for name, _ in names]
         self._state = jax.device_put(jax.tree.unflatten(tree, arrays))
