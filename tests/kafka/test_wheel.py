@@ -71,7 +71,7 @@ def test_it_holds_one_package_and_no_bench(built: Path) -> None:
     packages = {"cli", "demo", "examples", "model", "producers", "stream"}
     library = {"__init__.py", "learner.py", "river.py", "saved.py", "sklearn.py", "tables.py"}
     assert inner == packages | library | {"__main__.py", "py.typed"}
-    for name in ("stream/jars.sha256", "stream/server.properties", "examples/spam.toml"):
+    for name in ("stream/broker/jars.sha256", "examples/spam.toml", "examples/notebook.ipynb"):
         assert f"headrace/{name}" in names
     with tarfile.open(source) as file:
         held = {name.split("/")[1] for name in file.getnames()}
