@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from bench import workload
 from headrace.stream.errors import HeadraceError
-from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry, Record
 from headrace.stream.ledger.position import Position
@@ -46,7 +45,7 @@ def pause(folder: Path) -> Pause:
     task = _task(folder)
     trainer, troubles = Trainer(task, ROWS), list[str]()
     checkpoints = Checkpoints(str(folder / "state"), run="0")
-    checkpointer = Checkpointer(checkpoints, fingerprint.of_task(task), {}, None, troubles.append)
+    checkpointer = Checkpointer(checkpoints, task, {}, None, troubles.append)
     normalizer = Normalizer(task)
     records = next(workload.in_memory(task, workload.events(ROWS)))
     rows, _ = normalizer.normalize(records)

@@ -68,6 +68,11 @@ class Frame:
         """Give another one that is the same."""
         return copy(self)  # what it holds is replaced, and never changed
 
+    @property
+    def looks_next(self) -> bool:
+        """Say whether it looks at the next row, and may change before it."""
+        return bool(_checks(self._rows, 1))
+
     def stretches(self, values: Floats) -> Iterator[tuple[int, int, Change | None]]:
         """Take rows float64[n, C] in, NaN = missing; cut them where something changes.
 

@@ -46,14 +46,18 @@ class Learner(NamedTuple):
     """Hold the pure functions of one spec, and with them their compiled programs.
 
     `run(state, batch, count)` donates `state`, compiles once per capacity, and returns the new
-    state with an Outcome of B lines, of which the first `count` mean something. `copy` copies a
-    state on its device.
+    state with an Outcome of B lines, of which the first `count` mean something.
+    `ask(state, batch, count)` gives what would be published of each row, f32[B, P], if it came
+    next; it compiles when it is called first, and XLA may round its last bits otherwise than those
+    of `run`. `copy` copies a state, or parts of one,
+    on its device.
     """
 
     spec: Spec
     init: Callable[[], State]
     run: Callable[[State, Batch, Any], tuple[State, Outcome]]
-    copy: Callable[[State], State]
+    ask: Callable[[State, Batch, Any], Array]
+    copy: Callable[[Any], Any]
 
 
 @lru_cache(KEPT)
@@ -116,14 +120,32 @@ def make_learner(spec: Spec) -> Learner:
         state, lines, _, _ = lax.while_loop(lambda c: c[3] < count, stretch, carry)
         return state, read_lines(spec, lines)
 
+    @jax.jit
+    def ask(state: State, batch: Batch, count: Array) -> Array:
+        at = jnp.int32(0) if k == 1 else state.chunk.filled
+
+        def say(row: Array, said: Array) -> Array:
+            after = load_row(spec, state, batch, row, at)
+            after = after._replace(chunk=after.chunk._replace(filled=at + 1))
+            outputs, studied = study(parts, after)
+            middle = median.middle(after.middle)
+            if answers_late(spec):
+                after, _ = learn(parts, after, studied)
+                outputs = respond(parts, after)
+            _, line = score(parts, after, at, outputs[at], middle)
+            return said.at[row].set(line[: spec.published], mode="promise_in_bounds")
+
+        blank = jnp.zeros((batch.label.shape[0], spec.published))
+        said: Array = lax.fori_loop(0, count, say, blank)
+        return said
+
     def first() -> State:
         """Make the first state, of the types that later ones have: else XLA compiles twice."""
         state: State = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), init(parts))
         return state
 
-    def copy(state: State) -> State:
-        copied: State = jax.tree.map(jnp.copy, state)
-        return copied
+    def copy(state: Any) -> Any:
+        return jax.tree.map(jnp.copy, state)
 
     # it runs but a few times: XLA would take seconds to make it no faster
     begin = jax.jit(first, compiler_options={"xla_backend_optimization_level": 1})
@@ -133,7 +155,7 @@ def make_learner(spec: Spec) -> Learner:
         after: tuple[State, Outcome] = loop(state, batch, count, fresh())
         return after
 
-    return Learner(spec, begin, run, jax.jit(copy))
+    return Learner(spec, begin, run, ask, jax.jit(copy))
 
 
 def warm_up(learner: Learner, capacity: int) -> State:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from headrace.learner import Learner, Prediction
     from headrace.service import Service
     from headrace.stream.errors import EventError, HeadraceError
-    from headrace.stream.evaluation.evaluate import Evaluation, evaluate
+    from headrace.stream.evaluation.evaluate import evaluate
+    from headrace.stream.evaluation.evaluation import Evaluation
     from headrace.stream.evaluation.infer import infer_file as infer
+    from headrace.stream.evaluation.infer import to_toml
     from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.task import Task
 
@@ -37,10 +39,11 @@ __all__ = [
     "Task",
     "evaluate",
     "infer",
+    "to_toml",
 ]
 
 _PLACES = {
-    "Evaluation": "stream.evaluation.evaluate",
+    "Evaluation": "stream.evaluation.evaluation",
     "EventError": "stream.errors",
     "HeadraceError": "stream.errors",
     "KafkaConnection": "stream.kafka.connection",
@@ -50,6 +53,7 @@ _PLACES = {
     "Task": "stream.task",
     "evaluate": "stream.evaluation.evaluate",
     "infer": "stream.evaluation.infer:infer_file",
+    "to_toml": "stream.evaluation.infer",
 }
 
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
 import pyarrow as pa
 
 from headrace import saved
 from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
+from headrace.stream.formats import files
 from headrace.stream.formats.codec import pointer
-from headrace.stream.formats.files import batch_rows, has
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Learned, Pending, Trainer
+from headrace.stream.training.trainer import Foreseen, Learned, Pending, Trainer
+from headrace.tables import encoded, rows_of
 
 Event = Mapping[str, Any]
 CAPACITY = 4096  # rows of a micro-batch, which change no result
@@ -68,8 +68,10 @@ class Learner:
         self.task = task if isinstance(task, Task) else Task.load(task)
         if timed := outside.needs_time(self.task):
             raise UsageError(f"{timed} needs the time of an event: name its field by input.time")
+        self._spec = self.task.spec
         self._trainer = Trainer(self.task, CAPACITY)
         self._read: Normalizer | None = None
+        self._asked: tuple[int, bytes, Rows, Foreseen] | None = None  # the newest prediction
         self._number: str | None = None  # the field of the ids that events lack
         self._drift: deque[DriftRecord] = deque(maxlen=NEWEST)
         self.events = 0
@@ -84,14 +86,21 @@ class Learner:
         Raises:
             EventError: the event would be refused.
         """
-        rows, refused = self._normalized([self._encoded(event)])
+        raw = encoded(event)
+        rows, refused = self._normalized([raw])
         _raise(refused)
-        if not self.task.target.horizon:
-            rows = rows._replace(label=rows.label * float("nan"), new_class=[None])
-        learned = self._trainer.peek(rows)
-        if not isinstance(learned, Learned):
-            raise EventError(*learned)
-        return self._told(learned, len(learned.classes))
+        known, foreseen = len(self._trainer.classes), None
+        if not self._trainer.looks_next:
+            foreseen = self._trainer.foresee(rows)
+        if isinstance(foreseen, Foreseen):
+            self._asked = self.events, raw, rows, foreseen
+        else:  # its label would be looked at
+            foreseen = self._trainer.foresee(self._unlabelled(rows))
+        if not isinstance(foreseen, Foreseen):
+            raise EventError(*foreseen)
+        if self.task.target.horizon:
+            known = len(foreseen.classes)
+        return self._told(foreseen.found, known)
 
     def learn_one(self, event: Event, label: float | str | bool | None = None) -> Prediction:
         """Predict an event, score that, and learn its label.
@@ -108,15 +117,46 @@ class Learner:
         if label is not None:
             within = ("data",) if self.task.input.format == "cloudevents" else ()
             event = _with(event, (*within, *pointer(self.task.target.field)), label)
-        rows, refused = self._normalized([self._encoded(event)])
-        known = len(self.classes)
+        raw, asked, refused = encoded(event), self._asked, list[DeadLetter]()
+        self._asked = None
+        foreseen = asked[3] if asked and asked[:2] == (self.events, raw) else None
+        if asked and foreseen:
+            rows = asked[2]
+        else:
+            rows, refused = self._normalized([raw])
+        known = len(self._trainer.classes)
         rows, repeated = self._trainer.admit(rows, "")
         self.events += 1
         _raise([*refused, *repeated])
-        learned = self._trainer.collect(self._trainer.submit(rows))
+        if foreseen:
+            learned = self._trainer.accept(foreseen)
+        else:
+            learned = self._trainer.collect(self._trainer.submit(rows))
         self._drift += learned.drift
         # A class that this label names was not known yet, unless the label is an earlier event's.
-        return self._told(learned, len(self.classes) if self.task.target.horizon else known)
+        if self.task.target.horizon:
+            known = len(self._trainer.classes)
+        return self._told(learned, known)
+
+    def predict(self, table: Any) -> pa.Table:
+        """Predict each row of a table as if it came next; nothing is learned or remembered.
+
+        Rows know nothing of each other. A row is what `predict_one` says but for the rounding of
+        last bits, and takes a hundredth of its time; a repeated id is not refused.
+
+        Args:
+            table: as of `predict_then_learn`. A row's own label in it is not looked at.
+
+        Returns:
+            a line for each row, as of `predict_then_learn`.
+        """
+        raws, found, first = rows_of(table, CAPACITY), [], 0
+        while batch := list(islice(raws, CAPACITY)):
+            rows, refused = self._normalized(batch, first)
+            learned = self._trainer.ask(self._unlabelled(rows)) if rows.id else None
+            found.append(self._table(self.events + first, len(batch), refused, learned))
+            first += len(batch)
+        return pa.concat_tables(found) if found else self._table(0, 0, [], None)
 
     def predict_then_learn(self, table: Any) -> pa.Table:
         """Predict, score and learn each row of a table before the next one is predicted.
@@ -129,18 +169,24 @@ class Learner:
             a line for each row, whatever became of it: `prediction`; `probabilities`, in the order
             of `classes`, or `low` and `high`; `rejected`, the code of a row that was refused.
         """
-        raws, found = self._raws(table), []
+        raws, found = rows_of(table, CAPACITY), []
         working: tuple[int, int, list[DeadLetter], Pending | None] | None = None
+
+        def collected(first: int, count: int, letters: Any, pending: Pending | None) -> pa.Table:
+            learned = self._trainer.collect(pending) if pending else None
+            self._drift += learned.drift if learned else []
+            return self._table(first, count, letters, learned)
+
         while batch := list(islice(raws, CAPACITY)):
             rows, refused = self._normalized(batch)
             rows, repeated = self._trainer.admit(rows, "")
             pending = self._trainer.submit(rows) if rows.id else None
             if working:
-                found.append(self._table(*working))
+                found.append(collected(*working))
             working = self.events, len(batch), [*refused, *repeated], pending
             self.events += len(batch)
         if working:
-            found.append(self._table(*working))
+            found.append(collected(*working))
         return pa.concat_tables(found) if found else self._table(0, 0, [], None)
 
     @property
@@ -183,18 +229,41 @@ class Learner:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
     @classmethod
-    def load(cls, path: str | Path) -> Learner:
-        """Go on from what `save` wrote: what comes is the same to the bit as without the pause.
+    def load(cls, path: str | Path, *, key: bytes | None = None) -> Learner:
+        """Go on from what `save` wrote, or from a service's checkpoint.
+
+        What comes is the same to the bit as without the pause, or as the service would have said
+        next. The service is not disturbed, and learns nothing of what is learned here.
+
+        Args:
+            path: a file of `save`; or a service's directory (`headrace learn --state DIR`, or
+                `headrace state --to DIR`; a URL, too), of which the newest checkpoint is taken; or
+                one of the files of a checkpoint.
+            key: what is in the file of `--state-key`, if checkpoints are sealed.
 
         Raises:
-            UsageError: the file cannot be read, or is no saved learner.
+            UsageError: the file cannot be read, or is no saved learner; there is no checkpoint,
+                or those of several tasks.
             RecoveryError: it is broken, or was saved by other code than this.
         """
+        place = str(path)
+        if "://" in place or place.endswith((".json", ".safetensors")) or Path(path).is_dir():
+            return cls._from_checkpoint(place, key)
         try:
             data = Path(path).read_bytes()
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        return cls._unpacked(data, str(path))
+        return cls._unpacked(data, place)
+
+    @classmethod
+    def _from_checkpoint(cls, place: str, key: bytes | None) -> Learner:
+        task, state, manifest = saved.open_checkpoint(place, key and key.strip())
+        learner = cls(task)
+        learner._trainer.restore(state, manifest.learned)
+        counts = manifest.position.counts
+        learner.events = counts.events + counts.rejected + counts.repeated
+        learner._read = Normalizer(task)  # a service numbers no events
+        return learner
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let copies be made, and programs pass it on, as what `save` writes."""
@@ -214,47 +283,29 @@ class Learner:
         learner.events, learner._number = about.events, about.number
         return learner
 
-    def _encoded(self, event: Event) -> bytes:
-        try:
-            return _encoder.encode(event)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise EventError("schema", f"an event that JSON cannot hold: {error}") from error
-
-    def _raws(self, table: Any) -> Iterator[bytes]:
-        """Give the rows of a table as JSON."""
-        names = getattr(getattr(table, "dtype", None), "names", None)
-        if names:
-            table = {name: table[name] for name in names}
-        if isinstance(table, Mapping) or hasattr(table, "__arrow_c_stream__"):
-            columns = pa.table(table)
-        elif type(table).__module__.startswith("pandas"):
-            columns = pa.Table.from_pandas(table, preserve_index=False)
-        elif isinstance(table, Iterable) and not isinstance(table, str | bytes):
-            for event in table:
-                if not isinstance(event, Mapping):
-                    raise _no_table(event)
-                yield self._encoded(event)
-            return
-        else:
-            raise _no_table(table)
-        for batch in columns.to_batches(CAPACITY):
-            yield from batch_rows(batch, columns.column_names)
-
-    def _normalized(self, raws: list[bytes]) -> tuple[Rows, list[DeadLetter]]:
+    def _normalized(self, raws: list[bytes], further: int = 0) -> tuple[Rows, list[DeadLetter]]:
+        """Read events as the next ones, or so many further on."""
         if self._read is None:
             self._read = self._begin(raws)
+        first = self.events + further
         if self._number:
             key = self._number.encode()
-            raws = list(map(partial(outside.numbered, key), count(self.events), raws))
-        return self._read.normalize(outside.records(self.task, "", raws, self.events))
+            raws = list(map(partial(outside.numbered, key), count(first), raws))
+        return self._read.normalize(outside.records(self.task, "", raws, first))
+
+    def _unlabelled(self, rows: Rows) -> Rows:
+        """Take the labels out of rows, where they are their own."""
+        if self.task.target.horizon:
+            return rows
+        return rows._replace(label=rows.label * float("nan"), new_class=[None] * len(rows.id))
 
     def _begin(self, raws: list[bytes]) -> Normalizer:
         """See whether events bring ids, and else number them, as `evaluate` numbers rows."""
         source = self.task.input
         if not self.events:
-            first = msgspec.json.decode(raws[0])
-            if not has(first, pointer(source.id)):
-                self._number = outside.number_field(first)
+            sample = [*files.objects(raws[: files.SAMPLE_ROWS])]
+            if not any(files.has(event, pointer(source.id)) for event in sample):
+                self._number = outside.number_field({name for event in sample for name in event})
         if self._number:
             source = source.model_copy(update={"id": self._number})
         return Normalizer(self.task.model_copy(update={"input": source}))
@@ -262,7 +313,7 @@ class Learner:
     def _told(self, learned: Learned, known: int) -> Prediction:
         """Give what was said of one row, when so many classes were known."""
         (said,) = self._trainer.predictions(learned)
-        if not self.task.spec.classes:
+        if not self._spec.classes:
             low, high = said.interval or (None, None)
             return Prediction(None, cast("float | None", said.prediction), {}, low, high)
         names = [*learned.classes][:known]
@@ -270,20 +321,18 @@ class Learner:
         return Prediction(cast("str | None", said.prediction), None, chances)
 
     def _table(
-        self, first: int, rows: int, letters: list[DeadLetter], pending: Pending | None
+        self, first: int, rows: int, letters: list[DeadLetter], learned: Learned | None
     ) -> pa.Table:
         """Give a line for each of so many `rows` from the `first` on."""
-        kind: Any = pa.string() if self.task.spec.classes else pa.float64()
+        kind: Any = pa.string() if self._spec.classes else pa.float64()
         said: dict[str, Any] = dict.fromkeys(["low", "high"], kind)
-        if self.task.spec.classes:
+        if self._spec.classes:
             said = {"probabilities": pa.list_(pa.float32())}
         schema = pa.schema({"prediction": kind, **said, "rejected": pa.string()})
         columns: dict[str, list[Any]] = {name: [None] * rows for name in schema.names}
         for letter in letters:
             columns["rejected"][letter.offset - first] = letter.code
-        if pending:
-            learned = self._trainer.collect(pending)
-            self._drift += learned.drift
+        if learned:
             for each in self._trainer.predictions(learned):
                 at = each.offset - first
                 columns["prediction"][at] = each.prediction
@@ -292,11 +341,6 @@ class Learner:
                 elif each.interval is not None:
                     columns["low"][at], columns["high"][at] = each.interval
         return pa.Table.from_pydict(columns, schema)
-
-
-def _no_table(given: Any) -> UsageError:
-    kind = type(given).__name__
-    return UsageError(f"{kind} is no table, or row of one: expected columns, or events, with names")
 
 
 def _raise(letters: Iterable[DeadLetter]) -> None:
@@ -311,13 +355,3 @@ def _with(event: Event, place: tuple[str, ...], value: Any) -> Event:
     if rest:
         value = _with(inner if isinstance(inner, Mapping) else {}, tuple(rest), value)
     return {**event, key: value}
-
-
-def _plain(value: Any) -> Any:
-    """Give numbers and arrays of numpy as Python's own."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is no value of JSON")
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")

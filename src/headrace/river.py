@@ -11,6 +11,7 @@ from typing import Any
 from river import base
 
 from headrace.learner import Learner, Prediction
+from headrace.stream.errors import EventError
 from headrace.stream.task import validate
 
 TARGET = "target"
@@ -62,7 +63,7 @@ class _Estimator(base.Estimator):
             elif key in self._texts:
                 event[name] = value
             elif value is not None and not isinstance(value, str):
-                event[name] = float(value)
+                event[name] = _number(key, value)
         return event
 
     def _predicted(self, x: Mapping[Any, Any]) -> Prediction:
@@ -131,11 +132,20 @@ class Regressor(_Estimator, base.Regressor):
 
     def learn_one(self, x: dict[base.typing.FeatureName, Any], y: base.typing.RegTarget) -> None:
         """Learn a number."""
-        self._begin(x).learn_one(self._event(x) | {TARGET: float(y)})
+        self._begin(x).learn_one(self._event(x) | {TARGET: _number("y", y)})
 
     def predict_one(self, x: dict[base.typing.FeatureName, Any]) -> base.typing.RegTarget:
         """Predict a number; 0 before any is known."""
         return self._predicted(x).value or 0.0
+
+
+def _number(key: Any, value: Any) -> float:
+    """Give a number, and say whose it is if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        shown = f"{type(value).__name__} {repr(value)[:40]}"
+        raise EventError("number", f"{key!r} = {shown}: expected a number of float64") from error
 
 
 def _name(label: Any) -> str:

@@ -1,7 +1,11 @@
-"""A learner as bytes: a line of JSON that says what it is, and the arrays of its state."""
+"""A learner as bytes: a line of JSON that says what it is, and the arrays of its state.
+
+Or what a service has left of one: a checkpoint.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -10,9 +14,10 @@ from numpy.typing import NDArray
 
 from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.ledger import fingerprint
-from headrace.stream.storage import tensors
+from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.storage import open_store, tensors
 from headrace.stream.task import Task, validate
-from headrace.stream.training.trainer import Tensors, digest, shapes_of
+from headrace.stream.training.snapshot import Tensors, digest, shapes_of
 
 FORMAT = 1
 
@@ -31,8 +36,7 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
 
 def pack(task: Task, state: Tensors, learned: int, events: int, number: str | None) -> bytes:
     """Put a learner into bytes."""
-    told = task.model_dump(mode="json", exclude_unset=True)
-    code = fingerprint.of_code()
+    told, code = fingerprint.written(task), fingerprint.of_code()
     about = Saved(FORMAT, told, code, digest(state), learned, events, number)
     return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
 
@@ -59,3 +63,96 @@ def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic
     if digest(state) != about.state:
         raise RecoveryError(f"{origin}: broken: its state is not the one that was saved")
     return task, state, about
+
+
+_MANIFEST = re.compile(r"(?:(?:(.+)/)?([0-9a-f]{1,64})/)?([0-9]{12,18})\.json", re.ASCII)
+
+
+def open_checkpoint(
+    place: str, key: bytes | None
+) -> tuple[Task, dict[str, NDArray[np.generic]], Manifest]:
+    """Open the newest checkpoint of a service, of the run that wrote last.
+
+    Args:
+        place: the state directory (or URL) of one or of several tasks, that of a run within it, or
+            one checkpoint's file.
+        key: what sealed the checkpoints.
+
+    Returns:
+        the task, its state, and where and when that was.
+
+    Raises:
+        UsageError: there is no checkpoint, or those of several tasks.
+        RecoveryError: it is broken, or was learned by other code than this, or another's key
+            sealed it; or others can write there.
+    """
+    file = ""
+    if _is_file(place):
+        place, _, file = place.rpartition("/")
+        place = place or "."
+    at = int(file.partition(".")[0]) if file else None
+    found = [match for name in open_store(place).names() if (match := _MANIFEST.fullmatch(name))]
+    if not found:
+        raise UsageError(f"{place}: no checkpoint of a service lies there")
+    if any(match[2] is None for match in found):  # of one run
+        place, _, run = place.rstrip("/").rpartition("/")
+        place = place or "."
+        folders = {("", run)}
+    else:
+        folders = {(match[1] or "", match[2]) for match in found}
+    if len(tasks := sorted({task for task, _ in folders})) > 1:
+        raise UsageError(f"{place}: holds checkpoints of {', '.join(tasks)}; name one: {place}/...")
+    newest: tuple[int, str] = (-1, "")
+    for task, run in folders:
+        newest = max(newest, (_newest_ms(_of_run(place, task, run, key)), run))
+    checkpoints, problems = _of_run(place, tasks[0], newest[1], key), list[str]()
+
+    def accept(manifest: Manifest) -> bool:
+        if problem := _unfit(manifest):
+            problems.append(problem)
+        return not problem and at in (None, manifest.seq)
+
+    usable = checkpoints.newest(lambda each: shapes_of(_task_of(each)), accept=accept)
+    if usable is None:
+        why = [*problems, *checkpoints.problems, "no such checkpoint"][0]
+        raise RecoveryError(f"{place}: cannot be opened: {why}")
+    manifest, state = usable
+    if digest(state) != manifest.state:
+        raise RecoveryError(f"{place}: broken: its state is not the one that was saved")
+    return _task_of(manifest), state, manifest
+
+
+def _is_file(place: str) -> bool:
+    return re.search(r"(^|/)[0-9]{12,18}\.(json|safetensors)$", place) is not None
+
+
+def _of_run(place: str, task: str, run: str, key: bytes | None) -> Checkpoints:
+    return Checkpoints("/".join(filter(None, (place.rstrip("/"), task))), run=run, key=key)
+
+
+def _newest_ms(checkpoints: Checkpoints) -> int:
+    times = [0]
+
+    def note(manifest: Manifest) -> bool:
+        times.append(manifest.time_ms)
+        return False
+
+    checkpoints.newest({}, accept=note)
+    return max(times)
+
+
+def _task_of(manifest: Manifest) -> Task:
+    return validate(manifest.settings, "the checkpoint's task")
+
+
+def _unfit(manifest: Manifest) -> str | None:
+    """Say why a checkpoint cannot be opened, if so."""
+    if manifest.code != fingerprint.of_code():
+        return f"record {manifest.seq} was learned by other code than this"
+    if not manifest.settings:
+        return f"the checkpoint of record {manifest.seq} does not hold its task"
+    try:
+        same = fingerprint.of_task(_task_of(manifest)) == manifest.task
+    except OSError as error:
+        return f"the key of its hashes cannot be read: {error.filename}: {error.strerror}"
+    return None if same else "the key of its hashes is another than it was, or its task was changed"

@@ -21,7 +21,7 @@ from headrace.stream.kafka.history import History, Range, TopicHistory
 from headrace.stream.kafka.topics import describe
 from headrace.stream.kafka.watch import other_topic
 from headrace.stream.ledger import fingerprint, ledger
-from headrace.stream.ledger.checkpoint import Manifest
+from headrace.stream.ledger.checkpoint import Manifest, fitting
 from headrace.stream.ledger.ledger import Entry
 from headrace.stream.ledger.position import Position
 from headrace.stream.rows.normalizer import Normalizer
@@ -29,7 +29,8 @@ from headrace.stream.rows.rows import split
 from headrace.stream.service.plan import open_checkpoints
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Learned, Trainer, digest
+from headrace.stream.training.snapshot import digest
+from headrace.stream.training.trainer import Learned, Trainer
 
 CAPACITY = 4096
 
@@ -281,6 +282,7 @@ class _Again:
             state=state,
             time_ms=time.time_ns() // 1_000_000,
             topics=self._topics,
+            settings=fitting(fingerprint.written(self._task)),
         )
 
     def _take(self, entry: Entry) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Container, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluation.compare import Comparison, Rival, compare
+from headrace.stream.evaluation.compare import Rival, compare
+from headrace.stream.evaluation.evaluation import Evaluation
 from headrace.stream.evaluation.plot import Curve, Point, measure
 from headrace.stream.evaluation.trace import Trace, tracing
 from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records
@@ -29,42 +28,6 @@ BATCH = 4096
 PROOF = ("rival", "events", "gain", "low", "high", "exchanged", "statistic")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Report a test-then-train run; `seconds` counts from the first row, compilation excluded."""
-
-    events: int
-    learned: int
-    rejected: int
-    seconds: float
-    metrics: dict[str, Any]
-    baselines: dict[str, Any]
-    per_class: dict[str, Any]
-    drifts: list[dict[str, Any]]
-    ladder: list[dict[str, Any]]
-    codes: dict[str, int]
-    comparison: Comparison | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Give what `--json` prints."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {
-            "events": self.events,
-            "learned": self.learned,
-            "rejected": self.rejected,
-            "seconds": round(self.seconds, 3),
-            "events_per_second": round(self.events / max(self.seconds, 1e-9), 1),
-            "peak_rss_mb": round(peak / (1 << 20 if sys.platform == "darwin" else 1024), 1),
-            "metrics": self.metrics,
-            "baselines": self.baselines,
-            "per_class": self.per_class,
-            "drifts": self.drifts,
-            "ladder": self.ladder,
-            "reject_codes": self.codes,
-            "comparison": asdict(self.comparison) if self.comparison else None,
-        }
-
-
 def evaluate(
     task: Task,
     path: str | Path,
@@ -73,6 +36,7 @@ def evaluate(
     other: Task | None = None,
     trace: str | Path | None = None,
     curve: Curve | None = None,
+    names: tuple[str, str] = ("headrace", "the other"),
     on_progress: Callable[[int, Callable[[], dict[str, Any]]], None] = lambda events, report: None,
 ) -> Evaluation:
     """Predict, score and learn each row of a file, in file order.
@@ -81,7 +45,9 @@ def evaluate(
         limit: rows to read at most.
         other: learn the same rows with this task too, and compare row by row.
         trace: write every prediction of `task` to this Parquet file.
-        curve: takes the metrics down along the way; each point costs a wait.
+        curve: takes the metrics down along the way; each point costs a wait. Without one there
+            are fewer points, which cost none.
+        names: what the two tasks are called in tables and plots.
         on_progress: called after each batch with the events so far, and a function that waits for
             the batch and gives the metrics.
 
@@ -94,16 +60,17 @@ def evaluate(
         check_rival(task, other)
     if trace and path.exists() and trace.exists() and trace.samefile(path):
         raise UsageError(f"--trace {trace}: is the file that is read; name another")
+    point: Callable[[_Run], Point] = _Run.sketch if not curve and not other else _Run.point
+    curve = curve or Curve(most=32, stride=128)
     with tracing(task, trace) as book:
         run = _Run(task, path, limit, other, book)
-        while run.step(curve.stride if curve else BATCH):
-            if curve and run.events % curve.stride == 0:
-                curve.add(run.point())
+        while run.step(curve.stride):
+            if run.events % curve.stride == 0:
+                curve.add(point(run))
             on_progress(run.events, run.trainer.report)
         run.settle()
-    if curve:
-        curve.add(run.point())
-    return run.evaluation()
+    curve.add(point(run))
+    return replace(run.evaluation(), curve=curve, task=task, names=names)
 
 
 def check_rival(task: Task, other: Task) -> None:
@@ -167,6 +134,10 @@ class _Run:
         """Measure where learning stands."""
         self.settle()
         return measure(self.events, self.trainer, self._rival)
+
+    def sketch(self) -> Point:
+        """Note where learning stands after what was taken, without waiting for it."""
+        return Point(self.events, self.trainer.sketch())
 
     def evaluation(self) -> Evaluation:
         """Sum up."""

@@ -58,7 +58,7 @@ class Point(NamedTuple):
     """Hold the metrics after so many events; of a comparison, the rival's, and its lead, too."""
 
     events: int
-    report: dict[str, Any]
+    report: Any  # what `Trainer.report` gives; or a `Trainer.sketch`, before it is drawn
     other: dict[str, Any] | None = None
     lead: Lead | None = None
 
@@ -71,32 +71,33 @@ def measure(events: int, trainer: Trainer, rival: Rival | None) -> Point:
 
 
 class Curve:
-    """Keep points of a run whose length is not known: POINTS to twice as many, evenly spaced.
+    """Keep points of a run whose length is not known: `most` at most, evenly spaced, or half.
 
     A point belongs after each `stride` events.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 2 * POINTS, stride: int = 64) -> None:
         self.points: list[Point] = []
-        self.stride = 64
+        self.stride, self._most = stride, most
 
     def add(self, point: Point) -> None:
         """Keep a point; of too many, every other one."""
         self.points.append(point)
-        if len(self.points) == 2 * POINTS:
+        if len(self.points) == self._most:
             self.points = self.points[1::2]
             self.stride *= 2
 
 
-def check_plot(path: Path) -> None:
+def check_plot(path: Path | None) -> None:
     """Make sure that a plot can be drawn to a file, before hours are spent for it.
 
     Raises:
         UsageError: matplotlib is not installed, or it is no .png, .svg or .html to be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path and path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: expected a name that ends with {', '.join(SUFFIXES)}")
-    check_place("--plot", path)
+    if path:
+        check_place("--plot", path)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -125,11 +126,11 @@ def check_place(option: str, path: Path) -> None:
 def draw(
     task: Task,
     points: Sequence[Point],
-    path: Path,
+    path: Path | None,
     *,
     names: tuple[str, str],
     alarms: Sequence[tuple[str, int]] | None = None,
-) -> None:
+) -> Any:
     """Draw accuracy, or the mean absolute error, in the fading window over the events.
 
     Under it stand the alarms and the weights of the pool's members; or, of a comparison, how far
@@ -137,17 +138,52 @@ def draw(
 
     Args:
         points: at least one.
-        path: its suffix says what is drawn: PNG, SVG, or HTML that needs nothing else.
+        path: its suffix says what is written: PNG, SVG, or HTML that needs nothing else.
         names: of the task and its rival.
         alarms: detector, or what the ladder did, and event of each; None where they are not known.
+
+    Returns:
+        matplotlib's Figure.
 
     Raises:
         UsageError: it cannot be written.
     """
     import matplotlib
+
+    marker = "o" if len(points) == 1 else "None"
+    with matplotlib.rc_context(_STYLE | {"lines.marker": marker}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ")  # what the font lacks is drawn as a box
+        figure = _figure(
+            task, points, (visible(names[0], keep=""), visible(names[1], keep="")), alarms
+        )
+        if path:
+            _write(figure, path, task.name)
+    return figure
+
+
+def _write(figure: Any, path: Path, title: str) -> None:
+    drawn, png = io.BytesIO(), path.suffix.lower() == ".png"
+    form = "png" if png else "svg"
+    figure.savefig(drawn, format=form, dpi=150, metadata={} if png else _NO_METADATA)
+    data = drawn.getvalue()
+    if path.suffix.lower() == ".html":
+        svg = data[data.index(b"<svg") :].decode()
+        data = _PAGE.format(title=escape(title), svg=svg).encode()
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"--plot {path}: cannot be written: {error.strerror}") from error
+
+
+def _figure(
+    task: Task,
+    points: Sequence[Point],
+    names: tuple[str, str],
+    alarms: Sequence[tuple[str, int]] | None,
+) -> Any:
+    """Lay the panels out, and draw each."""
     from matplotlib.figure import Figure
 
-    names = (visible(names[0], keep=""), visible(names[1], keep=""))
     rivalry = points[-1].lead is not None
     done = {name for name, _ in alarms or ()}
     watching = dict.fromkeys([*task.drift.detectors, *(step for step in STEPS if step in done)])
@@ -162,29 +198,16 @@ def draw(
     if members and not rivalry:
         panels.append((2.2, lambda axes: _members(axes, points)))
     heights = [height for height, _ in panels]
-    marker = "o" if len(points) == 1 else "None"
-    with matplotlib.rc_context(_STYLE | {"lines.marker": marker}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph ")  # what the font lacks is drawn as a box
-        figure = Figure(figsize=(10, 1.3 + 1.1 * sum(heights)), layout="constrained")
-        every = figure.subplots(
-            len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
-        )[:, 0]
-        for axes, (_, panel) in zip(every, panels, strict=True):
-            panel(axes)
-        every[-1].set_xlabel("events")
-        every[-1].set_xlim(0, points[-1].events)
-        every[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        drawn = io.BytesIO()
-        form = "png" if path.suffix.lower() == ".png" else "svg"
-        figure.savefig(drawn, format=form, dpi=150, metadata={} if form == "png" else _NO_METADATA)
-    data = drawn.getvalue()
-    if path.suffix.lower() == ".html":
-        svg = data[data.index(b"<svg") :].decode()
-        data = _PAGE.format(title=escape(task.name), svg=svg).encode()
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise UsageError(f"--plot {path}: cannot be written: {error.strerror}") from error
+    figure = Figure(figsize=(10, 1.3 + 1.1 * sum(heights)), layout="constrained")
+    every = figure.subplots(
+        len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )[:, 0]
+    for axes, (_, panel) in zip(every, panels, strict=True):
+        panel(axes)
+    every[-1].set_xlabel("events")
+    every[-1].set_xlim(0, points[-1].events)
+    every[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    return figure
 
 
 def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]) -> None:

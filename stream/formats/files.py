@@ -33,7 +33,7 @@ _FORMS: dict[str, Form] = {
     ".jsonl": "json",
     ".ndjson": "json",
 }
-_SAMPLE_ROWS = 1000
+SAMPLE_ROWS = 1000
 _PARQUET_BATCH_ROWS = 4096
 # The widest JSON number that every decoder reads as itself: 18 digits fit an int64, a two-digit
 # exponent fits a float64. Anything wider takes the slow path.
@@ -73,7 +73,7 @@ def read(path: str | Path, columns: Mapping[str, Kind] | None = None) -> Iterato
     return _guarded(source, _csv_rows(source, names, [kinds.get(name, "number") for name in names]))
 
 
-def sample(path: str | Path, rows: int = _SAMPLE_ROWS) -> list[dict[str, object]]:
+def sample(path: str | Path, rows: int = SAMPLE_ROWS) -> list[dict[str, object]]:
     """Return the first `rows` rows as they are: cells of CSV as text, missing ones as None.
 
     JSON lines that hold no object are left out: `read` passes them on, for others to reject.

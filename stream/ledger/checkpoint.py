@@ -31,6 +31,7 @@ from headrace.stream.storage.tensors import Shapes
 
 _FORMAT = 1
 _MANIFEST_BYTES = 1 << 20
+_SETTINGS_BYTES = 1 << 19
 _NAME = re.compile(r"([0-9]{12,18})\.(json|safetensors)", re.ASCII)
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -55,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tensors_bytes: _Count = 0  # filled in by `save`, as is the next
     tensors_sha256: str = ""
     topics: dict[str, str] = {}  # ids of the task's topics by name
+    settings: dict[str, Any] = {}  # the whole task, unless it is too large to stand here
 
     @property
     def position(self) -> Position:
@@ -66,6 +68,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def learned(self) -> int:
         """Count the labels that were learned."""
         return self.counts["learned"]
+
+
+def fitting(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give the settings of a task if a manifest has room for them."""
+    return settings if len(msgspec.json.encode(settings)) <= _SETTINGS_BYTES else {}
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -148,7 +155,7 @@ class Checkpoints:
 
     def newest(
         self,
-        shapes: Shapes,
+        shapes: Shapes | Callable[[Manifest], Shapes],
         *,
         at_most: int | None = None,
         accept: Callable[[Manifest], bool],
@@ -156,7 +163,8 @@ class Checkpoints:
         """Load the newest checkpoint that is whole and accepted; None if there is none.
 
         Args:
-            shapes: what the state's arrays must be, all of them and no other.
+            shapes: what the state's arrays must be, all of them and no other; or what says it of
+                a manifest that was accepted.
             at_most: the largest seq of interest.
             accept: asked about each proven manifest, newest first, before its arrays are read.
 
@@ -171,7 +179,8 @@ class Checkpoints:
             if at_most is None or seq <= at_most:
                 manifest = self._manifest(seq)
                 if manifest and accept(manifest):
-                    tensors = self._tensors(manifest, shapes)
+                    wanted = shapes(manifest) if callable(shapes) else shapes
+                    tensors = self._tensors(manifest, wanted)
                     if tensors is not None:
                         return manifest, tensors
         return None

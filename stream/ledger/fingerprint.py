@@ -25,6 +25,11 @@ def settings_of(task: Task) -> dict[str, Any]:
     return task.model_dump(mode="json", exclude={"topics"})
 
 
+def written(task: Task) -> dict[str, Any]:
+    """Give a task as what was written in its file, to be read again by `task.validate`."""
+    return task.model_dump(mode="json", exclude_unset=True)
+
+
 def of_task(task: Task) -> str:
     """Digest the settings of a task, and the key of its hashes."""
     settings = json.dumps(settings_of(task), sort_keys=True).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,16 @@ class Classes:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
+
+    def copy(self) -> Classes:
+        """Give others that are the same."""
+        other = copy(self)
+        other._names, other._index = [*self._names], {**self._index}
+        return other
+
+    def find(self, name: str) -> int | None:
+        """Give the index of a class that there is."""
+        return self._index.get(name)
 
     def take_up(self, name: str) -> int | None:
         """Give the index of a class, a new one perhaps; None if there is no room for another."""

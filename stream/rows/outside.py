@@ -17,8 +17,11 @@ def needs_time(task: Task) -> str | None:
 
 
 def number_field(taken: Container[str]) -> str:
-    """Name a field for the numbers of rows without ids, unlike those that are `taken`."""
-    key = "row"
+    """Name a field for the numbers of rows without ids, unlike those that are `taken`.
+
+    Nor is it like one that a later row may bring: a field that comes twice would be refused.
+    """
+    key = "number of the row, by headrace"
     while key in taken:
         key += "_"
     return key

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from headrace.stream.errors import HeadraceError
 from headrace.stream.ledger import fingerprint
-from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.ledger.checkpoint import Checkpoints, Manifest, fitting
 from headrace.stream.ledger.ledger import Entry, Saved
 from headrace.stream.ledger.position import Position
-from headrace.stream.training.trainer import Snapshot, digest
+from headrace.stream.task import Task
+from headrace.stream.training.snapshot import Snapshot, digest
 
 EVERY_S = 10.0
 EVERY_EVENTS = 100_000
@@ -37,7 +38,7 @@ class Checkpointer:
     it is reported, its age grows, and the next one is tried.
 
     Args:
-        task: its fingerprint.
+        task: whose state it is.
         topics: ids of its topics by name.
         kept: where the newest checkpoint stands; None without one.
         on_trouble: called with a line for a person, from the writing thread.
@@ -46,12 +47,14 @@ class Checkpointer:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        task: str,
+        task: Task,
         topics: dict[str, str],
         kept: Position | None,
         on_trouble: Callable[[str], None],
     ) -> None:
-        self._checkpoints, self._task, self._topics = checkpoints, task, topics
+        self._checkpoints, self._topics = checkpoints, topics
+        self._task = fingerprint.of_task(task)
+        self._settings = fitting(fingerprint.written(task))
         self._on_trouble = on_trouble
         self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
         self._offsets = dict(kept.offsets) if kept else {}
@@ -131,6 +134,7 @@ class Checkpointer:
                     state=state,
                     time_ms=time.time_ns() // 1_000_000,
                     topics=self._topics,
+                    settings=self._settings,
                 ),
                 tensors,
             )

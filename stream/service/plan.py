@@ -19,7 +19,7 @@ from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
 from headrace.stream.ledger.ledger import Entry, Record
 from headrace.stream.ledger.position import Offsets, Position
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Tensors, digest, shapes_of
+from headrace.stream.training.snapshot import Tensors, digest, shapes_of
 
 LOOK_S, LOOKED = 0.5, 1000
 

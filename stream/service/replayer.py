@@ -13,7 +13,8 @@ from headrace.stream.ledger.position import Counts
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import split
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Learned, Pending, Trainer, digest
+from headrace.stream.training.snapshot import digest
+from headrace.stream.training.trainer import Learned, Pending, Trainer
 
 
 class LedgerReplayer:

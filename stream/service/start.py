@@ -98,7 +98,7 @@ def start_service(
     source = _source(task, kafka, origin, safety, position, topics, watch)
     stack.callback(source.close)
     kept = found.manifest.position if found.manifest else None
-    checkpointer = Checkpointer(checkpoints, fingerprint.of_task(task), topics, kept, on_note)
+    checkpointer = Checkpointer(checkpoints, task, topics, kept, on_note)
     stack.callback(checkpointer.finish, HURRY_S)
     ledger = Ledger(kafka, task.output("ledger"), found.tip, found.run)
     stack.callback(ledger.close)

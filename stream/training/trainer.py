@@ -6,8 +6,9 @@ The service and the offline evaluation share this class, so both learn the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -17,19 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
-from headrace.model.batch import Outcome, empty_batch
+from headrace.model.batch import Batch, Outcome, empty_batch
 from headrace.model.frame import Frame
 from headrace.model.learner import make_learner, warm_up
 from headrace.model.metrics import classification_report, regression_report
 from headrace.model.spec import Spec
 from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
-from headrace.stream.rows.classes import NEW_CLASS, Classes, came_shape
+from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.schema import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
+from headrace.stream.training.snapshot import Snapshot, Tensors, named
 
 
 class Part(NamedTuple):
@@ -65,52 +67,14 @@ class Learned:
         return said.hexdigest()
 
 
-Tensors = Mapping[str, NDArray[Any]]
+class Foreseen(NamedTuple):
+    """Hold what would come of rows, and how the learner would stand then."""
 
-
-class Snapshot(NamedTuple):
-    """Hold the state after the last submitted row, while the learner goes on."""
-
+    found: Learned
     state: Any
-    recent: list[str | int]
-    came: NDArray[np.uint8]
-    frame: NDArray[np.float64]
+    frame: Frame
+    classes: Classes
     learned: int
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Wait for the state, and give its arrays by name.
-
-        `recent` holds the remembered ids, `came` the classes that came, and `frame` what numbers
-        are counted from.
-        """
-        ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
-        arrays = {name: np.asarray(leaf) for name, leaf in _named(self.state)}
-        return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
-
-
-def digest(tensors: Tensors) -> str:
-    """Digest a state: sha256 over names, types, shapes and bytes."""
-    total = sha256()
-    for name, array in sorted(tensors.items()):
-        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).data)
-    return total.hexdigest()
-
-
-def _named(state: Any) -> list[tuple[str, Any]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
-
-
-def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
-    state = jax.eval_shape(make_learner(task.spec).init)
-    found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in _named(state)}
-    return found | {
-        "recent": ("uint8", (-1,)),
-        "came": ("uint8", came_shape(task)),
-        "frame": ("float64", frame.blank(task.spec).shape),
-    }
 
 
 class Trainer:
@@ -183,41 +147,85 @@ class Trainer:
 
     def submit(self, rows: Rows) -> Pending:
         """Start predicting and learning up to `capacity` rows; does not wait."""
-        spec, values, parts = self._learner.spec, rows.numeric, []
-        if not spec.classes:
-            values = np.column_stack([values, rows.label])
+        spec, values, parts = self._learner.spec, self._values(rows), []
         for first, end, change in self._frame.stretches(values):
             if change:
                 self._state = frame.rebase(spec, self._state, change, self._frame)
-            count, batch = end - first, empty_batch(spec, self._capacity)
-            numbers = self._frame.to_internal(values[first:end])
-            batch.numeric[:count] = numbers[:, : spec.numeric]
-            batch.ids[:count] = rows.ids[first:end]
-            batch.entity[:count] = rows.entity[first:end]
-            batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
-            batch.image[:count] = rows.image[first:end]
-            batch.time[:count] = aggregates.clock(spec, rows.time_ms[first:end])
-            batch.weight[:count] = rows.weight[first:end]
+            batch, count = self._batch(rows, values, first, end), end - first
             self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
             parts.append(Part(count, outcome, self._frame.copy()))
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
         return Pending(rows, parts)
 
-    def peek(self, rows: Rows) -> Learned | Reject:
-        """Say what would be predicted of rows if they came next; nothing changes.
+    def _values(self, rows: Rows) -> NDArray[np.float64]:
+        """Give all that the frame is for, float64[n, C]."""
+        if self._learner.spec.classes:
+            return rows.numeric
+        return np.column_stack([rows.numeric, rows.label])
+
+    def _batch(self, rows: Rows, values: NDArray[np.float64], first: int, end: int) -> Batch:
+        """Put some of the rows into a batch, in the frame that there is."""
+        spec, count = self._learner.spec, end - first
+        batch, numbers = (
+            empty_batch(spec, self._capacity),
+            self._frame.to_internal(values[first:end]),
+        )
+        batch.numeric[:count] = numbers[:, : spec.numeric]
+        batch.ids[:count] = rows.ids[first:end]
+        batch.entity[:count] = rows.entity[first:end]
+        batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
+        batch.image[:count] = rows.image[first:end]
+        batch.time[:count] = aggregates.clock(spec, rows.time_ms[first:end])
+        batch.weight[:count] = rows.weight[first:end]
+        return batch
+
+    def ask(self, rows: Rows) -> Learned:
+        """Say what would be predicted of each of up to `capacity` rows if it came next.
+
+        Rows know nothing of each other, and nothing changes. Last bits may differ from those of
+        `foresee`, which takes a row the whole way.
+        """
+        count, new = len(rows.id), np.flatnonzero(rows.label == NEW_CLASS)
+        if self._learner.spec.open_classes and len(new):  # with a horizon, of earlier rows
+            rows = rows._replace(label=rows.label.copy())
+            for at in new.tolist():
+                index = self._classes.find(rows.new_class[at] or "")
+                rows.label[at] = math.nan if index is None else index
+        batch = self._batch(rows, self._values(rows), 0, count)
+        said = np.asarray(self._learner.ask(self._state, batch, np.int32(count)))[:count]
+        published = self._in_words(said, self._frame)
+        step = np.repeat(counter.value(np.asarray(self._state.step)[None]), count)
+        answer = answers(self._learner.spec, published)
+        return Learned(rows, published, answer, step, [], self._classes)
+
+    def foresee(self, rows: Rows) -> Foreseen | Reject:
+        """Predict and learn rows as if they came next; nothing changes, until it is accepted.
 
         Returns:
             why it would be refused, if one names a class that there is no room for.
         """
         kept = self._state, self._frame, self._classes, self.learned
         self._state, self._frame = self._learner.copy(self._state), self._frame.copy()
-        self._classes = Classes(self._task, self._classes.as_array())
+        self._classes = self._classes.copy()
         try:
             refused: dict[int, Reject] = {}
             rows = self._take_up(rows, refused)
-            return next(iter(refused.values()), None) or self.collect(self.submit(rows))
+            if refused:
+                return next(iter(refused.values()))
+            found = self.collect(self.submit(rows))
+            return Foreseen(found, self._state, self._frame, self._classes, self.learned)
         finally:
             self._state, self._frame, self._classes, self.learned = kept
+
+    def accept(self, foreseen: Foreseen) -> Learned:
+        """Take over what was foreseen, as if the rows were submitted now; once."""
+        found, self._state, self._frame, self._classes, self.learned = foreseen
+        return found
+
+    @property
+    def looks_next(self) -> bool:
+        """Say whether the next row decides, with its label, in which frame it is predicted."""
+        return not self._learner.spec.classes and self._frame.looks_next
 
     def collect(self, pending: Pending) -> Learned:
         """Wait for a submitted batch and give what came of it."""
@@ -234,9 +242,12 @@ class Trainer:
         return Learned(rows, published, answer, step, records, self._classes)
 
     def _published(self, part: Part) -> NDArray[Any]:
-        published = np.asarray(part.outcome.published)[: part.rows]
-        published = np.where(np.isfinite(published), published, np.nan)
-        return published if self._learner.spec.classes else part.frame.to_external(published)
+        return self._in_words(np.asarray(part.outcome.published)[: part.rows], part.frame)
+
+    def _in_words(self, published: NDArray[np.float32], held: Frame) -> NDArray[Any]:
+        """Give published numbers in the unit of the labels; NaN = nothing said."""
+        published = np.where(np.isfinite(published), published, np.float32(np.nan))
+        return published if self._learner.spec.classes else held.to_external(published)
 
     def predictions(self, learned: Learned) -> list[Prediction]:
         """Put predictions into the words of the task: class names, or a value with an interval."""
@@ -265,7 +276,7 @@ class Trainer:
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
-        names, tree = _named(self._state), jax.tree.structure(self._state)
+        names, tree = named(self._state), jax.tree.structure(self._state)
         # Copies: the loop updates its state in place, and the tensors are the caller's.
         arrays = [np.array(tensors[name]) for name, _ in names]
         self._state = jax.device_put(jax.tree.unflatten(tree, arrays))
@@ -275,18 +286,30 @@ class Trainer:
         self._frame = Frame(self._task.spec, tensors["frame"])
         self.learned = learned
 
-    def report(self) -> dict[str, Any]:
-        """Give the metrics, their baselines and the members' weights as of the last row."""
-        classes, metrics = self._learner.spec.classes, self._state.metrics
+    def sketch(self) -> Callable[[], dict[str, Any]]:
+        """Copy what scores and members' weights are as of the last submitted row; does not wait.
+
+        Returns:
+            what waits for them, and gives that part of `report`.
+        """
+        metrics, mixed = self._learner.copy((self._state.metrics, self._state.champion.mixture))
+        return partial(self._scores, metrics, mixed, self._frame.copy())
+
+    def _scores(self, metrics: Any, mixed: Any, held: Frame) -> dict[str, Any]:
         scores = (
             classification_report(metrics)
-            if classes
-            else regression_report(metrics, float(self._frame.unit[-1]))
+            if self._learner.spec.classes
+            else regression_report(metrics, float(held.unit[-1]))
         )
-        weights = mixture.total(self._state.champion.mixture).astype(float).round(4)
-        members = dict(zip(pool.names(self._learner.spec), weights.tolist(), strict=True))
-        found = scores | {
-            "members": members,
+        weights = mixture.total(mixed).astype(float).round(4)
+        names = pool.names(self._learner.spec)
+        return scores | {"members": dict(zip(names, weights.tolist(), strict=True))}
+
+    def report(self) -> dict[str, Any]:
+        """Give the metrics, their baselines and the members' weights as of the last row."""
+        classes = self._learner.spec.classes
+        metrics, mixed = self._state.metrics, self._state.champion.mixture
+        found = self._scores(metrics, mixed, self._frame) | {
             "refused_updates": int(counter.value(self._state.refused).sum()),
             "plasticity": plasticity.plasticity(self._state.champion, self._state.active)
             | {"revived_units": int(counter.value(self._state.revived))},

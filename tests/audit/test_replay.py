@@ -34,7 +34,8 @@ from headrace.stream.service.learn import learn
 from headrace.stream.service.plan import open_checkpoints
 from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
-from headrace.stream.training.trainer import Learned, Trainer, digest, shapes_of
+from headrace.stream.training.snapshot import digest, shapes_of
+from headrace.stream.training.trainer import Learned, Trainer
 from tests.support.events import POISON, TASK, good
 
 PARTITIONS = 3

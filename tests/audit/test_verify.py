@@ -27,7 +27,7 @@ from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service import checkpointer
 from headrace.stream.service.plan import open_checkpoints, plan, run_of
 from headrace.stream.task import Task, parse
-from headrace.stream.training.trainer import digest
+from headrace.stream.training.snapshot import digest
 from tests.support.checkpoints import resealed
 from tests.support.events import good, task_text
 from tests.support.learners import checkpoints, life, records_of

@@ -15,7 +15,8 @@ import pytest
 
 from headrace.producers import sources
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluation.evaluate import Evaluation, evaluate
+from headrace.stream.evaluation.evaluate import evaluate
+from headrace.stream.evaluation.evaluation import Evaluation
 from headrace.stream.evaluation.infer import infer_file
 from headrace.stream.evaluation.plot import Curve, draw
 from headrace.stream.task import Task, validate

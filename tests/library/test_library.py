@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import headrace
 from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.task import validate
-from headrace.stream.training.trainer import digest
+from headrace.stream.training.snapshot import digest
 
 ROWS = 400
 SMALL = {"hidden": [4], "neighbours": 20}
@@ -166,6 +166,51 @@ def test_scores_are_those_of_evaluate(stream: Stream) -> None:
     assert learner.events == found.events
 
 
+def test_an_evaluation_shows_itself(stream: Stream, tmp_path: Path) -> None:
+    found = stream.found
+    metric = "accuracy" if stream.task.spec.classes else "mae"
+    baselines = ("no_change", "majority" if stream.task.spec.classes else "median")
+    for text in (repr(found), str(found), found._repr_html_()):
+        assert metric in text
+        assert "400 events" in text
+        assert "1 rejected" in text
+        for scores in (found.metrics, *(found.baselines[name] for name in baselines)):
+            for scope in ("all", "window"):
+                assert f"{scores[scope][metric]:.4f}" in text
+    figure = found.plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    line = figure.axes[0].lines[0]  # which ends with the scores at the end of the file
+    assert line.get_xdata().tolist() == [128, 256, 384, 400]
+    assert line.get_ydata()[-1] == pytest.approx(found.metrics["window"][metric])
+    assert line.get_ydata()[0] != line.get_ydata()[-1]
+    with pytest.raises(UsageError, match=r"\.gif: expected a name that ends with"):
+        found.plot(tmp_path / "curve.gif")
+
+
+def test_names_in_a_notebook_are_no_html() -> None:
+    scores = {scope: {"accuracy": 0.5} for scope in ("all", "window")}
+    found = headrace.Evaluation(
+        events=1,
+        learned=1,
+        rejected=1,
+        seconds=1.0,
+        metrics=scores,
+        baselines={"<script>": scores},
+        per_class={},
+        drifts=[],
+        ladder=[],
+        codes={"<b>": 1},
+        comparison=None,
+        names=("<i>\x1b[2J", ""),
+    )
+    shown = found._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert all(part not in shown for part in ("<script", "<b>", "<i>", "\x1b"))
+    assert "\x1b" not in repr(found)
+    with pytest.raises(UsageError, match="nothing to plot"):
+        found.plot()
+
+
 def test_to_predict_changes_nothing(stream: Stream) -> None:
     task, events = stream.task, stream.events
     learner = headrace.Learner(task)
@@ -178,6 +223,70 @@ def test_to_predict_changes_nothing(stream: Stream) -> None:
         assert learner.predict_one(events[100] | {"kind": strange}) == asked[0]
     assert digest(learner._trainer.snapshot().tensors()) == before
     assert learner.events == 100
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("kind", ["classify", "regress"])
+def test_a_label_is_not_looked_at_before_it_is_learned(kind: str, chunk: int) -> None:
+    """To the bit, at each row; what was foreseen with it is learned then, and nothing else is."""
+    rng = np.random.default_rng(3)
+    table = {"name": "t", "input": {"topic": "t"}, "features": {"x": {"kind": "number"}}}
+    target = {"field": "y", "kind": kind} | ({"max_classes": 3} if kind == "classify" else {})
+    task = validate(table | {"target": target, "model": SMALL | {"chunk": chunk}}, "t")
+    ours, plain = headrace.Learner(task), headrace.Learner(task)
+    for x in rng.normal(size=90).tolist():
+        right, wrong = ("ab"[x > 0], "c") if kind == "classify" else (1e6 + x, -1e12)
+        bare = ours.predict_one({"x": x})
+        assert ours.predict_one({"x": x, "y": wrong}) == bare
+        assert ours.predict_one({"x": x, "y": right}) == bare
+        if x > 0.5:  # what was said of another event is no more of use
+            ours.predict_one({"x": 0.0, "y": wrong})
+        assert ours.learn_one({"x": x, "y": right}) == plain.learn_one({"x": x, "y": right})
+    before, after = (digest(each._trainer.snapshot().tensors()) for each in (ours, plain))
+    assert before == after
+    assert ours.metrics == plain.metrics
+
+
+def test_a_table_is_predicted_row_by_row_and_nothing_is_learned(stream: Stream) -> None:
+    learner, events = headrace.Learner(stream.task), stream.events
+    if not stream.task.target.horizon:  # with which an event itself brings a first label
+        assert learner.predict(events[:3])["prediction"].null_count == 3
+    learner.predict_then_learn(events[:300])
+    before = digest(learner._trainer.snapshot().tensors())
+    lines = learner.predict(events[300:]).to_pylist()
+    assert len(lines) == ROWS - 300
+    numbers = ("value", "low", "high")
+    for line, event in zip(lines[::9], events[300::9], strict=True):
+        one = learner.predict_one(event)
+        if stream.task.spec.classes:
+            assert line["prediction"] == one.label
+            assert [*one.probabilities.values()] == pytest.approx(
+                line["probabilities"][: len(one.probabilities)], abs=1e-5
+            )
+        else:
+            said = [line["prediction"], line["low"], line["high"]]
+            assert said == pytest.approx([getattr(one, name) for name in numbers], rel=1e-4)
+    assert learner.predict(events[310:320]).to_pylist() == lines[10:20]
+    assert learner.predict(events[:300:-1]).to_pylist() == lines[:0:-1]
+    assert learner.predict(events[30:31])["rejected"].to_pylist() == (
+        ["schema"] if stream.task.spec.classes else [None]
+    )
+    assert learner.events == 300
+    assert digest(learner._trainer.snapshot().tensors()) == before
+
+
+def test_rows_are_numbered_if_none_of_the_first_brings_an_id(tmp_path: Path) -> None:
+    table = {"name": "t", "input": {"topic": "t"}, "features": {"x": {"kind": "number"}}}
+    task = validate(table | {"target": {"field": "y", "kind": "regress"}, "model": SMALL}, "t")
+    later = [{"x": 1.0, "y": 2.0}] * 5 + [{"x": 1.0, "y": 2.0, "row": 3}]
+    some = [{"x": 1.0, "y": 2.0}, *({"x": 1.0, "y": 2.0, "id": at // 2} for at in range(6))]
+    for events, codes in ((later, [None] * 6), (some, ["schema", *[None, "duplicate_id"] * 3])):
+        said = headrace.Learner(task).predict_then_learn(events)["rejected"].to_pylist()
+        assert said == codes
+        (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, events)))
+        trace = tmp_path / "trace.parquet"
+        headrace.evaluate(task, tmp_path / "rows.jsonl", trace=trace)
+        assert pq.read_table(trace)["rejected"].to_pylist() == codes
 
 
 def test_a_label_goes_where_the_task_says() -> None:

@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -108,6 +108,12 @@ def test_what_a_feature_cannot_take_is_missing_and_what_is_new_is_named() -> Non
         assert 2.0 < model.predict_one(x) < 5.0
     model.learn_one({"n": 1, "later": 2.0}, 3.0)
     assert model.unknown == {"later"}
+    for value in (10**400, object(), [1.0], 1j):
+        for ask in (model.predict_one, lambda x: model.learn_one(x, 1.0)):
+            with pytest.raises(headrace.EventError, match=rf"'n' = {type(value).__name__} "):
+                ask({"n": value})
+        with pytest.raises(headrace.EventError, match=rf"'y' = {type(value).__name__} "):
+            model.learn_one({"n": 1}, cast("float", value))
     with pytest.raises(headrace.HeadraceError, match=r"model\.hidden"):
         Regressor(settings={"model": {"hidden": "wide"}}).learn_one({"n": 1}, 1.0)
 

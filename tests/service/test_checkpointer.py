@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from headrace.stream.errors import RecoveryError
+from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Consumed, Entry, Record, Saved
 from headrace.stream.ledger.position import Position
 from headrace.stream.service import checkpointer
 from headrace.stream.service.checkpointer import EVERY_CPU_S, EVERY_EVENTS, EVERY_S, Checkpointer
-from headrace.stream.training.trainer import Snapshot, digest
+from headrace.stream.task import parse
+from headrace.stream.training.snapshot import Snapshot, digest
+from tests.support.events import TASK
 
 RUN = "5f3a"
 SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -70,7 +73,7 @@ def slow(tmp_path: Path, clock: Clock) -> Slow:
 
 def made(checkpoints: Checkpoints, kept: Position | None = None) -> tuple[Checkpointer, list[str]]:
     lines: list[str] = []
-    return Checkpointer(checkpoints, "aa", {"raw": "id"}, kept, lines.append), lines
+    return Checkpointer(checkpoints, parse(TASK, "t"), {"raw": "id"}, kept, lines.append), lines
 
 
 def snapshot(seq: int) -> Snapshot:
@@ -128,7 +131,10 @@ def test_a_state_is_written_once_its_record_is_certain_and_no_earlier(
     assert (manifest.seq, manifest.ledger_offset, manifest.chain) == (3, 6, f"{3:064x}")
     assert (manifest.positions, manifest.reading) == ({0: 8, 1: 5}, {0: 9})
     assert (manifest.counts["events"], manifest.counts["learned"]) == (12, 30)
-    assert (manifest.task, manifest.topics) == ("aa", {"raw": "id"})
+    assert (manifest.task, manifest.topics) == (
+        fingerprint.of_task(parse(TASK, "t")),
+        {"raw": "id"},
+    )
     assert tensors["['weights']"].tolist() == [3.0, -3.0]
     assert manifest.state == digest(snapshot(3).tensors()) == digest(tensors)
     assert keeper.pop_saved() == Saved(3, manifest.state)

@@ -15,7 +15,8 @@ from headrace.stream.errors import TaskError
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task, parse
 from headrace.stream.task.features import Aggregate
-from headrace.stream.training.trainer import Trainer, digest
+from headrace.stream.training.snapshot import digest
+from headrace.stream.training.trainer import Trainer
 from tests.support.json_rows import rows_of
 
 TASK = """

@@ -14,7 +14,8 @@ from headrace.stream.events import Prediction, Records
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.task import Task, parse
-from headrace.stream.training.trainer import Trainer, digest
+from headrace.stream.training.snapshot import digest
+from headrace.stream.training.trainer import Trainer
 
 TASK = """
 name = "signals"

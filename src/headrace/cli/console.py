@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from headrace.stream.errors import BrokerError, UsageError
+from headrace.stream.evaluation.scores import score_cells
 from headrace.stream.process.signals import ENDING
 from headrace.stream.process.terminal import Terminal, say, visible
 
@@ -204,21 +205,15 @@ def local_broker(directory: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
         yield broker
 
 
-HEADLINES = ("accuracy", "macro_f1", "kappa", "log_loss", "mae", "rmse", "r2", "coverage")
-
-
 def score_table(lines: dict[str, Any]) -> None:
     """Print the metrics people ask for first, of each line over all events and in the window."""
-    first = next(iter(lines.values()))
-    metrics = [name for name in HEADLINES if name in first["all"]]
+    (_, *metrics), *body = score_cells(lines)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for metric in metrics:
         table.add_column(metric, justify="right")
-    for scope, words in (("all", ""), ("window", ", last 1,000")):
-        for name, scopes in lines.items():
-            values = [scopes[scope].get(metric) for metric in metrics]
-            table.add_row(f"{name}{words}", *map(shown, values))
+    for line in body:
+        table.add_row(*line)
     Terminal().print(table)
 
 
@@ -249,8 +244,3 @@ def tell_comparison(
         f"{other.verdict}: {what.format(shift)}, between {low} and {high} with 95 % confidence, "
         f"over {other.pairs:,} events of both{alone}"
     )
-
-
-def shown(value: float | None) -> str:
-    """Write a metric; a dash where it is not defined."""
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"

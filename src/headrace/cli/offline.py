@@ -19,10 +19,10 @@ from headrace.cli.console import (
     connection_of,
     load_task,
     score_table,
-    shown,
     tell_comparison,
 )
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.scores import shown
 from headrace.stream.process.terminal import as_toml, note, say, visible
 
 Kind = Annotated[
@@ -145,7 +145,7 @@ def evaluate(
 
     total = total_rows(input)
     from headrace.stream.evaluation.evaluate import evaluate as run  # JAX takes seconds to import
-    from headrace.stream.evaluation.plot import Curve, check_plot, draw
+    from headrace.stream.evaluation.plot import Curve, check_plot
     from headrace.stream.evaluation.trace import check_trace
 
     if plot:
@@ -153,6 +153,7 @@ def evaluate(
     if trace:
         check_trace(trace)
     curve = Curve() if plot else None
+    names = _labels(loaded.name, task, compare)
 
     with bar(
         "evaluating", min(filter(None, (total, limit)), default=None), quiet=as_json
@@ -168,13 +169,11 @@ def evaluate(
             other=other,
             trace=trace,
             curve=curve,
+            names=names,
             on_progress=on_progress,
         )
-    names = _labels(loaded.name, task, compare)
-    if plot and curve:
-        alarms = [(drift["detector"], drift["at"]) for drift in found.drifts]
-        alarms += [(step["action"], step["at"]) for step in found.ladder]
-        draw(loaded, curve.points, plot, names=names, alarms=alarms)
+    if plot:
+        found.plot(plot)
     if as_json:
         say(found.as_json())
         return

@@ -1,0 +1,129 @@
+"""What came of an evaluation: as numbers, as a table, as a plot."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.compare import Comparison
+from headrace.stream.evaluation.plot import Curve, check_plot, draw
+from headrace.stream.evaluation.scores import score_cells
+from headrace.stream.process.terminal import visible
+from headrace.stream.task import Task
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Report a test-then-train run; printed, or as a notebook's output, it is a table of scores.
+
+    Attributes:
+        events: rows that were read.
+        learned: labels among them.
+        rejected: rows that were refused; `codes` counts them by the reason.
+        seconds: from the first row on, compilation excluded.
+        metrics: scores over `all` events and in the fading `window`, by their names.
+        baselines: the same by baseline: of no-change, and majority or mean and median.
+        per_class: the same by class; {} for numbers.
+        drifts: alarms, each with the row (`at`) and its `detector`.
+        ladder: what was done about them.
+        comparison: with the other task, if there is one.
+    """
+
+    events: int
+    learned: int
+    rejected: int
+    seconds: float
+    metrics: dict[str, Any]
+    baselines: dict[str, Any]
+    per_class: dict[str, Any]
+    drifts: list[dict[str, Any]]
+    ladder: list[dict[str, Any]]
+    codes: dict[str, int]
+    comparison: Comparison | None
+    names: tuple[str, str] = ("headrace", "")
+    curve: Curve | None = field(default=None, compare=False)
+    task: Task | None = field(default=None, compare=False)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw how learning went: the headline metric beside its baselines, alarms, the pool.
+
+        Args:
+            path: write it there, too: .png, .svg or .html, which needs nothing else.
+
+        Returns:
+            matplotlib's Figure.
+
+        Raises:
+            UsageError: matplotlib is not installed (extra `plot`), or it cannot be written.
+        """
+        place = None if path is None else Path(path)
+        check_plot(place)
+        if not self.task or not self.curve or not self.curve.points:
+            raise UsageError("there is nothing to plot: no row was read")
+        points = [
+            each._replace(report=each.report()) if callable(each.report) else each
+            for each in self.curve.points
+        ]
+        alarms = [(drift["detector"], drift["at"]) for drift in self.drifts]
+        alarms += [(step["action"], step["at"]) for step in self.ladder]
+        return draw(self.task, points, place, names=self.names, alarms=alarms)
+
+    def _table(self) -> list[list[str]]:
+        """Give the headline metrics as lines of cells, the names first."""
+        lines = {self.names[0]: self.metrics}
+        if self.comparison:
+            lines |= {self.names[1]: self.comparison.metrics}
+        cells = score_cells(lines | self.baselines)
+        return [[visible(cell, keep="") for cell in line] for line in cells]
+
+    def _sum(self) -> str:
+        codes = ", ".join(f"{code} {count:,}" for code, count in self.codes.items())
+        alarms = len(self.drifts)
+        return (
+            f"{self.events:,} events, {self.learned:,} learned, {self.rejected:,} rejected"
+            f"{f' ({codes})' if codes else ''}, {alarms:,} drift alarm{'s'[: alarms != 1]}"
+        )
+
+    def __repr__(self) -> str:
+        cells = self._table()
+        first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+        lines = [
+            line[0].ljust(first)
+            + "".join(f"  {c:>{w}}" for c, w in zip(line[1:], widths, strict=True))
+            for line in cells
+        ]
+        return "\n".join([*lines, self._sum()])
+
+    def _repr_html_(self) -> str:
+        head, *body = self._table()
+        rows = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
+        rows += [
+            f"<th>{escape(name)}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in told)
+            for name, *told in body
+        ]
+        lines = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table>{lines}</table><p>{escape(self._sum())}</p>"
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what `--json` prints."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "events": self.events,
+            "learned": self.learned,
+            "rejected": self.rejected,
+            "seconds": round(self.seconds, 3),
+            "events_per_second": round(self.events / max(self.seconds, 1e-9), 1),
+            "peak_rss_mb": round(peak / (1 << 20 if sys.platform == "darwin" else 1024), 1),
+            "metrics": self.metrics,
+            "baselines": self.baselines,
+            "per_class": self.per_class,
+            "drifts": self.drifts,
+            "ladder": self.ladder,
+            "reject_codes": self.codes,
+            "comparison": asdict(self.comparison) if self.comparison else None,
+        }

@@ -1,0 +1,65 @@
+"""A state as arrays by name: what is kept of a learner, and told of it by a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import jax
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model import frame
+from headrace.model.learner import make_learner
+from headrace.stream.rows.classes import came_shape
+from headrace.stream.task import Task
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Snapshot(NamedTuple):
+    """Hold the state after the last submitted row, while the learner goes on."""
+
+    state: Any
+    recent: list[str | int]
+    came: NDArray[np.uint8]
+    frame: NDArray[np.float64]
+    learned: int
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Wait for the state, and give its arrays by name.
+
+        `recent` holds the remembered ids, `came` the classes that came, and `frame` what numbers
+        are counted from.
+        """
+        ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
+        arrays = {name: np.asarray(leaf) for name, leaf in named(self.state)}
+        return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
+
+
+def digest(tensors: Tensors) -> str:
+    """Digest a state: sha256 over names, types, shapes and bytes."""
+    total = sha256()
+    for name, array in sorted(tensors.items()):
+        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def named(state: Any) -> list[tuple[str, Any]]:
+    """Give the arrays of a state, each after its name."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
+
+
+def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
+    state = jax.eval_shape(make_learner(task.spec).init)
+    found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(state)}
+    return found | {
+        "recent": ("uint8", (-1,)),
+        "came": ("uint8", came_shape(task)),
+        "frame": ("float64", frame.blank(task.spec).shape),
+    }
