@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from headrace.model.losses import mixed_slope
 from headrace.model.spec import Spec
-from headrace.model.sums import once
+from headrace.model.xla import once
 
 RATES = np.array([0.001, 0.005], np.float32)
 GOAL_RATES = np.array([0.01, 0.05], np.float32)

@@ -15,7 +15,7 @@ from headrace.model.drift import shift
 from headrace.model.metrics import ScoredClass, ScoredNumber
 from headrace.model.spec import Spec
 from headrace.model.state import Parts, State, weights
-from headrace.model.sums import pack
+from headrace.model.xla import pack
 
 STEP = 0.05  # of the half-width, in typical errors, at each event outside
 PACE = 0.02  # at which what is typical follows
