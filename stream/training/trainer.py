@@ -22,6 +22,7 @@ from headrace.model.frame import Frame
 from headrace.model.learner import make_learner, warm_up
 from headrace.model.metrics import classification_report, regression_report
 from headrace.model.spec import Spec
+from headrace.model.state import named
 from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
 from headrace.stream.rows.classes import NEW_CLASS, Classes, came_shape
 from headrace.stream.rows.rows import Rows, take
@@ -84,7 +85,7 @@ class Snapshot(NamedTuple):
         are counted from.
         """
         ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
-        arrays = {name: np.asarray(leaf) for name, leaf in _named(self.state)}
+        arrays = {name: np.asarray(leaf) for name, leaf in named(self.state)}
         return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
 
 
@@ -97,15 +98,10 @@ def digest(tensors: Tensors) -> str:
     return total.hexdigest()
 
 
-def _named(state: Any) -> list[tuple[str, Any]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
-
-
 def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
     state = jax.eval_shape(make_learner(task.spec).init)
-    found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in _named(state)}
+    found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(state)}
     return found | {
         "recent": ("uint8", (-1,)),
         "came": ("uint8", came_shape(task)),
@@ -265,7 +261,7 @@ class Trainer:
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
-        names, tree = _named(self._state), jax.tree.structure(self._state)
+        names, tree = named(self._state), jax.tree.structure(self._state)
         # Copies: the loop updates its state in place, and the tensors are the caller's.
         arrays = [np.array(tensors[name]) for name, _ in names]
         self._state = jax.device_put(jax.tree.unflatten(tree, arrays))
