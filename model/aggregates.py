@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from headrace.model import sums
 from headrace.model.spec import Aggregate, Spec, Statistic
-from headrace.model.sums import choose, pack
+from headrace.model.xla import choose, pack
 
 BUCKETS = 16
 LATE = BUCKETS * BUCKETS

@@ -185,7 +185,7 @@ def _others(spec: Spec, network: Network, own: Contender, question: ChunkInputs)
         return question.others
     (features, direct), _ = _features(spec, network, own.mean.params.below, question, sight)
     outputs, _ = _speak(spec, own.mean.params.last, features, direct)
-    return jnp.concatenate([pool.opinion(spec, outputs), question.others])
+    return jnp.concatenate([mixture.opinion(spec, outputs), question.others])
 
 
 def _speak(spec: Spec, last: Array, features: Array, direct: Array) -> tuple[Array, Array]:
@@ -196,7 +196,7 @@ def _speak(spec: Spec, last: Array, features: Array, direct: Array) -> tuple[Arr
 
 def _mix(spec: Spec, state: Mixture, outputs: Array, others: Array) -> tuple[Array, Mixed]:
     """Give all opinions f32[N, K, O], and what comes of them."""
-    said = jnp.concatenate([pool.opinion(spec, outputs), others])
+    said = jnp.concatenate([mixture.opinion(spec, outputs), others])
     return said, mixture.mix(spec, state, said)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from headrace.model.spec import Spec
-from headrace.model.sums import once
+from headrace.model.xla import once
 
 MEMORY = 100_000.0  # labels by which shares of the classes are known
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.model import members
 from headrace.model.aggregates import within
 from headrace.model.metrics.regression import UNITS
 from headrace.model.scale import ScaleState
@@ -255,9 +256,10 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
                 sums=scaled(metrics.sums, -1, UNITS),
                 means=means,
             ),
-            middle=state.middle._replace(
-                labels=moved(state.middle.labels, -1), ranked=moved(state.middle.ranked, -1)
-            ),
+            members={
+                name: member.convert(state.members[name], lambda leaf: moved(leaf, -1))
+                for name, member in members.of(spec).items()
+            },
             zero=jnp.asarray(_float32(after.origin[-1] / after.unit[-1])),
         )
     state = state._replace(

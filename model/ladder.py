@@ -34,7 +34,7 @@ from headrace.model.drift import Alarm
 from headrace.model.networks import Network
 from headrace.model.pool import Contender
 from headrace.model.spec import Rival, Spec, Step
-from headrace.model.sums import pack
+from headrace.model.xla import pack
 
 BOOST = 2.0  # times the learning rates
 BOOST_STEPS = 500  # until they are back at their own size, evenly

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from headrace.model import autoregression, counter, ladder, median, plasticity, pool
+from headrace.model import counter, ladder, members, plasticity, pool
 from headrace.model.batch import Batch, Outcome, empty_batch
 from headrace.model.inputs import load_row
+from headrace.model.members import median
+from headrace.model.open_chunk import answers_late, close, predict, train
 from headrace.model.optimizer import each, scheduled
 from headrace.model.pool import Contender
 from headrace.model.scoring import (
@@ -36,7 +38,6 @@ from headrace.model.scoring import (
 )
 from headrace.model.spec import Spec
 from headrace.model.state import Parts, State, init, make_parts
-from headrace.model.study import answers_late, learn, respond, study
 
 MOST_TURNS = 1 << 16  # of fresh units, which come again then
 KEPT = 8  # learners: a service needs one or two, and each holds some 50 MB of programs
@@ -83,11 +84,11 @@ def make_learner(spec: Spec) -> Learner:
             new = 1 if k == 1 else jnp.minimum(k - opened, count - row)
             state = repeat(new, lambda j, s: load_row(spec, s, batch, row + j, opened + j), state)
             state = state._replace(chunk=state.chunk._replace(filled=jnp.int32(opened + new)))
-            outputs, studied = study(parts, state)
-            middle = median.middle(state.middle)
+            outputs, trained = train(parts, state)
+            middle = median.middle(state.members["middle"])
             if answers_late(spec):
-                state, told = learn(parts, state, studied)
-                outputs = respond(parts, state)
+                state, told = close(parts, state, trained)
+                outputs = predict(parts, state)
 
             def tell(j: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
                 state, lines = carry
@@ -96,7 +97,7 @@ def make_learner(spec: Spec) -> Learner:
 
             state, lines = repeat(new, tell, (state, lines))
             if not answers_late(spec):
-                state, told = learn(parts, state, studied)
+                state, told = close(parts, state, trained)
             return state, tell_at_once(spec, lines, row + new - 1, told), row, row + new
 
         def stretch(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
@@ -127,11 +128,11 @@ def make_learner(spec: Spec) -> Learner:
         def say(row: Array, said: Array) -> Array:
             after = load_row(spec, state, batch, row, at)
             after = after._replace(chunk=after.chunk._replace(filled=at + 1))
-            outputs, studied = study(parts, after)
-            middle = median.middle(after.middle)
+            outputs, trained = train(parts, after)
+            middle = median.middle(after.members["middle"])
             if answers_late(spec):
-                after, _ = learn(parts, after, studied)
-                outputs = respond(parts, after)
+                after, _ = close(parts, after, trained)
+                outputs = predict(parts, after)
             _, line = score(parts, after, at, outputs[at], middle)
             return said.at[row].set(line[: spec.published], mode="promise_in_bounds")
 
@@ -193,11 +194,12 @@ def begin_anew(
     spec: Spec, state: State, lines: Array, row: Array, fresh: Contender
 ) -> tuple[State, Array]:
     """Put fresh ones in place of members that are lost; it is told with the row before `row`."""
-    lost, members = state.lost, spec.networks
+    lost, networks = state.lost, spec.networks
+    resetting = members.resetting(spec)
 
     def anew(_: Any, carry: Any) -> Any:
-        champion, steps = carry
-        gone = lost[:members]
+        champion, known = carry
+        gone = lost[:networks]
 
         def chosen(gone: Array, old: Any, new: Any) -> Any:
             return jax.tree.map(lambda o, n: jnp.where(each(gone, o), n, o), old, new)
@@ -207,18 +209,19 @@ def begin_anew(
         )
         mean = chosen(gone[pool.averaged(spec)], champion.mean.params, fresh.mean.params)
         mean = champion.mean._replace(params=mean)
-        if not spec.classes:
-            steps = _choose(lost[members], autoregression.init(spec), steps)
-        return champion._replace(params=params, optimizer=optimizer, mean=mean), steps
+        known = {
+            name: _choose(lost[at], member.init(spec), known[name])
+            for at, (name, member) in enumerate(resetting.items(), networks)
+        }
+        return champion._replace(params=params, optimizer=optimizer, mean=mean), known
 
-    champion, steps = lax.fori_loop(
-        0, lost.any().astype(jnp.int32), anew, (state.champion, state.steps)
-    )
+    known = {name: state.members[name] for name in resetting}
+    champion, known = lax.fori_loop(0, lost.any().astype(jnp.int32), anew, (state.champion, known))
     lines = tell_lost(spec, lines, jnp.where(lost.any(), row - 1, len(lines)), lost)
     state = state._replace(
         champion=champion,
-        active=plasticity.put(state.active, (lost[:members, None],) * len(state.active)),
-        steps=steps,
+        active=plasticity.put(state.active, (lost[:networks, None],) * len(state.active)),
+        members=state.members | known,
         lost=jnp.zeros_like(lost),
         resets=counter.add(state.resets, lost),
     )

@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from headrace.model import aggregates, counter
 from headrace.model.spec import Spec
+from headrace.model.xla import order_after
 
 WAYS = 4
 
@@ -91,16 +92,6 @@ def store(state: MemoryState, slot: Array, held: Remembered) -> MemoryState:
     """Put one entity back."""
     slots = jax.tree.map(lambda values, new: values.at[slot].set(new), state.slots, held)
     return state._replace(slots=slots)
-
-
-def order_after(value: Array, index: Array) -> Array:
-    """Give `index`, known to XLA only once `value` is: what is read is read before a write.
-
-    Without that order XLA copies the whole array for each event.
-    """
-    first = value.reshape(-1)[0].astype(jnp.float32)
-    never = (first != first) & (first == first)
-    return index + never.astype(index.dtype)
 
 
 def fade(spec: Spec, means: Array, numeric: Array) -> Array:

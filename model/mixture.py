@@ -20,12 +20,14 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from headrace.model.losses import mixed_slope
+from headrace.model import scale
+from headrace.model.losses import log_probabilities, mixed_slope
 from headrace.model.spec import Spec
-from headrace.model.sums import once
+from headrace.model.xla import once
 
 RATES = np.array([0.001, 0.005], np.float32)
 GOAL_RATES = np.array([0.01, 0.05], np.float32)
+FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
 SHARED = 1e-3  # of the trust, at each step
 ALONE = 0.1  # of what is shared, for members by themselves
 STERN, SOON = 5.0, 100.0  # so much more does a number's error count at first; half at so many
@@ -46,6 +48,19 @@ class Mixed(NamedTuple):
 
     combined: Array  # f32[K, O]
     per_rate: Array  # f32[2, K, O]  at either pace
+
+
+def gate(spec: Spec, said: Array) -> Array:
+    """Let through what is an opinion f32[N, K, O], whoever has it; else nothing is said: 0."""
+    low, high = (FLOOR, jnp.inf) if spec.classes else (-scale.CLIP, scale.CLIP)
+    return jnp.where(jnp.isfinite(said), jnp.clip(said, low, high), 0.0)
+
+
+def opinion(spec: Spec, outputs: Array) -> Array:
+    """Turn outputs f32[..., O] into logarithms of probabilities, or goals, which are bounded."""
+    if spec.classes:
+        return jnp.maximum(log_probabilities(spec, outputs), FLOOR)
+    return jnp.clip(outputs, -scale.CLIP, scale.CLIP)
 
 
 def init(added: int, alone: int = 0) -> Mixture:

@@ -16,7 +16,7 @@ import optax
 from jax import Array, lax
 
 from headrace.model.spec import OptimizerName, Schedule, Spec
-from headrace.model.sums import once
+from headrace.model.xla import once
 
 EPSILON = 1e-8
 

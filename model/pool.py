@@ -1,8 +1,7 @@
 """The pool: learners of several kinds on the same rows.
 
-Networks that differ in their rate and in what they see, hashed logistic (or linear) regression,
-bins of columns and of pairs, what the last labels say by themselves, and the votes of a row's
-neighbours: each says what it thinks, and `mixture` makes one opinion of all.
+Networks that differ in their rate and in what they see, means of their weights, and the `members`,
+which are no networks: each says what it thinks, and `mixture` makes one opinion of all.
 """
 
 from __future__ import annotations
@@ -14,23 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from headrace.model import (
-    autoregression,
-    embed,
-    losses,
-    median,
-    mixture,
-    neighbours,
-    pairs,
-    persistence,
-    scale,
-)
+from headrace.model import members, mixture
 from headrace.model.mixture import Mixture
 from headrace.model.networks import Network, Params
 from headrace.model.optimizer import make_optimizer
 from headrace.model.spec import Spec
 
-FLOOR = -7.0  # of a logarithm of a probability: no member rules a class out for the others
 SEEDS = 1 << 63  # that a random key can be made of
 MEMORY, MEMORY_OF_IMAGES = 500.0, 3000.0  # rows over which means of weights fade
 WIDE = 32
@@ -78,12 +66,7 @@ def names(spec: Spec) -> list[str]:
     return [
         *networks,
         *(f"mean of {name}" for name in networks[averaged(spec)]),
-        *(["words"] if spec.ids else []),
-        *([pairs.NAME] if pairs.kept(spec) else []),
-        *([persistence.NAME] if persistence.kept(spec) else []),
-        *([] if spec.classes else [autoregression.NAME]),
-        *(neighbours.VOTES if spec.neighbours else []),
-        *([] if spec.classes else median.NAMES),
+        *(name for member in members.speaking(spec).values() for name in member.names(spec)),
     ]
 
 
@@ -126,14 +109,15 @@ def average(spec: Spec, mean: Mean, newest: Params, labels: Array, apply: Array)
 
 
 def alone(spec: Spec) -> int:
-    """Count the last members, which are heard alone: the medians of numbers."""
-    return 0 if spec.classes else len(median.NAMES)
+    """Count the last opinions, which are heard alone."""
+    found = members.speaking(spec).values()
+    return sum(len(member.names(spec)) for member in found if member.alone)
 
 
 def resettable(spec: Spec) -> list[str]:
-    """Name what begins anew when it is lost; no other member can come to numbers that are none."""
-    networks = names(spec)[: spec.networks]
-    return [*networks, *([] if spec.classes else [autoregression.NAME])]
+    """Name what begins anew when it is lost: networks, and members that say so."""
+    found = members.resetting(spec).values()
+    return [*names(spec)[: spec.networks], *(", ".join(each.names(spec)) for each in found)]
 
 
 def contender(spec: Spec, network: Network) -> Contender:
@@ -199,14 +183,6 @@ def paces(spec: Spec, params: Params, rates: Array) -> Params:
     return Params(below, pace(params.last.shape[-1]))
 
 
-def words(spec: Spec, found: Array, ids: Array) -> Array:
-    """Say by words and categories alone, f32[0 or 1, K, O]; `found` are the table's rows."""
-    if not spec.ids:
-        return jnp.zeros((0, len(ids), spec.outputs))
-    _, direct = embed.features(spec, found, ids)
-    return opinion(spec, losses.around(spec, direct))[None]
-
-
 def silenced(outputs: Array) -> tuple[Array, Array]:
     """Let networks that have lost themselves say nothing: 0 for all outputs f32[M, K, O].
 
@@ -215,16 +191,3 @@ def silenced(outputs: Array) -> tuple[Array, Array]:
     """
     sound = (jnp.abs(outputs) < EXPLODED).all((1, 2))
     return jnp.where(sound[:, None, None], outputs, 0.0), ~sound
-
-
-def gate(spec: Spec, said: Array) -> Array:
-    """Let through what is an opinion f32[N, K, O], whoever has it; else nothing is said: 0."""
-    low, high = (FLOOR, jnp.inf) if spec.classes else (-scale.CLIP, scale.CLIP)
-    return jnp.where(jnp.isfinite(said), jnp.clip(said, low, high), 0.0)
-
-
-def opinion(spec: Spec, outputs: Array) -> Array:
-    """Turn outputs f32[..., O] into logarithms of probabilities, or goals, which are bounded."""
-    if spec.classes:
-        return jnp.maximum(losses.log_probabilities(spec, outputs), FLOOR)
-    return jnp.clip(outputs, -scale.CLIP, scale.CLIP)

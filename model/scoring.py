@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from headrace.model import decision, ladder, memory, scale, target
+from headrace.model import decision, ladder, scale, target
 from headrace.model.batch import EVIDENCE, Outcome
 from headrace.model.drift import shift
 from headrace.model.metrics import ScoredClass, ScoredNumber
 from headrace.model.spec import Spec
 from headrace.model.state import Parts, State, weights
-from headrace.model.sums import pack
+from headrace.model.xla import order_after, pack
 
 STEP = 0.05  # of the half-width, in typical errors, at each event outside
 PACE = 0.02  # at which what is typical follows
@@ -51,7 +51,7 @@ def score(
             known, lambda: kept.published[slot, ring], lambda: jnp.zeros(spec.published)
         )
         no_change = chunk.due_past[at, 0]
-        after = memory.order_after(said, slot)
+        after = order_after(said, slot)
         kept = kept._replace(published=kept.published.at[after, ring].set(published))
         state = state._replace(memory=kept)
     if spec.classes:

@@ -108,6 +108,7 @@ class Spec:
         schedule: of the rates.
         neighbours: rows of the window whose neighbours vote; 0 = no votes, as with the pinball
             loss: a vote has no quantiles.
+        members: of the pool from elsewhere, by the names that they are registered under.
         embedding: dimensions of a hashed id's vector.
         table_bits: log2 of the rows in the table of hashed ids.
         coverage: share of labels that a regression interval should hold, in (0, 1).
@@ -149,6 +150,7 @@ class Spec:
     clip: float = 0.0
     schedule: Schedule = Schedule()
     neighbours: int = 0
+    members: tuple[str, ...] = ()
     embedding: int = 8
     table_bits: int = 16
     coverage: float = 0.9

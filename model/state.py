@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from headrace.model import (
-    autoregression,
     counter,
     decision,
     drift,
     embed,
     ladder,
-    median,
+    members,
     memory,
-    neighbours,
-    pairs,
-    persistence,
     pool,
     scale,
     target,
@@ -30,6 +27,8 @@ from headrace.model.networks import Network, make_network
 from headrace.model.plasticity import Units
 from headrace.model.pool import Contender
 from headrace.model.spec import Detector, Spec
+
+_MEMBERS = jax.tree_util.GetAttrKey("members")
 
 
 class Chunk(NamedTuple):
@@ -65,12 +64,8 @@ class State(NamedTuple):
     resets: Array  # u32[L, 2]  how often they did: counters
     revived: Array  # u32[2]  hidden units that began anew: a counter
     ladder: ladder.LadderState
-    followed: Array  # f32[C + 1, C]  labels that followed each label
-    steps: autoregression.AutoregressionState
-    middle: median.MedianState
-    neighbours: neighbours.NeighboursState
+    members: dict[str, Any]  # that are no networks, by name
     table: embed.TableState
-    cells: Array  # f32[V, 2 O]  of bins and of their pairs
     inputs: scale.ScaleState
     pixels: scale.ScaleState  # of the image's channels
     target: target.TargetState
@@ -83,6 +78,21 @@ class State(NamedTuple):
     detectors: tuple[Any, ...]
     alarmed: Array  # bool[]  whether one fired and `shift` was not asked yet
     shift: shift.Rows  # of the numeric columns and of what was said
+
+
+def named(state: State) -> list[tuple[str, Any]]:
+    """List the arrays of a state, by names that stay: a checkpoint goes by them.
+
+    Those of our own members are named as if they were fields of the state.
+    """
+    found = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        name = jax.tree_util.keystr(path).removeprefix(".")
+        if path[0] == _MEMBERS:
+            key, rest = path[1].key, jax.tree_util.keystr(path[2:])
+            name = f"{key}{rest}" if key in members.OWN else f"members.{key}{rest}"
+        found.append((name, leaf))
+    return found
 
 
 class Parts(NamedTuple):
@@ -148,12 +158,8 @@ def init(parts: Parts) -> State:
         resets=counter.zero(len(pool.resettable(spec))),
         revived=counter.zero(),
         ladder=ladder.init(spec, fresh),
-        followed=persistence.init(spec),
-        steps=autoregression.init(spec),
-        middle=median.init(spec),
-        neighbours=neighbours.init(spec),
+        members=members.init(spec),
         table=embed.init(spec),
-        cells=pairs.init(spec),
         inputs=scale.init(spec.numeric),
         pixels=scale.init(spec.image[2]),
         target=target.init(),

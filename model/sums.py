@@ -1,13 +1,8 @@
-"""Sums that stay accurate over millions of events in float32, and scalars in one vector."""
+"""Sums that stay accurate over millions of events in float32."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
 N_MAX = 2.0**24
 """A float32 counts to here."""
@@ -44,35 +39,3 @@ def average(
     """
     off, _ = subtract(x, mean, error)
     return add(mean, error, off / n)
-
-
-def pack(*arrays: jax.Array) -> jax.Array:
-    """Stack arrays of one shape and type along a new first axis.
-
-    It does what `jnp.stack` does, by selection: on a CPU a small kernel costs more than what it
-    computes, so state travels best in few arrays, and XLA compiles a select to vector code where
-    a concatenation becomes branches that compute each part apart (measured: 2 to 7 times slower).
-    """
-    place = np.arange(len(arrays)).reshape(-1, *(1,) * jnp.ndim(arrays[0]))
-    return choose(place, arrays)
-
-
-def choose(place: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
-    """Return `arrays[k]` where `place` is k; all are broadcast against each other."""
-    chosen = jnp.broadcast_to(arrays[0], np.broadcast_shapes(place.shape, jnp.shape(arrays[0])))
-    for k, array in enumerate(arrays[1:], start=1):
-        chosen = jnp.where(place == k, array, chosen)
-    return chosen
-
-
-def select(
-    condition: jax.Array, yes: Sequence[jax.Array], no: Sequence[jax.Array]
-) -> list[jax.Array]:
-    """Choose one of two tuples of arrays, part by part."""
-    return [jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True)]
-
-
-def once(array: jax.Array) -> jax.Array:
-    """Return the array, computed just once: XLA would compute it again for each cell it enters."""
-    barred: jax.Array = lax.optimization_barrier(array)  # type: ignore[no-untyped-call]
-    return barred

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headrace.model import sums
+from headrace.model import sums, xla
 from headrace.model.drift.alarm import Alarm, Observed, demand, evident, share
 from headrace.model.fold import Fold
 
@@ -71,11 +71,11 @@ def make_ddm(
         rise = (mean - s.best_mean) + (error - s.best_error)
         warm = n > warm_start
         best = warm & ((s.best_n == 0) | (rise <= lowest - deviation))
-        best_n, best_mean, best_error = sums.select(best, (n, mean, error), s[3:])
+        best_n, best_mean, best_error = xla.select(best, (n, mean, error), s[3:])
         lowest, rise = jnp.where(best, deviation, lowest), jnp.where(best, 0.0, rise)
         fired = warm & (rise + deviation > drift_threshold * lowest)
         warning = warm & ~fired & (rise + deviation > warning_threshold * lowest)
-        new = sums.pack(n, mean, error, best_n, best_mean, best_error)
+        new = xla.pack(n, mean, error, best_n, best_mean, best_error)
         state = jnp.where(counts, jnp.where(fired | (n == sums.N_MAX), _EMPTY, new), state)
         level = jnp.where(fired, drift_threshold, warning_threshold)
         alarm = Alarm(

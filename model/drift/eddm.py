@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headrace.model import sums
+from headrace.model import sums, xla
 from headrace.model.drift.alarm import Alarm, Observed, demand, evident, share
 from headrace.model.fold import Fold
 
@@ -74,11 +74,11 @@ def make_eddm(
         judged = wrong & (errors > warm_start) & (n > warm_start) & ~longer
         fired = judged & (statistic > 1.0 - beta)
         warning = judged & ~fired & (statistic > 1.0 - alpha)
-        longest, longest_n, longest_errors = sums.select(longer, (spread, n, errors), s[5:])
-        at_error = sums.pack(
+        longest, longest_n, longest_errors = xla.select(longer, (spread, n, errors), s[5:])
+        at_error = xla.pack(
             n, errors, n, squares, squares_error, longest, longest_n, longest_errors
         )
-        new = jnp.where(wrong, at_error, sums.pack(n, *s[1:]))
+        new = jnp.where(wrong, at_error, xla.pack(n, *s[1:]))
         state = jnp.where(counts, jnp.where(fired | (n == sums.N_MAX), _EMPTY, new), state)
         alarm = Alarm(
             fired=counts & fired,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from headrace.model import sums
+from headrace.model import sums, xla
 from headrace.model.drift.alarm import Alarm, Observed, demand, evident, share
 from headrace.model.fold import Fold
 
@@ -91,7 +91,7 @@ def make_hddm_a(
         mean, error = sums.average(s.mean, s.error, x, n)
         rise = (mean - s.cut_mean) + (error - s.cut_error)
         cut = (s.cut_n == 0) | (rise <= limit(s.cut_n) - limit(n))
-        cut_n, cut_mean, cut_error = sums.select(cut, (n, mean, error), s[3:])
+        cut_n, cut_mean, cut_error = xla.select(cut, (n, mean, error), s[3:])
         n_new = n - cut_n
         spread = jnp.sqrt(n_new / (2.0 * cut_n) / n)
         return _Averages(n, mean, error, cut_n, cut_mean, cut_error), _Rise(
@@ -157,10 +157,10 @@ def make_hddm_w(
         now, then = excess(n), excess(s.cut_n)
         fallen = (then - now) / (jnp.sqrt(steady + then) + jnp.sqrt(steady + now))
         cut = (s.cut_n == 0) | (rise < sqrt(0.5 * log(1.0 / drift_confidence)) * fallen)
-        cut_n, cut_mean, cut_error = sums.select(cut, (n, mean, error), s[3:6])
+        cut_n, cut_mean, cut_error = xla.select(cut, (n, mean, error), s[3:6])
         n_new = n - cut_n
         zeros = (jnp.zeros_like(n),) * 2
-        new_mean, new_error = sums.select(cut, zeros, move(s.new_mean, s.new_error, x, n_new))
+        new_mean, new_error = xla.select(cut, zeros, move(s.new_mean, s.new_error, x, n_new))
         spread = jnp.sqrt(steady + 0.5 * (excess(cut_n) + excess(n_new)))
         new = _Weighted(n, mean, error, cut_n, cut_mean, cut_error, new_mean, new_error)
         return new, _Rise(
@@ -203,10 +203,10 @@ def _make(side: _Side, places: int, two_sided: bool) -> Fold[_State, Observed, A
         )
         for other in fall:
             worse = other.fired & ~alarm.fired | other.warning & ~(alarm.fired | alarm.warning)
-            alarm = Alarm(*sums.select(worse, other, alarm))
+            alarm = Alarm(*xla.select(worse, other, alarm))
         anew = alarm.fired | (n == sums.N_MAX)
         state = tuple(
-            jnp.where(counts, jnp.where(anew, 0.0, sums.pack(*new)), old)
+            jnp.where(counts, jnp.where(anew, 0.0, xla.pack(*new)), old)
             for (new, _), old in zip(sides, state, strict=True)
         )
         return state, evident(alarm)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from headrace.model import sums
+from headrace.model import xla
 from headrace.model.drift.alarm import Alarm, Observed, demand, evident, usable
 from headrace.model.fold import Fold
 
@@ -111,14 +111,14 @@ def sample(counter: jax.Array, among: int, size: int, seed: int) -> jax.Array:
     """Draw `size` of the places 0 to `among` - 1 without replacement, as bool[among]."""
     place = jnp.arange(among, dtype=jnp.uint32)
     key = _hash(_hash(_hash(jnp.uint32(seed % 2**32)) + counter) + place)
-    key = sums.once(key // among * among + place)  # no two are the same
+    key = xla.once(key // among * among + place)  # no two are the same
     return jnp.sum(key[:, None] < key, axis=0) < size
 
 
 def largest_gap(window: jax.Array, drawn: jax.Array) -> jax.Array:
     """Return by how many ranks the drawn of the window's older values and its newest are apart."""
     newest = jnp.full(len(window) - len(drawn), -1, jnp.int32)
-    weight = sums.once(jnp.concatenate([drawn.astype(jnp.int32), newest]))
+    weight = xla.once(jnp.concatenate([drawn.astype(jnp.int32), newest]))
     ahead = jnp.sum(jnp.where(window[:, None] <= window, weight[:, None], 0), axis=0)
     return jnp.max(jnp.abs(ahead))
 

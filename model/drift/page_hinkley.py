@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headrace.model import sums
+from headrace.model import sums, xla
 from headrace.model.drift.alarm import Alarm, Observed, demand, evident, usable
 from headrace.model.fold import Fold
 
@@ -99,7 +99,7 @@ def make_page_hinkley(
             recent,
             beyond.astype(jnp.float32),
         )
-        state = jnp.where(counts, sums.pack(*new), state)
+        state = jnp.where(counts, xla.pack(*new), state)
         alarm = Alarm(
             fired=counts & beyond,
             warning=jnp.bool_(False),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headrace.model import sums
+from headrace.model import xla
 from headrace.model.fold import Fold
 from headrace.model.metrics import ranking, tally
 from headrace.model.metrics.confusion import Counts, per_class, scores
@@ -87,7 +87,7 @@ def make_classification_metrics(
             return x.reshape(-1, *(1,) * row.ndim)
 
         values = (label, *predicted, *hit_labels, label, fullest, missed)
-        place = sums.choose(row[None], [spread(value) for value in values])
+        place = xla.choose(row[None], [spread(value) for value in values])
         weight = jnp.where(row == _GAPS, spread(sure - hits[0]), 1.0)
         weight = jnp.where(row == _LOSS, spread(loss), weight)
         terms = jnp.where(place == own, weight, 0.0)
@@ -102,7 +102,7 @@ def make_classification_metrics(
         following = ranking.after(cursor, jnp.sum(counts, dtype=jnp.int32))
         newest = ranking.put(state.newest, cursor, jnp.where(counts, label, -1), probabilities)
         ranks = ranking.count(state.ranks, jnp.where(counts, label, -1), probabilities)
-        places = sums.pack(commonest, following)
+        places = xla.pack(commonest, following)
         return ClassificationMetrics(table, places, newest, ranks), None
 
     def init() -> ClassificationMetrics:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headrace.model import sums
+from headrace.model import sums, xla
 from headrace.model.fold import Fold
 from headrace.model.metrics import tally
 from headrace.model.metrics.tally import FADED
@@ -88,7 +88,7 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
             mean[None, None],
             middle[:, None],
         )
-        miss = jnp.abs(y[:, None] - sums.choose(_PREDICTOR[None], predicted))
+        miss = jnp.abs(y[:, None] - xla.choose(_PREDICTOR[None], predicted))
         said = counts & ~jnp.isnan(scored.prediction)
         miss = jnp.where(miss < _LIMIT, miss, _LIMIT)
         width = scored.high - scored.low
@@ -103,19 +103,19 @@ def make_regression_metrics(window: int = 1000) -> Fold[RegressionMetrics, Score
         step = jnp.sum(weights[0] * sums.subtract(y, mean, lost)[0]) / jnp.maximum(labels, 1.0)
         mean, lost = sums.add(mean, lost, step)
         share = weights * said
-        off = sums.pack(sums.subtract(y, centre, blur)[0], y - faded_centre)
-        events = sums.pack(state.sums[0, 1], kept * state.sums[2, 1]) + jnp.sum(share, axis=1)
+        off = xla.pack(sums.subtract(y, centre, blur)[0], y - faded_centre)
+        events = xla.pack(state.sums[0, 1], kept * state.sums[2, 1]) + jnp.sum(share, axis=1)
         step, faded_step = jnp.sum(share * off, axis=1) / jnp.maximum(events, 1.0)
         centre, blur = sums.add(centre, blur, step)
         faded_centre += faded_step
-        spreads = off * sums.pack(sums.subtract(y, centre, blur)[0], y - faded_centre)
+        spreads = off * xla.pack(sums.subtract(y, centre, blur)[0], y - faded_centre)
         flags = [flag.astype(y.dtype) for flag in (counts, said, some, bounded, covered)]
         columns = [number[:, None] for number in (*flags, width, *spreads)]
-        terms = sums.choose(_TERM[None], (*columns, miss, miss**2, relative))
+        terms = xla.choose(_TERM[None], (*columns, miss, miss**2, relative))
         terms = jnp.where(said[:, None] | (_TERM == 0), terms, 0.0)
         new = RegressionMetrics(
             sums=tally.add(state.sums, terms, weights, kept),
-            means=sums.pack(mean, lost, centre, blur, faded_centre),
+            means=xla.pack(mean, lost, centre, blur, faded_centre),
         )
         return jax.tree.map(lambda a, b: jnp.where(counts.any(), a, b), new, state), None
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from headrace.model import sums
+from headrace.model import sums, xla
 
 FADED = 1e-3  # what is left of an event that is no longer in the window
 
@@ -51,7 +51,7 @@ def weights(counts: jax.Array, fade: float) -> tuple[jax.Array, jax.Array]:
     powers = jnp.asarray(fade ** np.arange(k + 1), jnp.float32)
     later = jnp.sum(np.triu(np.ones((k, k), bool), 1) & counts, axis=1, dtype=jnp.int32)
     faded = jnp.where(counts, powers[later], 0.0)
-    return sums.pack(counts.astype(jnp.float32), faded), powers[jnp.sum(counts, dtype=jnp.int32)]
+    return xla.pack(counts.astype(jnp.float32), faded), powers[jnp.sum(counts, dtype=jnp.int32)]
 
 
 def add(tally: jax.Array, terms: jax.Array, weights: jax.Array, kept: jax.Array) -> jax.Array:
@@ -61,7 +61,7 @@ def add(tally: jax.Array, terms: jax.Array, weights: jax.Array, kept: jax.Array)
     else:
         each, faded = jnp.tensordot(weights, terms, 1, precision="highest")
     total, lost = sums.add(tally[0], tally[1], each)
-    return sums.pack(total, lost, kept * tally[2] + faded)
+    return xla.pack(total, lost, kept * tally[2] + faded)
 
 
 def spans(tally: jax.Array) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from headrace.model import frame
 from headrace.model.learner import make_learner
+from headrace.model.state import named
 from headrace.stream.rows.classes import came_shape
 from headrace.stream.task import Task
 
@@ -46,12 +47,6 @@ def digest(tensors: Tensors) -> str:
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
-
-
-def named(state: Any) -> list[tuple[str, Any]]:
-    """Give the arrays of a state, each after its name."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return [(jax.tree_util.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
 
 
 def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:

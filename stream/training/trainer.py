@@ -23,6 +23,7 @@ from headrace.model.frame import Frame
 from headrace.model.learner import make_learner, warm_up
 from headrace.model.metrics import classification_report, regression_report
 from headrace.model.spec import Spec
+from headrace.model.state import named
 from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
 from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.rows import Rows, take
@@ -31,7 +32,7 @@ from headrace.stream.task.schema import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
-from headrace.stream.training.snapshot import Snapshot, Tensors, named
+from headrace.stream.training.snapshot import Snapshot, Tensors
 
 
 class Part(NamedTuple):

@@ -47,7 +47,7 @@ def test_it_is_the_librarys_learner() -> None:
     [
         (Classifier(settings=SMALL), datasets.Bananas(), linear_model.ALMAClassifier(), "Accuracy"),
         (
-            Regressor(settings=SMALL),
+            Regressor(),
             datasets.ChickWeights(),
             linear_model.LinearRegression(),
             "MAE",

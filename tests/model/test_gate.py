@@ -12,20 +12,13 @@ from headrace.model import counter, pool
 from headrace.model.batch import Batch, empty_batch
 from headrace.model.learner import Learner, make_learner, warm_up
 from headrace.model.spec import Spec
-from headrace.model.state import State
+from headrace.model.state import State, named
 
 N, BEFORE = 1200, 600
 NUMBERS = Spec(numeric=3, neighbours=50)
 CLASSES = Spec(numeric=3, classes=2, neighbours=50)
 CHUNKS = Spec(numeric=3, chunk=8, neighbours=50)
-MEMBERS = [
-    ".champion.params",
-    ".champion.optimizer",
-    ".steps",
-    ".neighbours",
-    ".followed",
-    ".cells",
-]
+MEMBERS = ("champion.params", "champion.optimizer", "steps", "neighbours", "followed", "cells")
 
 
 def batch_of(spec: Spec, seed: int = 0) -> Batch:
@@ -49,13 +42,10 @@ def errors(spec: Spec, batch: Batch, outcome: Any, first: int) -> NDArray[Any]:
 
 def leaves(spec: Spec) -> list[str]:
     state = jax.eval_shape(make_learner(spec).init)
-    named, _ = jax.tree_util.tree_flatten_with_path(state)
     return [
-        jax.tree_util.keystr(path)
-        for path, leaf in named
-        if jax.tree_util.keystr(path).startswith(tuple(MEMBERS))
-        and leaf.dtype == jnp.float32
-        and leaf.size
+        name
+        for name, leaf in named(state)
+        if name.startswith(MEMBERS) and leaf.dtype == jnp.float32 and leaf.size
     ]
 
 
@@ -71,14 +61,15 @@ def test_no_member_can_poison_the_others(spec: Spec, leaf: str, wild: float) -> 
     state, _ = run(learner, warm_up(learner, N), batch, 0, BEFORE)
     sound = learner.copy(state)
 
-    def spoil(path: Any, values: Any) -> Any:
-        if jax.tree_util.keystr(path) != leaf:
+    def spoil(name: str, values: Any) -> Any:
+        if name != leaf:
             return values
         spoiled = np.array(values)
         spoiled.reshape(-1)[:: max(spoiled.size // 3, 1)] = wild
         return jnp.asarray(spoiled)
 
-    spoiled = jax.tree_util.tree_map_with_path(spoil, state)
+    tree, leaves = jax.tree.structure(state), [spoil(*each) for each in named(state)]
+    spoiled = jax.tree.unflatten(tree, leaves)
     _, said = run(learner, spoiled, batch, BEFORE, N)
     _, expected = run(learner, sound, batch, BEFORE, N)
     assert np.isfinite(np.asarray(said.published)).all()

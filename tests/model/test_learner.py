@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from headrace.model import counter
 from headrace.model.batch import EVIDENCE, empty_batch
 from headrace.model.learner import KEPT, make_learner, warm_up
-from headrace.model.pairs import ALONE, RATE, TOGETHER
-from headrace.model.pairs import KEPT as REMEMBERED
+from headrace.model.members.pairs import ALONE, RATE, TOGETHER
+from headrace.model.members.pairs import KEPT as REMEMBERED
 from headrace.model.spec import Detector, Spec
 from tests.support.columns import Columns, feed, softmax
 

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 from river import metrics
 
-from headrace.model import sums
+from headrace.model import sums, xla
 from headrace.model.metrics import (
     ScoredClass,
     classification_report,
@@ -289,4 +289,4 @@ def test_stacking_by_selection_is_stacking() -> None:
     rng = np.random.default_rng(0)
     for shape in ((), (4,), (2, 3)):
         arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(5)]
-        np.testing.assert_array_equal(sums.pack(*arrays), jnp.stack(arrays))
+        np.testing.assert_array_equal(xla.pack(*arrays), jnp.stack(arrays))

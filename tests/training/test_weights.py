@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headrace.model import chunk_training, ladder, mixture, neighbours, pairs, pool
+from headrace.model import chunk_training, ladder, mixture, pool
 from headrace.model.chunk_training import LabelledChunk, no_chunk, train_chunk
+from headrace.model.members import neighbours, pairs
 from headrace.model.networks import make_network
 from headrace.model.spec import RUNGS, Spec
 from headrace.stream.errors import UsageError

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,16 +9,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.model import median, target
+from headrace.model import target
+from headrace.model.members import Asked, Labels, median
 from headrace.model.spec import Spec
 
 SPEC = Spec(numeric=1)
-learn = jax.jit(median.learn)
 labels = st.one_of(
     st.just(np.nan),
     st.sampled_from([0.0, 1.0, -3.0]),
     st.floats(-1e6, 1e6, width=32, allow_subnormal=False),
 )
+
+
+def asked(past: Any, goals: target.TargetState) -> Asked:
+    none = jnp.zeros(0)
+    return Asked(none, none, past, none, goals, jnp.bool_(True))
+
+
+@jax.jit
+def learn(state: median.MedianState, label: Any) -> median.MedianState:
+    row = asked(jnp.zeros(0), target.init())
+    return median.update(SPEC, state, row, Labels(label, label, None))
 
 
 @settings(deadline=None, max_examples=30)
@@ -45,7 +58,7 @@ def test_an_entitys_median_is_numpys(few: list[float]) -> None:
         goals = target.update(goals, jnp.float32([label]), jnp.float32([jnp.nan]))
     missing = [np.nan] * (SPEC.past_labels - len(few))
     past = jnp.asarray([[*few, *missing]], jnp.float32)
-    said = median.say(SPEC, median.init(SPEC), goals, past)
+    said = median.predict(SPEC, median.init(SPEC), asked(past, goals))
     assert said.shape == (2, 1, 1)
     assert float(said[0, 0, 0]) == 0.0  # no labels at all: nothing is said
     expected = target.value(goals, said[1, 0], past[:, 0])[0]

@@ -7,17 +7,17 @@ own. The newest ones are kept in order of size as well, so a label costs a compa
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from headrace.model import target
+from headrace.model.members.member import Asked, Labels, by_row
 from headrace.model.spec import Spec
-from headrace.model.target import TargetState
 
-NAMES = ("median", "entity's median")
 NEWEST = 256  # labels: the error of their median is a third of a percent above the least
 
 
@@ -27,6 +27,11 @@ class MedianState(NamedTuple):
     labels: Array  # f32[W]  in places that are written in turn, NaN = none yet
     ranked: Array  # f32[W]  the same from the least to the greatest, then NaN
     seen: Array  # i32[]  labels so far, less a multiple of W once they are 2 W
+
+
+def names(spec: Spec) -> list[str]:
+    """Name the opinions, which are of numbers."""
+    return [] if spec.classes else ["median", "entity's median"]
 
 
 def init(spec: Spec) -> MedianState:
@@ -43,17 +48,18 @@ def middle(state: MedianState) -> Array:
     return (state.ranked[(count - 1) // 2] + state.ranked[count // 2]) / 2.0
 
 
-def say(spec: Spec, state: MedianState, goals: TargetState, past: Array) -> Array:
-    """Give the outputs f32[2, K, O] of rows whose entity's last labels were f32[K, P]."""
+def predict(spec: Spec, state: MedianState, asked: Asked) -> Array:
+    """Give opinions f32[2, K, O] about rows: the median of all newest labels, and of their past."""
+    past = asked.past
     overall = jnp.broadcast_to(middle(state), (len(past),))
-    said = target.same(goals, jnp.stack([overall, _of_last(past)]), past[:, 0])
+    said = target.same(asked.target, jnp.stack([overall, _of_last(past)]), past[:, 0])
     return jnp.broadcast_to(said[..., None], (*said.shape, spec.outputs))
 
 
-def learn(state: MedianState, label: Array) -> MedianState:
-    """Put a label f32[] in place of the oldest, unless it is NaN."""
+def update(spec: Spec, state: MedianState, row: Asked, came: Labels) -> MedianState:
+    """Put a row's label in place of the oldest, unless it is NaN."""
     (labels, ranked, seen), at = state, np.arange(len(state.labels))
-    place = seen % len(at)
+    label, place = came.label, seen % len(at)
     oldest = labels[place]
     # An empty place is after all others: the last one goes, as there is nothing to take out.
     out = jnp.where(jnp.isnan(oldest), len(at) - 1, (ranked < oldest).sum())
@@ -69,6 +75,11 @@ def learn(state: MedianState, label: Array) -> MedianState:
     )
 
 
+def convert(state: MedianState, to: Callable[[Any], Any]) -> MedianState:
+    """Convert the labels."""
+    return state._replace(labels=to(state.labels), ranked=to(state.ranked))
+
+
 def _of_last(labels: Array) -> Array:
     """Give the median f32[K] of each row's labels f32[K, P], NaN = none; each counts its rank."""
     count, places = (~jnp.isnan(labels)).sum(1), np.arange(labels.shape[1])
@@ -82,3 +93,6 @@ def _of_last(labels: Array) -> Array:
 
     found = (ranked((count - 1) // 2) + ranked(count // 2)) / 2.0
     return jnp.where(count > 0, found, jnp.nan)
+
+
+MEMBER = by_row(names, init, predict, update, alone=True, convert=convert)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from headrace.model import scale, target
+from headrace.model.members.member import Asked, Labels, by_row
 from headrace.model.spec import Spec
 from headrace.model.target import TargetState
 
-NAME = "autoregression"
 KEPT = 0.9995  # of what was learned, after each label
 PRIOR = 0.1  # variance of a weight that nothing is known of
 DRIFT = 3e-7  # what is added to that of each weight after each label; rounding takes up to 1e-7
@@ -33,23 +33,30 @@ class AutoregressionState(NamedTuple):
     spread: Array  # f32[P, P]  what is not known of them yet
 
 
+def names(spec: Spec) -> list[str]:
+    """Name the opinion, which is of numbers."""
+    return [] if spec.classes else ["autoregression"]
+
+
 def init(spec: Spec) -> AutoregressionState:
     """Start with the opinion that there will be no step."""
     steps = spec.past_labels - 1
     return AutoregressionState(jnp.zeros(steps), PRIOR * jnp.eye(steps))
 
 
-def say(spec: Spec, state: AutoregressionState, goals: TargetState, past: Array) -> Array:
-    """Give the outputs f32[1, K, O] after the labels f32[K, P + 1], newest first, NaN = none."""
+def predict(spec: Spec, state: AutoregressionState, asked: Asked) -> Array:
+    """Give an opinion f32[1, K, O] about rows by the P + 1 labels known last."""
+    goals, past = asked.target, asked.past
     on = target.again(goals, past[:, 0]) + _steps(goals, past) @ state.weights
     bounded = jnp.clip(on, -scale.CLIP, scale.CLIP)
     return jnp.broadcast_to(bounded[:, None], (1, len(past), spec.outputs))
 
 
-def learn(
-    state: AutoregressionState, goals: TargetState, past: Array, goal: Array
+def update(
+    spec: Spec, state: AutoregressionState, row: Asked, labels: Labels
 ) -> AutoregressionState:
-    """Take in a goal f32[] that followed the labels f32[P + 1]; NaN teaches nothing."""
+    """Take in a row's goal, which followed the P + 1 labels known last; NaN teaches nothing."""
+    goals, past, goal = row.target, row.past, labels.goal
     (weights, spread), step = state, _steps(goals, past)
     miss = goal - target.again(goals, past[:1])[0] - step @ weights
     reach = spread @ step
@@ -74,3 +81,6 @@ def _steps(goals: TargetState, past: Array) -> Array:
     apart = past[..., :-1] - past[..., 1:]
     steps = scale.transform(goals.rest, apart[..., None], jnp.zeros(1))[..., 0]
     return jnp.clip(steps, -LONGEST, LONGEST)
+
+
+MEMBER = by_row(names, init, predict, update, resets=True)

@@ -9,10 +9,11 @@ import pytest
 from jax import Array
 from numpy.typing import NDArray
 
-from headrace.model import autoregression, scale, target
-from headrace.model.autoregression import DRIFT, KEPT, LONGEST, NEAR, PRIOR
+from headrace.model import scale, target
 from headrace.model.batch import empty_batch
 from headrace.model.learner import make_learner, warm_up
+from headrace.model.members import Asked, Labels, autoregression
+from headrace.model.members.autoregression import DRIFT, KEPT, LONGEST, NEAR, PRIOR
 from headrace.model.spec import ORDER, Spec
 
 SPEC = Spec(numeric=1, horizon=1, rates=(3e-3,), detectors=())
@@ -33,6 +34,12 @@ def pasts(series: NDArray[Any]) -> NDArray[Any]:
     return np.lib.stride_tricks.sliding_window_view(padded, ORDER + 1)[:-1, ::-1].copy()
 
 
+def learn(state: Any, goals: target.TargetState, past: Array, goal: Array) -> Any:
+    """Let one goal be learned, which followed labels."""
+    row = Asked(jnp.zeros(0), jnp.zeros(0), past, jnp.zeros(0), goals, jnp.bool_(True))
+    return autoregression.update(SPEC, state, row, Labels(goal, goal, None))
+
+
 def test_weights_are_those_of_recursive_least_squares() -> None:
     """Written again in float64, as Haykin gives it, with Huber's weights and the same bounds."""
     series = walk(300, 1)
@@ -45,7 +52,7 @@ def test_weights_are_those_of_recursive_least_squares() -> None:
         goals = target.update(goals, label, last)
     deviation = float(scale.deviation(goals.rest)[0])
     state = autoregression.init(SPEC)
-    learn = jax.jit(autoregression.learn)
+    fast = jax.jit(learn)
     weights, spread = np.zeros(ORDER), PRIOR * np.eye(ORDER)
     for at in range(300):
         before = past[at]
@@ -53,7 +60,7 @@ def test_weights_are_those_of_recursive_least_squares() -> None:
         moved = (labels[at] - before[0]) / deviation
         goal = target.goal(goals, jnp.asarray(labels[at : at + 1]), jnp.asarray(before[:1]))
         goal = jnp.where(np.isnan(labels[at]), jnp.nan, goal)
-        state = learn(state, goals, jnp.asarray(before, jnp.float32), goal[0])
+        state = fast(state, goals, jnp.asarray(before, jnp.float32), goal[0])
         if np.isnan(moved):
             continue
         miss = moved - step @ weights
@@ -101,7 +108,7 @@ def test_a_long_life_leaves_the_spread_symmetric_and_positive(kind: str) -> None
         def step(state: Any, each: tuple[Array, Array]) -> tuple[Any, None]:
             before, label = each
             goal = target.goal(goals, label[None], before[:1])[0]
-            return autoregression.learn(state, goals, before, goal), None
+            return learn(state, goals, before, goal), None
 
         return jax.lax.scan(step, autoregression.init(SPEC), (past, labels))[0]
 

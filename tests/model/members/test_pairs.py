@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headrace.model import pairs
 from headrace.model.batch import empty_batch
 from headrace.model.learner import make_learner, warm_up
-from headrace.model.pairs import MOST
+from headrace.model.members import pairs
+from headrace.model.members.pairs import MOST
 from headrace.model.spec import Spec
 
 
@@ -60,7 +60,7 @@ def test_a_missing_value_is_like_no_other() -> None:
 
 
 def test_one_column_alone_has_no_pairs() -> None:
-    assert not pairs.kept(Spec(numeric=1, classes=2))
+    assert not pairs.names(Spec(numeric=1, classes=2))
     assert pairs.init(Spec(numeric=1, classes=2)).size == 0
 
 
@@ -75,7 +75,7 @@ def test_a_rule_along_two_axes_is_learned_by_it(chunk: int) -> None:
     state, _ = learner.run(warm_up(learner, n), batch, np.int32(n))
     inputs, ids = rows_of(spec, 500, seed=2)
     inputs = inputs.at[:, 2:4].set(0.0)
-    cells = pairs.look_up(spec, state.cells, inputs, ids, jnp.bool_(True))
+    cells = pairs.look_up(spec, state.members["cells"], inputs, ids, jnp.bool_(True))
     right = (np.asarray(inputs[:, 0]) > 0.0) ^ (np.asarray(inputs[:, 1]) > 0.0)
     assert (np.asarray(pairs.say(spec, cells)).argmax(1) == right).mean() > 0.95
 

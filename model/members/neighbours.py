@@ -9,14 +9,15 @@ with self adjusting memory for heterogeneous concept drift").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from headrace.model.members.member import Asked, Closing, Labels, Member
 from headrace.model.spec import Spec
 
-VOTES = ("neighbours wide", "neighbours narrow", "neighbours nearest")
 WIDTH = 0.03  # of the wide kernel: mean squared difference of a column, in variances
 FAR = 1e9
 NEVER = 1e15  # so far that nobody hears it, were there only empty places
@@ -33,6 +34,11 @@ class NeighboursState(NamedTuple):
     next: Array  # i32[]  the place that is written next
 
 
+def names(spec: Spec) -> list[str]:
+    """Name the three votes, if there is a window."""
+    return [f"neighbours {how}" for how in ("wide", "narrow", "nearest")] if spec.neighbours else []
+
+
 def init(spec: Spec) -> NeighboursState:
     """Start with an empty window."""
     size = (spec.neighbours or 1) + (spec.chunk if spec.chunk > 1 else 0)
@@ -45,10 +51,39 @@ def init(spec: Spec) -> NeighboursState:
     )
 
 
+def predict(
+    spec: Spec, state: NeighboursState, asked: Sequence[Asked], labels: Labels
+) -> tuple[list[Array], Any]:
+    """Give the votes f32[3, K, O] about each lot of rows.
+
+    The rows of a chunk of several are in the window before it is full, and each hears those before
+    it only; they stay if the next place to be written comes after them.
+    """
+    own: list[tuple[Array, Array]] = [
+        (rows.inputs[:, : spec.columns], rows.ids[:, : spec.categories]) for rows in asked
+    ]
+    if spec.chunk == 1:
+        return [vote(spec, state, *rows) for rows in own], (own[0], labels)
+    after = remember(spec, state, *own[0], labels.goal, labels.weight)
+    window, known = after._replace(next=state.next), ~jnp.isnan(labels.goal)
+    before = jnp.cumsum(known) - known
+    return [vote(spec, window, *rows, before) for rows in own], after
+
+
+def update(spec: Spec, state: NeighboursState, learned: Any, closing: Closing) -> NeighboursState:
+    """Remember the rows of a chunk."""
+    if spec.chunk > 1:
+        after: NeighboursState = learned
+        return after._replace(next=jnp.where(closing.full, after.next, state.next))
+    (columns, ids), labels = learned
+    state = state._replace(next=state.next + closing.last)
+    return remember(spec, state, columns, ids, labels.goal, labels.weight)
+
+
 def vote(
     spec: Spec, state: NeighboursState, rows: Array, ids: Array, before: Array | None = None
 ) -> Array:
-    """Give the opinions f32[VOTES, K, O] about rows f32[K, D] with categories u32[K, C].
+    """Give the opinions f32[3, K, O] about rows f32[K, D] with categories u32[K, C].
 
     Of the K places from `state.next` on, each row hears only as many as i32[K] say, those of the
     rows `before` it in an open chunk; of a chunk of one, all are older.
@@ -144,3 +179,6 @@ def remember(
         return put(0, state)
     after: NeighboursState = lax.fori_loop(0, len(rows), put, state)
     return after
+
+
+MEMBER = Member(names, init, predict, update)

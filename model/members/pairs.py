@@ -10,6 +10,7 @@ of its own. Cells of a pair with a category are hashed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -18,9 +19,10 @@ import numpy as np
 from jax import Array, lax
 
 from headrace.model import losses
+from headrace.model.members.member import Asked, Closing, Labels, Member
+from headrace.model.mixture import opinion
 from headrace.model.spec import Spec
 
-NAME = "pairs"
 ALONE = np.array([-1.1503, -0.6745, -0.3186, 0.0, 0.3186, 0.6745, 1.1503], np.float32)
 TOGETHER = np.array([-0.6745, 0.0, 0.6745], np.float32)
 """Where bins end: quantiles of a standard normal."""
@@ -39,17 +41,31 @@ class Cells(NamedTuple):
     found: Array  # f32[K, S, 2 O]
 
 
-def kept(spec: Spec) -> bool:
-    """Say whether there is this opinion: of one category alone, the words have it."""
-    return spec.numeric + spec.categories > 1
+def names(spec: Spec) -> list[str]:
+    """Name the opinion, if there is anything to pair; of one category alone the words have it."""
+    return ["pairs"] if spec.numeric + spec.categories > 1 else []
 
 
 def init(spec: Spec) -> Array:
     """Start with an opinion of nothing, f32[V, 2 O]: weights, then Adagrad's sums of squares."""
     hashed = (_chosen(spec) >= spec.numeric).any(1).sum()
     pairs = (len(_chosen(spec)) - hashed) * _TOGETHER**2 + hashed * HASHED
-    size = int(spec.numeric * _ALONE + pairs) if kept(spec) else 0
+    size = int(spec.numeric * _ALONE + pairs) if names(spec) else 0
     return jnp.zeros((size, 2 * spec.outputs))
+
+
+def predict(
+    spec: Spec, table: Array, asked: Sequence[Asked], labels: Labels
+) -> tuple[list[Array], tuple[Cells, Labels]]:
+    """Give an opinion f32[1, K, O] about each lot of rows; keep the cells of the first."""
+    cells = [look_up(spec, table, rows.inputs, rows.ids, rows.begun) for rows in asked]
+    return [opinion(spec, say(spec, each))[None] for each in cells], (cells[0], labels)
+
+
+def update(spec: Spec, table: Array, learned: tuple[Cells, Labels], closing: Closing) -> Array:
+    """Learn from the rows of a chunk, all at once."""
+    cells, labels = learned
+    return descend(spec, table, cells, labels.goal, closing.apply, labels.weight)
 
 
 def look_up(spec: Spec, table: Array, inputs: Array, ids: Array, begun: Array) -> Cells:
@@ -80,8 +96,6 @@ def descend(
 
     A `weight` f32[K] says how much each row counts.
     """
-    if not kept(spec):
-        return table
     known = ~jnp.isnan(goal)
     slope = losses.slope(spec, say(spec, cells), jnp.where(known, goal, 0.0), weight)
     share = jnp.where(known, 1.0 / jnp.maximum(known.sum(), 1), 0.0)
@@ -107,8 +121,6 @@ def _weights(found: Array) -> Array:
 
 
 def _places(spec: Spec, inputs: Array, ids: Array) -> Array:
-    if not kept(spec):
-        return jnp.zeros((len(inputs), 0), jnp.int32)
     values = inputs[:, spec.pixels : spec.columns]
     missing = inputs[:, spec.columns : spec.columns + spec.numeric] > 0.0
     alone, together = (
@@ -132,3 +144,6 @@ def _chosen(spec: Spec) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     every = list(combinations(range(spec.numeric + spec.categories), 2))
     drawn = np.random.default_rng(spec.seed).permutation(len(every))[:MOST]
     return np.array([every[at] for at in sorted(drawn.tolist())], np.int64).reshape(-1, 2)
+
+
+MEMBER = Member(names, init, predict, update)

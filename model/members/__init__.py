@@ -1,0 +1,77 @@
+"""The members of the pool that are no networks: pure functions over a state of their own.
+
+A new one is a file here and a line in MEMBERS: a `Member`, or what `by_row` makes of functions of a
+row. One from elsewhere is registered, and belongs to the pool of each spec that names it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.model.members import autoregression, median, neighbours, pairs, persistence, words
+from headrace.model.members.member import Asked, Closing, Labels, Member, by_row
+from headrace.model.spec import Spec
+
+__all__ = [
+    "MEMBERS",
+    "Asked",
+    "Closing",
+    "Labels",
+    "Member",
+    "by_row",
+    "init",
+    "of",
+    "register",
+    "resetting",
+    "speaking",
+]
+
+MEMBERS: dict[str, Member] = {
+    "words": words.MEMBER,
+    "cells": pairs.MEMBER,
+    "followed": persistence.MEMBER,
+    "steps": autoregression.MEMBER,
+    "neighbours": neighbours.MEMBER,
+    "middle": median.MEMBER,
+}
+"""By the name of their state, in the order of their opinions."""
+
+OWN = tuple(MEMBERS)  # in every pool
+
+
+def register(name: str, member: Member) -> None:
+    """Let specs name a member from elsewhere among their `members`.
+
+    Raises:
+        ValueError: another one has the name.
+    """
+    if MEMBERS.setdefault(name, member) is not member:
+        raise ValueError(f"member {name!r}: expected a name that no other member has")
+
+
+def of(spec: Spec) -> dict[str, Member]:
+    """Give the members whose states are kept, by name.
+
+    Raises:
+        ValueError: the spec names one that is not registered, or one that is there anyway.
+    """
+    for name in spec.members:
+        if name not in MEMBERS or name in OWN:
+            raise ValueError(f"member {name!r}: expected one of {sorted({*MEMBERS} - {*OWN})}")
+    return {name: MEMBERS[name] for name in (*OWN, *spec.members)}
+
+
+def speaking(spec: Spec) -> dict[str, Member]:
+    """Give the members that have opinions, in the order of these: last, those heard alone."""
+    found = [(name, member) for name, member in of(spec).items() if member.names(spec)]
+    return dict(sorted(found, key=lambda each: each[1].alone))
+
+
+def resetting(spec: Spec) -> dict[str, Member]:
+    """Give those that begin anew when they are lost."""
+    return {name: member for name, member in speaking(spec).items() if member.resets}
+
+
+def init(spec: Spec) -> dict[str, Any]:
+    """Make the states of all members."""
+    return {name: member.init(spec) for name, member in of(spec).items()}
