@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import jax
 
 from headrace.model import pool
-from headrace.model.learner import make_learner
 from headrace.stream.rows.normalizer import LARGEST, Normalizer
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
+from headrace.stream.training.plugins import learner_of
 
 
 def explain(task: Task) -> Iterator[str]:
@@ -76,7 +76,7 @@ def _model(task: Task) -> Iterator[str]:
     yield f"remembers   {lags.labels} labels and {lags.rows} rows {whom}"
     layers = f": {' x '.join(map(str, model.hidden))} {model.activation}" if model.hidden else ""
     network = task.spec.network + ("" if task.spec.network in ("linear", "textbag") else layers)
-    learner = make_learner(task.spec)
+    learner = learner_of(task)
     shapes = jax.eval_shape(learner.init)
     weights = sum(leaf.size for leaf in jax.tree.leaves(shapes.champion.params))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))

@@ -14,6 +14,7 @@ from typing import Any
 
 from headrace.stream.rows.hashing import hash_key
 from headrace.stream.task import Task
+from headrace.stream.task.plugins import versions
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "flax", "msgspec", "pint", "pydantic")
@@ -21,8 +22,15 @@ ROW_TO_STATE = ("headrace.stream.rows.normalizer", "headrace.stream.training.tra
 
 
 def settings_of(task: Task) -> dict[str, Any]:
-    """Give what decides which state a stream leads to: all of the task but how topics are made."""
-    return task.model_dump(mode="json", exclude={"topics"})
+    """Give what decides which state a stream leads to: all of the task but how topics are made.
+
+    Of members from other packages also the versions of these; without any, the key is left out.
+    """
+    settings = task.model_dump(mode="json", exclude={"topics"})
+    if not task.model.members:
+        del settings["model"]["members"]  # as in ledgers of before there were any
+        return settings
+    return settings | {"packages": versions(task.model.members)}
 
 
 def written(task: Task) -> dict[str, Any]:

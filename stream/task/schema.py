@@ -249,6 +249,12 @@ class Model(Part):
         le=100_000,
         description="Window of the nearest-neighbour members, in rows; 0 = none.",
     )
+    members: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], ...] = Field(
+        (),
+        max_length=16,
+        description="Further members of the pool, by the names that installed packages give them "
+        "(entry points of the group headrace.members).",
+    )
     beta1: float = Field(
         0.0, ge=0, lt=1, description="First-moment decay of Adam and its variants (momentum)."
     )

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model import frame
-from headrace.model.learner import make_learner
 from headrace.model.state import named
 from headrace.stream.rows.classes import came_shape
 from headrace.stream.task import Task
+from headrace.stream.training.plugins import learner_of
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -51,7 +51,7 @@ def digest(tensors: Tensors) -> str:
 
 def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
-    state = jax.eval_shape(make_learner(task.spec).init)
+    state = jax.eval_shape(learner_of(task).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(state)}
     return found | {
         "recent": ("uint8", (-1,)),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
 from headrace.model.batch import Batch, Outcome, empty_batch
 from headrace.model.frame import Frame
-from headrace.model.learner import make_learner, warm_up
+from headrace.model.learner import warm_up
 from headrace.model.metrics import classification_report, regression_report
 from headrace.model.spec import Spec
 from headrace.model.state import named
@@ -30,6 +30,7 @@ from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.schema import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
+from headrace.stream.training.plugins import learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.snapshot import Snapshot, Tensors
@@ -89,7 +90,7 @@ class Trainer:
         self._task = task
         self._capacity = capacity
         keep_programs()
-        self._learner = make_learner(task.spec)
+        self._learner = learner_of(task)
         self._state = warm_up(self._learner, capacity)
         jax.block_until_ready(self._learner.copy(self._state))  # type: ignore[no-untyped-call]
         self._columns = [*task.columns, "prediction"]

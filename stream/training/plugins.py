@@ -1,0 +1,46 @@
+"""Members of the pool from other packages, found by name among what is installed.
+
+A task file names them; it never names a module to import. A package offers a member as an entry
+point of the group `headrace.members`; a program registers one by `headrace.model.members.register`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from headrace.model import members
+from headrace.model.learner import Learner, make_learner
+from headrace.stream.errors import TaskError
+from headrace.stream.task import Task
+from headrace.stream.task.plugins import GROUP
+
+
+def learner_of(task: Task) -> Learner:
+    """Return the learner of a task, with the members that it names.
+
+    Raises:
+        TaskError: a member is not installed, or is none.
+    """
+    for name in task.model.members:
+        if name in members.OWN:
+            raise TaskError(f"model.members: {name!r} is in every pool: leave it out")
+        if name not in members.MEMBERS:
+            members.register(name, _installed(name))
+    return make_learner(task.spec)
+
+
+def _installed(name: str) -> members.Member:
+    """Load the member that an installed package offers by this name."""
+    for point in entry_points(group=GROUP, name=name):
+        found = point.load()
+        if not isinstance(found, members.Member):
+            raise TaskError(
+                f"model.members: {name!r} ({point.value}) is a {type(found).__name__}, expected a "
+                "headrace.model.members.Member"
+            )
+        return found
+    offered = sorted({*entry_points(group=GROUP).names, *members.MEMBERS} - {*members.OWN})
+    raise TaskError(
+        f"model.members: no installed package offers {name!r} (entry point group {GROUP}); there "
+        f"is {', '.join(offered) or 'none'}"
+    )
