@@ -63,7 +63,7 @@ class Arena:
 
 @contextmanager
 def arena(bootstrap: str | None, on_progress: OnProgress) -> Iterator[Arena]:
-    """Give an arena on the Kafka that is named, else on an embedded one; nothing is left there."""
+    """Yield an arena on the Kafka that is named, else on an embedded one; it leaves nothing."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
         named = bootstrap_servers(bootstrap)
@@ -74,7 +74,7 @@ def arena(bootstrap: str | None, on_progress: OnProgress) -> Iterator[Arena]:
 
 
 def machine(kafka: str | None) -> dict[str, Any]:
-    """Say what was measured on: CPU, cores Python, versions."""
+    """Return what was measured on: CPU, cores Python, versions."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),

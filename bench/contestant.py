@@ -53,7 +53,7 @@ class Score(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Give events per second."""
+        """Return events per second."""
         return self.events / max(self.seconds, 1e-9)
 
 
@@ -129,7 +129,7 @@ class Outputs:
         return count - self._before >= self._wanted
 
     def score(self) -> Score:
-        """Give what was seen, and stop watching."""
+        """Return what was seen, and stop watching."""
         self._source.close()
         return Score(self._count - self._before, self._grown_s - self._started_s)
 

@@ -48,7 +48,7 @@ def streams() -> Iterator[tuple[str, int, Stream]]:
 
 
 def headrace(stream: Stream) -> NDArray[np.bool_]:
-    """Say which answers were right; a task's defaults."""
+    """Return which answers were right; a task's defaults."""
     from headrace.model.batch import empty_batch
     from headrace.model.learner import make_learner, warm_up
     from headrace.stream.task import validate
@@ -72,7 +72,7 @@ def headrace(stream: Stream) -> NDArray[np.bool_]:
 
 
 def river(make: Callable[[], Any]) -> Callable[[Stream], NDArray[np.bool_]]:
-    """Say which answers of a model of River's were right."""
+    """Return which answers of a model of River's were right."""
 
     def answer(stream: Stream) -> NDArray[np.bool_]:
         rows, labels, _ = stream

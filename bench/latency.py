@@ -67,7 +67,7 @@ def measure(kafka: KafkaConnection, task: Path, *, seconds: float) -> Latency:
 
 
 def quantiles(waited_ms: workload.Array, created_ms: workload.Array) -> Latency:
-    """Give the quantiles of what was created after the warm-up: f64[n] each."""
+    """Return the quantiles of what was created after the warm-up: f64[n] each."""
     counted = waited_ms[created_ms >= created_ms[0] + WARM_UP_S * 1000]
     p50_ms, p99_ms = np.percentile(counted, [50, 99]).round(2).tolist()
     return Latency(p50_ms, p99_ms, len(counted))

@@ -49,7 +49,7 @@ def memory(
 
 
 def summary(samples: list[tuple[int, float]], events: int) -> dict[str, Any]:
-    """Say where memory stood after warm-up and at the end, and whether it still grew.
+    """Return where memory stood after warm-up and at the end, and whether it still grew.
 
     Returns:
         `first_mb` (once a tenth of the events is learned), `last_mb`, `peak_mb`; `growth_mb` (the
@@ -72,7 +72,7 @@ def summary(samples: list[tuple[int, float]], events: int) -> dict[str, Any]:
 
 
 def _slope(samples: list[tuple[int, float]]) -> float:
-    """Give the median slope between two samples (Theil 1950): checkpoints are peaks."""
+    """Return the median slope between two samples (Theil 1950): checkpoints are peaks."""
     seen, mb = np.array(samples).T
     one, other = np.triu_indices(len(seen), 1)
     apart = seen[other] > seen[one]

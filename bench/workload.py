@@ -83,17 +83,17 @@ def save_task(folder: Path, name: str, *lines: str, entity: str | None = None) -
 
 
 def with_model(task: Task, **settings: Any) -> Task:
-    """Give the task with some settings of its model changed."""
+    """Return the task with some settings of its model changed."""
     return task.model_copy(update={"model": task.model.model_copy(update=settings)})
 
 
 def with_pool(task: Task) -> Task:
-    """Give the task as it is learned by default."""
+    """Return the task as it is learned by default."""
     return task.model_copy(update={"model": Model(), "lags": Lags()})
 
 
 def task_path(folder: Path, name: str) -> Path:
-    """Say where the task file is."""
+    """Return where the task file is."""
     return folder / f"{name}.toml"
 
 

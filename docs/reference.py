@@ -161,7 +161,7 @@ FIELDS: dict[str, dict[str, str]] = {
 
 
 def fill(text: str) -> str:
-    """Give a page with its generated parts as of the code that is here."""
+    """Return a page with its generated parts as of the code that is here."""
     return _PLACE.sub(lambda at: at[1] + _KINDS[at[2]](at[3]) + at[4], text)
 
 
@@ -256,7 +256,7 @@ def _resolved(form: dict[str, Any]) -> dict[str, Any]:
 
 
 def _options(form: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give the alternatives of a key without null."""
+    """Return the alternatives of a key without null."""
     alternatives = form.get("anyOf") or form.get("oneOf") or [form]
     nested: list[dict[str, Any]] = []
     for each in alternatives:

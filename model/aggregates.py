@@ -52,7 +52,7 @@ def nothing(spec: Spec) -> Known:
 
 
 def clock(spec: Spec, time_ms: np.ndarray) -> np.ndarray:
-    """Give what `add` goes by, i32[n, T], of times i64[n] in milliseconds since 1970.
+    """Return what `add` goes by, i32[n, T], of times i64[n] in milliseconds since 1970.
 
     First the part of all time that an event is in, for each aggregate within a time; then its day
     and millisecond, if time since the last event is asked for.
@@ -143,7 +143,7 @@ _FOLDS = {"max": jnp.maximum, "min": jnp.minimum}
 
 
 def _value(each: Aggregate, column: int, numeric: Array, ids: Array) -> Array:
-    """Give what an aggregate takes of an event, NaN for nothing."""
+    """Return what an aggregate takes of an event, NaN for nothing."""
     match each.statistic:
         case "count":
             return jnp.ones(())
@@ -154,7 +154,7 @@ def _value(each: Aggregate, column: int, numeric: Array, ids: Array) -> Array:
 
 
 def _bits(ids: Array) -> Array:
-    """Give the bit of each id u32[D] among those of a bucket, u32[D, WORDS]: its highest bits."""
+    """Return the bit of each id u32[D] among those of a bucket, u32[D, WORDS]: its highest bits."""
     bit = ids >> jnp.uint32(25)
     word = (bit // 32)[:, None] == jnp.arange(WORDS)
     return jnp.where(word, jnp.uint32(1) << (bit % 32)[:, None], jnp.uint32(0))
@@ -171,7 +171,7 @@ def _distinct(met: Array) -> Array:
 
 
 def within(spec: Spec) -> list[tuple[Aggregate, int]]:
-    """Give the aggregates within a time, and the numeric column of each."""
+    """Return the aggregates within a time, and the numeric column of each."""
     return [(each, at) for each, at in spec.aggregated if each.statistic != "since_last"]
 
 

@@ -65,7 +65,7 @@ class ScanCarry(NamedTuple):
 
 
 def no_chunk(spec: Spec) -> LabelledChunk:
-    """Give what has the shape of something heard."""
+    """Return what has the shape of something heard."""
     networks = pool.names(spec)[: spec.networks]
     k, means = spec.chunk, len(networks[pool.averaged(spec)])
     others = len(pool.names(spec)) - spec.networks - means
@@ -176,7 +176,7 @@ def answer(spec: Spec, network: Network, own: Contender, asked: ChunkInputs) -> 
 
 
 def _others(spec: Spec, network: Network, own: Contender, question: ChunkInputs) -> Array:
-    """Give the opinions of all but the networks as they are, f32[N - M, K, O]: first their means'.
+    """Return the opinions of all but the networks, f32[N - M, K, O]: first those of their means.
 
     Means move when a chunk is over, so that they speak of all its rows at once.
     """
@@ -189,13 +189,13 @@ def _others(spec: Spec, network: Network, own: Contender, question: ChunkInputs)
 
 
 def _speak(spec: Spec, last: Array, features: Array, direct: Array) -> tuple[Array, Array]:
-    """Give what networks put out about rows with such features, and who is `pool.silenced`."""
+    """Return what networks put out about rows with such features, and who is `pool.silenced`."""
     said = jax.vmap(networks.answer)(last, features)
     return pool.silenced(losses.around(spec, said + jax.lax.stop_gradient(direct)))
 
 
 def _mix(spec: Spec, state: Mixture, outputs: Array, others: Array) -> tuple[Array, Mixed]:
-    """Give all opinions f32[N, K, O], and what comes of them."""
+    """Return all opinions f32[N, K, O], and what comes of them."""
     said = jnp.concatenate([mixture.opinion(spec, outputs), others])
     return said, mixture.mix(spec, state, said)
 
@@ -207,7 +207,7 @@ def _features(
     question: ChunkInputs,
     sight: NDArray[np.float32] | None = None,
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-    """Give what networks make of rows, f32[M, K, F], and what is said of their words, f32[K, O].
+    """Return what networks make of rows, f32[M, K, F], and what is said of their words, f32[K, O].
 
     Beside both, the networks' hidden units f32[M, K, U] of each layer. Networks see what
     `pool.sight` says, or f32[M, I] does.

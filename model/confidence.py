@@ -54,7 +54,7 @@ def add(gains: Gains, values: Any) -> Gains:
 
 @jax.jit
 def bounded(gains: Gains) -> tuple[Array, Array]:
-    """Give the lowest and the highest mean that gains in [-1, 1] allow, f32, within [-1, 1].
+    """Return the lowest and the highest mean that gains in [-1, 1] allow, f32, within [-1, 1].
 
     Nothing is assumed but the bounds. For a gain x and each rate r in [0, 1), the product over all
     events of exp(r (x - E x) + (log(1 - r) + r) x^2) is a supermartingale (inequality (4.11) of
@@ -76,7 +76,7 @@ def bounded(gains: Gains) -> tuple[Array, Array]:
 
 @jax.jit
 def asymptotic(gains: Gains) -> tuple[Array, Array]:
-    """Give the lowest and the highest mean that gains without a bound allow, f32.
+    """Return the lowest and the highest mean that gains without a bound allow, f32.
 
     The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas (2024),
     "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics
@@ -119,7 +119,7 @@ def _crossing(squares: Array) -> Array:
 
 
 def _log_weights(rates: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Give the logarithms of the mixture's weights, which add up to 1.
+    """Return the logarithms of the mixture's weights, which add up to 1.
 
     1 - r has a gamma distribution of that shape and rate, cut off at 1.
     """

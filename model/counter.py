@@ -25,7 +25,7 @@ def add(counter: Array, more: Array) -> Array:
 
 
 def clipped(counter: Array) -> Array:
-    """Give the count, or 2^31 - 1 if it is beyond, i32[*shape]."""
+    """Return the count, or 2^31 - 1 if it is beyond, i32[*shape]."""
     beyond = (counter[..., 1] > 0) | (counter[..., 0] > _MOST)
     return jnp.where(beyond, jnp.uint32(_MOST), counter[..., 0]).astype(jnp.int32)
 

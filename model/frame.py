@@ -60,18 +60,18 @@ class Frame:
         self._summed[[at for each, at in spec.aggregated if each.statistic == "sum"]] = True
 
     def as_array(self) -> Floats:
-        """Give everything that the next rows depend on, as float64[7 + NEWEST, C]."""
+        """Return everything that the next rows depend on, as float64[7 + NEWEST, C]."""
         rows = np.full_like(self.origin, self._rows)
         first = [self.origin, self.unit, self._spread, rows, self._middle]
         return np.concatenate([first, self._ends, self._newest])
 
     def copy(self) -> Frame:
-        """Give another one that is the same."""
+        """Return another one that is the same."""
         return copy(self)  # what it holds is replaced, and never changed
 
     @property
     def looks_next(self) -> bool:
-        """Say whether it looks at the next row, and may change before it."""
+        """Return whether it looks at the next row, and may change before it."""
         return bool(_checks(self._rows, 1))
 
     def stretches(self, values: Floats) -> Iterator[tuple[int, int, Change | None]]:
@@ -123,7 +123,7 @@ class Frame:
         return found
 
     def _moved(self, newest: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]] | None:
-        """Give another origin and unit, and which columns were lost, if these cost too much.
+        """Return another origin and unit, and which columns were lost, if these cost too much.
 
         Rounding takes nothing from a column that has stood still since the last check, whatever it
         takes from the value; one that moves in steps is as wide as its last step.
@@ -158,7 +158,7 @@ class Change(NamedTuple):
 
 
 def blank(spec: Spec) -> Floats:
-    """Give what a frame holds at first, float64[7 + NEWEST, C]."""
+    """Return what a frame holds at first, float64[7 + NEWEST, C]."""
     columns = spec.numeric + (not spec.classes)
     return np.concatenate(
         [
@@ -284,14 +284,14 @@ def _windows(spec: Spec, known: Any, before: Frame, after: Frame) -> Any:
 
 
 def _checks(rows: int, new: int) -> list[int]:
-    """Give the places among new rows that are checked, after so many."""
+    """Return the places among new rows that are checked, after so many."""
     counts = {1 << power for power in range(CHECKED.bit_length())}
     counts |= set(range(-(-(rows + 1) // CHECKED) * CHECKED, rows + new + 1, CHECKED))
     return sorted(count - rows - 1 for count in counts if rows < count <= rows + new)
 
 
 def _latest(newest: Floats, values: Floats) -> Floats:
-    """Give the newest known values of each column, float64[NEWEST, C], the newest one first."""
+    """Return the newest known values of each column, float64[NEWEST, C], the newest one first."""
     if len(values) >= NEWEST and not np.isnan(values[-NEWEST:]).any():
         return values[: -NEWEST - 1 : -1].copy()
     rows = np.concatenate([values[::-1], newest])
@@ -306,7 +306,7 @@ def _latest(newest: Floats, values: Floats) -> Floats:
 
 
 def _spread(newest: Floats) -> Floats:
-    """Give how far apart the known values of each column are, but for a stray one among NEWEST."""
+    """Return how far apart each column's known values are, but for a stray one among NEWEST."""
     if np.isnan(newest).any():
         with np.errstate(invalid="ignore"):
             spread: Floats = np.fmax.reduce(newest) - np.fmin.reduce(newest)
@@ -317,7 +317,7 @@ def _spread(newest: Floats) -> Floats:
 
 
 def _medians(newest: Floats) -> Floats:
-    """Give the lower median of the known values of each column, 0 of none."""
+    """Return the lower median of the known values of each column, 0 of none."""
     known = [np.sort(column[~np.isnan(column)]) for column in newest.T]
     return np.array([each[(len(each) - 1) // 2] if len(each) else 0.0 for each in known])
 

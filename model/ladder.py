@@ -113,12 +113,12 @@ def together(spec: Spec) -> int:
 
 
 def relabels(spec: Spec) -> bool:
-    """Say whether classes can be exchanged."""
+    """Return whether classes can be exchanged."""
     return "relabel" in spec.ladder and 0 < spec.classes <= MOST_CLASSES
 
 
 def challenges(spec: Spec) -> bool:
-    """Say whether there can be a trial."""
+    """Return whether there can be a trial."""
     return "challenger" in spec.ladder and bool(spec.detectors)
 
 
@@ -147,7 +147,7 @@ def on_alarms(state: LadderState, alarms: list[Alarm]) -> LadderState:
 
 
 def boost(state: LadderState) -> Array:
-    """Give by how much learning rates are multiplied now, f32[] in [1, BOOST]."""
+    """Return by how much learning rates are multiplied now, f32[] in [1, BOOST]."""
     return 1.0 + (BOOST - 1.0) * state.boosted.astype(jnp.float32) / BOOST_STEPS
 
 
@@ -188,7 +188,7 @@ def on_chunk(
 
 
 def waits(spec: Spec, state: LadderState) -> Array:
-    """Say whether `run_trials` has something to do, bool[]."""
+    """Return whether `run_trials` has something to do, bool[]."""
     return state.called | (state.heard == together(spec))
 
 

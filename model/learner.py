@@ -185,7 +185,7 @@ def run_trials(parts: Parts, state: State, lines: Array, row: Array) -> tuple[St
 
 
 def calls(spec: Spec, state: State) -> Array:
-    """Say whether a row calls for what the inner loop leaves to others, bool[]."""
+    """Return whether a row calls for what the inner loop leaves to others, bool[]."""
     worn = plasticity.count(plasticity.worn(state.active))
     return state.alarmed | ladder.waits(spec, state.ladder) | state.lost.any() | (worn > 0)
 

@@ -13,7 +13,7 @@ from headrace.model.spec import Spec
 
 
 def slope(spec: Spec, outputs: Array, goal: Array, weight: Array | None = None) -> Array:
-    """Give the derivative of each row's loss by its outputs f32[..., K, O]; goals are f32[K].
+    """Return the derivative of each row's loss by its outputs f32[..., K, O]; goals are f32[K].
 
     It is multiplied by the `weight` of the row, f32[K], if there is one.
 
@@ -37,7 +37,7 @@ def slope(spec: Spec, outputs: Array, goal: Array, weight: Array | None = None) 
 
 
 def mixed_slope(spec: Spec, mixed: Array, goal: Array, weight: Array | None = None) -> Array:
-    """Give the derivative of the mixture's loss, as `slope` does.
+    """Return the derivative of the mixture's loss, as `slope` does.
 
     A mixture of classes is a distribution, whatever its members were taught by: cross-entropy.
     """
@@ -47,7 +47,7 @@ def mixed_slope(spec: Spec, mixed: Array, goal: Array, weight: Array | None = No
 
 
 def normal(spec: Spec) -> Array:
-    """Give the quantiles of a standard normal distribution, f32[3]: where learning them starts."""
+    """Return quantiles of a standard normal distribution, f32[3]: where learning them starts."""
     return jax.scipy.special.ndtri(jnp.asarray(spec.quantiles))
 
 

@@ -31,7 +31,7 @@ from headrace.model.xla import order_after
 
 
 def answers_late(spec: Spec) -> bool:
-    """Say whether a row is answered when the label that it brought is learned.
+    """Return whether a row is answered when the label that it brought is learned.
 
     It is known by then, as it belongs to an earlier row. In a chunk of several all are answered in
     one pass with what they teach.
@@ -169,5 +169,5 @@ def close(parts: Parts, state: State, trained: Trained) -> tuple[State, Array]:
 
 
 def _finite(tree: Any) -> Array:
-    """Say whether all numbers of some arrays are finite, bool[]."""
+    """Return whether all numbers of some arrays are finite, bool[]."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

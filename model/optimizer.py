@@ -69,7 +69,7 @@ def make_optimizer(spec: Spec, rows: int = 1) -> Optimizer:
 
 
 def adam_without_momentum(spec: Spec) -> Optimizer:
-    """Give Adam (Kingma & Ba 2015) with beta1 = 0, which is RMSProp with bias correction.
+    """Return Adam (Kingma & Ba 2015) with beta1 = 0, which is RMSProp with bias correction.
 
     Momentum hurts when the world drifts, and takes half the time. EPSILON is added to the squares,
     so that one inverse root is all that a step takes: it is twice as fast as optax here.
@@ -101,7 +101,7 @@ def adam_without_momentum(spec: Spec) -> Optimizer:
 
 
 def _inverse_root(squares: Array) -> Array:
-    """Give 1 / sqrt(squares) to four digits, in a third of the time of a root and a division.
+    """Return 1 / sqrt(squares) to four digits, in a third of the time of a root and a division.
 
     A first guess from the number's bits (Lomont 2003, "Fast inverse square root"), and one step
     that uses the first two terms of the error (Householder 1970, "The numerical treatment of a
@@ -115,7 +115,7 @@ def _inverse_root(squares: Array) -> Array:
 
 
 def of_optax(spec: Spec) -> Optimizer:
-    """Give an optimizer of optax, one for each network; all of them are linear in the rate."""
+    """Return an optimizer of optax, one for each network; all of them are linear in the rate."""
     optimizer = _OPTAX[spec.optimizer](spec)
 
     def step(params: Any, state: Any, gradient: Any, rates: Any, apply: Array) -> Stepped:
@@ -153,7 +153,7 @@ _OPTAX: dict[OptimizerName, Callable[[Spec], optax.GradientTransformation]] = {
 
 
 def scheduled(schedule: Schedule, step: Array) -> Array:
-    """Give the share of the rates, f32[] in (0, 1], that is used at a step i32[]."""
+    """Return the share of the rates, f32[] in (0, 1], that is used at a step i32[]."""
     if schedule.kind == "constant":
         after: optax.Schedule = optax.constant_schedule(1.0)
     elif schedule.kind == "linear":
@@ -169,7 +169,7 @@ def scheduled(schedule: Schedule, step: Array) -> Array:
 
 
 def norms(gradient: Any) -> Array:
-    """Give the norm of each network's gradient, f32[M].
+    """Return the norm of each network's gradient, f32[M].
 
     It is taken in two steps, rows and then the norms of rows: in one, XLA would not make vector
     code of it.

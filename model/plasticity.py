@@ -77,7 +77,7 @@ def revive(champion: Contender, fresh: Contender, dead: Units, turn: Array) -> C
 
 
 def plasticity(champion: Contender, active: Units) -> dict[str, float | None]:
-    """Say how able to learn the networks are: what is lost in networks that learn for long.
+    """Return how able to learn the networks are: what is lost in networks that learn for long.
 
     Returns:
         dead_units: the share of hidden units, in [0, 1], that were 0 in all of the newest rows,
@@ -108,6 +108,6 @@ def _renewed(params: Params, dead: Units, inward: list[Array], outward: list[Arr
 
 
 def _kernels(params: Params) -> list[Array]:
-    """Give the weights [M, I, O] of each dense layer, the last one included."""
+    """Return the weights [M, I, O] of each dense layer, the last one included."""
     layers = params.below["head"]["layers"]
     return [*(layers[at]["kernel"] for at in range(len(layers))), params.last.mT]

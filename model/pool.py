@@ -51,7 +51,7 @@ class PoolInputs(NamedTuple):
 
     @property
     def last(self) -> Array:
-        """Give the label known last, f32[K]."""
+        """Return the label known last, f32[K]."""
         return self.past[:, 0]
 
 
@@ -135,7 +135,7 @@ def contender(spec: Spec, network: Network) -> Contender:
 
 
 def bits(contender: Contender) -> Array:
-    """Give all that a contender is as one array u32[P], which is copied and chosen in one go."""
+    """Return all that a contender is as one array u32[P], which is copied and chosen in one go."""
     leaves = jax.tree.leaves(contender)
     return jnp.concatenate([lax.bitcast_convert_type(leaf, jnp.uint32).ravel() for leaf in leaves])
 
@@ -153,7 +153,7 @@ def read_bits(found: Array, like: Contender) -> Contender:
 
 
 def sight(spec: Spec) -> np.ndarray[Any, Any]:
-    """Say which inputs a network sees, f32[M, I]: those of the first view only the row itself."""
+    """Return which inputs a network sees, f32[M, I]: those of the first view only the row."""
     past = np.ones((len(spec.rates), spec.inputs), np.float32)
     if spec.views == 1:
         return past
@@ -163,12 +163,12 @@ def sight(spec: Spec) -> np.ndarray[Any, Any]:
 
 
 def rates(spec: Spec) -> np.ndarray[Any, Any]:
-    """Give the learning rate of each network, f32[M]."""
+    """Return the learning rate of each network, f32[M]."""
     return np.tile(np.asarray(spec.rates, np.float32), spec.views)
 
 
 def paces(spec: Spec, params: Params, rates: Array) -> Params:
-    """Give the rates of each layer's weights, f32[M], which are less where networks see an image.
+    """Return the rates of each layer's weights, f32[M], which are less where networks see an image.
 
     A step moves each of a unit's I weights as far as any other, so it moves what a unit says by
     sqrt(I) where its inputs have nothing in common, and by I where all say the same. The rates are

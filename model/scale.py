@@ -71,7 +71,7 @@ def update(state: ScaleState, values: Array, together: int = 1) -> ScaleState:
 
 
 def deviation(state: ScaleState) -> Array:
-    """Give the standard deviation f32[N], floored well above the rounding of the mean."""
+    """Return the standard deviation f32[N], floored well above the rounding of the mean."""
     return jnp.maximum(jnp.sqrt(state.variance), 1e-6 * jnp.abs(state.mean) + 1e-12)
 
 

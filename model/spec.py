@@ -173,7 +173,7 @@ class Spec:
 
     @property
     def quantiles(self) -> tuple[float, float, float]:
-        """Give what the pinball loss aims at: both ends of the interval, and the median between."""
+        """Return what the pinball loss aims at: both ends of the interval, and the median."""
         tail = (1.0 - self.coverage) / 2.0
         return tail, 0.5, 1.0 - tail
 
@@ -187,7 +187,7 @@ class Spec:
 
     @property
     def decides(self) -> bool:
-        """Say whether another class than the likeliest may be predicted."""
+        """Return whether another class than the likeliest may be predicted."""
         return self.balanced or bool(self.costs)
 
     @property
@@ -243,7 +243,7 @@ class Spec:
 
     @property
     def aggregated(self) -> list[tuple[Aggregate, int]]:
-        """Give the aggregates, and the numeric column of each."""
+        """Return the aggregates, and the numeric column of each."""
         first = self.numeric - len(self.aggregates)
         return [(each, first + at) for at, each in enumerate(self.aggregates)]
 

@@ -105,7 +105,7 @@ class Parts(NamedTuple):
 
 
 def weights(spec: Spec, chunk: Chunk) -> Array | None:
-    """Give how much the labels of a chunk teach, f32[k]; None where rows do not say."""
+    """Return how much the labels of a chunk teach, f32[k]; None where rows do not say."""
     if not spec.weighted:
         return None
     return (chunk.due_weight if spec.horizon else chunk.weight)[:, 0]

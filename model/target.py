@@ -34,7 +34,7 @@ def init() -> TargetState:
 
 
 def anchor(state: TargetState, last: Array) -> Array:
-    """Give the anchor f32[...] of rows whose entity's last known label was `last`, NaN = none."""
+    """Return the anchor f32[...] of rows whose entity's last known label was `last`, NaN = none."""
     level = state.level
     doubt = BELIEF * level.variance[0] / jnp.maximum(level.seen[0], 1.0)
     persistence = (state.together[0] + doubt) / jnp.maximum(state.together[1] + doubt, 1e-30)
@@ -44,17 +44,17 @@ def anchor(state: TargetState, last: Array) -> Array:
 
 
 def goal(state: TargetState, label: Array, last: Array) -> Array:
-    """Give what the network should put out for labels f32[K]; 0 while nothing is known."""
+    """Return what the network should put out for labels f32[K]; 0 while nothing is known."""
     return scale.transform(state.rest, (label - anchor(state, last))[:, None], jnp.zeros(1))[:, 0]
 
 
 def again(state: TargetState, last: Array) -> Array:
-    """Give the goals f32[K] of seeing the last labels again; 0 where there is none."""
+    """Return the goals f32[K] of seeing the last labels again; 0 where there is none."""
     return same(state, last, last)
 
 
 def same(state: TargetState, label: Array, last: Array) -> Array:
-    """Give the goals f32[..., K] of seeing these labels; 0 where there is none."""
+    """Return the goals f32[..., K] of seeing these labels; 0 where there is none."""
     expected = scale.transform(state.rest, (label - anchor(state, last))[..., None], jnp.zeros(1))
     return jnp.where(jnp.isnan(label), 0.0, expected[..., 0])
 

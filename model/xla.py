@@ -43,7 +43,7 @@ def once(array: jax.Array) -> jax.Array:
 
 
 def order_after(value: jax.Array, index: jax.Array) -> jax.Array:
-    """Give `index`, known to XLA only once `value` is: what is read is read before a write.
+    """Return `index`, known to XLA only once `value` is: what is read is read before a write.
 
     Without that order XLA copies the whole array for each event.
     """

@@ -78,7 +78,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Give a function that puts a line of figures below the test run's results."""
+    """Return a function that puts a line of figures below the test run's results."""
     return lambda line: request.node.user_properties.append(("told", line))
 
 
@@ -99,7 +99,7 @@ def kafka() -> Iterator[KafkaConnection]:
 
 @pytest.fixture
 def topic(kafka: KafkaConnection, request: pytest.FixtureRequest) -> Iterator[MakeTopic]:
-    """Give a function that creates a topic and returns its name, unlike any other's.
+    """Yield a function that creates a topic and returns its name, unlike any other's.
 
     `topic("events", partitions=2, retention_ms=-1)`: settings as in `TopicSpec`.
     """
@@ -124,7 +124,7 @@ def topic(kafka: KafkaConnection, request: pytest.FixtureRequest) -> Iterator[Ma
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Give `hostile.headrace` within this process: nothing is imported or compiled twice.
+    """Yield `hostile.headrace` within this process: nothing is imported or compiled twice.
 
     A first argument "bench" calls that command line instead.
     """

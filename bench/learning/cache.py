@@ -18,7 +18,7 @@ RECORD = Path(__file__).parents[1] / "measured.jsonl"
 
 
 def folder(name: str) -> Path:
-    """Give a directory of ours in the user's cache, made if it is not there."""
+    """Return a directory of ours in the user's cache, made if it is not there."""
     path = cache_dir("bench/learning") / name
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -42,7 +42,7 @@ class Results:
         self._recorded = {line["key"]: line for line in map(json.loads, lines)}
 
     def get(self, key: dict[str, Any]) -> dict[str, Any] | None:
-        """Give the result of exactly this, if there is one; one of the record has no seconds."""
+        """Return the result of exactly this, if there is one; one of the record has no seconds."""
         path = self._path(key)
         if self._fresh:
             return None

@@ -79,7 +79,7 @@ def output(
 
 @cache
 def version(package: str) -> str:
-    """Give the version of a peer's package that the lock file names; the newest, of several."""
+    """Return the version of a peer's package that the lock file names; the newest, of several."""
     lock = tomllib.loads((PROJECT / "uv.lock").read_text("utf-8"))
     found = [entry["version"] for entry in lock["package"] if entry["name"] == package]
     if not found:

@@ -38,7 +38,7 @@ class Prepared:
         return int(self.about["rows"])
 
     def task(self, *, image: bool = False) -> dict[str, Any]:
-        """Give the table of headrace's task: what it is about, and no setting of any model.
+        """Return the table of headrace's task: what it is about, and no setting of any model.
 
         Args:
             image: its columns are one image.

@@ -73,13 +73,13 @@ def run(
 
 
 def default_data() -> Path | None:
-    """Give the folder of shared data beside the repository, if there is one."""
+    """Return the folder of shared data beside the repository, if there is one."""
     place = Path(__file__).parents[3] / "shared" / "data"
     return place if place.is_dir() else None
 
 
 def selected(names: Iterable[str], *, held_out: bool) -> list[str]:
-    """Give the named streams; without a name, all that are held out, or all others."""
+    """Return the named streams; without a name, all that are held out, or all others."""
     return list(names) or [n for n, stream in STREAMS.items() if stream.held_out == held_out]
 
 

@@ -37,7 +37,7 @@ def _document(found: dict[str, Any], shown: Callable[[Mapping[str, Any]], str]) 
 
 
 def scores_of(streams: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Give scores by stream and contestant, greater is better; a failure is worse than all."""
+    """Return scores by stream and contestant, greater is better; a failure is worse than all."""
     found: dict[str, dict[str, float]] = {}
     for name, stream in streams.items():
         row = found[name] = {}
@@ -59,7 +59,7 @@ def complete(scores: dict[str, dict[str, float]]) -> tuple[dict[str, dict[str, f
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
-    """Give ranks and duels of each group of streams, for machines."""
+    """Return ranks and duels of each group of streams, for machines."""
     told: dict[str, Any] = {}
     for group in GROUPS:
         streams = {n: s for n, s in found["streams"].items() if s["group"] == group}

@@ -11,7 +11,7 @@ from .score import test_then_train
 
 
 def make(peer: str, settings: dict[str, Any], rows: Rows) -> Callable[[], list[Any]]:
-    """Give what says it all when it is called."""
+    """Return what says it all when it is called."""
     return lambda: {"no-change": no_change, "majority": majority}[peer](rows)
 
 

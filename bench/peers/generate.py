@@ -112,7 +112,7 @@ def _gradual(name: str, seed: int, rows: int) -> Any:
 
 
 def digits(seed: int, passes: int = 10) -> Iterator[Row]:
-    """Give scikit-learn's digits in shuffled passes; halfway each gets the name of another."""
+    """Yield scikit-learn's digits in shuffled passes; halfway each gets the name of another."""
     import numpy as np
     from sklearn.datasets import load_digits
 

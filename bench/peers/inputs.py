@@ -46,7 +46,7 @@ class TargetScaler:
         return (y - moved) / self._deviation()
 
     def restore(self, said: float) -> float:
-        """Give a prediction in the label's own unit."""
+        """Return a prediction in the label's own unit."""
         return said * self._deviation() + self._mean
 
     def _deviation(self) -> float:
@@ -69,7 +69,7 @@ def ordinal() -> Callable[[str, str], float]:
 
 
 def inputs(rows: Rows, *, scale: bool, categories: str) -> Callable[[Row], Row]:
-    """Give what turns a row's numbers and categories into inputs, each row once, in order.
+    """Return what turns a row's numbers and categories into inputs, each row once, in order.
 
     Args:
         scale: bring the numbers, not the one-hot columns, to mean 0 and deviation 1.

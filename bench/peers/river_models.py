@@ -76,7 +76,7 @@ def _loop(model: Any, rows: Rows, settings: dict[str, Any]) -> list[Any]:
 
 
 def _words(rows: Rows, settings: dict[str, Any]) -> Callable[[Row], Row]:
-    """Give what turns the texts of a row into counts or weights of words, by column and word."""
+    """Return what turns the texts of a row into counts or weights of words, by column and word."""
     name = settings.get("text", "feature_extraction.BagOfWords")
     extractors = {column: _made(name, lowercase=True) for column in rows.texts}
 

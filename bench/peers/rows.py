@@ -69,7 +69,7 @@ def read(stream: Path, count: int) -> Rows:
 
 
 def _filled(rows: list[Row], kinds: dict[str, str]) -> Iterator[Row]:
-    """Give the features of each row; for a missing number, the mean of those before it."""
+    """Yield the features of each row; for a missing number, the mean of those before it."""
     sums: dict[str, tuple[float, int]] = {}
     for source in rows:
         row: Row = {}
@@ -88,7 +88,7 @@ def _filled(rows: list[Row], kinds: dict[str, str]) -> Iterator[Row]:
 
 
 def _phase(cycle: str, time: str) -> float:
-    """Say how far into a cycle a moment is, from 0 to 1."""
+    """Return how far into a cycle a moment is, from 0 to 1."""
     at = datetime.fromisoformat(time)
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     hour = at.hour + at.minute / 60

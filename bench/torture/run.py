@@ -137,7 +137,7 @@ def _records(stream: Torture, label: NDArray[Any]) -> Iterator[Records]:
 
 
 def _baselines(kind: Kind, truth: Floats) -> Iterator[tuple[str, Floats]]:
-    """Give what is said before each row by those that know only the labels before it."""
+    """Yield what is said before each row by those that know only the labels before it."""
     before = np.concatenate([[np.nan], truth[:-1]])
     seen = np.arange(len(truth))
     yield "no-change", before
@@ -155,7 +155,7 @@ def _baselines(kind: Kind, truth: Floats) -> Iterator[tuple[str, Floats]]:
 
 
 def _medians(values: Floats) -> Floats:
-    """Give the median of all values before each one: two heaps, the lower half's and the upper."""
+    """Return the median of all values before each one, by two heaps: lower and upper half."""
     lower, upper, found = list[float](), list[float](), np.full(len(values), np.nan)
     for at, value in zip(count(), values.tolist()):
         if at:

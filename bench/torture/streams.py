@@ -36,7 +36,7 @@ class Torture(NamedTuple):
     cut: float | None = None
 
     def classes(self) -> NDArray[np.str_]:
-        """Give the label as one of two classes."""
+        """Return the label as one of two classes."""
         cut = np.median(self.label) if self.cut is None else self.cut
         return np.where(self.label > cut, "over", "under")
 

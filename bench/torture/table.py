@@ -12,7 +12,7 @@ _HEAD = ["rows", "headrace", "best baseline", "", "difference", "without a numbe
 
 
 def as_json(found: dict[Kind, dict[str, Tried]]) -> dict[str, Any]:
-    """Give what `--json` prints."""
+    """Return what `--json` prints."""
     return {
         kind: {name: tried._asdict() | {"best": tried.best} for name, tried in streams.items()}
         for kind, streams in found.items()

@@ -50,7 +50,7 @@ def register(name: str, member: Member) -> None:
 
 
 def of(spec: Spec) -> dict[str, Member]:
-    """Give the members whose states are kept, by name.
+    """Return the members whose states are kept, by name.
 
     Raises:
         ValueError: the spec names one that is not registered, or one that is there anyway.
@@ -62,13 +62,13 @@ def of(spec: Spec) -> dict[str, Member]:
 
 
 def speaking(spec: Spec) -> dict[str, Member]:
-    """Give the members that have opinions, in the order of these: last, those heard alone."""
+    """Return the members that have opinions, in the order of these: last, those heard alone."""
     found = [(name, member) for name, member in of(spec).items() if member.names(spec)]
     return dict(sorted(found, key=lambda each: each[1].alone))
 
 
 def resetting(spec: Spec) -> dict[str, Member]:
-    """Give those that begin anew when they are lost."""
+    """Return those that begin anew when they are lost."""
     return {name: member for name, member in speaking(spec).items() if member.resets}
 
 

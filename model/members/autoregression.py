@@ -45,7 +45,7 @@ def init(spec: Spec) -> AutoregressionState:
 
 
 def predict(spec: Spec, state: AutoregressionState, asked: Asked) -> Array:
-    """Give an opinion f32[1, K, O] about rows by the P + 1 labels known last."""
+    """Return an opinion f32[1, K, O] about rows by the P + 1 labels known last."""
     goals, past = asked.target, asked.past
     on = target.again(goals, past[:, 0]) + _steps(goals, past) @ state.weights
     bounded = jnp.clip(on, -scale.CLIP, scale.CLIP)
@@ -77,7 +77,7 @@ def update(
 
 
 def _steps(goals: TargetState, past: Array) -> Array:
-    """Give the steps f32[..., P] between labels, in deviations of the rest; an unknown one is 0."""
+    """Return steps f32[..., P] between labels, in deviations of the rest; an unknown one is 0."""
     apart = past[..., :-1] - past[..., 1:]
     steps = scale.transform(goals.rest, apart[..., None], jnp.zeros(1))[..., 0]
     return jnp.clip(steps, -LONGEST, LONGEST)

@@ -41,7 +41,7 @@ def init(spec: Spec) -> MedianState:
 
 
 def middle(state: MedianState) -> Array:
-    """Give the median of all the newest labels f32[]; NaN of none, and of classes."""
+    """Return the median of all the newest labels f32[]; NaN of none, and of classes."""
     if not state.ranked.size:
         return jnp.asarray(jnp.nan)
     count = jnp.minimum(state.seen, len(state.ranked))
@@ -49,7 +49,7 @@ def middle(state: MedianState) -> Array:
 
 
 def predict(spec: Spec, state: MedianState, asked: Asked) -> Array:
-    """Give opinions f32[2, K, O] about rows: the median of all newest labels, and of their past."""
+    """Return opinions f32[2, K, O] about rows: medians of all newest labels, and of their past."""
     past = asked.past
     overall = jnp.broadcast_to(middle(state), (len(past),))
     said = target.same(asked.target, jnp.stack([overall, _of_last(past)]), past[:, 0])
@@ -81,7 +81,7 @@ def convert(state: MedianState, to: Callable[[Any], Any]) -> MedianState:
 
 
 def _of_last(labels: Array) -> Array:
-    """Give the median f32[K] of each row's labels f32[K, P], NaN = none; each counts its rank."""
+    """Return the median f32[K] of each row's labels f32[K, P], NaN = none; each counts its rank."""
     count, places = (~jnp.isnan(labels)).sum(1), np.arange(labels.shape[1])
     one, other = labels[:, :, None], labels[:, None, :]
     below = (other < one) | ((other == one) & (places < places[:, None]))

@@ -54,7 +54,7 @@ def init(spec: Spec) -> NeighboursState:
 def predict(
     spec: Spec, state: NeighboursState, asked: Sequence[Asked], labels: Labels
 ) -> tuple[list[Array], Any]:
-    """Give the votes f32[3, K, O] about each lot of rows.
+    """Return the votes f32[3, K, O] about each lot of rows.
 
     The rows of a chunk of several are in the window before it is full, and each hears those before
     it only; they stay if the next place to be written comes after them.
@@ -83,7 +83,7 @@ def update(spec: Spec, state: NeighboursState, learned: Any, closing: Closing) -
 def vote(
     spec: Spec, state: NeighboursState, rows: Array, ids: Array, before: Array | None = None
 ) -> Array:
-    """Give the opinions f32[3, K, O] about rows f32[K, D] with categories u32[K, C].
+    """Return the opinions f32[3, K, O] about rows f32[K, D] with categories u32[K, C].
 
     Of the K places from `state.next` on, each row hears only as many as i32[K] say, those of the
     rows `before` it in an open chunk; of a chunk of one, all are older.
@@ -123,7 +123,7 @@ def _vote(spec: Spec, state: NeighboursState, row: Array, ids: Array, squares: A
 
 
 def _least(apart: Array) -> Array:
-    """Give the least of f32[W]: halves against each other, for that is made vector code."""
+    """Return the least of f32[W]: halves against each other, for that is made vector code."""
     while len(apart) > 1:
         half = len(apart) // 2
         one, other, odd = jnp.split(apart, [half, 2 * half])
@@ -132,7 +132,7 @@ def _least(apart: Array) -> Array:
 
 
 def _fall(apart: Array) -> Array:
-    """Give nearly exp(-apart), apart >= 0: (1 - apart / 64)^64, which takes a third of the time."""
+    """Return nearly exp(-apart), apart >= 0: (1 - apart / 64)^64, in a third of the time."""
     kernel = 1.0 - apart / 64.0
     kernel = jnp.where(kernel > 0.0, kernel, 0.0)
     for _ in range(6):

@@ -57,7 +57,7 @@ def init(spec: Spec) -> Array:
 def predict(
     spec: Spec, table: Array, asked: Sequence[Asked], labels: Labels
 ) -> tuple[list[Array], tuple[Cells, Labels]]:
-    """Give an opinion f32[1, K, O] about each lot of rows; keep the cells of the first."""
+    """Return an opinion f32[1, K, O] about each lot of rows; keep the cells of the first."""
     cells = [look_up(spec, table, rows.inputs, rows.ids, rows.begun) for rows in asked]
     return [opinion(spec, say(spec, each))[None] for each in cells], (cells[0], labels)
 
@@ -80,7 +80,7 @@ def look_up(spec: Spec, table: Array, inputs: Array, ids: Array, begun: Array) -
 
 
 def say(spec: Spec, cells: Cells) -> Array:
-    """Give outputs f32[K, O] of rows."""
+    """Return outputs f32[K, O] of rows."""
     return losses.around(spec, _weights(cells.found[..., : spec.outputs]).sum(1))
 
 
@@ -140,7 +140,7 @@ def _places(spec: Spec, inputs: Array, ids: Array) -> Array:
 
 
 def _chosen(spec: Spec) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """Give pairs of columns [P, 2], numbers before categories: all, or MOST of them by chance."""
+    """Return pairs of columns [P, 2], numbers before categories: all, or MOST of them by chance."""
     every = list(combinations(range(spec.numeric + spec.categories), 2))
     drawn = np.random.default_rng(spec.seed).permutation(len(every))[:MOST]
     return np.array([every[at] for at in sorted(drawn.tolist())], np.int64).reshape(-1, 2)

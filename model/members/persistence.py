@@ -31,7 +31,7 @@ def init(spec: Spec) -> Array:
 
 
 def predict(spec: Spec, counts: Array, asked: Asked) -> Array:
-    """Give an opinion f32[1, K, O] about rows by the labels known last."""
+    """Return an opinion f32[1, K, O] about rows by the labels known last."""
     last = asked.past[:, 0]
     if not spec.classes:
         again = target.again(asked.target, last)

@@ -24,7 +24,7 @@ def names(spec: Spec) -> list[str]:
 def predict(
     spec: Spec, state: Any, asked: Sequence[Asked], labels: Labels
 ) -> tuple[list[Array], None]:
-    """Give an opinion f32[1, K, O] about each lot of rows."""
+    """Return an opinion f32[1, K, O] about each lot of rows."""
     direct = [embed.features(spec, rows.found, rows.ids)[1] for rows in asked]
     return [opinion(spec, losses.around(spec, outputs))[None] for outputs in direct], None
 

@@ -39,7 +39,7 @@ def empty(*shape: int) -> jax.Array:
 
 
 def weights(counts: jax.Array, fade: float) -> tuple[jax.Array, jax.Array]:
-    """Say what each of K rows weighs, by bool[K] that says which ones count: one at least.
+    """Return what each of K rows weighs, by bool[K] that says which ones count: one at least.
 
     Returns:
         f32[2, K], 1 in the sum over all and `fade` to the number of later rows that count in the

@@ -35,7 +35,7 @@ class Cnn1d(nnx.Module):
         self.head = Perceptron(spec, inputs, tuple(hidden), rngs)
 
     def __call__(self, seen: Seen) -> Features:
-        """Give the features f32[K, F] of rows."""
+        """Return the features f32[K, F] of rows."""
         found = activate(
             self.spec, self.filters(with_one(slide(window(self.spec, seen), self.width)))
         )

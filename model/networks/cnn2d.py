@@ -34,7 +34,7 @@ class Cnn2d(nnx.Module):
         self.head = Perceptron(spec, inputs, spec.hidden, rngs, pooled)
 
     def __call__(self, seen: Seen) -> Features:
-        """Give the features f32[K, F] of rows."""
+        """Return the features f32[K, F] of rows."""
         rows, spec = flat(seen), self.spec
         image = rows[:, : spec.pixels].reshape(-1, *spec.image)
         for kernel in self.kernels:

@@ -37,7 +37,7 @@ class Gru(nnx.Module):
         self.head = Perceptron(spec, self.units + beside_width(spec), tuple(hidden), rngs)
 
     def __call__(self, seen: Seen) -> Features:
-        """Give the features f32[K, F] of rows."""
+        """Return the features f32[K, F] of rows."""
         steps = self.read(with_one(window(self.spec, seen)))
 
         def step(state: Array, read: Array) -> tuple[Array, None]:

@@ -20,5 +20,5 @@ class Linear(nnx.Module):
         self.head = Perceptron(spec, spec.inputs, (), rngs)
 
     def __call__(self, seen: Seen) -> Features:
-        """Give the features f32[K, F] of rows."""
+        """Return the features f32[K, F] of rows."""
         return self.head(seen.dense)

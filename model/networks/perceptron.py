@@ -68,7 +68,7 @@ class Mlp(nnx.Module):
         self.head = Perceptron(spec, flat_width(spec), spec.hidden, rngs, spec.pixels)
 
     def __call__(self, seen: Seen) -> Features:
-        """Give the features of rows."""
+        """Return the features of rows."""
         return self.head(flat(seen))
 
 
@@ -106,7 +106,7 @@ times.defvjp(lambda rows, weights: (rows @ weights, (rows, weights)), _back)
 
 
 def gain(spec: Spec) -> float:
-    """Say how much weights amplify: twice where half of what they give is cut off (He 2015)."""
+    """Return how much weights amplify: twice where half of what they give is cut off (He 2015)."""
     return 2.0 if spec.activation in ("relu", "gelu") else 1.0
 
 

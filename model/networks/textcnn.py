@@ -35,7 +35,7 @@ class TextCnn(nnx.Module):
         self.head = Perceptron(spec, len(WIDTHS) * filters + beside, tuple(hidden), rngs)
 
     def __call__(self, seen: Seen) -> Features:
-        """Give the features f32[K, F] of rows."""
+        """Return the features f32[K, F] of rows."""
         found = [
             self.strongest(layer, width, seen)
             for layer, width in zip(self.filters, WIDTHS, strict=True)
@@ -43,7 +43,7 @@ class TextCnn(nnx.Module):
         return self.head(jnp.concatenate([*found, seen.dense, seen.embedded.single], 1))
 
     def strongest(self, layer: nnx.Linear, width: int, seen: Seen) -> Array:
-        """Give each filter's strongest answer f32[K, filters]; LEAST where there are no words.
+        """Return each filter's strongest answer f32[K, filters]; LEAST where there are no words.
 
         A filter looks from each word on; past the end of its text it sees zeros.
         """

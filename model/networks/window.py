@@ -36,5 +36,5 @@ def beside_width(spec: Spec) -> int:
 
 
 def _borders(spec: Spec) -> list[int]:
-    """Say where the earlier rows begin and end among the inputs."""
+    """Return where the earlier rows begin and end among the inputs."""
     return [spec.row_inputs, spec.row_inputs + 2 * spec.numeric_lags * spec.numeric]

@@ -196,7 +196,7 @@ class Learner:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Give what a service publishes to `<task>.metrics`: scores, baselines, members' weights.
+        """Return what a service publishes to `<task>.metrics`: scores, baselines, members' weights.
 
         `all` is of all events, `window` of the newest (fading), `baselines` the same of no-change,
         majority or mean and median.
@@ -205,12 +205,12 @@ class Learner:
 
     @property
     def drift(self) -> list[DriftRecord]:
-        """Give the newest alarms and what was done about them, as on `<task>.drift`."""
+        """Return the newest alarms and what was done about them, as on `<task>.drift`."""
         return [*self._drift]
 
     @property
     def state_bytes(self) -> int:
-        """Say how many bytes its state takes, which do not grow with the events."""
+        """Return how many bytes its state takes, which do not grow with the events."""
         return self._trainer.state_bytes
 
     def save(self, path: str | Path) -> None:
@@ -311,7 +311,7 @@ class Learner:
         return Normalizer(self.task.model_copy(update={"input": source}))
 
     def _told(self, learned: Learned, known: int) -> Prediction:
-        """Give what was said of one row, when so many classes were known."""
+        """Return what was said of one row, when so many classes were known."""
         (said,) = self._trainer.predictions(learned)
         if not self._spec.classes:
             low, high = said.interval or (None, None)
@@ -323,7 +323,7 @@ class Learner:
     def _table(
         self, first: int, rows: int, letters: list[DeadLetter], learned: Learned | None
     ) -> pa.Table:
-        """Give a line for each of so many `rows` from the `first` on."""
+        """Return a line for each of so many `rows` from the `first` on."""
         kind: Any = pa.string() if self._spec.classes else pa.float64()
         said: dict[str, Any] = dict.fromkeys(["low", "high"], kind)
         if self._spec.classes:
@@ -349,7 +349,7 @@ def _raise(letters: Iterable[DeadLetter]) -> None:
 
 
 def _with(event: Event, place: tuple[str, ...], value: Any) -> Event:
-    """Give an event with another value at the end of some keys."""
+    """Return an event with another value at the end of some keys."""
     key, *rest = place
     inner = event.get(key)
     if rest:

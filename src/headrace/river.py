@@ -111,7 +111,7 @@ class Classifier(_Estimator, base.Classifier):
     def predict_proba_one(
         self, x: dict[base.typing.FeatureName, Any], **kwargs: Any
     ) -> dict[base.typing.ClfTarget, float]:
-        """Give the probability of each label that came; nothing before there is one."""
+        """Return the probability of each label that came; nothing before there is one."""
         chances = self._predicted(x).probabilities
         total = sum(chances.values())
         return {self._labels[name]: chance / total for name, chance in chances.items()}
@@ -140,7 +140,7 @@ class Regressor(_Estimator, base.Regressor):
 
 
 def _number(key: Any, value: Any) -> float:
-    """Give a number, and say whose it is if it is none."""
+    """Return a number, and say whose it is if it is none."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:

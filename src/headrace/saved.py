@@ -42,7 +42,7 @@ def pack(task: Task, state: Tensors, learned: int, events: int, number: str | No
 
 
 def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic]], Saved]:
-    """Give what `pack` was given; `origin` names the bytes in errors.
+    """Return what `pack` was given; `origin` names the bytes in errors.
 
     Raises:
         UsageError: they are no saved learner.

@@ -84,11 +84,11 @@ class _Stream(BaseEstimator):
         return tags
 
     def _labels(self, y: NDArray[Any], classes: Any, anew: bool) -> Sequence[Any]:
-        """Give labels as events have them; the first time take down what they are."""
+        """Return labels as events have them; the first time take down what they are."""
         raise NotImplementedError
 
     def _target(self) -> dict[str, Any]:
-        """Give the target of the task but for its field."""
+        """Return the target of the task but for its field."""
         raise NotImplementedError
 
     def _learn(self, X: Any, y: Any, classes: Any, weight: Any, *, anew: bool) -> Self:
@@ -203,7 +203,7 @@ class StreamClassifier(ClassifierMixin, _Stream):
     """
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Give the class of least expected cost of each row, [n], as if each came next.
+        """Return the class of least expected cost of each row, [n], as if each came next.
 
         Raises:
             ValueError, TypeError: X has other columns than what was learned.
@@ -215,7 +215,7 @@ class StreamClassifier(ClassifierMixin, _Stream):
         return found
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Give the probabilities of `classes_`, f64[n, C], each row as if it came next.
+        """Return the probabilities of `classes_`, f64[n, C], each row as if it came next.
 
         Raises:
             ValueError, TypeError, NotFittedError: as `predict`.
@@ -259,7 +259,7 @@ class StreamRegressor(RegressorMixin, _Stream):
     """
 
     def predict(self, X: Any) -> NDArray[np.float64]:
-        """Give a number for each row, f64[n], as if each came next; 0 before any label is known.
+        """Return a number for each row, f64[n], as if each came next; 0 before any label is known.
 
         Raises:
             ValueError, TypeError: X has other columns than what was learned.
@@ -297,7 +297,7 @@ def _column(name: str, column: Any) -> pa.Array:
 
 
 def _as(kind: str, column: pa.Array) -> pa.Array:
-    """Give a later column as the first one was, or raise ValueError."""
+    """Return a later column as the first one was, or raise ValueError."""
     wanted = {"number": pa.float64(), "text": pa.string()}.get(kind)
     return column.cast(wanted) if wanted else column
 
@@ -315,7 +315,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _kind(column: pa.Array) -> str:
-    """Say which kind of feature a column is."""
+    """Return which kind of feature a column is."""
     if _is_number(column.type):
         return "number"
     if not _is_text(column.type):
@@ -331,7 +331,7 @@ def _free(name: str, taken: Sequence[str]) -> str:
 
 
 def _path(name: str) -> str:
-    """Give the field path of a top-level key."""
+    """Return the field path of a top-level key."""
     if not name.startswith("/"):
         return name
     return "/" + name.replace("~", "~0").replace("/", "~1")

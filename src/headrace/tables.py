@@ -13,7 +13,7 @@ from headrace.stream.formats.files import batch_rows
 
 
 def encoded(event: Mapping[str, Any]) -> bytes:
-    """Give an event as JSON.
+    """Return an event as JSON.
 
     Raises:
         EventError: JSON cannot hold it.
@@ -25,7 +25,7 @@ def encoded(event: Mapping[str, Any]) -> bytes:
 
 
 def rows_of(table: Any, capacity: int) -> Iterator[bytes]:
-    """Give the rows of a table as JSON, read so many at a time.
+    """Yield the rows of a table as JSON, read so many at a time.
 
     Raises:
         UsageError: it is no table.
@@ -56,7 +56,7 @@ def _no_table(given: Any) -> UsageError:
 
 
 def _plain(value: Any) -> Any:
-    """Give numbers and arrays of numpy as Python's own."""
+    """Return numbers and arrays of numpy as Python's own."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is no value of JSON")

@@ -60,17 +60,17 @@ class Segment(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Give the file's place below the topic."""
+        """Return the file's place below the topic."""
         return f"{self.stem}{self.stop:020d}.parquet"
 
     @property
     def stem(self) -> str:
-        """Give what the name begins with, whatever its `stop`."""
+        """Return what the name begins with, whatever its `stop`."""
         return f"date={self.date}/{self.partition:05d}-{self.start:020d}-"
 
     @property
     def claim(self) -> str:
-        """Give the place of the claim, below the topic."""
+        """Return the place of the claim, below the topic."""
         return f"{_CLAIMS}{self.partition:05d}-{self.start:020d}"
 
 
@@ -124,7 +124,7 @@ class ArchiveDirectory:
         return found
 
     def claims(self) -> list[Segment]:
-        """Give the files that were claimed and are not written; drop claims that are outdated.
+        """Return the files that were claimed and are not written; drop claims that are outdated.
 
         Raises:
             HistoryError: a claim does not begin where the files of its partition end.
@@ -227,7 +227,7 @@ class Group(NamedTuple):
 def to_parquet(
     topic: str, segment: Segment, batches: list[pa.RecordBatch], topic_id: str = ""
 ) -> bytes:
-    """Give the file of a segment; the batches are of SCHEMA and in order."""
+    """Return the file of a segment; the batches are of SCHEMA and in order."""
     table = pa.Table.from_batches(batches, SCHEMA)
     rows = min(max(_GROUP_BYTES * table.num_rows // max(table.nbytes, 1), 1), _GROUP_ROWS)
     offsets = table["offset"].to_numpy()
@@ -251,7 +251,7 @@ def to_parquet(
 
 
 def _metadata(topic: str, segment: Segment, groups: str, topic_id: str) -> dict[str, str]:
-    """Give what a file says of itself. Parquet's footer has no checksum: hence the seal."""
+    """Return what a file says of itself. Parquet's footer has no checksum: hence the seal."""
     said = {
         "topic": topic,
         "partition": str(segment.partition),
@@ -283,7 +283,7 @@ class SegmentReader:
             raise self._damaged(error) from error
 
     def group(self, number: int) -> Columns:
-        """Give the records of one row group.
+        """Return the records of one row group.
 
         Raises:
             HistoryError: the file is damaged.

@@ -35,15 +35,15 @@ class ArchiveHistory:
         self._readers: dict[int, SegmentReader] = {}
 
     def begins(self) -> dict[int, int]:
-        """Give the first offset of each partition."""
+        """Return the first offset of each partition."""
         return {p: segments[0].start for p, segments in self._segments.items()}
 
     def ends(self) -> dict[int, int]:
-        """Give the offset after the last one of each partition, as of the last look."""
+        """Return the offset after the last one of each partition, as of the last look."""
         return {p: segments[-1].stop for p, segments in self._segments.items()}
 
     def read(self, ranges: Sequence[Range]) -> Records:
-        """Give the records of the ranges, in the order of the ranges, then of offsets.
+        """Return the records of the ranges, in the order of the ranges, then of offsets.
 
         Fast if what is asked for goes forward in each partition. What an archiver wrote since is
         found.

@@ -209,7 +209,7 @@ class _Writer:
                     self._write(self._file(partition))
 
     def _file(self, partition: int) -> _File:
-        """Give the open file of a partition; one that was added to the topic begins at 0."""
+        """Return the open file of a partition; one that was added to the topic begins at 0."""
         return self._open.setdefault(partition, _File(partition, 0, 0))
 
     def write(self, *, older_s: float = 0.0) -> None:
@@ -277,7 +277,7 @@ class _File:
         return end
 
     def batches(self) -> list[pa.RecordBatch]:
-        """Give the records."""
+        """Return the records."""
         self._pack()
         return self._batches
 

@@ -57,7 +57,7 @@ class Replayed:
     curve: list[Point]
 
     def as_json(self) -> dict[str, Any]:
-        """Give what `--json` prints."""
+        """Return what `--json` prints."""
         found = asdict(self)
         del found["curve"]
         pace = (self.events + self.refused) / max(self.seconds, 1e-9)

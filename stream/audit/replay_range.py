@@ -114,7 +114,7 @@ class ReplayRange:
             self._last, self.offsets = entry, self._seen
 
     def ends(self) -> tuple[Entry, Entry]:
-        """Give the first and the last record that are learned, in whole or in part.
+        """Return the first and the last record that are learned, in whole or in part.
 
         Raises:
             UsageError: a moment is not in this run, or nothing lies between the two.
@@ -141,7 +141,7 @@ class ReplayRange:
         return first, last
 
     def ranges(self, record: Record) -> list[Range]:
-        """Give what is to be learned of a record, in its order."""
+        """Return what is to be learned of a record, in its order."""
         found = [each.range for each in record.consumed]
         if self.begin and _holds(record, self.begin):
             found = found[_place(found, self.begin) :]
@@ -174,14 +174,14 @@ def earlier_topic(record: Record) -> HistoryError:
 
 
 def _is_first(record: Record, moment: LedgerPosition | None) -> bool:
-    """Say whether what begins at a moment has begun with this record."""
+    """Return whether what begins at a moment has begun with this record."""
     if moment is None or moment.kind == "event":
         return moment is None or _holds(record, moment)
     return (record.seq if moment.kind == "record" else record.time_ms) >= moment.at
 
 
 def _is_last(record: Record, moment: LedgerPosition | None) -> bool:
-    """Say whether what ends at a moment may end with this record: the last such one it is."""
+    """Return whether what ends at a moment may end with this record: the last such one it is."""
     if moment is None or moment.kind == "event":
         return moment is None or _holds(record, moment)
     return (record.seq if moment.kind == "record" else record.time_ms) <= moment.at
@@ -195,7 +195,7 @@ def _holds(record: Record, moment: LedgerPosition) -> bool:
 
 
 def _place(ranges: Sequence[Range], moment: LedgerPosition) -> int:
-    """Give the place of a moment's partition among ranges; their count if it is not there."""
+    """Return the place of a moment's partition among ranges; their count if it is not there."""
     places = (n for n, each in enumerate(ranges) if each.partition == moment.partition)
     return next(places, len(ranges))
 

@@ -53,11 +53,11 @@ class Audit:
 
     @property
     def sound(self) -> bool:
-        """Say whether nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.findings
 
     def as_json(self) -> dict[str, Any]:
-        """Give what `--json` prints."""
+        """Return what `--json` prints."""
         return {"sound": self.sound, **msgspec.to_builtins(self)}
 
     def found(self, what: str) -> None:
@@ -124,7 +124,7 @@ class _Walk:
 
     @property
     def partitions(self) -> set[int]:
-        """Give the partitions of the raw topic from which something was taken."""
+        """Return the partitions of the raw topic from which something was taken."""
         return {partition for partition, at in self._position.offsets.items() if at}
 
     def step(self, entry: Entry) -> None:
@@ -248,7 +248,7 @@ class _Values:
             self._first = _offset(self._messages[0]) if self._fetch() else math.inf
 
     def expired(self, each: ledger.Consumed) -> bool:
-        """Say whether retention took predictions of this range: what is left begins later."""
+        """Return whether retention took predictions of this range: what is left begins later."""
         if self._first is None:
             return False
         if each.start <= self._first < each.stop:
@@ -287,7 +287,7 @@ class _Values:
 
 
 def _offset(message: Any) -> int:
-    """Give the raw offset that a prediction is of."""
+    """Return the raw offset that a prediction is of."""
     try:
         return msgspec.json.decode(message.value() or b"", type=Prediction).offset
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -30,7 +30,7 @@ Verdict = Literal["better", "worse", "no difference shown"]
 
 
 def changed_task(task: Task, settings: Sequence[str]) -> Task:
-    """Give a task with some keys set otherwise: `model.learning_rate=0.01`.
+    """Return a task with some keys set otherwise: `model.learning_rate=0.01`.
 
     A value is read as TOML gives it, and as text where that is no TOML.
 
@@ -107,7 +107,7 @@ class Errors:
         self._open: dict[int, dict[int, deque[tuple[int, float]]]] = {}  # by set, stalest first
 
     def of(self, learned: Learned) -> Scored:
-        """Give the events of the next batch whose label scored something, and the errors."""
+        """Return the events of the next batch whose label scored something, and the errors."""
         rows, said = learned.rows, learned.answer
         place = (np.array(rows.partition, np.int64) << 48) + np.array(rows.offset, np.int64)
         answered, scored = place, ~np.isnan(rows.label)
@@ -122,7 +122,7 @@ class Errors:
     def _due(
         self, rows: Rows, places: NDArray[np.int64], said: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Give where and what was said about each event before it came; -1 where nothing was."""
+        """Return where and what was said about each event before it came; -1 where nothing was."""
         answered, due = np.full(len(said), -1), np.full(len(said), np.nan)
         entities = rows.entity.T.tolist()
         lines = zip(*entities, places.tolist(), said.tolist(), strict=True)
@@ -185,7 +185,7 @@ class Rival:
         self._pair()
 
     def lead(self) -> Lead:
-        """Say how far the rival is ahead, after all that is paired."""
+        """Return how far the rival is ahead, after all that is paired."""
         known = Gains(*map(float, self.gains))  # of one type: else XLA compiles the bound again
         ends = map(float, self._bound(known))
         low, high = (None if math.isinf(end) else end for end in ends)
@@ -232,7 +232,7 @@ class Lead(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Say whether the rival is ahead or behind beyond doubt."""
+        """Return whether the rival is ahead or behind beyond doubt."""
         if self.low is not None and self.low > 0:
             return "better"
         return "worse" if self.high is not None and self.high < 0 else "no difference shown"

@@ -201,7 +201,7 @@ class _Rows:
         self._rows = islice(events, limit)
 
     def take(self, count: int) -> Records:
-        """Give the next `count` rows, or what is left."""
+        """Return the next `count` rows, or what is left."""
         values = list(islice(self._rows, count))
         first, self._next = self._next, self._next + len(values)
         return outside.records(self.task, self._topic, values, first)
@@ -228,7 +228,7 @@ def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
 
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
-    """Say which columns of a CSV file the task reads as numbers, and which as texts."""
+    """Return which columns of a CSV file the task reads as numbers, and which as texts."""
     weight = pointer(task.input.weight) if task.input.weight else ()
     numbers: dict[str, files.Kind] = {
         key: "number" for key in weight if len(weight) == 1 and key in columns

@@ -74,7 +74,7 @@ class Evaluation:
         return draw(self.task, points, place, names=self.names, alarms=alarms)
 
     def _table(self) -> list[list[str]]:
-        """Give the headline metrics as lines of cells, the names first."""
+        """Return the headline metrics as lines of cells, the names first."""
         lines = {self.names[0]: self.metrics}
         if self.comparison:
             lines |= {self.names[1]: self.comparison.metrics}
@@ -110,7 +110,7 @@ class Evaluation:
         return f"<table>{lines}</table><p>{escape(self._sum())}</p>"
 
     def as_json(self) -> dict[str, Any]:
-        """Give what `--json` prints."""
+        """Return what `--json` prints."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "events": self.events,

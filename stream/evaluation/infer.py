@@ -202,7 +202,7 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tu
 
 
 def _is_set(values: Sequence[Any]) -> bool:
-    """Say whether a list may be one of categories: nothing nested, and no vector of numbers."""
+    """Return whether a list may be one of categories: nothing nested, and no vector of numbers."""
     return not any(isinstance(v, dict | list | float) for v in values)
 
 
@@ -240,7 +240,7 @@ def _class_names(target: str, labels: Sequence[Any]) -> list[str]:
 
 
 def _feature(values: Sequence[Any]) -> dict[str, Any]:
-    """Say what a column is, nothing of one that only names its rows."""
+    """Return what a column is, nothing of one that only names its rows."""
     known = [v for v in values if v is not None]
     if any(isinstance(v, list) for v in known):
         return {"kind": "category", "several": True}

@@ -9,7 +9,7 @@ HEADLINES = ("accuracy", "macro_f1", "kappa", "log_loss", "mae", "rmse", "r2", "
 
 
 def score_cells(lines: Mapping[str, Any]) -> list[list[str]]:
-    """Give a table of the metrics of each line, over all events and in the window, as cells.
+    """Return a table of the metrics of each line, over all events and in the window, as cells.
 
     Args:
         lines: `all` and `window` by the line's name.

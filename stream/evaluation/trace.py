@@ -25,7 +25,7 @@ _GROUP_ROWS = 65_536
 
 
 def schema(task: Task) -> Any:
-    """Give the columns of a task's trace.
+    """Return the columns of a task's trace.
 
     `prediction` and what belongs to it is what was said before `label`, the row's own, was seen;
     `probabilities` are in the order of the classes, which stand in the file's metadata as JSON.
@@ -132,7 +132,7 @@ class Trace:
 
 @contextmanager
 def tracing(task: Task, path: Path | None) -> Iterator[Trace | None]:
-    """Give a trace to add to, if there is to be one; its file appears whole, at the end, or never.
+    """Yield a trace to add to, if there is to be one; its file appears whole, at the end, or never.
 
     Raises:
         UsageError: it cannot be written.

@@ -71,7 +71,7 @@ class Codec:
         self._key_quotes = 2 * (tree.keys() + envelope)
 
     def decode(self, raw: bytes | None) -> Fields | Reject:
-        """Give the fields of one event, or the reason to refuse it; never raise."""
+        """Return the fields of one event, or the reason to refuse it; never raise."""
         fields = self._parse(raw)
         if raw is None or isinstance(fields, Reject):
             return fields

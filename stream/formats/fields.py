@@ -132,7 +132,7 @@ def _union(form: Any) -> Any:
 
 
 def _both(forms: Forms, others: Forms) -> Forms:
-    """Give the types that fit both."""
+    """Return the types that fit both."""
     exact = {int} & (forms | others) if float in forms & others else set()
     return forms & others | exact
 

@@ -144,7 +144,7 @@ def form_of(path: str | Path) -> Form | None:
 
 
 def has(row: object, place: Sequence[str]) -> bool:
-    """Say whether a row has a field, if only null, at the end of these keys."""
+    """Return whether a row has a field, if only null, at the end of these keys."""
     for key in place:
         if not isinstance(row, dict) or key not in row:
             return False

@@ -72,7 +72,7 @@ class Mailbox:
 
     @cached_property
     def _places(self) -> set[tuple[str, int]]:
-        """Give the task's topic with each of its partitions: a forged letter may name others."""
+        """Return the task's topic with each of its partitions: a forged letter may name others."""
         source = self._kafka.source(self._task.input.topic)
         source.close()
         return {(source.topic, partition) for partition in source.partitions}
@@ -96,7 +96,7 @@ class Mailbox:
         self._sent += 1
 
     def _whole(self, letter: DeadLetter) -> tuple[bytes | None, bytes] | None:
-        """Give key and value of a refused event; None where they are not to be had any more."""
+        """Return key and value of a refused event; None where they are not to be had any more."""
         if letter.raw is not None and letter.raw_bytes is None and letter.key_bytes is None:
             return letter.key, letter.raw
         at = letter.offset
@@ -123,12 +123,12 @@ class Mailbox:
 
 
 def as_json(letter: DeadLetter) -> dict[str, Any]:
-    """Give a letter as JSON; bytes that are UTF-8 as text, others as base64."""
+    """Return a letter as JSON; bytes that are UTF-8 as text, others as base64."""
     return msgspec.structs.asdict(letter) | {"key": _text(letter.key), "raw": _text(letter.raw)}
 
 
 def as_text(letter: DeadLetter) -> str:
-    """Give a letter as one line."""
+    """Return a letter as one line."""
     raw = _text(letter.raw)
     shown = "" if raw is None else raw if len(raw) <= 120 else f"{raw[:120]}…"
     place = f"{letter.topic}/{letter.partition}/{letter.offset}"

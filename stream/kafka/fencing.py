@@ -49,7 +49,7 @@ def owner_of(kafka: ClientSettings, transactional_id: str) -> Owner:
 
 
 def was_taken_over(kafka: ClientSettings, transactional_id: str, owner: Owner) -> bool:
-    """Say whether somebody else has taken a transactional id over since `owner` got it.
+    """Return whether somebody else has taken a transactional id over since `owner` got it.
 
     A transaction that times out also ends its owner's epoch: then the id stands aborted, until
     somebody opens it again. While Kafka does not answer, nobody can have.
@@ -99,7 +99,7 @@ def abort_hanging(kafka: ClientSettings, owner: Owner, topics: Iterable[str]) ->
 def _open(
     admin: KafkaAdminClient, owner: Owner, names: list[str]
 ) -> dict[TopicPartition, AbortTransactionSpec]:
-    """Give the partitions on which a transaction of the producer id is open, and how to end it."""
+    """Return the partitions on which a transaction of the producer id is open, and what ends it."""
     places = [
         TopicPartition(topic["name"], part["partition_index"])
         for topic in admin.describe_topics(names)

@@ -29,7 +29,7 @@ class History(Protocol):
     """Give raw records again; what is asked for goes forward in each partition."""
 
     def read(self, ranges: Sequence[Range]) -> Records:
-        """Give the records of the ranges, in the order of the ranges, then of offsets.
+        """Return the records of the ranges, in the order of the ranges, then of offsets.
 
         An offset that holds no record (a control record, a compacted one) is left out.
 
@@ -56,7 +56,7 @@ class TopicHistory:
         self._ends: dict[int, int] = {}  # as of the last time they were asked for
 
     def read(self, ranges: Sequence[Range]) -> Records:
-        """Give the records of the ranges; see `History`."""
+        """Return the records of the ranges; see `History`."""
         columns: list[list[Any]] = [[], [], [], [], []]
         for each in ranges:
             for block, low, high in self._reader(each).slices(each):
@@ -66,7 +66,7 @@ class TopicHistory:
         return Records(self._topic, *columns)
 
     def first(self, wanted: Range) -> int:
-        """Give the first offset of a range that holds a record; the range's stop if none does.
+        """Return the first offset of a range that holds a record; the range's stop if none does.
 
         Raises:
             HistoryError: as `History.read`.
@@ -76,18 +76,18 @@ class TopicHistory:
         return wanted.stop
 
     def fetched(self, wanted: Range) -> bool:
-        """Say whether a range can be told without waiting for the broker."""
+        """Return whether a range can be told without waiting for the broker."""
         reader = self._readers.get(wanted.partition)
         return reader is not None and reader.start <= wanted.start and wanted.stop <= reader.stop
 
     def reaches(self, partition: int, offset: int) -> bool:
-        """Say whether a partition goes beyond an offset; asks the broker only where it must."""
+        """Return whether a partition goes beyond an offset; asks the broker only where it must."""
         if offset >= self._ends.get(partition, 0):
             self._ends.update(self._ask(partition))
         return offset < self._ends.get(partition, 0)
 
     def end(self, partition: int) -> int:
-        """Give the end of a partition as it was when it was last asked for; 0 if it never was."""
+        """Return the end of a partition as it was when it was last asked for; 0 if it never was."""
         return self._ends.get(partition, 0)
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class TopicHistory:
             return source.ends()
 
     def _reader(self, wanted: Range) -> _Reader:
-        """Give the reader of a partition, where it can go on; else one that begins at the range."""
+        """Return the reader of a partition if it can go on, else one that begins at the range."""
         reader = self._readers.get(wanted.partition)
         if reader and reader.start <= wanted.start <= reader.stop + FAR:
             return reader
@@ -124,7 +124,7 @@ class _Reader:
 
     @property
     def stop(self) -> int:
-        """Give the offset to be fetched next."""
+        """Return the offset to be fetched next."""
         return self._source.position[self._partition]
 
     def ends(self) -> dict[int, int]:

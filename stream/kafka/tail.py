@@ -30,11 +30,11 @@ class Record(NamedTuple):
     value: Any
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as one JSON object."""
+        """Return it as one JSON object."""
         return self._asdict()
 
     def as_text(self) -> str:
-        """Give it as one line."""
+        """Return it as one line."""
         return f"{self.partition}:{self.offset} {as_json(self.value)}"
 
 

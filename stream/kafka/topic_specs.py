@@ -42,7 +42,7 @@ class TopicSpec:
 
     @property
     def max_message_bytes(self) -> int:
-        """Give the limit that it is made with: no lower than what clients expect."""
+        """Return the limit that it is made with: no lower than what clients expect."""
         return max(self.record_bytes, KAFKA_BYTES)
 
 
@@ -83,5 +83,5 @@ def _metrics_bytes(task: Task) -> int:
 
 
 def _ledger_bytes(task: Task) -> int:
-    """Give room for a session's start, which holds the task, and for 10,000 partitions."""
+    """Return room for a session's start, which holds the task, and for 10,000 partitions."""
     return len(msgspec.json.encode(task.model_dump(mode="json"))) + 10_000 * 100 + FRAME

@@ -138,7 +138,7 @@ class Transactions:
 
     @property
     def settled(self) -> bool:
-        """Say whether no commit is under way."""
+        """Return whether no commit is under way."""
         return self._ending is None or self._ending.done()
 
     def await_commit(self) -> Any:

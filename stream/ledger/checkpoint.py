@@ -60,7 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def position(self) -> Position:
-        """Give where the learner stood."""
+        """Return where the learner stood."""
         counts = {name: count for name, count in self.counts.items() if name != "learned"}
         return Position(dict(self.positions), dict(self.reading), Counts(**counts))
 
@@ -71,7 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def fitting(settings: dict[str, Any]) -> dict[str, Any]:
-    """Give the settings of a task if a manifest has room for them."""
+    """Return the settings of a task if a manifest has room for them."""
     return settings if len(msgspec.json.encode(settings)) <= _SETTINGS_BYTES else {}
 
 

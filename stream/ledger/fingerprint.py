@@ -22,7 +22,7 @@ ROW_TO_STATE = ("headrace.stream.rows.normalizer", "headrace.stream.training.tra
 
 
 def settings_of(task: Task) -> dict[str, Any]:
-    """Give what decides which state a stream leads to: all of the task but how topics are made.
+    """Return what decides which state a stream leads to: all of the task but how topics are made.
 
     Of members from other packages also the versions of these; without any, the key is left out.
     """
@@ -34,7 +34,7 @@ def settings_of(task: Task) -> dict[str, Any]:
 
 
 def written(task: Task) -> dict[str, Any]:
-    """Give a task as what was written in its file, to be read again by `task.validate`."""
+    """Return a task as what was written in its file, to be read again by `task.validate`."""
     return task.model_dump(mode="json", exclude_unset=True)
 
 
@@ -58,7 +58,7 @@ def of_code(*modules: str) -> str:
 
 
 def sources(modules: Iterable[str]) -> list[Path]:
-    """Give the files of modules of ours and of all that they import, directly or not, sorted."""
+    """Return the files of modules of ours and of all that they import, directly or not, sorted."""
     waiting, found = set(modules), set[Path]()
     while waiting:
         name = waiting.pop()
@@ -83,7 +83,7 @@ def _files(module: str) -> Iterator[Path]:
 
 
 def _imported(path: Path) -> set[str]:
-    """Give what a file may import: read as text, which is a tenth of the work of parsing it."""
+    """Return what a file may import: read as text, which is a tenth of the work of parsing it."""
     names: set[str] = set()
     for module, parts, modules in _IMPORT.findall(path.read_text("utf-8")):
         names |= set(_NAME.findall(modules)) | {module}

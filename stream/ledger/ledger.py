@@ -38,7 +38,7 @@ class Consumed(NamedTuple):
 
     @property
     def range(self) -> Range:
-        """Give the offsets alone."""
+        """Return the offsets alone."""
         return Range(self.partition, self.start, self.stop)
 
 
@@ -113,7 +113,7 @@ _decode = msgspec.json.Decoder(Record).decode
 
 
 def seal(record: Record, before: str) -> Record:
-    """Give the record with its chain: sha256 over the chain before it and all that it says."""
+    """Return the record with its chain: sha256 over the chain before it and all that it says."""
     bare = msgspec.structs.replace(record, chain="")
     return msgspec.structs.replace(
         record, chain=sha256(before.encode() + b"\n" + _encode(bare)).hexdigest()
@@ -121,12 +121,12 @@ def seal(record: Record, before: str) -> Record:
 
 
 def follows(record: Record, before: Record) -> bool:
-    """Say whether a record is the next one after another, and sealed to it."""
+    """Return whether a record is the next one after another, and sealed to it."""
     return record.seq == before.seq + 1 and record.chain == seal(record, before.chain).chain
 
 
 def encode(record: Record) -> bytes:
-    """Give the record as it stands in the topic."""
+    """Return the record as it stands in the topic."""
     return _encode(record)
 
 
@@ -191,7 +191,7 @@ def _entries(offsets: Sequence[int], values: Sequence[bytes | None]) -> list[Ent
 
 
 def beginning(kafka: KafkaConnection, topic: str) -> int:
-    """Give the first offset that is there; above 0, somebody has deleted what the ledger said."""
+    """Return the first offset that is there; above 0, somebody has deleted what the ledger said."""
     with closing(kafka.source(topic, partitions=[0])) as source:
         return source.begins[0]
 
@@ -235,7 +235,7 @@ class Ledger:
 
     @property
     def seq(self) -> int:
-        """Give the number of the next record."""
+        """Return the number of the next record."""
         return self._last.seq + 1 if self._last else 0
 
     def add(self, **fields: Unpack[Fields]) -> Record:

@@ -53,7 +53,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Give the process id, which is also its session's and its group's."""
+        """Return the process id, which is also its session's and its group's."""
         return self._process.pid
 
     @property
@@ -64,7 +64,7 @@ class Child:
 
     @property
     def ended(self) -> bool:
-        """Say whether it has ended, however."""
+        """Return whether it has ended, however."""
         return self._process.poll() is not None
 
     def stop(self) -> None:

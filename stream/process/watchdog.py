@@ -41,7 +41,7 @@ class Watchdog:
         self._thread.join()
 
     def alive(self, doing: str) -> None:
-        """Give a sign of life, and say what comes now."""
+        """Return a sign of life, and say what comes now."""
         self._seen_s, self._doing = time.monotonic(), doing
 
     def _watch(self) -> None:

@@ -70,7 +70,7 @@ class _Worker:
 
     @property
     def ready(self) -> bool:
-        """Say whether the process has written its line."""
+        """Return whether the process has written its line."""
         if not self._ready:
             self._ready = bool(cast("IO[bytes]", self._process.stdout).read())
         return self._ready

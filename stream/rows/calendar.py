@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def calendar(cycles: Iterable[str], times_ms: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Give sine and cosine of each cycle of event time, from tables one minute (or day) fine.
+    """Return sine and cosine of each cycle of event time, from tables one minute (or day) fine.
 
     Tables, because a vectorised sine may differ in its last bit with the place in the vector.
     """

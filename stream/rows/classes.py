@@ -26,7 +26,7 @@ class ClassIndex:
         self._by_label = numbers | self._by_name  # a name that is the number's own text wins
 
     def find_all(self, labels: Sequence[Scalar | None]) -> list[float]:
-        """Give each label's index; NaN for none, NEW_CLASS for what is no class of these."""
+        """Return each label's index; NaN for none, NEW_CLASS for what is no class of these."""
         return [
             math.nan
             if label is None
@@ -41,7 +41,7 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", r
 
 
 def _number_name(name: str) -> str:
-    """Give the text of the number that a name spells; the name itself if it spells none."""
+    """Return the text of the number that a name spells; the name itself if it spells none."""
     match = _JSON_NUMBER.fullmatch(name)
     if match is None:
         return name
@@ -74,17 +74,17 @@ class Classes:
         return iter(self._names)
 
     def copy(self) -> Classes:
-        """Give others that are the same."""
+        """Return others that are the same."""
         other = copy(self)
         other._names, other._index = [*self._names], {**self._index}
         return other
 
     def find(self, name: str) -> int | None:
-        """Give the index of a class that there is."""
+        """Return the index of a class that there is."""
         return self._index.get(name)
 
     def take_up(self, name: str) -> int | None:
-        """Give the index of a class, a new one perhaps; None if there is no room for another."""
+        """Return the index of a class, a new one perhaps; None if there is no room for another."""
         at = self._index.get(name)
         if at is None and len(self) < self._task.target.room:
             at = self._index[name] = len(self)
@@ -92,7 +92,7 @@ class Classes:
         return at
 
     def as_array(self) -> NDArray[np.uint8]:
-        """Give the names of those that came, in the shape of `came_shape`."""
+        """Return the names of those that came, in the shape of `came_shape`."""
         found = np.zeros(came_shape(self._task), np.uint8)
         came = self._names[len(self._task.target.classes) :]
         for row, name in zip(found, came, strict=False):
@@ -102,5 +102,5 @@ class Classes:
 
 
 def came_shape(task: Task) -> tuple[int, int]:
-    """Give the shape of the names that came: one line for each, its length and then UTF-8."""
+    """Return the shape of the names that came: one line for each, its length and then UTF-8."""
     return task.spec.open_classes, LONGEST_CLASS + 1

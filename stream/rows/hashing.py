@@ -25,7 +25,7 @@ HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 
 def hash_key(task: Task) -> bytes:
-    """Give the key of a task's hashes: the digest of its key file, or of its name.
+    """Return the key of a task's hashes: the digest of its key file, or of its name.
 
     Raises:
         OSError: the key file cannot be read.

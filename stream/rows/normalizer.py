@@ -61,11 +61,11 @@ class Normalizer:
 
     @property
     def needs_timestamps(self) -> bool:
-        """Say whether records have to carry Kafka's timestamps: no event time is mapped."""
+        """Return whether records have to carry Kafka's timestamps: no event time is mapped."""
         return not self._timed
 
     def normalize(self, records: Records) -> tuple[Rows, list[DeadLetter]]:
-        """Give a row for each good event and a dead letter for each other, both in order."""
+        """Return a row for each good event and a dead letter for each other, both in order."""
         events, refused = self._codec.decode_all(records.values)
         places = [place for place in range(len(records.values)) if place not in refused]
         rows, bad = self._columns(events, places, records)
@@ -75,7 +75,7 @@ class Normalizer:
         return rows, [self._dead(records, place, refused[place]) for place in sorted(refused)]
 
     def features(self, records: Records) -> tuple[list[Feature], list[DeadLetter]]:
-        """Give one `features` record for each raw record, in order, and the dead letters."""
+        """Return one `features` record for each raw record, in order, and the dead letters."""
         rows, dead = self.normalize(records)
         refused = {(letter.partition, letter.offset): letter.code for letter in dead}
         topic, found = records.topic, []
@@ -180,7 +180,7 @@ class Normalizer:
     def _labels(
         self, labels: Sequence[Any], bad: dict[int, Reject]
     ) -> tuple[NDArray[np.float64], list[str | None]]:
-        """Give classes by their index, and the names of those that have none yet; or numbers."""
+        """Return classes by their index, and the names of those that have none yet; or numbers."""
         new: list[str | None] = [None] * len(labels)
         if self._task.target.kind == "regress":
             found = float64(labels)
@@ -281,7 +281,7 @@ class Normalizer:
 
 
 def _whole(ids: Sequence[Any]) -> list[Any]:
-    """Give ids with whole numbers as integers, however they were written."""
+    """Return ids with whole numbers as integers, however they were written."""
     if float not in set(map(type, ids)):
         return list(ids)
     return [int(i) if isinstance(i, float) and i.is_integer() else i for i in ids]

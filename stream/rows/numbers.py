@@ -15,7 +15,7 @@ MOST_WEIGHT = 1000.0
 
 
 def float64(numbers: Sequence[Any]) -> NDArray[np.float64]:
-    """Give numbers as float64, None as NaN, and whole ones beyond its range as infinite."""
+    """Return numbers as float64, None as NaN, and whole ones beyond its range as infinite."""
     try:
         return np.array(numbers, np.float64)
     except OverflowError:  # of a field that is also a category or an id, whose digits all count
@@ -23,7 +23,7 @@ def float64(numbers: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def weights(numbers: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.float64]:
-    """Give the weights of events, float64[n], None as 1; what is out of range goes into `bad`."""
+    """Return the weights of events, float64[n], None as 1; what is out of range goes into `bad`."""
     told = float64(numbers)
     found = np.where(np.isnan(told), 1.0, told)
     for at in np.flatnonzero((found < 0.0) | (found > MOST_WEIGHT)).tolist():

@@ -38,7 +38,7 @@ def numbered(key: bytes, number: int, row: bytes) -> bytes:
 
 
 def records(task: Task, topic: str, values: Sequence[bytes], first: int) -> Records:
-    """Give rows the offsets from `first` on, and a time that the task allows if it maps none."""
+    """Return rows the offsets from `first` on, and a time that the task allows if it maps none."""
     time_ms = round(task.input.earliest.timestamp() * 1000)
     return Records(
         topic=topic,

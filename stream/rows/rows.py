@@ -30,7 +30,7 @@ class Rows(NamedTuple):
 
 
 def take(rows: Rows, places: list[int]) -> Rows:
-    """Give the rows at some places."""
+    """Return the rows at some places."""
     columns: list[Any] = [
         column[places] if isinstance(column, np.ndarray) else [column[at] for at in places]
         for column in rows

@@ -9,7 +9,7 @@ from headrace.stream.task.features import Number
 
 
 def conversion(name: str, number: Number) -> tuple[float, float]:
-    """Give factor and offset from a number's unit to the one it is learned in.
+    """Return factor and offset from a number's unit to the one it is learned in.
 
     Raises:
         TaskError: a unit is unknown, or the two do not measure the same thing.

@@ -66,16 +66,16 @@ class Checkpointer:
 
     @property
     def age_s(self) -> float | None:
-        """Give the age of the newest checkpoint; None before the first."""
+        """Return the age of the newest checkpoint; None before the first."""
         return None if self._written_s is None else time.monotonic() - self._written_s
 
     @property
     def busy(self) -> bool:
-        """Say whether one is being taken or written."""
+        """Return whether one is being taken or written."""
         return self._staged is not None or (self._writer is not None and self._writer.is_alive())
 
     def is_due(self, position: Position) -> bool:
-        """Say whether it is time, now that the learner stands there."""
+        """Return whether it is time, now that the learner stands there."""
         if self.busy or not self.is_stale(position):
             return False
         waited_s = time.monotonic() - self._last_s
@@ -87,7 +87,7 @@ class Checkpointer:
         return taken >= EVERY_EVENTS or time.process_time() - self._last_cpu_s >= EVERY_CPU_S
 
     def is_stale(self, position: Position) -> bool:
-        """Say whether anything was taken since the last checkpoint; refused events count."""
+        """Return whether anything was taken since the last checkpoint; refused events count."""
         return position.offsets != self._offsets
 
     def stage(self, seq: int, snapshot: Snapshot, position: Position) -> None:
@@ -111,7 +111,7 @@ class Checkpointer:
             self._writer.join(timeout_s)
 
     def pop_saved(self) -> Saved | None:
-        """Give, once, what was written: the ledger is to know."""
+        """Return, once, what was written: the ledger is to know."""
         saved, self._saved = self._saved, None
         return saved
 

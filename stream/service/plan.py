@@ -46,12 +46,12 @@ class Plan:
 
     @property
     def new(self) -> bool:
-        """Say whether a run begins here."""
+        """Return whether a run begins here."""
         return self.tip is None or self.tip.record.run != self.run
 
     @property
     def records(self) -> tuple[int, int] | None:
-        """Give the first and the last record to learn again."""
+        """Return the first and the last record to learn again."""
         if self.tip is None or not self.to_learn:
             return None
         return self.tip.record.seq - self.to_learn + 1, self.tip.record.seq
@@ -77,7 +77,7 @@ class Plan:
 
 
 def run_of(task: Task, kafka: KafkaConnection, *, from_scratch: bool = False) -> str:
-    """Give the run that goes on: the ledger's last; or a new one."""
+    """Return the run that goes on: the ledger's last; or a new one."""
     tip = ledger.tip(kafka, task.output("ledger"))
     return uuid.uuid4().hex if tip is None or from_scratch else tip.record.run
 
@@ -244,12 +244,12 @@ def follow_topics(
 
 
 def open_checkpoints(task: Task, place: str, run: str, key: bytes | None) -> Checkpoints:
-    """Give the checkpoints of one run of a task."""
+    """Return the checkpoints of one run of a task."""
     return Checkpoints(f"{place.rstrip('/')}/{task.name}", run=run, key=key)
 
 
 def _holds_predictions(kafka: KafkaConnection, topic: str) -> bool:
-    """Say whether a prediction was ever committed to a topic, and is still there."""
+    """Return whether a prediction was ever committed to a topic, and is still there."""
     with closing(kafka.source(topic)) as source:
         while source.ended < set(source.partitions):
             for message in source.messages(LOOKED, LOOK_S):
@@ -288,7 +288,7 @@ def _beginning_gone(kafka: KafkaConnection, topic: str, run: str) -> list[str]:
 
 
 def begins_of(record: Record) -> Offsets:
-    """Give the first offset of each partition of the run that a record began."""
+    """Return the first offset of each partition of the run that a record began."""
     return (record.session_start.begins if record.session_start else None) or {}
 
 

@@ -32,7 +32,7 @@ class Stall:
         self._told = False
 
     def look(self, progress: Progress, now_s: float) -> str | None:
-        """Give a line for a person, once each time that it stands still for STALLED_S.
+        """Return a line for a person, once each time that it stands still for STALLED_S.
 
         Args:
             now_s: of the monotonic clock.

@@ -50,12 +50,12 @@ class Publisher:
 
     @property
     def settled(self) -> bool:
-        """Say whether no commit is under way."""
+        """Return whether no commit is under way."""
         return self._transactions.settled
 
     @property
     def age_s(self) -> float:
-        """Say how long the transaction has been open; 0 without one."""
+        """Return how long the transaction has been open; 0 without one."""
         return 0.0 if self._begun_s is None else time.monotonic() - self._begun_s
 
     def write(self, outputs: Sequence[Output] = (), **fields: Unpack[Fields]) -> None:

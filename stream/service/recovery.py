@@ -148,7 +148,7 @@ def await_result(future: Future[Trainer], stop: Callable[[], bool]) -> Trainer:
 def readable_offsets(
     task: Task, kafka: KafkaConnection, offsets: Offsets, *, accept_loss: bool
 ) -> Offsets:
-    """Give the first offset that can be read of each partition, from `offsets` on.
+    """Return the first offset that can be read of each partition, from `offsets` on.
 
     Raises:
         HistoryError: events were deleted before they were learned, and that is not accepted.

@@ -67,7 +67,7 @@ class LedgerReplayer:
         self._verify()
 
     def state(self) -> str:
-        """Give the digest of the state after all that was fed."""
+        """Return the digest of the state after all that was fed."""
         self.finish()
         return digest(self._trainer.snapshot().tensors())
 

@@ -42,7 +42,7 @@ class RowSource(Protocol):
         ...
 
     def pass_over(self) -> list[Range]:
-        """Give offsets that hold no event, as markers of transactions do, up to the end."""
+        """Return offsets that hold no event, as markers of transactions do, up to the end."""
         ...
 
     def lag(self) -> int:
@@ -54,7 +54,7 @@ class RowSource(Protocol):
         ...
 
     def reached(self, ends: Offsets) -> bool:
-        """Say whether everything before `ends` was taken."""
+        """Return whether everything before `ends` was taken."""
         ...
 
     def close(self) -> None:
@@ -99,14 +99,14 @@ class EventSource:
         return MicroBatch(ranges, rows, letters, len(letters))
 
     def pass_over(self) -> list[Range]:
-        """Give the offsets between the last event of a partition and its end."""
+        """Return the offsets between the last event of a partition and its end."""
         ends = {p: self._source.position[p] for p in self._source.ended}
         starts = {p: self._positions.get(p, 0) for p in ends}
         self._positions |= ends
         return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
 
     def reached(self, ends: Offsets) -> bool:
-        """Say whether everything before `ends` was taken."""
+        """Return whether everything before `ends` was taken."""
         return all(self._source.position[p] >= end for p, end in ends.items())
 
 
@@ -190,7 +190,7 @@ class FeatureSource:
         return self._heal(lost) if lost and not fresh else self._batch(fresh)
 
     def pass_over(self) -> list[Range]:
-        """Give the offsets behind the last event of a partition: if no event is among them."""
+        """Return the offsets behind the last event of a partition: if no event is among them."""
         found = []
         for partition, start in sorted(self._positions.items()):
             if self._raw.reaches(partition, start):
@@ -201,7 +201,7 @@ class FeatureSource:
         return found
 
     def reached(self, ends: Offsets) -> bool:
-        """Say whether everything before `ends` was taken."""
+        """Return whether everything before `ends` was taken."""
         return self._place == len(self._waiting.values) and all(
             self._source.position[p] >= end for p, end in ends.items()
         )
@@ -212,7 +212,7 @@ class FeatureSource:
         self._raw.close()
 
     def _looked_up_to(self, partition: int, offset: int) -> int:
-        """Give the offset that is next to be healed; one that was added begins at 0."""
+        """Return the offset that is next to be healed; one that was added begins at 0."""
         if partition not in self._looked:
             if not self._raw.reaches(partition, offset):
                 return offset + 1  # the row of an event that never was
@@ -247,7 +247,7 @@ class FeatureSource:
         )
 
     def _dropped(self) -> int:
-        """Give, once, how many rows were dropped since the last micro-batch."""
+        """Return, once, how many rows were dropped since the last micro-batch."""
         dropped, self._duplicates = self._duplicates, 0
         return dropped
 

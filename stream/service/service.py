@@ -126,7 +126,7 @@ class Service:
         return Work(taken, rows, letters, len(repeated), pending, self._position.digest())
 
     def _make_room(self, taken: MicroBatch) -> None:
-        """Give outputs the partitions that the raw topic got meanwhile."""
+        """Return outputs the partitions that the raw topic got meanwhile."""
         if any(each.partition >= self._partitions for each in taken.ranges):
             topics = self._kafka.prepare(self._specs)
             self._partitions = partitions_beside(self._specs, topics)
@@ -246,7 +246,7 @@ class Service:
         return [Output("metrics", [self._encode(record | record.pop("report"))])]
 
     def _report(self) -> dict[str, Any]:
-        """Give the metrics; those of before while nothing was learned."""
+        """Return the metrics; those of before while nothing was learned."""
         learned = (self._position.counts.events, self._trainer.learned)
         if self._last_report is None or self._last_report[0] != learned:
             self._last_report = learned, self._trainer.report()

@@ -146,7 +146,7 @@ def _source(
 def _session_start(
     task: Task, found: plan.Plan, topics: dict[str, str], recomputed: tuple[int, int] | None
 ) -> SessionStart:
-    """Say which code learns which task from here on."""
+    """Return which code learns which task from here on."""
     return SessionStart(
         task=fingerprint.of_task(task),
         code=fingerprint.of_code(),

@@ -62,7 +62,7 @@ def pack(tensors: Mapping[str, NDArray[Any]]) -> memoryview:
 
 
 def unpack(data: bytes, shapes: Shapes) -> dict[str, NDArray[Any]]:
-    """Give the arrays that `pack` laid out.
+    """Return the arrays that `pack` laid out.
 
     Raises:
         ValueError: they are not exactly those of `shapes`, one after the other.
@@ -75,7 +75,7 @@ def unpack(data: bytes, shapes: Shapes) -> dict[str, NDArray[Any]]:
 
 
 def shapes_of(tensors: Mapping[str, NDArray[Any]]) -> Shapes:
-    """Give what `unpack` has to be told of such arrays."""
+    """Return what `unpack` has to be told of such arrays."""
     shapes = {name: (array.dtype.name, array.shape) for name, array in tensors.items()}
     if _RECENT in shapes:
         shapes[_RECENT] = ("uint8", (-1,))

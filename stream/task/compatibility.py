@@ -6,7 +6,7 @@ from headrace.model.spec import CLASS_LOSSES, NUMBER_LOSSES, WINDOWED, Spec
 
 
 def misfit(spec: Spec) -> str | None:
-    """Say which setting of a model does not go with the rest of a task, and what was expected."""
+    """Return which setting of a model does not go with a task, and what was expected."""
     kind, losses = ("classify", CLASS_LOSSES) if spec.classes else ("regress", NUMBER_LOSSES)
     if spec.objective not in losses:
         return (

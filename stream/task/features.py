@@ -109,7 +109,7 @@ class Image(Part):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Give height, width and channels."""
+        """Return height, width and channels."""
         return self.height, self.width, self.channels
 
     @property

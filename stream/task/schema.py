@@ -131,7 +131,7 @@ class Target(Part):
 
     @property
     def cost_rows(self) -> tuple[tuple[float, ...], ...]:
-        """Give what predicting each class (columns) costs by the true one (rows); () if 1."""
+        """Return what predicting each class (columns) costs by the true one (rows); () if 1."""
         names: list[str | int] = [*self.classes, *range(len(self.classes), self.room)]
         costs: dict[Any, dict[Any, float]] = {**(self.costs or {})}
         if self.threshold:

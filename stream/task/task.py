@@ -139,7 +139,7 @@ class Task(Part):
         return load(Path(path))
 
     def of_kind(self, kind: type[Any]) -> dict[str, Any]:
-        """Give the features of one kind by name, in the order of the file."""
+        """Return the features of one kind by name, in the order of the file."""
         return {name: f for name, f in self.features.items() if isinstance(f, kind)}
 
     @model_validator(mode="after")
@@ -161,12 +161,12 @@ class Task(Part):
 
     @property
     def image(self) -> tuple[int, int, int]:
-        """Give height, width and channels of the image; zeros where there is none."""
+        """Return height, width and channels of the image; zeros where there is none."""
         return next((image.shape for image in self.of_kind(Image).values()), (0, 0, 0))
 
     @property
     def spec(self) -> Spec:
-        """Say what the learner has to be."""
+        """Return what the learner has to be."""
         numeric = len(self.columns)
         pixels = math.prod(self.image)
         network = self.model.network or ("cnn2d" if pixels else "mlp")

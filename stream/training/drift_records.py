@@ -33,7 +33,7 @@ def drift_records(
     step: NDArray[np.int64],
     told: Told,
 ) -> list[DriftRecord]:
-    """Give alarms, then what the ladder did, then the members that began anew, row by row.
+    """Return alarms, then what the ladder did, then the members that began anew, row by row.
 
     Args:
         columns: what the numbers of a row are called, and behind them the prediction.

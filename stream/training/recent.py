@@ -15,7 +15,7 @@ class RecentIds:
         self._known = set(self._order)
 
     def repeated(self, ids: list[str | int]) -> list[int]:
-        """Give the places of ids that are remembered, and remember the others."""
+        """Return the places of ids that are remembered, and remember the others."""
         if not self.size:
             return []
         known, order = self._known, self._order
@@ -38,5 +38,5 @@ class RecentIds:
         return places
 
     def as_list(self) -> list[str | int]:
-        """Give the ids, oldest first."""
+        """Return the ids, oldest first."""
         return list(self._order)

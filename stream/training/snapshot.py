@@ -50,7 +50,7 @@ def digest(tensors: Tensors) -> str:
 
 
 def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Give type and shape of each array of a task's state, by name; (-1,) is any length."""
+    """Return type and shape of each array of a task's state, by name; (-1,) is any length."""
     state = jax.eval_shape(learner_of(task).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(state)}
     return found | {

@@ -101,12 +101,12 @@ class Trainer:
 
     @property
     def capacity(self) -> int:
-        """Say how many rows a micro-batch may have."""
+        """Return how many rows a micro-batch may have."""
         return self._capacity
 
     @property
     def state_bytes(self) -> int:
-        """Say how many bytes the state's arrays take."""
+        """Return how many bytes the state's arrays take."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self._state))
 
     @property
@@ -131,7 +131,7 @@ class Trainer:
         return take(rows, [at for at in range(len(rows.id)) if at not in refused]), letters
 
     def _take_up(self, rows: Rows, refused: dict[int, Reject]) -> Rows:
-        """Give each label that names a class its index; refuse it where there is no room."""
+        """Return each label that names a class its index; refuse it where there is no room."""
         if not self._learner.spec.open_classes or not (rows.label == NEW_CLASS).any():
             return rows
         label = rows.label.copy()
@@ -160,7 +160,7 @@ class Trainer:
         return Pending(rows, parts)
 
     def _values(self, rows: Rows) -> NDArray[np.float64]:
-        """Give all that the frame is for, float64[n, C]."""
+        """Return all that the frame is for, float64[n, C]."""
         if self._learner.spec.classes:
             return rows.numeric
         return np.column_stack([rows.numeric, rows.label])
@@ -182,7 +182,7 @@ class Trainer:
         return batch
 
     def ask(self, rows: Rows) -> Learned:
-        """Say what would be predicted of each of up to `capacity` rows if it came next.
+        """Return what would be predicted of each of up to `capacity` rows if it came next.
 
         Rows know nothing of each other, and nothing changes. Last bits may differ from those of
         `foresee`, which takes a row the whole way.
@@ -226,7 +226,7 @@ class Trainer:
 
     @property
     def looks_next(self) -> bool:
-        """Say whether the next row decides, with its label, in which frame it is predicted."""
+        """Return whether the next row decides, with its label, in which frame it is predicted."""
         return not self._learner.spec.classes and self._frame.looks_next
 
     def collect(self, pending: Pending) -> Learned:
@@ -247,7 +247,7 @@ class Trainer:
         return self._in_words(np.asarray(part.outcome.published)[: part.rows], part.frame)
 
     def _in_words(self, published: NDArray[np.float32], held: Frame) -> NDArray[Any]:
-        """Give published numbers in the unit of the labels; NaN = nothing said."""
+        """Return published numbers in the unit of the labels; NaN = nothing said."""
         published = np.where(np.isfinite(published), published, np.float32(np.nan))
         return published if self._learner.spec.classes else held.to_external(published)
 
@@ -308,7 +308,7 @@ class Trainer:
         return scores | {"members": dict(zip(names, weights.tolist(), strict=True))}
 
     def report(self) -> dict[str, Any]:
-        """Give the metrics, their baselines and the members' weights as of the last row."""
+        """Return the metrics, their baselines and the members' weights as of the last row."""
         classes = self._learner.spec.classes
         metrics, mixed = self._state.metrics, self._state.champion.mixture
         found = self._scores(metrics, mixed, self._frame) | {
@@ -329,7 +329,7 @@ class Trainer:
 
 
 def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:
-    """Give the predictions among published numbers [n, P]: class index or value, NaN = nothing."""
+    """Return the predictions among published numbers [n, P]: class index or value, NaN = none."""
     if not spec.classes:
         return published[:, 0].astype(np.float64)
     chances = published[:, : spec.classes]

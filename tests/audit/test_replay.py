@@ -110,7 +110,7 @@ class Lived:
         return [json.loads(v or b"") for v in read(self.kafka, self.task.output("ledger"))[0]]
 
     def order(self) -> Iterator[tuple[int, int, int]]:
-        """Give record, partition and offset of each raw event in the order it was learned."""
+        """Yield record, partition and offset of each raw event in the order it was learned."""
         for record in self.ledger():
             for partition, start, stop, _ in record.get("consumed", ()):
                 for offset in range(start, stop):

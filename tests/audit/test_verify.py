@@ -45,7 +45,7 @@ def task(kafka: KafkaConnection) -> Task:
 
 @pytest.fixture
 def lived(kafka: KafkaConnection, task: Task) -> Task:
-    """Give a task that has learned 60 events in two lives, soundly."""
+    """Return a task that has learned 60 events in two lives, soundly."""
     for first in (0, 30):
         send(kafka, task.input.topic, [good(n) for n in range(first, first + 30)])
         life(task, kafka, micro_batch=16)

@@ -22,7 +22,7 @@ def write(path: Path, values: NDArray[np.uint8]) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Give files of images whose only light says the label."""
+    """Return files of images whose only light says the label."""
     place = tmp_path / "data"
     place.mkdir()
     for kind, count in (("train", 400), ("t10k", 50)):

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.kafka  # it starts brokers of its own
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a filled cache of the test's own, and the place that jars are fetched from."""
+    """Return a filled cache of the test's own, and the place that jars are fetched from."""
     ensure_jars()
     real = jar_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

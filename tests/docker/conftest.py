@@ -42,7 +42,7 @@ def engine() -> None:
 
 @pytest.fixture
 def read() -> Read:
-    """Give a function that reads the first `count` records of a one-partition topic, as JSON."""
+    """Return a function that reads the first `count` records of a one-partition topic, as JSON."""
     from kafka import KafkaConsumer, TopicPartition
 
     def read(kafka: KafkaConnection, topic: str, count: int) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class Compose:
         return done.stdout
 
     def services(self) -> dict[str, dict[str, Any]]:
-        """Give what `ps` says of each service, those that have ended included."""
+        """Return what `ps` says of each service, those that have ended included."""
         lines = self("ps", "--all", "--format", "json").splitlines()
         return {found["Service"]: found for found in map(json.loads, lines)}
 

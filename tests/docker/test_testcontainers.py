@@ -38,7 +38,7 @@ LISTENERS = {
 
 @pytest.fixture
 def own_kafka() -> Iterator[KafkaConnection]:
-    """Give the address of an apache/kafka container.
+    """Yield the address of an apache/kafka container.
 
     Its port is known only once it runs, and what it advertises only then: so the container begins
     by waiting for a script that has it.

@@ -43,7 +43,7 @@ partitions = {partitions}
 def make_task(
     kafka: KafkaConnection, topic: MakeTopic, tmp_path: Path
 ) -> Iterator[Callable[..., Path]]:
-    """Give a function that writes a task file, and creates its topics on first use of its input."""
+    """Yield a function that writes a task file, and creates its topics on first use."""
     from kafka import KafkaAdminClient
 
     from headrace.stream.kafka.topics import ensure
@@ -65,7 +65,7 @@ def make_task(
 
 
 def coordinates(records: list[Record]) -> list[tuple[int, int]]:
-    """Give the raw coordinates of features records, in order, repeats included."""
+    """Return the raw coordinates of features records, in order, repeats included."""
     decode = msgspec.msgpack.Decoder(Feature).decode
     rows = [decode(record.value or b"") for record in records]
     assert [row.partition for row in rows] == [record.partition for record in records]

@@ -161,7 +161,7 @@ def test_an_alarm_names_the_input_that_moved(tmp_path: Path) -> None:
 
 
 def small(task: Task, **changes: Any) -> Task:
-    """Give a task with a small model, and some of its tables changed."""
+    """Return a task with a small model, and some of its tables changed."""
     table = task.model_dump(mode="json", exclude_unset=True) | {"model": SMALL}
     return validate(table | changes, "small")
 

@@ -24,7 +24,7 @@ def report(accuracy: float | None, members: int = 2) -> dict[str, Any]:
 
 
 def words(svg: bytes) -> set[str]:
-    """Give the texts of a drawing: matplotlib leaves each as a comment beside its shapes."""
+    """Return the texts of a drawing: matplotlib leaves each as a comment beside its shapes."""
     return set(re.findall(r"<!-- (.*?) -->", svg.decode()))
 
 

@@ -213,7 +213,7 @@ class Campaign:
                 )
 
     def _kept(self) -> dict[str, int]:
-        """Give the positions of the newest checkpoint that the ledger announced."""
+        """Return the positions of the newest checkpoint that the ledger announced."""
         ledger = read(self._case.kafka, self._case.task.output("ledger"))[0]
         announced = {json.loads(value or b"{}").get("saved", {}).get("seq") for _, value in ledger}
         folder = self._case.state(f"state-{self._state}") / self._case.task.name

@@ -32,11 +32,11 @@ class Case:
 
     @property
     def acks(self) -> Path:
-        """Say where the producers' acknowledgements are kept."""
+        """Return where the producers' acknowledgements are kept."""
         return self.home / "acks"
 
     def state(self, name: str = "state") -> Path:
-        """Say where a learner keeps its checkpoints."""
+        """Return where a learner keeps its checkpoints."""
         return self.home / name
 
     def learn(

@@ -42,13 +42,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def thorough(request: pytest.FixtureRequest) -> bool:
-    """Say whether `-m faults` was asked for: large figures, and tests that are skipped else."""
+    """Return whether `-m faults` was asked for: large figures, and tests that are skipped else."""
     return _thorough(request.config)
 
 
 @pytest.fixture(scope="session")
 def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    """Give the process that learners are forked from."""
+    """Yield the process that learners are forked from."""
     made = Forge(tmp_path_factory.mktemp("forge"))
     yield made
     made.close()
@@ -59,7 +59,7 @@ MakeCase = Callable[..., Case]
 
 @pytest.fixture
 def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
-    """Give a function that makes a task with its topics on a broker; ends what it started."""
+    """Yield a function that makes a task with its topics on a broker; ends what it started."""
 
     from headrace.stream.kafka.topics import ensure
 
@@ -80,5 +80,5 @@ def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
 
 @pytest.fixture
 def case(kafka: KafkaConnection, make_case: MakeCase) -> Case:
-    """Give a task on the broker that all tests share."""
+    """Return a task on the broker that all tests share."""
     return make_case(kafka)

@@ -48,13 +48,13 @@ class Forged:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """Give the JSON lines that it printed; a last one that was cut off is left out."""
+        """Return the JSON lines that it printed; a last one that was cut off is left out."""
         text = self._text("out")
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     @property
     def errors(self) -> str:
-        """Give what it said on standard error."""
+        """Return what it said on standard error."""
         return self._text("err")
 
     def _text(self, kind: str) -> str:

@@ -98,7 +98,7 @@ def ends(kafka: KafkaConnection, topic: str, *, committed: bool) -> dict[int, in
 
 
 def newest_state(state: Path, task: str) -> tuple[int, str]:
-    """Give record and digest of the newest checkpoint, as its manifest says them."""
+    """Return record and digest of the newest checkpoint, as its manifest says them."""
     manifests = [
         json.loads(path.read_bytes())["manifest"] for path in (state / task).glob("*/*.json")
     ]
@@ -243,7 +243,7 @@ class Oracle:
             demand("I1", at == end, f"{partition}: {end - at}")
 
     def _kind(self, value: bytes | None, ids: set[Any]) -> str:
-        """Say what has to become of an event that comes after those with `ids`; adds its own."""
+        """Return what has to become of an event that comes after those with `ids`; adds its own."""
         if self._expect(value):
             return "rejected"
         found = _identity(value)
@@ -253,7 +253,7 @@ class Oracle:
         return "used"
 
     def _lines(self) -> dict[int, Lines]:
-        """Give the predictions of each partition, in their order."""
+        """Return the predictions of each partition, in their order."""
         for partition, found in self.predictions.items():
             for _, value in found:
                 line = json.loads(value or b"null")
@@ -319,7 +319,7 @@ class Lines:
         self._offsets = [json.loads(value)["offset"] for value in values]
 
     def take(self, offset: int, where: str, *, wanted: bool) -> bytes | None:
-        """Give the next one, which has to be of this offset; none may be, unless it is wanted."""
+        """Return the next one, which has to be of this offset; none may be, unless it is wanted."""
         following = self._offsets[self._place] if self.left() else None
         if not wanted:
             demand("I2", following != offset, f"{where}: {offset} was predicted, and should not be")
@@ -337,7 +337,7 @@ class Lines:
 
 
 def by_offset(found: dict[int, list[Found]]) -> Raw:
-    """Give the values of a topic by partition and offset."""
+    """Return the values of a topic by partition and offset."""
     return {p: {each.offset: each.value for each in records} for p, records in found.items()}
 
 

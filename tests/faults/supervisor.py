@@ -54,7 +54,7 @@ class Supervisor:
 
     @property
     def running(self) -> bool:
-        """Say whether there is a learner, or will be again."""
+        """Return whether there is a learner, or will be again."""
         return self._thread.is_alive()
 
     def _start(self) -> Forged:

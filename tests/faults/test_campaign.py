@@ -19,7 +19,7 @@ SEEDS = 200
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    """Give a Kafka that may be frozen and killed."""
+    """Yield a Kafka that may be frozen and killed."""
     (made,) = make_nodes(tmp_path / "kafka", 1)
     yield made
     made.close()

@@ -67,7 +67,7 @@ def normalise(case: Case) -> Forged:
 
 
 def covered(case: Case) -> bool:
-    """Say whether the last event of each partition has its row."""
+    """Return whether the last event of each partition has its row."""
     rows = read(case.kafka, case.task.output("features"))
     last = {
         p: max((msgspec.msgpack.decode(each.value or b"")[2] for each in found), default=-1)

@@ -21,7 +21,7 @@ OLDER = "org.apache.kafka:kafka_2.13:3.9.1+org.slf4j:slf4j-simple:1.7.36"
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """Give a node of an older Kafka, fetched once for this machine's user."""
+    """Yield a node of an older Kafka, fetched once for this machine's user."""
     import jgo
 
     try:

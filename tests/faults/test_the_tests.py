@@ -14,7 +14,7 @@ from tests.faults.traffic import Feeder, Seen, Witness
 
 @pytest.fixture
 def fed(case: Case) -> Case:
-    """Give a task with 1,200 events."""
+    """Return a task with 1,200 events."""
     with Feeder(case.kafka, case.task.input.topic, case.acks, rate=2_000) as feeder:
         while feeder.sent < 1_200:
             time.sleep(0.05)
@@ -22,7 +22,7 @@ def fed(case: Case) -> Case:
 
 
 def judged(case: Case) -> str:
-    """Give the name of the first invariant that does not hold; "" if all do."""
+    """Return the name of the first invariant that does not hold; "" if all do."""
     try:
         Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks)
     except Violation as found:

@@ -187,7 +187,7 @@ class Witness:
         consumer.close()
 
     def openings(self, ledger: str) -> list[float]:
-        """Give the Unix times at which learners wrote their first records."""
+        """Return the Unix times at which learners wrote their first records."""
         records = [json.loads(each.value or b"{}") for each in self.seen[ledger, 0]]
         return [record["time_ms"] / 1000 for record in records if "opening" in record]
 

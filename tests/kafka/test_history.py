@@ -15,7 +15,7 @@ GAPS = st.lists(st.sampled_from([0, 0, 0, 1, 2, 40]), max_size=60)
 
 
 def filled(*gaps: list[int]) -> MemoryKafka:
-    """Give a log of one topic: for each partition, how many offsets stand empty before a record."""
+    """Return a log of one topic; of each partition, how many offsets are empty before a record."""
     partitions = {}
     for at, skips in enumerate(gaps):
         partitions[at] = Partition()
@@ -29,7 +29,7 @@ def opened(log: MemoryKafka) -> TopicHistory:
 
 
 def truth(log: MemoryKafka, ranges: list[Range]) -> list[tuple[int, int, bytes]]:
-    """Give partition, offset and value of what a log holds in ranges."""
+    """Return partition, offset and value of what a log holds in ranges."""
     return [
         (p, offset, value)
         for p, start, stop in ranges

@@ -45,7 +45,7 @@ class Served:
         self.ledger = read(kafka, self.task.output("ledger"))
 
     def said(self) -> list[tuple[str, list[float]]]:
-        """Give class and probabilities of each event that was not refused, in their order."""
+        """Return class and probabilities of each event that was not refused, in their order."""
         found = read(self.kafka, self.task.output("predictions"))
         return [(each["prediction"], each["probabilities"]) for each in found]
 

@@ -88,7 +88,7 @@ STREAMS = {"fruit": (CLASSES, fruit), "air": (NUMBERS, air)}
 
 
 def told(lines: pa.Table) -> list[list[Any]]:
-    """Give what was said of each row; NaN of a trace is none."""
+    """Return what was said of each row; NaN of a trace is none."""
     names = ("prediction", "probabilities", "low", "high", "rejected")
     kept = [name for name in names if name in lines.column_names]
     return [[line[name] for name in kept] for line in lines.select(kept).to_pylist()]

@@ -15,7 +15,7 @@ PLACE = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
 
 
 def shown(cell: Any) -> dict[str, str]:
-    """Give what a cell shows, by kind of content."""
+    """Return what a cell shows, by kind of content."""
     found: dict[str, str] = {}
     for output in cell.outputs:
         found |= output.get("data", {})

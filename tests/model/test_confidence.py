@@ -21,14 +21,14 @@ def so_far(values: Values) -> Gains:
 
 
 def missed(low: Values, high: Values, means: Values) -> float:
-    """Give the share of streams whose mean so far is ever out of bounds."""
+    """Return the share of streams whose mean so far is ever out of bounds."""
     truth = np.cumsum(np.broadcast_to(means, (1, STEPS)), 1) / np.arange(1, STEPS + 1)
     outside = (truth < np.asarray(low)) | (np.asarray(high) < truth)
     return float(outside.any(1).mean())
 
 
 def normal(gains: Gains) -> tuple[Values, Values]:
-    """Give the interval of a test for one look, from 100 gains on."""
+    """Return the interval of a test for one look, from 100 gains on."""
     mean = gains.total / gains.events
     spread = np.sqrt(np.maximum(gains.squares / gains.events - mean**2, 0) / gains.events)
     width = np.where(gains.events < 100, np.inf, 1.96 * spread)

@@ -57,7 +57,7 @@ def rows_of(values: Floats, first: int = 0) -> Rows:
 def learn(
     values: Floats, batch: int = 500, horizon: int = 0, lags: int = 0
 ) -> tuple[Trainer, Floats]:
-    """Give a trainer that learned rows, and what it published of each: value, low, high."""
+    """Return a trainer that learned rows, and what it published of each: value, low, high."""
     trainer = Trainer(parse(TASK.format(horizon=horizon, lags=lags), "t"), 500)
     said = [
         trainer.collect(trainer.submit(rows_of(values[at : at + batch], at))).published
@@ -74,7 +74,7 @@ def stream(n: int, seed: int = 0) -> Floats:
 
 
 def walked(values: Floats, cuts: list[int]) -> tuple[Floats, list[Floats]]:
-    """Give the frame after rows, and in what each row went into the core."""
+    """Return the frame after rows, and in what each row went into the core."""
     frame, inward = Frame(SPEC), list[Floats]()
     for first, end in zip([0, *cuts], [*cuts, len(values)], strict=True):
         piece = values[first:end]

@@ -45,7 +45,7 @@ def run(
     cuts: tuple[int, ...] = (),
     state: Any = None,
 ) -> tuple[Any, NDArray[Any], NDArray[Any]]:
-    """Give the state, whether each prediction was right, and what the ladder told."""
+    """Return the state, whether each prediction was right, and what the ladder told."""
     learner, (numeric, label) = make_learner(spec), rows
     borders = [0, *cuts, len(label)]
     capacity = max(b - a for a, b in pairwise(borders))
@@ -79,7 +79,7 @@ def steps(told: NDArray[Any]) -> list[tuple[int, str]]:
 
 
 def proof(told: NDArray[Any], at: int) -> tuple[str, list[float]]:
-    """Give the rival, and its labels, mean gain and the bounds of that."""
+    """Return the rival, and its labels, mean gain and the bounds of that."""
     rival, *numbers = told[at, ladder.AT_ONCE + 1 : ladder.AT_ONCE + ladder.LATER].tolist()
     return ladder.RIVALS[int(rival)], numbers
 

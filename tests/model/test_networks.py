@@ -89,7 +89,7 @@ def text_stream(spec: Spec) -> Columns:
 
 
 def accuracy(spec: Spec, columns: Columns) -> float:
-    """Give the share of right predictions among the last thousand."""
+    """Return the share of right predictions among the last thousand."""
     _, said = feed(make_learner(spec), columns, [], N)
     return float((said.argmax(1) == columns[3])[-1000:].mean())
 
@@ -161,7 +161,7 @@ def asked(network: Network, params: Params, seen: Seen) -> Any:
 
 
 def head(params: Params, rows: Floats) -> Floats:
-    """Give the outputs of dense layers with a linear path past them."""
+    """Return the outputs of dense layers with a linear path past them."""
     ones = np.ones((len(rows), 1))
     direct = deep = np.concatenate([rows, ones], 1)
     layers = params.below.get("head", {}).get("layers", {})

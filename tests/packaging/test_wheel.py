@@ -59,7 +59,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder whose packages are called like ours, and cannot be imported."""
+    """Return a folder whose packages are called like ours, and cannot be imported."""
     for name in DECOYS:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('a decoy was imported')\n")

@@ -142,7 +142,7 @@ def test_a_traceback_is_visible(threaded: bool) -> None:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    """Give 200 events whose fields, categories and classes are hostile."""
+    """Return 200 events whose fields, categories and classes are hostile."""
     names = [*STRINGS, "y", "word"]
     return [
         dict(zip(names, [(7 * row + 3 * at) % 11 for at in range(len(STRINGS))], strict=False))

@@ -107,7 +107,7 @@ def test_what_cannot_be_is_said(text: str, said: str) -> None:
 
 
 def learned(task: Task, events: list[dict[str, Any]]) -> float:
-    """Give the share of the last quarter that is predicted well."""
+    """Return the share of the last quarter that is predicted well."""
     _, said = learn(task, events)
     truth = [each["y"] == "yes" for each in events]
     return float((said.answer == truth)[-len(events) // 4 :].mean())

@@ -67,7 +67,7 @@ def test_every_poison_ends_as_a_dead_letter_and_changes_nothing_else(
 
 
 def offline(task: Task, values: list[bytes]) -> list[Any]:
-    """Give the predictions for events that never saw Kafka."""
+    """Return the predictions for events that never saw Kafka."""
     count = len(values)
     records = Records("x", [*values], [None] * count, [0] * count, list(range(count)), [])
     trainer = Trainer(task, count)

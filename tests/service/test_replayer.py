@@ -42,7 +42,7 @@ CAPACITY = 16
 
 
 def value(offset: int) -> bytes:
-    """Give an event: one in seven is refused, one in eleven comes again."""
+    """Return an event: one in seven is refused, one in eleven comes again."""
     return b"poison" if offset % 7 == 3 else good(offset - 1 if offset % 11 == 5 else offset)
 
 
@@ -95,7 +95,7 @@ CUTS = [3, 4, 7, 20, 21, 23, 39, 40, 41, 42, 57, 58, 64]
 
 @cache
 def lived() -> tuple[list[Record], str]:
-    """Give the ledger that most tests replay, and the state that it led to."""
+    """Return the ledger that most tests replay, and the state that it led to."""
     return learned(CUTS)
 
 

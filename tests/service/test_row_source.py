@@ -76,7 +76,7 @@ def all_of(source: FeatureSource, rng: random.Random) -> list[MicroBatch]:
 
 
 def told(rows: Rows, at: int) -> list[Any]:
-    """Give what is learned of a partition, event by event."""
+    """Return what is learned of a partition, event by event."""
     places = [place for place, partition in enumerate(rows.partition) if partition == at]
     columns = (rows.id, rows.offset, rows.label, rows.numeric, rows.ids, rows.entity)
     return [[np.asarray(column[place]).tobytes() for column in columns] for place in places]

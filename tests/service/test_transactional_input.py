@@ -122,7 +122,7 @@ def drained(task: Task, kafka: KafkaConnection, origin: Any, **options: Any) -> 
 
 
 def taken(source: RowSource) -> tuple[dict[int, list[Any]], int]:
-    """Give the rows of each partition up to the present end, and how many were healed."""
+    """Return the rows of each partition up to the present end, and how many were healed."""
     found: dict[int, list[Any]] = {}
     healed, ends = 0, source.ends()
     while not source.reached(ends):

@@ -46,7 +46,7 @@ def server(jar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Se
 
 @pytest.fixture
 def mortal(jar: Path, tmp_path: Path) -> Iterator[S3Server]:
-    """Give a server that one test alone uses, to its death."""
+    """Yield a server that one test alone uses, to its death."""
     running = S3Server(tmp_path, jar)
     yield running
     running.kill()
@@ -54,7 +54,7 @@ def mortal(jar: Path, tmp_path: Path) -> Iterator[S3Server]:
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Give an empty place, on the server the test asks for, by the settings a user would make."""
+    """Yield an empty place, on the server the test asks for, by the settings a user would make."""
     from s3fs import S3FileSystem
 
     name = "mortal" if "mortal" in request.fixturenames else "server"

@@ -63,7 +63,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path, *, whole: bool = False) -> list[Block]:
-    """Give the fenced blocks of a page; without the section that is SKIPPED, unless `whole`."""
+    """Return the fenced blocks of a page; without the section that is SKIPPED, unless `whole`."""
     found: list[Block] = []
     block: Block | None = None
     skipped = False
@@ -83,7 +83,7 @@ def blocks(page: Path, *, whole: bool = False) -> list[Block]:
 
 
 def runs(page: Path) -> bool:
-    """Say whether a page has something to run; README's Python is run by test_library.py."""
+    """Return whether a page has something to run; README's Python is run by test_library.py."""
     return any(
         block.language == "sh" or (block.language == "python" and page != README)
         for block in blocks(page)
@@ -160,5 +160,5 @@ def write_power(path: Path) -> None:
 
 
 def _lines(by_number: dict[int, str]) -> str:
-    """Give a text with these lines, counted from 1, and empty ones between them."""
+    """Return a text with these lines, counted from 1, and empty ones between them."""
     return "".join(f"{by_number.get(at, '')}\n" for at in range(1, max(by_number) + 1))

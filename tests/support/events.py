@@ -25,7 +25,7 @@ text = { kind = "text", max_tokens = 16 }
 
 
 def task_text(name: str) -> str:
-    """Give the task under another name, which its raw topic has too."""
+    """Return the task under another name, which its raw topic has too."""
     return TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", name)
 
 

@@ -54,7 +54,7 @@ def run(
 
 
 def structure(tree: Any) -> object:
-    """Give what JAX declares as a type that mypy does not find."""
+    """Return what JAX declares as a type that mypy does not find."""
     return jax.tree.structure(tree)
 
 

@@ -46,7 +46,7 @@ class FreshRows:
 
 
 def normalised(job: dict[str, Any]) -> dict[int, Row]:
-    """Give what becomes of each event."""
+    """Return what becomes of each event."""
     normalizer, found = Normalizer(parse(job["toml"], "t")), dict[int, Row]()
     for batch in job["batches"]:
         places = [at for at, _ in batch]

@@ -23,7 +23,7 @@ TWO_NUMBERS = """
 def normalised(
     task: Task, events: Sequence[dict[str, Any] | bytes]
 ) -> tuple[Rows, list[DeadLetter]]:
-    """Give the rows of events, those in bytes as they are, and what was refused."""
+    """Return the rows of events, those in bytes as they are, and what was refused."""
     values: list[bytes | None] = [
         event if isinstance(event, bytes) else json.dumps(event).encode() for event in events
     ]
@@ -33,7 +33,7 @@ def normalised(
 
 
 def rows_of(task: Task, events: Sequence[dict[str, Any]]) -> Rows:
-    """Give the rows of good events."""
+    """Return the rows of good events."""
     rows, refused = normalised(task, events)
     assert not refused
     return rows

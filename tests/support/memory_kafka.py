@@ -278,7 +278,7 @@ class MemoryTransactions:
 
     @property
     def settled(self) -> bool:
-        """Say whether no commit is under way."""
+        """Return whether no commit is under way."""
         return True
 
     def begin(self) -> None:

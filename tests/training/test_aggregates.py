@@ -44,7 +44,7 @@ Event = dict[str, Any]
 
 
 def events(n: int, seed: int = 0, offset: float = 0.0) -> list[Event]:
-    """Give events of a few entities, some without a number, some late, some after a long time."""
+    """Return events of a few entities, some without a number, some late, some after a long time."""
     rng = np.random.default_rng(seed)
     now = START + np.cumsum(rng.exponential(4000, n)).astype(int)
     now[n // 2 :] += 10_000_000
@@ -64,7 +64,7 @@ def events(n: int, seed: int = 0, offset: float = 0.0) -> list[Event]:
 
 
 def columns(trainer: Trainer, rows: Rows, at: int = 50) -> NDArray[np.float64]:
-    """Give the numbers of the last `at` rows as the model had them, a chunk at a time."""
+    """Return the numbers of the last `at` rows as the model had them, a chunk at a time."""
     found = []
     for first in range(0, len(rows.id), at):
         trainer.collect(trainer.submit(take(rows, list(range(first, first + at)))))
@@ -137,7 +137,7 @@ def small(line: str) -> Task:
 
 
 def seen(line: str, times: list[int], amounts: list[float] | None = None) -> NDArray[np.float64]:
-    """Give an aggregate of events of one entity, in its own unit."""
+    """Return an aggregate of events of one entity, in its own unit."""
     lines = [
         {"id": at, "who": 1, "time": time, "amount": amount, "shop": None, "y": "ok"}
         for at, (time, amount) in enumerate(zip(times, amounts or times, strict=True))

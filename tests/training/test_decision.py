@@ -40,7 +40,7 @@ def task(decision: str = "", more: str = "", classes: tuple[str, ...] = CLASSES)
 
 
 def events(classes: tuple[str, ...] = CLASSES, n: int = N) -> list[dict[str, Any]]:
-    """Give few events of the later classes, which are hard to tell."""
+    """Return few events of the later classes, which are hard to tell."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, n))
     score = a + 0.8 * rng.normal(size=n)
@@ -53,7 +53,7 @@ def events(classes: tuple[str, ...] = CLASSES, n: int = N) -> list[dict[str, Any
 
 @pytest.fixture(scope="module")
 def plain() -> NDArray[np.float32]:
-    """Give the probabilities of the stream, whatever is decided."""
+    """Return the probabilities of the stream, whatever is decided."""
     return learn(task(), events())[1].published
 
 

@@ -46,7 +46,7 @@ def numbers(n: int = N) -> NDArray[np.float64]:
 
 
 def events(rows: NDArray[np.float64], labels: list[Any], **more: list[Any]) -> list[dict[str, Any]]:
-    """Give events of two entities by turns."""
+    """Return events of two entities by turns."""
     lines = [
         {"id": at, "who": at % 2, "a": a, "b": b, "y": label}
         for at, ((a, b), label) in enumerate(zip(rows.tolist(), labels, strict=True))
@@ -58,7 +58,7 @@ def events(rows: NDArray[np.float64], labels: list[Any], **more: list[Any]) -> l
 
 
 def wrong(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Say which labels are wrong: a third of all, and most where a > 0.3."""
+    """Return which labels are wrong: a third of all, and most where a > 0.3."""
     found: NDArray[np.bool_] = (rows[:, 0] > 0.3) & (
         np.random.default_rng(1).random(len(rows)) < 0.9
     )
@@ -71,7 +71,7 @@ def said(kind: str, truth: NDArray[np.bool_]) -> list[Any]:
 
 
 def right(learned: Learned, kind: str, truth: NDArray[np.bool_], until: int | None = None) -> float:
-    """Give the share of right answers in the last half."""
+    """Return the share of right answers in the last half."""
     half = slice(len(truth) // 2, until)
     yes = learned.answer > (0.5 if kind == "classify" else 5.0)
     return float((yes == truth)[half].mean())

@@ -49,19 +49,19 @@ class Monitor:
         self._thread.start()
 
     def statuses(self) -> list[TaskStatus]:
-        """Say where each task stands."""
+        """Return where each task stands."""
         with self._lock:
             return [tally.status() for tally in self._tallies]
 
     @property
     def settled(self) -> bool:
-        """Say whether every event of every task has its answer."""
+        """Return whether every event of every task has its answer."""
         with self._lock:
             return all(tally.settled for tally in self._tallies)
 
     @property
     def scored(self) -> bool:
-        """Say whether every prediction is in the metrics that were read."""
+        """Return whether every prediction is in the metrics that were read."""
         return all(tally.scored == tally.predictions for tally in self._tallies)
 
     def close(self) -> None:

@@ -227,7 +227,7 @@ class Processes:
 
 
 def _account(status: TaskStatus, acknowledged: int) -> list[str]:
-    """Say what does not add up for a task."""
+    """Return what does not add up for a task."""
     name, wrong = status.name, []
     if status.events < acknowledged:
         wrong.append(f"{name}: {acknowledged:,} acknowledged, {status.events:,} in the topic")
@@ -250,7 +250,7 @@ def _scratch(what: str) -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def _task_files(*, own_names: bool) -> Iterator[list[Path]]:
-    """Give the task files; with `own_names`, copies whose topics nobody else has."""
+    """Yield the task files; with `own_names`, copies whose topics nobody else has."""
     installed = Path(__file__).parents[1] / "examples"
     root = installed if installed.exists() else Path(__file__).parents[3] / "examples"
     places = [root / f"{name}.toml" for name in STREAMS]

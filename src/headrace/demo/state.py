@@ -34,12 +34,12 @@ class Demo:
 
     @property
     def first_prediction_s(self) -> float | None:
-        """Give the seconds from the start to the first prediction that was seen."""
+        """Return the seconds from the start to the first prediction that was seen."""
         seen_s = self.monitor.first_prediction_s if self.monitor else None
         return None if seen_s is None else round(seen_s - self.started_s, 2)
 
     def as_json(self) -> dict[str, Any]:
-        """Give what `--json` prints."""
+        """Return what `--json` prints."""
         return {
             "tasks": {status.name: status.as_json() for status in self.statuses},
             "first_prediction_s": self.first_prediction_s,

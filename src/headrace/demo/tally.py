@@ -42,7 +42,7 @@ class Latencies:
         self._counts[min(place, self.CLASSES - 1)] += 1
 
     def percentile(self, percent: float) -> float | None:
-        """Give the latency in ms that `percent` of all do not exceed, to 1 %; None without any."""
+        """Return the latency in ms that `percent` of all do not exceed, to 1 %; None if none."""
         wanted = max(math.ceil(sum(self._counts) * percent / 100), 1)
         for place, count in enumerate(self._counts):
             wanted -= count
@@ -96,7 +96,7 @@ class TaskStatus:
         return self.events - self.predictions - self.dead_letters
 
     def as_json(self) -> dict[str, Any]:
-        """Give what `--json` prints."""
+        """Return what `--json` prints."""
         return {
             "events": self.events,
             "predictions": self.predictions,
@@ -201,7 +201,7 @@ class Tally:
                 self.last_drift, self.last_drift_s = record, time.monotonic()
 
     def status(self) -> TaskStatus:
-        """Say where the task stands now."""
+        """Return where the task stands now."""
         now_s = time.monotonic()
         self._pace.append((now_s, self.predictions))
         while len(self._pace) > 2 and now_s - self._pace[0][0] > PACE_S:
@@ -228,7 +228,7 @@ class Tally:
 
     @property
     def settled(self) -> bool:
-        """Say whether every event that was read has its answer."""
+        """Return whether every event that was read has its answer."""
         return not self._sent_ms and self.events == self.predictions + self.dead_letters
 
     def _answer(self, place: Place, now_ms: float | None) -> None:

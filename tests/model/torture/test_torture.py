@@ -11,7 +11,7 @@ ROWS = [10_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.tim
 
 
 def share_lost(kind: Kind, ours: float, best: float) -> float:
-    """Say how much worse ours is: in accuracy, or as a share of the error."""
+    """Return how much worse ours is: in accuracy, or as a share of the error."""
     if kind == "classify":
         return best - ours
     return ours / best - 1.0 if best > 0.0 else float(ours > 1e-6)
