@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import headrace
 from headrace.model import members
-from headrace.stream.errors import TaskError
+from headrace.stream.errors import RecoveryError, TaskError
 from headrace.stream.task import parse
 from headrace.stream.training.plugins import learner_of
 
@@ -81,3 +82,17 @@ def test_an_opinion_of_a_name_that_is_taken_is_told(site: Path) -> None:
     (site / "odd_words_of_a_test.py").write_text(MODULE)
     with pytest.raises(TaskError, match="'words' names two opinions"):
         learner_of(parse(TASK, "t"))
+
+
+def test_a_saved_learner_is_refused_with_another_version_of_its_member(
+    site: Path, tmp_path: Path
+) -> None:
+    offer(site, "odd-one", "odd_other_of_a_test:MEMBER")
+    (site / "odd_other_of_a_test.py").write_text(MODULE.replace("words", "odd"))
+    learner = headrace.Learner(parse(TASK, "t"))
+    learner.save(tmp_path / "now.hr")
+    assert headrace.Learner.load(tmp_path / "now.hr").events == 0
+    told = site / "odd_one-1.0.dist-info" / "METADATA"
+    told.write_text(told.read_text().replace("Version: 1.0", "Version: 1.1"))
+    with pytest.raises(RecoveryError, match=r"odd-one 1\.0.*odd-one 1\.1"):
+        headrace.Learner.load(tmp_path / "now.hr")
