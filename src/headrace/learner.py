@@ -247,7 +247,7 @@ class Learner:
             RecoveryError: it is broken, or was saved by other code than this.
         """
         place = str(path)
-        if "://" in place or place.endswith((".json", ".safetensors")) or Path(path).is_dir():
+        if "://" in place or saved.is_file(place) or Path(path).is_dir():
             return cls._from_checkpoint(place, key)
         try:
             data = Path(path).read_bytes()

@@ -92,7 +92,7 @@ def open_checkpoint(
             sealed it; or others can write there.
     """
     file = ""
-    if _is_file(place):
+    if is_file(place):
         place, _, file = place.rpartition("/")
         place = place or "."
     at = int(file.partition(".")[0]) if file else None
@@ -127,7 +127,8 @@ def open_checkpoint(
     return _task_of(manifest), state, manifest
 
 
-def _is_file(place: str) -> bool:
+def is_file(place: str) -> bool:
+    """Say whether a place is called as a checkpoint's file is."""
     return re.search(r"(^|/)[0-9]{12,18}\.(json|safetensors)$", place) is not None
 
 

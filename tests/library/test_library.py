@@ -358,6 +358,14 @@ def test_a_saved_learner_goes_on_as_if_nothing_had_been(stream: Stream, tmp_path
     assert again.metrics == learner.metrics
 
 
+@pytest.mark.parametrize("name", ["now.safetensors", "now.json", "now"])
+def test_a_saved_learner_may_have_any_name(name: str, tmp_path: Path) -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    learner.predict_then_learn(fruit()[:5])
+    learner.save(tmp_path / name)
+    assert headrace.Learner.load(tmp_path / name).events == 5
+
+
 def test_what_is_no_saved_learner_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "now.hr"
     learner = headrace.Learner(validate(CLASSES, "fruit"))
