@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -364,6 +365,33 @@ def test_a_saved_learner_may_have_any_name(name: str, tmp_path: Path) -> None:
     learner.predict_then_learn(fruit()[:5])
     learner.save(tmp_path / name)
     assert headrace.Learner.load(tmp_path / name).events == 5
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    table = pa.table([pa.array([1.0]), pa.array([2.0])], names=["weight", "weight"])
+    for use in (learner.predict, learner.predict_then_learn):
+        with pytest.raises(UsageError, match="two columns are called 'weight'"):
+            use(table)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"weight": [1.0], "colour": ["red", "green"]}, UsageError),
+        ({"weight": 1.0, "colour": "red"}, UsageError),
+        ({1: [1.0]}, UsageError),
+        (pd.DataFrame({"colour": ["red", 1]}), UsageError),
+        (pd.Series([1.0]), UsageError),
+        (pa.table({"colour": pa.array([1], pa.duration("ns"))}), headrace.EventError),
+        (pa.table({"colour": pa.array([1 << 30], pa.date32())}), headrace.EventError),
+    ],
+)
+def test_what_cannot_be_a_table_or_a_row_is_told(table: Any, told: type[Exception]) -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    for use in (learner.predict, learner.predict_then_learn):
+        with pytest.raises(told):
+            use(table)
 
 
 def test_what_is_no_saved_learner_is_refused(tmp_path: Path) -> None:
