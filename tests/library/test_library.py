@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -392,6 +393,20 @@ def test_what_cannot_be_a_table_or_a_row_is_told(table: Any, told: type[Exceptio
     for use in (learner.predict, learner.predict_then_learn):
         with pytest.raises(told):
             use(table)
+
+
+def test_threads_share_a_learner() -> None:
+    learner, events = headrace.Learner(validate(CLASSES, "fruit")), fruit()[50:80]
+    learner.predict_then_learn(fruit()[:20])
+
+    def ask(at: int) -> None:
+        for event in events:
+            (learner.predict_one, learner.learn_one)[at % 2](event)
+            assert learner.metrics["all"]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(ask, range(4))] == [None] * 4
+    assert learner.events == 20 + 2 * len(events)
 
 
 def test_what_is_no_saved_learner_is_refused(tmp_path: Path) -> None:
