@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -187,6 +188,16 @@ def test_an_evaluation_shows_itself(stream: Stream, tmp_path: Path) -> None:
     assert line.get_ydata()[0] != line.get_ydata()[-1]
     with pytest.raises(UsageError, match=r"\.gif: expected a name that ends with"):
         found.plot(tmp_path / "curve.gif")
+
+
+def test_an_evaluation_goes_from_one_process_to_another(tmp_path: Path) -> None:
+    path = tmp_path / "fruit.jsonl"
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, fruit())))
+    found = headrace.evaluate(validate(CLASSES, "fruit"), path)
+    again = pickle.loads(pickle.dumps(found))
+    assert again == found
+    assert repr(again) == repr(found)
+    assert again.curve and found.curve and again.curve.points == found.curve.points
 
 
 def test_names_in_a_notebook_are_no_html() -> None:
