@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, cast
+from threading import RLock
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyarrow as pa
 
@@ -27,6 +28,9 @@ from headrace.tables import encoded, rows_of
 Event = Mapping[str, Any]
 CAPACITY = 4096  # rows of a micro-batch, which change no result
 NEWEST = 10_000  # drift records that are kept
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,27 @@ class Prediction:
     high: float | None = None
 
 
+def _in_turn(
+    method: Callable[Concatenate[Learner, _Given], _Found],
+) -> Callable[Concatenate[Learner, _Given], _Found]:
+    """Let threads wait for each other: the compiled loop updates the state in place."""
+
+    @wraps(method)
+    def wait(self: Learner, /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
+        with self._turn:
+            return method(self, *given, **named)
+
+    return wait
+
+
 class Learner:
     """Predict, be scored and learn, event by event, exactly as `headrace learn` does.
 
     Events are what would stand in Kafka, as dictionaries. They go through the same normaliser and
     the same compiled loop as a service's, so predictions are the same to the bit as those of
     `headrace evaluate` and of a service for the same events in the same order. Compiling takes
-    some seconds, once for each kind of task and machine.
+    some seconds, once for each kind of task and machine. Threads may share one: their calls come
+    one after the other.
 
     Args:
         task: a task, or the path of its file.
@@ -68,6 +86,7 @@ class Learner:
         self.task = task if isinstance(task, Task) else Task.load(task)
         if timed := outside.needs_time(self.task):
             raise UsageError(f"{timed} needs the time of an event: name its field by input.time")
+        self._turn = RLock()
         self._spec = self.task.spec
         self._trainer = Trainer(self.task, CAPACITY)
         self._read: Normalizer | None = None
@@ -77,6 +96,7 @@ class Learner:
         self.events = 0
         """How many events were taken, those that were refused too."""
 
+    @_in_turn
     def predict_one(self, event: Event) -> Prediction:
         """Predict an event as if it came next; nothing is learned or remembered.
 
@@ -102,6 +122,7 @@ class Learner:
             known = len(foreseen.classes)
         return self._told(foreseen.found, known)
 
+    @_in_turn
     def learn_one(self, event: Event, label: float | str | bool | None = None) -> Prediction:
         """Predict an event, score that, and learn its label.
 
@@ -138,6 +159,7 @@ class Learner:
             known = len(self._trainer.classes)
         return self._told(learned, known)
 
+    @_in_turn
     def predict(self, table: Any) -> pa.Table:
         """Predict each row of a table as if it came next; nothing is learned or remembered.
 
@@ -158,6 +180,7 @@ class Learner:
             first += len(batch)
         return pa.concat_tables(found) if found else self._table(0, 0, [], None)
 
+    @_in_turn
     def predict_then_learn(self, table: Any) -> pa.Table:
         """Predict, score and learn each row of a table before the next one is predicted.
 
@@ -195,6 +218,7 @@ class Learner:
         return [*self._trainer.classes]
 
     @property
+    @_in_turn
     def metrics(self) -> dict[str, Any]:
         """Return what a service publishes to `<task>.metrics`: scores, baselines, members' weights.
 
@@ -204,6 +228,7 @@ class Learner:
         return self._trainer.report()
 
     @property
+    @_in_turn
     def drift(self) -> list[DriftRecord]:
         """Return the newest alarms and what was done about them, as on `<task>.drift`."""
         return [*self._drift]
@@ -247,7 +272,7 @@ class Learner:
             RecoveryError: it is broken, or was saved by other code than this.
         """
         place = str(path)
-        if "://" in place or place.endswith((".json", ".safetensors")) or Path(path).is_dir():
+        if "://" in place or saved.is_file(place) or Path(path).is_dir():
             return cls._from_checkpoint(place, key)
         try:
             data = Path(path).read_bytes()
@@ -269,6 +294,7 @@ class Learner:
         """Let copies be made, and programs pass it on, as what `save` writes."""
         return Learner._unpacked, (self._packed(), "a copy of a learner")
 
+    @_in_turn
     def _packed(self) -> bytes:
         snapshot = self._trainer.snapshot()
         return saved.pack(

@@ -17,6 +17,7 @@ from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
 from headrace.stream.storage import open_store, tensors
 from headrace.stream.task import Task, validate
+from headrace.stream.task.plugins import versions
 from headrace.stream.training.snapshot import Tensors, digest, shapes_of
 
 FORMAT = 1
@@ -32,12 +33,14 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
     learned: int  # labels
     events: int
     number: str | None  # the field of the ids that events lack
+    packages: dict[str, str] = {}  # of members that are not headrace's own, with their versions
 
 
 def pack(task: Task, state: Tensors, learned: int, events: int, number: str | None) -> bytes:
     """Put a learner into bytes."""
     told, code = fingerprint.written(task), fingerprint.of_code()
-    about = Saved(FORMAT, told, code, digest(state), learned, events, number)
+    packages = versions(task.model.members)
+    about = Saved(FORMAT, told, code, digest(state), learned, events, number, packages)
     return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
 
 
@@ -56,6 +59,8 @@ def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic
     task = validate(about.task, origin)
     if about.headrace != FORMAT or about.code != fingerprint.of_code():
         raise RecoveryError(f"{origin}: saved by other code than this: learn it again")
+    if about.packages != (packages := versions(task.model.members)):
+        raise RecoveryError(f"{origin}: saved with {about.packages}, here is {packages}")
     try:
         state = tensors.unpack(packed, shapes_of(task))
     except ValueError as error:
@@ -87,7 +92,7 @@ def open_checkpoint(
             sealed it; or others can write there.
     """
     file = ""
-    if _is_file(place):
+    if is_file(place):
         place, _, file = place.rpartition("/")
         place = place or "."
     at = int(file.partition(".")[0]) if file else None
@@ -122,7 +127,8 @@ def open_checkpoint(
     return _task_of(manifest), state, manifest
 
 
-def _is_file(place: str) -> bool:
+def is_file(place: str) -> bool:
+    """Say whether a place is called as a checkpoint's file is."""
     return re.search(r"(^|/)[0-9]{12,18}\.(json|safetensors)$", place) is not None
 
 

@@ -110,17 +110,16 @@ class _Stream(BaseEstimator):
         table[pointer(target.field)[0]] = pa.array(labels)
         if weight is not None:
             table[pointer(source.weight or "")[0]] = pa.array(weight)
-        refused = self.learner_.predict_then_learn(pa.table(table))["rejected"]
-        for at, code in enumerate(refused.to_pylist()):
-            if code is not None:
-                raise ValueError(f"row {at} was refused and not learned: {code}")
+        _raise(self.learner_.predict_then_learn(pa.table(table))["rejected"], "and not learned")
         return self
 
     def _said(self, X: Any) -> pa.Table:
         """Predict rows, each as if it came next."""
         check_is_fitted(self, "learner_")
         columns = self._columns(X, anew=False)
-        return self.learner_.predict(pa.table(dict(zip(self._fields(), columns, strict=True))))
+        said = self.learner_.predict(pa.table(dict(zip(self._fields(), columns, strict=True))))
+        _raise(said["rejected"], "and not predicted")
+        return said
 
     def _fields(self) -> list[str]:
         features = self.learner_.task.features.items()
@@ -278,6 +277,12 @@ class StreamRegressor(RegressorMixin, _Stream):
 
     def _target(self) -> dict[str, Any]:
         return {"kind": "regress"}
+
+
+def _raise(rejected: Any, what: str) -> None:
+    for at, code in enumerate(rejected.to_pylist()):
+        if code is not None:
+            raise ValueError(f"row {at} was refused {what}: {code}")
 
 
 def _column(name: str, column: Any) -> pa.Array:

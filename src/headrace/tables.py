@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -34,10 +35,14 @@ def rows_of(table: Any, capacity: int) -> Iterator[bytes]:
     names = getattr(getattr(table, "dtype", None), "names", None)
     if names:
         table = {name: table[name] for name in names}
-    if type(table).__module__.startswith("pandas"):  # without its index
-        columns = pa.Table.from_pandas(table, preserve_index=False)
-    elif isinstance(table, Mapping) or hasattr(table, "__arrow_c_stream__"):
-        columns = pa.table(table)
+    pandas = type(table).__module__.startswith("pandas")
+    if pandas or isinstance(table, Mapping) or hasattr(table, "__arrow_c_stream__"):
+        try:  # of pandas without its index
+            columns = (
+                pa.Table.from_pandas(table, preserve_index=False) if pandas else pa.table(table)
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UsageError(f"{type(table).__name__} is no table: {error}") from error
     elif isinstance(table, Iterable) and not isinstance(table, str | bytes):
         for event in table:
             if not isinstance(event, Mapping):
@@ -46,8 +51,14 @@ def rows_of(table: Any, capacity: int) -> Iterator[bytes]:
         return
     else:
         raise _no_table(table)
+    if double := [name for name, count in Counter(columns.column_names).items() if count > 1]:
+        raise UsageError(f"two columns are called {double[0]!r}; rename one")
     for batch in columns.to_batches(capacity):
-        yield from batch_rows(batch, columns.column_names)
+        try:
+            rows = [*batch_rows(batch, columns.column_names)]
+        except (OverflowError, TypeError, ValueError) as error:
+            raise EventError("schema", f"a row that JSON cannot hold: {error}") from error
+        yield from rows
 
 
 def _no_table(given: Any) -> UsageError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.compare import Comparison
-from headrace.stream.evaluation.plot import Curve, check_plot, draw
+from headrace.stream.evaluation.plot import Curve, Point, check_plot, draw
 from headrace.stream.evaluation.scores import score_cells
 from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task
@@ -65,13 +65,16 @@ class Evaluation:
         check_plot(place)
         if not self.task or not self.curve or not self.curve.points:
             raise UsageError("there is nothing to plot: no row was read")
-        points = [
-            each._replace(report=each.report()) if callable(each.report) else each
-            for each in self.curve.points
-        ]
+        points = _measured(self.curve)
         alarms = [(drift["detector"], drift["at"]) for drift in self.drifts]
         alarms += [(step["action"], step["at"]) for step in self.ladder]
         return draw(self.task, points, place, names=self.names, alarms=alarms)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Let copies be made, and processes pass it on: what was noted on the way is measured."""
+        if self.curve:
+            self.curve.points = _measured(self.curve)
+        return self.__dict__
 
     def _table(self) -> list[list[str]]:
         """Return the headline metrics as lines of cells, the names first."""
@@ -127,3 +130,10 @@ class Evaluation:
             "reject_codes": self.codes,
             "comparison": asdict(self.comparison) if self.comparison else None,
         }
+
+
+def _measured(curve: Curve) -> list[Point]:
+    return [
+        each._replace(report=each.report()) if callable(each.report) else each
+        for each in curve.points
+    ]

@@ -6,9 +6,10 @@ point of the group `headrace.members`; a program registers one by `headrace.mode
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import entry_points
 
-from headrace.model import members
+from headrace.model import members, pool
 from headrace.model.learner import Learner, make_learner
 from headrace.stream.errors import TaskError
 from headrace.stream.task import Task
@@ -26,13 +27,32 @@ def learner_of(task: Task) -> Learner:
             raise TaskError(f"model.members: {name!r} is in every pool: leave it out")
         if name not in members.MEMBERS:
             members.register(name, _installed(name))
+    if task.model.members:
+        counted = Counter(pool.names(task.spec))
+        if double := [opinion for opinion, count in counted.items() if count > 1]:
+            raise TaskError(
+                f"model.members: {double[0]!r} names two opinions, expected a name for each"
+            )
     return make_learner(task.spec)
 
 
 def _installed(name: str) -> members.Member:
     """Load the member that an installed package offers by this name."""
-    for point in entry_points(group=GROUP, name=name):
-        found = point.load()
+    points = [*entry_points(group=GROUP, name=name)]
+    if len(points) > 1:
+        packages = ", ".join(sorted(point.dist.name for point in points if point.dist))
+        raise TaskError(
+            f"model.members: {name!r} is offered by several packages ({packages}), expected one: "
+            "uninstall the others"
+        )
+    for point in points:
+        try:
+            found = point.load()
+        except Exception as error:  # whatever a stranger's module does
+            raise TaskError(
+                f"model.members: {name!r} ({point.value}) cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if not isinstance(found, members.Member):
             raise TaskError(
                 f"model.members: {name!r} ({point.value}) is a {type(found).__name__}, expected a "

@@ -114,7 +114,8 @@ def test_what_cannot_be_opened_says_why(served: Served, tmp_path: Path) -> None:
     for place, kind, words in (
         (copied("spoilt", spoil), RecoveryError, "sha256"),
         (copied("forged", forge), RecoveryError, "was changed"),
-        (tmp_path / "nothing.json", UsageError, "no checkpoint"),
+        (tmp_path / "none" / "000000000007.json", UsageError, "no checkpoint"),
+        (tmp_path / "nothing.json", UsageError, "cannot be read"),
     ):
         with pytest.raises(kind, match=words):
             headrace.Learner.load(place)

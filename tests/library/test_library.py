@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -187,6 +190,16 @@ def test_an_evaluation_shows_itself(stream: Stream, tmp_path: Path) -> None:
         found.plot(tmp_path / "curve.gif")
 
 
+def test_an_evaluation_goes_from_one_process_to_another(tmp_path: Path) -> None:
+    path = tmp_path / "fruit.jsonl"
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, fruit())))
+    found = headrace.evaluate(validate(CLASSES, "fruit"), path)
+    again = pickle.loads(pickle.dumps(found))
+    assert again == found
+    assert repr(again) == repr(found)
+    assert again.curve and found.curve and again.curve.points == found.curve.points
+
+
 def test_names_in_a_notebook_are_no_html() -> None:
     scores = {scope: {"accuracy": 0.5} for scope in ("all", "window")}
     found = headrace.Evaluation(
@@ -356,6 +369,55 @@ def test_a_saved_learner_goes_on_as_if_nothing_had_been(stream: Stream, tmp_path
     assert [line[0] for line in first + rest] == [line[0] for line in wanted]
     learner.predict_then_learn(events[150:])
     assert again.metrics == learner.metrics
+
+
+@pytest.mark.parametrize("name", ["now.safetensors", "now.json", "now"])
+def test_a_saved_learner_may_have_any_name(name: str, tmp_path: Path) -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    learner.predict_then_learn(fruit()[:5])
+    learner.save(tmp_path / name)
+    assert headrace.Learner.load(tmp_path / name).events == 5
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    table = pa.table([pa.array([1.0]), pa.array([2.0])], names=["weight", "weight"])
+    for use in (learner.predict, learner.predict_then_learn):
+        with pytest.raises(UsageError, match="two columns are called 'weight'"):
+            use(table)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"weight": [1.0], "colour": ["red", "green"]}, UsageError),
+        ({"weight": 1.0, "colour": "red"}, UsageError),
+        ({1: [1.0]}, UsageError),
+        (pd.DataFrame({"colour": ["red", 1]}), UsageError),
+        (pd.Series([1.0]), UsageError),
+        (pa.table({"colour": pa.array([1], pa.duration("ns"))}), headrace.EventError),
+        (pa.table({"colour": pa.array([1 << 30], pa.date32())}), headrace.EventError),
+    ],
+)
+def test_what_cannot_be_a_table_or_a_row_is_told(table: Any, told: type[Exception]) -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    for use in (learner.predict, learner.predict_then_learn):
+        with pytest.raises(told):
+            use(table)
+
+
+def test_threads_share_a_learner() -> None:
+    learner, events = headrace.Learner(validate(CLASSES, "fruit")), fruit()[50:80]
+    learner.predict_then_learn(fruit()[:20])
+
+    def ask(at: int) -> None:
+        for event in events:
+            (learner.predict_one, learner.learn_one)[at % 2](event)
+            assert learner.metrics["all"]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(ask, range(4))] == [None] * 4
+    assert learner.events == 20 + 2 * len(events)
 
 
 def test_what_is_no_saved_learner_is_refused(tmp_path: Path) -> None:

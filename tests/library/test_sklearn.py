@@ -187,3 +187,11 @@ def test_a_copy_goes_on_alone_and_a_broken_one_is_refused() -> None:
     assert (
         fresh.set_params(settings=SMALL).fit(X[:200], y[:200]).predict(X) == model.predict(X)
     ).all()
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_a_row_that_is_refused_is_told_and_not_predicted(kind: Any) -> None:
+    table = pd.DataFrame({"a": ["p", "q"] * 5})
+    model = kind(settings=SMALL).fit(table, [0, 1] * 5)
+    with pytest.raises(ValueError, match="row 1 was refused and not predicted: too_large"):
+        model.predict(pd.DataFrame({"a": ["p", "z" * 20_000_000]}))
