@@ -18,7 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.learner import Learner, Prediction
+    from headrace.learner import Learner
+    from headrace.predictions import Prediction
     from headrace.service import Service
     from headrace.stream.errors import EventError, HeadraceError
     from headrace.stream.evaluation.evaluate import evaluate
@@ -48,7 +49,7 @@ _PLACES = {
     "HeadraceError": "stream.errors",
     "KafkaConnection": "stream.kafka.connection",
     "Learner": "learner",
-    "Prediction": "learner",
+    "Prediction": "predictions",
     "Service": "service",
     "Task": "stream.task",
     "evaluate": "stream.evaluation.evaluate",

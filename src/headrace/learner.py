@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial, wraps
 from itertools import count, islice
 from pathlib import Path
 from threading import RLock
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 
 from headrace import saved
+from headrace.predictions import Prediction, first_of, table_of
 from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
 from headrace.stream.formats import files
@@ -22,7 +23,7 @@ from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Foreseen, Learned, Pending, Trainer
+from headrace.stream.training.trainer import Foreseen, Pending, Trainer
 from headrace.tables import encoded, rows_of
 
 Event = Mapping[str, Any]
@@ -31,25 +32,6 @@ NEWEST = 10_000  # drift records that are kept
 
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Hold what was said about one event.
-
-    Attributes:
-        label: the class that is predicted; None for numbers, and before there is a class.
-        value: the number that is predicted; None for classes, and before any label is known.
-        probabilities: of each class, calibrated on the stream so far; empty for numbers.
-        low, high: what holds the value with the probability `model.coverage`; None for classes,
-            and before there are errors to go by.
-    """
-
-    label: str | None = None
-    value: float | None = None
-    probabilities: Mapping[str, float] = field(default_factory=dict)
-    low: float | None = None
-    high: float | None = None
 
 
 def _in_turn(
@@ -107,7 +89,8 @@ class Learner:
             EventError: the event would be refused.
         """
         raw = encoded(event)
-        rows, refused = self._normalized([raw])
+        with self._undecided():
+            rows, refused = self._normalized([raw])
         _raise(refused)
         known, foreseen = len(self._trainer.classes), None
         if not self._trainer.looks_next:
@@ -120,7 +103,7 @@ class Learner:
             raise EventError(*foreseen)
         if self.task.target.horizon:
             known = len(foreseen.classes)
-        return self._told(foreseen.found, known)
+        return first_of(self._trainer, foreseen.found, known)
 
     @_in_turn
     def learn_one(self, event: Event, label: float | str | bool | None = None) -> Prediction:
@@ -140,6 +123,7 @@ class Learner:
             event = _with(event, (*within, *pointer(self.task.target.field)), label)
         raw, asked, refused = encoded(event), self._asked, list[DeadLetter]()
         self._asked = None
+        self._read = self._read or self._begin([raw])
         foreseen = asked[3] if asked and asked[:2] == (self.events, raw) else None
         if asked and foreseen:
             rows = asked[2]
@@ -157,7 +141,7 @@ class Learner:
         # A class that this label names was not known yet, unless the label is an earlier event's.
         if self.task.target.horizon:
             known = len(self._trainer.classes)
-        return self._told(learned, known)
+        return first_of(self._trainer, learned, known)
 
     @_in_turn
     def predict(self, table: Any) -> pa.Table:
@@ -174,11 +158,12 @@ class Learner:
         """
         raws, found, first = rows_of(table, CAPACITY), [], 0
         while batch := list(islice(raws, CAPACITY)):
-            rows, refused = self._normalized(batch, first)
+            with self._undecided():
+                rows, refused = self._normalized(batch, first)
             learned = self._trainer.ask(self._unlabelled(rows)) if rows.id else None
-            found.append(self._table(self.events + first, len(batch), refused, learned))
+            found.append(table_of(self._trainer, self.events + first, len(batch), refused, learned))
             first += len(batch)
-        return pa.concat_tables(found) if found else self._table(0, 0, [], None)
+        return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
 
     @_in_turn
     def predict_then_learn(self, table: Any) -> pa.Table:
@@ -198,7 +183,7 @@ class Learner:
         def collected(first: int, count: int, letters: Any, pending: Pending | None) -> pa.Table:
             learned = self._trainer.collect(pending) if pending else None
             self._drift += learned.drift if learned else []
-            return self._table(first, count, letters, learned)
+            return table_of(self._trainer, first, count, letters, learned)
 
         while batch := list(islice(raws, CAPACITY)):
             rows, refused = self._normalized(batch)
@@ -210,7 +195,7 @@ class Learner:
             self.events += len(batch)
         if working:
             found.append(collected(*working))
-        return pa.concat_tables(found) if found else self._table(0, 0, [], None)
+        return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
 
     @property
     def classes(self) -> list[str]:
@@ -311,13 +296,19 @@ class Learner:
 
     def _normalized(self, raws: list[bytes], further: int = 0) -> tuple[Rows, list[DeadLetter]]:
         """Read events as the next ones, or so many further on."""
-        if self._read is None:
-            self._read = self._begin(raws)
+        self._read = self._read or self._begin(raws)
         first = self.events + further
         if self._number:
             key = self._number.encode()
             raws = list(map(partial(outside.numbered, key), count(first), raws))
         return self._read.normalize(outside.records(self.task, "", raws, first))
+
+    @contextmanager
+    def _undecided(self) -> Iterator[None]:
+        """Leave it to the first event that is learned whether events bring ids."""
+        before = self._read, self._number
+        yield
+        self._read, self._number = before
 
     def _unlabelled(self, rows: Rows) -> Rows:
         """Take the labels out of rows, where they are their own."""
@@ -335,38 +326,6 @@ class Learner:
         if self._number:
             source = source.model_copy(update={"id": self._number})
         return Normalizer(self.task.model_copy(update={"input": source}))
-
-    def _told(self, learned: Learned, known: int) -> Prediction:
-        """Return what was said of one row, when so many classes were known."""
-        (said,) = self._trainer.predictions(learned)
-        if not self._spec.classes:
-            low, high = said.interval or (None, None)
-            return Prediction(None, cast("float | None", said.prediction), {}, low, high)
-        names = [*learned.classes][:known]
-        chances = dict(zip(names, said.probabilities or (), strict=False))
-        return Prediction(cast("str | None", said.prediction), None, chances)
-
-    def _table(
-        self, first: int, rows: int, letters: list[DeadLetter], learned: Learned | None
-    ) -> pa.Table:
-        """Return a line for each of so many `rows` from the `first` on."""
-        kind: Any = pa.string() if self._spec.classes else pa.float64()
-        said: dict[str, Any] = dict.fromkeys(["low", "high"], kind)
-        if self._spec.classes:
-            said = {"probabilities": pa.list_(pa.float32())}
-        schema = pa.schema({"prediction": kind, **said, "rejected": pa.string()})
-        columns: dict[str, list[Any]] = {name: [None] * rows for name in schema.names}
-        for letter in letters:
-            columns["rejected"][letter.offset - first] = letter.code
-        if learned:
-            for each in self._trainer.predictions(learned):
-                at = each.offset - first
-                columns["prediction"][at] = each.prediction
-                if each.probabilities is not None:
-                    columns["probabilities"][at] = each.probabilities
-                elif each.interval is not None:
-                    columns["low"][at], columns["high"][at] = each.interval
-        return pa.Table.from_pydict(columns, schema)
 
 
 def _raise(letters: Iterable[DeadLetter]) -> None:

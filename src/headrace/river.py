@@ -10,7 +10,8 @@ from typing import Any
 
 from river import base
 
-from headrace.learner import Learner, Prediction
+from headrace.learner import Learner
+from headrace.predictions import Prediction
 from headrace.stream.errors import EventError
 from headrace.stream.task import validate
 

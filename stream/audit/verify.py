@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.stream.audit.dead_letters import missing
 from headrace.stream.audit.replay_range import earlier_topic
 from headrace.stream.errors import AuditError
 from headrace.stream.events import Prediction
@@ -77,7 +78,8 @@ def verify(
     """Audit a running or stopped service.
 
     The ledger is dense and chained, ranges abut, predictions are as many as it says and the very
-    bytes, nothing stands in the outputs that it does not know, no transaction is left open.
+    bytes, no prediction and no dead letter is missing, no prediction stands there that it does not
+    know, no transaction is left open.
 
     Args:
         deep: learn the last run again from its beginning, and compare every outcome and state.
@@ -104,6 +106,9 @@ def verify(
             if not audit.records % 100:
                 on_progress("records", audit.records, 0)
         published.rest(audit)
+        letters, counted = task.output("dead-letter"), sum(e.record.dead_letters for e in entries)
+        if lost := missing(kafka, letters, counted):
+            audit.found(f"{letters}: {lost} of the {counted} dead letters in the ledger are gone")
         _check_topics(audit, task, kafka, walk)
         _dangling(audit, task, kafka)
         if deep and audit.sound and entries:

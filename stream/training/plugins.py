@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from importlib.metadata import entry_points
+from typing import Any
 
 from headrace.model import members, pool
-from headrace.model.learner import Learner, make_learner
+from headrace.model.learner import Learner, make_learner, warm_up
 from headrace.stream.errors import TaskError
 from headrace.stream.task import Task
 from headrace.stream.task.plugins import GROUP
@@ -34,6 +35,24 @@ def learner_of(task: Task) -> Learner:
                 f"model.members: {double[0]!r} names two opinions, expected a name for each"
             )
     return make_learner(task.spec)
+
+
+def first_state(learner: Learner, task: Task, capacity: int) -> Any:
+    """Compile for `capacity` rows, and return the first state.
+
+    Raises:
+        TaskError: a member from another package does not do what a member has to.
+    """
+    try:
+        return warm_up(learner, capacity)
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        if not task.model.members:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TaskError(
+            f"model.members: one of {', '.join(task.model.members)} does not fit: {reason[:300]}; "
+            "see headrace.model.members.Member for the shapes that are expected"
+        ) from error
 
 
 def _installed(name: str) -> members.Member:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
 from headrace.model.batch import Batch, Outcome, empty_batch
 from headrace.model.frame import Frame
-from headrace.model.learner import warm_up
 from headrace.model.metrics import classification_report, regression_report
 from headrace.model.spec import Spec
 from headrace.model.state import named
@@ -30,7 +29,7 @@ from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.schema import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
-from headrace.stream.training.plugins import learner_of
+from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.snapshot import Snapshot, Tensors
@@ -91,13 +90,18 @@ class Trainer:
         self._capacity = capacity
         keep_programs()
         self._learner = learner_of(task)
-        self._state = warm_up(self._learner, capacity)
+        self._state = first_state(self._learner, task, capacity)
         jax.block_until_ready(self._learner.copy(self._state))  # type: ignore[no-untyped-call]
         self._columns = [*task.columns, "prediction"]
         self._recent = RecentIds(task.input.recent_ids)
         self._classes = Classes(task)
         self._frame = Frame(task.spec)
         self.learned = 0
+
+    @property
+    def spec(self) -> Spec:
+        """Return the sizes and settings of what is learned."""
+        return self._learner.spec
 
     @property
     def capacity(self) -> int:

@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import pytest
 import safetensors.numpy
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
+from headrace import Service
 from headrace.stream.audit.verify import verify
 from headrace.stream.events import Records
 from headrace.stream.kafka.connection import KafkaConnection
@@ -29,8 +31,9 @@ from headrace.stream.service.plan import open_checkpoints, plan, run_of
 from headrace.stream.task import Task, parse
 from headrace.stream.training.snapshot import digest
 from tests.support.checkpoints import resealed
-from tests.support.events import good, task_text
+from tests.support.events import TASK, good, task_text
 from tests.support.learners import checkpoints, life, records_of
+from tests.support.memory_kafka import MemoryKafka
 from tests.support.running import Running
 from tests.support.topics import read, send
 
@@ -255,3 +258,17 @@ def test_the_oldest_form_of_a_record_is_read(kafka: KafkaConnection, lived: Task
     assert b"position" not in ledger.encode(bare)
     assert b"topics" in ledger.encode(entries[0].record)
     assert Entry(0, msgspec.json.decode(ledger.encode(bare), type=Record)).record == bare
+
+
+def test_a_dead_letter_that_is_gone_is_found() -> None:
+    task, kafka = parse(TASK, "t"), MemoryKafka()
+    kafka.make(topic_specs(task), partitions=1)
+    for number in range(20):
+        kafka.topics[task.input.topic][0].append(b"poison" if number % 5 == 0 else good(number))
+    with TemporaryDirectory() as state:
+        Service(task, kafka, state=state).run(drain=True)
+    assert verify(task, kafka).findings == []
+    letters = kafka.topics[task.output("dead-letter")][0]
+    del letters.offsets[1], letters.values[1]
+    (finding,) = verify(task, kafka).findings
+    assert "1 of the 4 dead letters in the ledger are gone" in finding

@@ -491,3 +491,14 @@ def test_a_label_of_a_cloudevent_goes_into_its_data() -> None:
         assert ours.learn_one(bare, 2.0 * (at % 3)) == other.learn_one(whole)
     assert ours.metrics["all"]["mae"] is not None
     assert ours.metrics == other.metrics
+
+
+def test_a_prediction_does_not_decide_whether_events_bring_ids() -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    event = {"tree": "t1", "time": 1_700_000_000, "weight": 1.0, "kind": "apple"}
+    learner.predict_one(event)
+    learner.predict([event])
+    learner.learn_one(event | {"id": "a"})
+    with pytest.raises(headrace.EventError) as caught:
+        learner.learn_one(event | {"id": "a"})
+    assert caught.value.code == "duplicate_id"

@@ -122,3 +122,17 @@ def test_the_packages_version_is_part_of_what_a_state_depends_on(
     plain = validate(SETTINGS | {"model": {"hidden": [4]}}, "tide")
     assert "packages" not in fingerprint.settings_of(plain)
     assert "members" not in fingerprint.settings_of(plain)["model"]
+
+
+def test_a_member_whose_opinions_do_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PLUGIN / "src"))
+    from headrace_seasonal import MEMBER
+
+    def wrong(spec: Any, state: Any, asked: Any, labels: Any) -> Any:
+        opinions, kept = MEMBER.predict(spec, state, asked, labels)
+        return [opinion[..., 0] for opinion in opinions], kept
+
+    monkeypatch.setitem(members.MEMBERS, "wrong", MEMBER._replace(predict=wrong))
+    settings = SETTINGS | {"model": {"hidden": [4], "members": ["wrong"]}}
+    with pytest.raises(headrace.HeadraceError, match=r"model\.members: one of wrong does not fit"):
+        headrace.Learner(validate(settings, "tide"))

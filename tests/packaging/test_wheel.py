@@ -74,7 +74,7 @@ def test_it_holds_one_package_and_no_bench(built: Path) -> None:
     inner = {name.split("/")[1] for name in names if name.startswith("headrace/")}
     packages = {"cli", "demo", "examples", "model", "producers", "stream"}
     library = {"__init__.py", "learner.py", "river.py", "saved.py"}
-    library |= {"service.py", "sklearn.py", "tables.py"}
+    library |= {"predictions.py", "service.py", "sklearn.py", "tables.py"}
     assert inner == packages | library | {"__main__.py", "py.typed"}
     for name in (
         *("stream/broker/jars.sha256", "stream/broker/server.properties"),
