@@ -346,11 +346,14 @@ def batch_rows(batch: Any, names: Sequence[str]) -> Iterator[bytes]:
     """Yield the rows of an Arrow record batch as `read` does, their columns called `names`."""
     import pyarrow
 
-    # Python's datetime ends at the microsecond; a timestamp without a zone is taken as UTC.
-    utc = pyarrow.timestamp("us", tz="UTC")
-    columns = [
-        column.cast(utc, safe=False) if pyarrow.types.is_timestamp(column.type) else column
-        for column in batch.columns
-    ]
+    def as_python_has_it(column: Any) -> Any:
+        """Return times in microseconds, where Python's end; where pandas is, it would take over."""
+        if pyarrow.types.is_timestamp(column.type):  # one without a zone is taken as UTC
+            return column.cast(pyarrow.timestamp("us", tz="UTC"), safe=False)
+        if pyarrow.types.is_duration(column.type):
+            return column.cast(pyarrow.duration("us"))
+        return column
+
+    columns = list(map(as_python_has_it, batch.columns))
     for row in zip(*(column.to_pylist() for column in columns), strict=True):
         yield _encoder.encode(dict(zip(names, row, strict=True)))

@@ -196,7 +196,7 @@ def test_parquet_rows_become_json(tmp_path: Path) -> None:
         (["x", "x"], pa.array([1]), "two columns are called 'x'"),
         (["x", "y"], pa.array([-(10**6)], pa.date32()), "not readable as Parquet: date value out"),
         (["x", "y"], pa.array([2**60], pa.timestamp("ms")), "not readable as Parquet: date value"),
-        (["x", "y"], pa.array([2**62], pa.duration("ns")), "not readable as Parquet: Nanosecond"),
+        (["x", "y"], pa.array([2**62], pa.duration("ns")), "not readable as Parquet: Casting"),
     ],
 )
 def test_parquet_that_makes_no_events_is_refused_in_one_line(
