@@ -308,7 +308,8 @@ class Learner:
         """Leave it to the first event that is learned whether events bring ids."""
         before = self._read, self._number
         yield
-        self._read, self._number = before
+        if not self.events:
+            self._read, self._number = before
 
     def _unlabelled(self, rows: Rows) -> Rows:
         """Take the labels out of rows, where they are their own."""

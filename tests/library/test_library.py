@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import headrace
 from headrace.stream.errors import RecoveryError, UsageError
+from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import validate
 from headrace.stream.training.snapshot import digest
 
@@ -502,3 +503,23 @@ def test_a_prediction_does_not_decide_whether_events_bring_ids() -> None:
     with pytest.raises(headrace.EventError) as caught:
         learner.learn_one(event | {"id": "a"})
     assert caught.value.code == "duplicate_id"
+
+
+def test_a_loaded_learner_reads_its_events_by_one_normaliser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = headrace.Learner(validate(CLASSES, "fruit"))
+    event = {"tree": "t1", "time": 1_700_000_000, "weight": 1.0, "kind": "apple"}
+    learner.learn_one(event)
+    learner.save(tmp_path / "fruit.hr")
+    again, made = headrace.Learner.load(tmp_path / "fruit.hr"), list[Any]()
+
+    class Counted(Normalizer):
+        def __init__(self, task: headrace.Task) -> None:
+            made.append(task)
+            super().__init__(task)
+
+    monkeypatch.setattr("headrace.learner.Normalizer", Counted)
+    for _ in range(3):
+        again.predict_one(event)
+    assert len(made) == 1
