@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
@@ -24,11 +24,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka as kafka_python  # noqa: F401
 
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.paths import cache_dir
 from tests.support.hostile import Ran, Run
-
-if TYPE_CHECKING:
-    from headrace.stream.kafka.connection import KafkaConnection
 
 MakeTopic = Callable[..., str]
 
@@ -86,7 +84,6 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 def kafka() -> Iterator[KafkaConnection]:
     """Connect to a Kafka: yours by KAFKA_BOOTSTRAP, else one for this session."""
     from headrace.stream.broker.embedded import bootstrap_servers, embedded
-    from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.kafka.topics import list_topics
 
     if given := bootstrap_servers():

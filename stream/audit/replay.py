@@ -105,9 +105,9 @@ def replay(
     span = scan(task, kafka, begin, until)
     if to_topic:
         make_empty(task, kafka, to_topic)
-    outlet = PacedPublisher(kafka, to_topic, speed, stop) if to_topic or speed else None
+    publisher = PacedPublisher(kafka, to_topic, speed, stop) if to_topic or speed else None
     with ExitStack() as stack:
-        again = _Again(task, kafka, span, archive, capacity, stack, changed, outlet, points)
+        again = _Again(task, kafka, span, archive, capacity, stack, changed, publisher, points)
         again.run(stop, on_progress)
     return again.replayed()
 
@@ -174,11 +174,11 @@ class _Again:
         capacity: int,
         stack: ExitStack,
         changed: Task | None = None,
-        outlet: PacedPublisher | None = None,
+        publisher: PacedPublisher | None = None,
         points: int = 0,
     ) -> None:
         self._task, self._kafka, self._span = task, kafka, span
-        self._changed, self._outlet, self._points = changed, outlet, points
+        self._changed, self._publisher, self._points = changed, publisher, points
         topic = task.input.topic
         if not archive:
             (found,) = describe(kafka, [topic])
@@ -225,8 +225,8 @@ class _Again:
         self._settle()
         if self._points:
             self._mark()
-        if self._outlet:
-            self._outlet.flush()
+        if self._publisher:
+            self._publisher.flush()
         self._seconds = time.perf_counter() - started
 
     def read(self, ranges: Sequence[Range]) -> Records:
@@ -258,7 +258,7 @@ class _Again:
             stopped=self._stopped,
             state=digest(self.trainer.snapshot().tensors()),
             seconds=self._seconds,
-            published=self._outlet.published if self._outlet else 0,
+            published=self._publisher.published if self._publisher else 0,
             metrics={scope: report[scope] for scope in ("all", "window")},
             baselines=report["baselines"],
             comparison=compare(self._task, self._changed, report, self._rival)
@@ -337,9 +337,9 @@ class _Again:
         self._events += len(learned.rows.id)
         if self._rival:
             self._rival.other(learned)
-        elif self._outlet:
-            self._outlet.put(self.trainer, learned)
+        elif self._publisher:
+            self._publisher.put(self.trainer, learned)
 
     def _on_other(self, learned: Learned) -> None:
-        if self._outlet and self._rival:
-            self._outlet.put(self._rival.trainer, learned)
+        if self._publisher and self._rival:
+            self._publisher.put(self._rival.trainer, learned)

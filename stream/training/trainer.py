@@ -323,11 +323,11 @@ class Trainer:
             "entities_left": int(counter.value(self._state.memory.left)),
         }
         if classes:
-            named = found.pop("per_class")
+            per_class = found.pop("per_class")
             if classes <= MOST_NAMED:
                 found["per_class"] = {
                     scope: dict(zip(self._classes, lines, strict=False))
-                    for scope, lines in named.items()
+                    for scope, lines in per_class.items()
                 }
         return found
 
