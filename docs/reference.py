@@ -150,6 +150,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "version": "version of headrace",
         "settings": "the whole task, in the first session of a run",
         "begins": "first offset per partition, for a new run or a new topic",
+        "start": "digest of the saved state that the run begins with (`--start-from`)",
         "topics": "topic ids by name",
         "recomputed": "ledger records accepted as not reproducible (`--accept-recompute`)",
     },

@@ -257,13 +257,9 @@ class Learner:
             RecoveryError: it is broken, or was saved by other code than this.
         """
         place = str(path)
-        if "://" in place or saved.is_file(place) or Path(path).is_dir():
+        if saved.is_checkpoint(place):
             return cls._from_checkpoint(place, key)
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        return cls._unpacked(data, place)
+        return cls._unpacked(saved.read(place), place)
 
     @classmethod
     def _from_checkpoint(cls, place: str, key: bytes | None) -> Learner:

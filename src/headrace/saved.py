@@ -6,6 +6,7 @@ Or what a service has left of one: a checkpoint.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
 from headrace.stream.storage import open_store, tensors
 from headrace.stream.task import Task, validate
 from headrace.stream.task.plugins import versions
-from headrace.stream.training.snapshot import Tensors, digest, shapes_of
+from headrace.stream.training.snapshot import SavedState, Tensors, digest, shapes_of
 
 FORMAT = 1
 
@@ -70,7 +71,46 @@ def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic
     return task, state, about
 
 
-_MANIFEST = re.compile(r"(?:(?:(.+)/)?([0-9a-f]{1,64})/)?([0-9]{12,18})\.json", re.ASCII)
+def open_start(place: str, key: bytes | None, task: Task) -> SavedState:
+    """Return the state that a service of a task is to begin with.
+
+    Args:
+        place: a file of `save`, or as of `open_checkpoint`.
+        key: what sealed the checkpoints.
+
+    Raises:
+        UsageError: there is no saved learner, or it is of another task.
+        RecoveryError: it is broken, or was saved by other code than this.
+    """
+    if is_checkpoint(place):
+        other, state, manifest = open_checkpoint(place, key)
+        found, numbered = SavedState(state, manifest.learned), False
+    else:
+        other, state, about = unpack(read(place), place)
+        found, numbered = SavedState(state, about.learned), about.number is not None
+    if fingerprint.of_task(other) != fingerprint.of_task(task):
+        settings = fingerprint.settings_of(other), fingerprint.settings_of(task)
+        changed = "; ".join(fingerprint.differences(*settings)) or "the key of the hashes"
+        raise UsageError(f"{place}: is a learner of another task than {task.name}: {changed}")
+    if numbered:  # the numbers that its rows got are no ids of the service's events
+        no_ids = np.frombuffer(msgspec.msgpack.encode([]), np.uint8)
+        found = found._replace(tensors={**state, "recent": no_ids})
+    return found
+
+
+def read(path: str) -> bytes:
+    """Read a file of `save`.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+_MANIFEST = re.compile(r"(?:(?:(.+)/)?([0-9a-f]{1,64})/)?([0-9]{12,18}|start)\.json", re.ASCII)
 
 
 def open_checkpoint(
@@ -79,8 +119,8 @@ def open_checkpoint(
     """Open the newest checkpoint of a service, of the run that wrote last.
 
     Args:
-        place: the state directory (or URL) of one or of several tasks, that of a run within it, or
-            one checkpoint's file.
+        place: the state directory (or URL) of one or of several tasks, that of a run within it,
+            one checkpoint's file, or that of what a run began with (start.json).
         key: what sealed the checkpoints.
 
     Returns:
@@ -95,7 +135,7 @@ def open_checkpoint(
     if is_file(place):
         place, _, file = place.rpartition("/")
         place = place or "."
-    at = int(file.partition(".")[0]) if file else None
+    at = file.partition(".")[0]
     found = [match for name in open_store(place).names() if (match := _MANIFEST.fullmatch(name))]
     if not found:
         raise UsageError(f"{place}: no checkpoint of a service lies there")
@@ -115,9 +155,15 @@ def open_checkpoint(
     def accept(manifest: Manifest) -> bool:
         if problem := _unfit(manifest):
             problems.append(problem)
-        return not problem and at in (None, manifest.seq)
+        return not problem and (at in ("", "start") or int(at) == manifest.seq)
 
-    usable = checkpoints.newest(lambda each: shapes_of(_task_of(each)), accept=accept)
+    def shapes(manifest: Manifest) -> tensors.Shapes:
+        return shapes_of(_task_of(manifest))
+
+    if at == "start":
+        usable = checkpoints.start(shapes, accept)
+    else:
+        usable = checkpoints.newest(shapes, accept=accept)
     if usable is None:
         why = [*problems, *checkpoints.problems, "no such checkpoint"][0]
         raise RecoveryError(f"{place}: cannot be opened: {why}")
@@ -127,9 +173,14 @@ def open_checkpoint(
     return _task_of(manifest), state, manifest
 
 
+def is_checkpoint(place: str) -> bool:
+    """Return whether a place is a service's: a directory, a URL, or a file of a checkpoint."""
+    return "://" in place or is_file(place) or Path(place).is_dir()
+
+
 def is_file(place: str) -> bool:
     """Say whether a place is called as a checkpoint's file is."""
-    return re.search(r"(^|/)[0-9]{12,18}\.(json|safetensors)$", place) is not None
+    return re.search(r"(^|/)([0-9]{12,18}|start)\.(json|safetensors)$", place) is not None
 
 
 def _of_run(place: str, task: str, run: str, key: bytes | None) -> Checkpoints:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from headrace import saved
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.paths import data_dir
-from headrace.stream.service import plan
+from headrace.stream.service import run as runs
 from headrace.stream.service.learn import learn
+from headrace.stream.service.plan import plan
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.start import Origin, Safety
 from headrace.stream.task import Task
@@ -27,6 +29,9 @@ class Service:
         origin: raw `events`, normalised here, or `features` as `headrace normalize` makes them.
         state: where checkpoints are kept, a directory or an fsspec URL; default: this user's own.
         key: 16 bytes at least that seal checkpoints.
+        start_from: the saved learner that a new run begins with: a file of `Learner.save`, or a
+            checkpoint of a service as `Learner.load` takes it. A run that goes on has to have begun
+            with it.
         micro_batch: most events handled at a time; changes speed, never a prediction.
         from_scratch: begin a new run in the same ledger.
         accept_recompute: go on although history comes out otherwise with this code.
@@ -35,6 +40,8 @@ class Service:
 
     Raises:
         TaskError: the file is no task.
+        UsageError: the saved learner cannot be read, or is of another task.
+        RecoveryError: it is broken, or was saved by other code than this.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class Service:
         origin: Origin = "events",
         state: str | Path | None = None,
         key: bytes | None = None,
+        start_from: str | Path | None = None,
         micro_batch: int = 4096,
         from_scratch: bool = False,
         accept_recompute: bool = False,
@@ -57,6 +65,7 @@ class Service:
         self._safety = Safety(
             str(state or data_dir("state")),
             key,
+            None if start_from is None else saved.open_start(str(start_from), key, self.task),
             from_scratch,
             accept_recompute,
             accept_loss,
@@ -69,9 +78,10 @@ class Service:
         Raises: as `run`, of what is known before anything is learned again.
         """
         safety = self._safety
-        run = plan.run_of(self.task, self._kafka, from_scratch=safety.from_scratch)
-        checkpoints = plan.open_checkpoints(self.task, safety.place, run, safety.key)
-        return plan.plan(self.task, self._kafka, checkpoints, run).describe()
+        run = runs.run_of(self.task, self._kafka, from_scratch=safety.from_scratch)
+        checkpoints = runs.open_checkpoints(self.task, safety.place, run, safety.key)
+        found = plan(self.task, self._kafka, checkpoints, run, start=safety.start)
+        return found.describe()
 
     def run(
         self,
@@ -94,6 +104,7 @@ class Service:
         Raises:
             TopicError: a topic is missing, or cannot do what it is for.
             BrokerError: no broker.
+            UsageError: the run that goes on did not begin with `start_from`.
             RecoveryError: the state of the ledger's tip cannot be had again.
             InDoubtError, FencedError: what was written is not certain, or is another's to write.
             StoppedError: `stop` said so before the first event was taken.

@@ -18,18 +18,17 @@ from headrace.stream.evaluation.plot import Point, measure
 from headrace.stream.events import Records
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, Range, TopicHistory
-from headrace.stream.kafka.topics import describe
 from headrace.stream.kafka.watch import other_topic
 from headrace.stream.ledger import fingerprint, ledger
-from headrace.stream.ledger.checkpoint import Manifest, fitting
+from headrace.stream.ledger.checkpoint import Manifest, fitting, start_manifest
 from headrace.stream.ledger.ledger import Entry
 from headrace.stream.ledger.position import Position
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import split
-from headrace.stream.service.plan import open_checkpoints
 from headrace.stream.service.replayer import LedgerReplayer
+from headrace.stream.service.run import begun, open_checkpoints
 from headrace.stream.task import Task
-from headrace.stream.training.snapshot import digest
+from headrace.stream.training.snapshot import SavedState, digest
 from headrace.stream.training.trainer import Learned, Trainer
 
 CAPACITY = 4096
@@ -71,6 +70,7 @@ def replay(
     begin: LedgerPosition | None = None,
     until: LedgerPosition | None = None,
     archive: str | None = None,
+    start: SavedState | None = None,
     changed: Task | None = None,
     to_topic: str | None = None,
     speed: float | None = None,
@@ -84,10 +84,11 @@ def replay(
     Reads alone: it fences and locks nobody, so it runs beside the live learner.
 
     Args:
-        begin: learn from here on, with a fresh model: nothing can be proven then.
+        begin: learn from here on, with a fresh model or `start`: nothing can be proven then.
         until: the end: a whole record, or an event within one (that record is not proven then).
         archive: where raw events are read instead of the raw topic.
-        changed: learn the same events with this task too, and compare.
+        start: the saved learner that the run began with.
+        changed: learn the same events with this task too, from nothing, and compare.
         to_topic: publish predictions here, of `changed` if given; made if it is not there.
         speed: so much faster than event time; None is as fast as it goes.
         points: so many of a curve of the metrics; each costs a wait.
@@ -97,7 +98,8 @@ def replay(
     Raises:
         AuditError: history comes out otherwise, or the ledger is broken; names the record.
         HistoryError: raw events are gone.
-        UsageError: a moment is not in the run, or the topic is not one to write to.
+        UsageError: a moment is not in the run, or the topic is not one to write to; or the run
+            began with a saved learner, and `start` is not that.
         RecoveryError: the task is another than the one that was learned.
     """
     if to_topic:
@@ -107,7 +109,9 @@ def replay(
         make_empty(task, kafka, to_topic)
     publisher = PacedPublisher(kafka, to_topic, speed, stop) if to_topic or speed else None
     with ExitStack() as stack:
-        again = _Again(task, kafka, span, archive, capacity, stack, changed, publisher, points)
+        again = _Again(
+            task, kafka, span, archive, start, capacity, stack, changed, publisher, points
+        )
         again.run(stop, on_progress)
     return again.replayed()
 
@@ -126,6 +130,7 @@ def state(
     to: str,
     *,
     archive: str | None = None,
+    start: SavedState | None = None,
     key: bytes | None = None,
     capacity: int = CAPACITY,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -138,6 +143,7 @@ def state(
 
     Args:
         to: directory or URL; locked meanwhile.
+        start: the saved learner that the run began with.
         key: signs the checkpoint.
 
     Raises:
@@ -148,12 +154,15 @@ def state(
     with ExitStack() as stack:
         checkpoints = open_checkpoints(task, to, run, key)
         stack.enter_context(checkpoints.lock())
-        again = _Again(task, kafka, span, archive, capacity, stack)
+        again = _Again(task, kafka, span, archive, start, capacity, stack)
         again.run(lambda: False, on_progress)
         if again.part is not None:
             run = sha256(f"{run} {span.until}".encode()).hexdigest()[:32]
             checkpoints = open_checkpoints(task, to, run, key)
         replayed = again.replayed()
+        if start:
+            begun_with = start_manifest(task, run, span.begins, start.digest, start.learned)
+            checkpoints.save_start(begun_with, start.tensors)
         manifest = again.manifest(run, replayed.state)
         checkpoints.save(manifest, again.trainer.snapshot().tensors())
     return Kept(manifest, replayed)
@@ -171,6 +180,7 @@ class _Again:
         kafka: KafkaConnection,
         span: ReplayRange,
         archive: str | None,
+        start: SavedState | None,
         capacity: int,
         stack: ExitStack,
         changed: Task | None = None,
@@ -181,15 +191,20 @@ class _Again:
         self._changed, self._publisher, self._points = changed, publisher, points
         topic = task.input.topic
         if not archive:
-            (found,) = describe(kafka, [topic])
-            if span.topics.get(topic, found.id) != found.id:
-                raise other_topic(topic)
+            for found in kafka.describe_existing([topic]):
+                if span.topics.get(topic, found.id) != found.id:
+                    raise other_topic(topic)
         self._history: History = (
             ArchiveHistory(archive, topic) if archive else TopicHistory(kafka, topic)
         )
         stack.callback(self._history.close)
         self.close = self._history.close
-        self.trainer = Trainer(task, capacity)
+        if span.begin:
+            self.trainer = Trainer(task, capacity)
+            if start:
+                self.trainer.restore(*start)
+        else:
+            self.trainer = begun(task, span.opening.record, start, capacity)
         self._rival = Rival(task, changed, capacity, self._on_other) if changed else None
         _, last = span.ends()
         proven_from = last.record.seq + 1 if span.begin else span.proven_from

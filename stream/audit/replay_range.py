@@ -16,7 +16,7 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.ledger import fingerprint, ledger
 from headrace.stream.ledger.ledger import Entry, Record
-from headrace.stream.service.plan import begins_of, other_task, run_opening
+from headrace.stream.service.run import begins_of, other_task, run_opening
 from headrace.stream.task import Task
 
 

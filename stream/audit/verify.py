@@ -23,8 +23,9 @@ from headrace.stream.ledger import ledger
 from headrace.stream.ledger.ledger import Entry, Record, seal
 from headrace.stream.ledger.position import Counts, Position
 from headrace.stream.service.replayer import LedgerReplayer
+from headrace.stream.service.run import begun
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Trainer
+from headrace.stream.training.snapshot import SavedState
 
 READ = 16_384
 WAIT_S = 0.5
@@ -73,6 +74,7 @@ def verify(
     *,
     deep: bool = False,
     history: History | None = None,
+    start: SavedState | None = None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Audit:
     """Audit a running or stopped service.
@@ -84,10 +86,12 @@ def verify(
     Args:
         deep: learn the last run again from its beginning, and compare every outcome and state.
         history: the raw events, for `deep`; default: the raw topic.
+        start: for `deep`, the saved learner that the last run began with.
 
     Raises:
         AuditError: the ledger cannot be read as one.
         HistoryError: with `deep`, raw events are gone.
+        UsageError: with `deep`, the run began with a saved learner, and `start` is not that.
         BrokerError: no broker, or a topic is missing.
     """
     audit, started_s = Audit(), time.monotonic()
@@ -113,7 +117,7 @@ def verify(
         _dangling(audit, task, kafka)
         if deep and audit.sound and entries:
             raw = history or stack.enter_context(closing(TopicHistory(kafka, task.input.topic)))
-            _recompute(audit, task, raw, entries, on_progress)
+            _recompute(audit, task, raw, entries, start, on_progress)
     audit.seconds = round(time.monotonic() - started_s, 3)
     return audit
 
@@ -317,9 +321,14 @@ def _dangling(audit: Audit, task: Task, kafka: KafkaConnection) -> None:
 
 
 def _recompute(
-    audit: Audit, task: Task, history: History, entries: list[Entry], on_progress: OnProgress
+    audit: Audit,
+    task: Task,
+    history: History,
+    entries: list[Entry],
+    start: SavedState | None,
+    on_progress: OnProgress,
 ) -> None:
-    """Learn the last run again from zero."""
+    """Learn the last run again from its beginning."""
     records = [e.record for e in entries if e.record.run == entries[-1].record.run]
     for record in records[1:]:
         if record.session_start and record.session_start.begins is not None:
@@ -333,7 +342,8 @@ def _recompute(
     saved = [record.saved for record in records if record.saved]
     states = {each.seq: each.state for each in saved if each.seq >= proven_from}
     total = sum(record.predicted for record in records)
-    replayer = LedgerReplayer(task, Trainer(task, CAPACITY), history, proven_from=proven_from)
+    trainer = begun(task, records[0], start, CAPACITY)
+    replayer = LedgerReplayer(task, trainer, history, proven_from=proven_from)
     try:
         for record in records:
             replayer.add(record)

@@ -2,6 +2,7 @@
 
     <place>/<run>/000000001234.safetensors   the state's arrays
     <place>/<run>/000000001234.json          the manifest; it is written last: it commits
+    <place>/<run>/start.{safetensors,json}   the same of the saved learner that the run began with
 
 The manifest names the size and the sha256 of the arrays, and carries a sha256 of its own and,
 with a key, an HMAC-SHA256. It must be byte for byte what `save` would write for what it says, so
@@ -14,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
@@ -23,11 +26,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from headrace.stream.errors import RecoveryError, UsageError
+from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.position import Counts, Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.storage import open_store
 from headrace.stream.storage import tensors as arrays
 from headrace.stream.storage.tensors import Shapes
+from headrace.stream.task import Task
 
 _FORMAT = 1
 _MANIFEST_BYTES = 1 << 20
@@ -68,6 +73,37 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def learned(self) -> int:
         """Count the labels that were learned."""
         return self.counts["learned"]
+
+    @property
+    def is_start(self) -> bool:
+        """Return whether it stands before the run's first record, at none."""
+        return not self.chain
+
+
+def start_manifest(
+    task: Task, run: str, begins: dict[int, int], state: str, learned: int
+) -> Manifest:
+    """Return the manifest of a saved learner that a run begins with, before its first record.
+
+    Args:
+        begins: first offset of the raw topic by partition.
+        state: sha256 of the state.
+        learned: labels that it learned.
+    """
+    return Manifest(
+        run=run,
+        seq=0,
+        chain="",
+        ledger_offset=0,
+        positions=begins,
+        reading={},
+        counts=asdict(Counts()) | {"learned": learned},
+        task=fingerprint.of_task(task),
+        code=fingerprint.of_code(),
+        state=state,
+        time_ms=time.time_ns() // 1_000_000,
+        settings=fitting(fingerprint.written(task)),
+    )
 
 
 def fitting(settings: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +170,26 @@ class Checkpoints:
         Raises:
             RecoveryError: it cannot be written, or is larger than what `newest` would read.
         """
+        self._write(self._stem(manifest.seq), manifest, tensors)
+        self._prune(manifest.seq)
+        failpoint("checkpoint: pruned")
+
+    def save_start(self, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Write the state that the run begins with; return when it is durable. It is never removed.
+
+        Raises:
+            RecoveryError: as `save`.
+        """
+        self._write(f"{self._run}/start", manifest, tensors)
+
+    def start(
+        self, shapes: Shapes | Callable[[Manifest], Shapes], accept: Callable[[Manifest], bool]
+    ) -> tuple[Manifest, dict[str, NDArray[Any]]] | None:
+        """Load what `save_start` wrote, if it is whole and accepted; as `newest` otherwise."""
+        self.problems = []
+        return self._load(f"{self._run}/start", None, shapes, accept)
+
+    def _write(self, stem: str, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> None:
         data = arrays.pack(tensors)
         manifest = msgspec.structs.replace(
             manifest, tensors_bytes=len(data), tensors_sha256=hashlib.sha256(data).hexdigest()
@@ -146,12 +202,9 @@ class Checkpoints:
             raise RecoveryError(
                 f"the state at seq {manifest.seq} makes no checkpoint that could be loaded: {error}"
             ) from error
-        stem = self._stem(manifest.seq)
         self._store.sweep(f"{self._run}/")
         self._store.write(f"{stem}.safetensors", data, what="checkpoint: tensors")
         self._store.write(f"{stem}.json", text, what="checkpoint: manifest")
-        self._prune(manifest.seq)
-        failpoint("checkpoint: pruned")
 
     def newest(
         self,
@@ -177,27 +230,41 @@ class Checkpoints:
         self.problems = []
         for seq in reversed(self._seqs("json")):
             if at_most is None or seq <= at_most:
-                manifest = self._manifest(seq)
-                if manifest and accept(manifest):
-                    wanted = shapes(manifest) if callable(shapes) else shapes
-                    tensors = self._tensors(manifest, wanted)
-                    if tensors is not None:
-                        return manifest, tensors
+                found = self._load(self._stem(seq), seq, shapes, accept)
+                if found is not None:
+                    return found
         return None
 
-    def _manifest(self, seq: int) -> Manifest | None:
-        name = f"{self._stem(seq)}.json"
+    def _load(
+        self,
+        stem: str,
+        seq: int | None,
+        shapes: Shapes | Callable[[Manifest], Shapes],
+        accept: Callable[[Manifest], bool],
+    ) -> tuple[Manifest, dict[str, NDArray[Any]]] | None:
+        manifest = self._manifest(stem, seq)
+        if manifest is None or not accept(manifest):
+            return None
+        tensors = self._tensors(stem, manifest, shapes(manifest) if callable(shapes) else shapes)
+        return None if tensors is None else (manifest, tensors)
+
+    def _manifest(self, stem: str, seq: int | None) -> Manifest | None:
+        name = f"{stem}.json"
         try:
             manifest = _unseal(self._store.read(name, _MANIFEST_BYTES), self._key)
-            if (manifest.run, manifest.seq) != (self._run, seq):
+            if (manifest.run, manifest.seq) != (self._run, seq or 0):
                 raise ValueError(f"it is of run {manifest.run!r}, seq {manifest.seq}")
+            if (seq is None) != manifest.is_start:
+                raise ValueError("it is no checkpoint but a start, or the other way round")
             return manifest
         except (FileNotFoundError, ValueError, RecoveryError) as error:
             self._note(name, error)
             return None
 
-    def _tensors(self, manifest: Manifest, shapes: Shapes) -> dict[str, NDArray[Any]] | None:
-        name = f"{self._stem(manifest.seq)}.safetensors"
+    def _tensors(
+        self, stem: str, manifest: Manifest, shapes: Shapes
+    ) -> dict[str, NDArray[Any]] | None:
+        name = f"{stem}.safetensors"
         try:
             size, most = self._store.size(name), arrays.most_bytes(shapes)
             if size != manifest.tensors_bytes or size > most:

@@ -50,6 +50,7 @@ class SessionStart(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str
     settings: dict[str, Any] | None = None
     begins: dict[int, int] | None = None  # a new run, or topic: the first offset by partition
+    start: str | None = None  # a new run: sha256 of the saved state that it begins with
     topics: dict[str, str] | None = None  # ids by name
     recomputed: tuple[int, int] | None = None  # records whose predictions this state forgets
 

@@ -40,6 +40,7 @@ def learn(
     Raises:
         TopicError: a topic is missing, or cannot do what it is for.
         BrokerError: no broker.
+        UsageError: the run that goes on began with another learner than `safety.start`.
         RecoveryError: the state of the ledger's tip cannot be had again.
         InDoubtError, FencedError: what was written is not certain, or is another's to write.
         StoppedError: `stop` said so before the first event was taken.

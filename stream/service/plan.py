@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
-from headrace.stream.errors import AuditError, RecoveryError
+from headrace.stream.errors import RecoveryError
 from headrace.stream.events import Prediction
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.watch import other_topic
 from headrace.stream.ledger import fingerprint, ledger
 from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
 from headrace.stream.ledger.ledger import Entry, Record
-from headrace.stream.ledger.position import Offsets, Position
+from headrace.stream.ledger.position import Position
+from headrace.stream.service.run import (
+    beginning_gone,
+    begins,
+    check_start,
+    load_start,
+    other_task,
+    run_opening,
+)
 from headrace.stream.task import Task
-from headrace.stream.training.snapshot import Tensors, digest, shapes_of
+from headrace.stream.training.snapshot import SavedState, digest, shapes_of
 
 LOOK_S, LOOKED = 0.5, 1000
 
@@ -33,7 +41,7 @@ class Plan:
     position: Position  # after the checkpoint; at the tip when all is learned again
     topics: dict[str, str]  # ids of the task's topics, as the ledger knows them
     manifest: Manifest | None = None
-    tensors: Tensors | None = None
+    state: SavedState | None = None  # to begin with: the checkpoint's, or what the run began with
     start: int = 0  # ledger offset of the first record to learn again
     before: Record | None = None  # the record before it
     to_learn: int = 0  # records to learn again, and their events
@@ -60,13 +68,15 @@ class Plan:
         """Tell a person."""
         if self.tip is None or self.new:
             begins = ", ".join(f"{p}: {at:,}" for p, at in sorted(self.position.offsets.items()))
-            return [f"a new run begins; first offset by partition: {begins}"]
+            start = f", from a learner of {self.state.learned:,} labels" if self.state else ""
+            return [f"a new run begins{start}; first offset by partition: {begins}"]
         tip, kept = self.tip.record, self.manifest
         found = [
             f"run {self.run[:8]}, epoch {tip.epoch + 1}; the ledger ends with record {tip.seq:,}",
             f"the checkpoint of record {kept.seq:,} is sound"
             if kept
-            else "there is no checkpoint that can be used: all is learned again",
+            else "there is no checkpoint that can be used: all is learned again"
+            + (", from the learner that the run began with" if self.state else ""),
             f"{self.to_learn:,} records with {self.events:,} events are learned again, and checked",
         ]
         if self.code_changed:
@@ -76,18 +86,13 @@ class Plan:
         return [*found, *self.problems]
 
 
-def run_of(task: Task, kafka: KafkaConnection, *, from_scratch: bool = False) -> str:
-    """Return the run that goes on: the ledger's last; or a new one."""
-    tip = ledger.tip(kafka, task.output("ledger"))
-    return uuid.uuid4().hex if tip is None or from_scratch else tip.record.run
-
-
 def plan(
     task: Task,
     kafka: KafkaConnection,
     checkpoints: Checkpoints,
     run: str,
     *,
+    start: SavedState | None = None,
     fenced: bool = False,
     from_zero: bool = False,
 ) -> Plan:
@@ -95,27 +100,32 @@ def plan(
 
     Args:
         run: the one that goes on, or begins.
+        start: the saved learner that a new run begins with, or that a running one began with.
         fenced: nobody else can write to the ledger any more.
         from_zero: pass over the checkpoints.
 
     Raises:
-        RecoveryError: the task is another than the ledger's; names what differs.
+        UsageError: the run began with another learner than `start`.
+        RecoveryError: the task is another than the ledger's, names what differs; or the learner
+            that the run began with is needed, and not there.
         AuditError: the ledger is broken.
         TopicError, BrokerError: a topic is missing; no broker.
     """
     topic = task.output("ledger")
     tip = ledger.tip(kafka, topic, decided=fenced)
     if tip is None or tip.record.run != run:
-        return Plan(run, tip, Position(begins(task, kafka)), {})
+        return Plan(run, tip, Position(begins(task, kafka)), {}, state=start)
     found = Plan(run, tip, Position(), {})
-    broken = _beginning_gone(kafka, topic, run)
+    broken = beginning_gone(kafka, topic, run)
     found.problems += broken
+    if start and not broken:
+        check_start(run_opening(kafka, topic, run).record, start)
     most = -1 if from_zero else tip.record.seq
     while usable := _newest(found, task, kafka, checkpoints, most):
-        found.manifest, found.tensors = usable
+        found.manifest, found.state = usable[0], SavedState(usable[1], usable[0].learned)
         found.position, found.topics = found.manifest.position, dict(found.manifest.topics)
         most = found.manifest.seq - 1
-        if digest(found.tensors) != found.manifest.state:
+        if digest(usable[1]) != found.manifest.state:
             found.problems.append(
                 f"the checkpoint of record {found.manifest.seq} holds another state than it says: "
                 "it was changed"
@@ -132,7 +142,7 @@ def plan(
         task
     ):
         raise other_task(task, opening.record)
-    found.manifest = found.tensors = None
+    found.manifest, found.state = None, start or load_start(task, checkpoints, opening.record)
     found.position, found.topics = Position(), _topics_of(opening.record)
     found.position.advance(opening.record)
     found.start, found.before = opening.offset + 1, opening.record
@@ -142,7 +152,7 @@ def plan(
 
 def _newest(
     found: Plan, task: Task, kafka: KafkaConnection, checkpoints: Checkpoints, most: int
-) -> tuple[Manifest, Tensors] | None:
+) -> tuple[Manifest, dict[str, NDArray[Any]]] | None:
     """Load the newest checkpoint that is whole, and stands where the ledger says."""
     others: list[Manifest] = []
 
@@ -243,11 +253,6 @@ def follow_topics(
     found.new_topic = True
 
 
-def open_checkpoints(task: Task, place: str, run: str, key: bytes | None) -> Checkpoints:
-    """Return the checkpoints of one run of a task."""
-    return Checkpoints(f"{place.rstrip('/')}/{task.name}", run=run, key=key)
-
-
 def _holds_predictions(kafka: KafkaConnection, topic: str) -> bool:
     """Return whether a prediction was ever committed to a topic, and is still there."""
     with closing(kafka.source(topic)) as source:
@@ -259,55 +264,5 @@ def _holds_predictions(kafka: KafkaConnection, topic: str) -> bool:
     return False
 
 
-def run_opening(kafka: KafkaConnection, topic: str, run: str) -> Entry:
-    """Find the record that began a run.
-
-    Raises:
-        AuditError: it is not there.
-    """
-    for entry in ledger.read(kafka, topic):
-        if entry.record.run != run:
-            continue
-        if entry.record.session_start and entry.record.session_start.settings is not None:
-            return entry
-        break
-    raise AuditError(
-        f"{topic}: records before offset {ledger.beginning(kafka, topic):,} were deleted, and "
-        f"with them the beginning of run {run[:8]}: nothing before them can be learned again"
-    )
-
-
-def _beginning_gone(kafka: KafkaConnection, topic: str, run: str) -> list[str]:
-    """Say so if somebody deleted the record that began a run."""
-    if ledger.beginning(kafka, topic):
-        try:
-            run_opening(kafka, topic, run)
-        except AuditError as error:
-            return [str(error)]
-    return []
-
-
-def begins_of(record: Record) -> Offsets:
-    """Return the first offset of each partition of the run that a record began."""
-    return (record.session_start.begins if record.session_start else None) or {}
-
-
 def _topics_of(record: Record) -> dict[str, str]:
     return (record.session_start.topics if record.session_start else None) or {}
-
-
-def begins(task: Task, kafka: KafkaConnection) -> Offsets:
-    """Ask for the first offset of each partition of a task's raw topic."""
-    with closing(kafka.source(task.input.topic)) as source:
-        return dict(source.begins)
-
-
-def other_task(task: Task, opening: Record) -> RecoveryError:
-    """Say in which fields a task differs from the one of the run that a record began."""
-    said: dict[str, Any] = (opening.session_start and opening.session_start.settings) or {}
-    changed = fingerprint.differences(said, fingerprint.settings_of(task))
-    what = "; ".join(changed) or "the key of the hashes (hash_key_file)"
-    return RecoveryError(
-        f"task {task.name} is another than the one that was learned: {what}. Put it back; or learn "
-        "all again (--from-scratch); or try it on history (headrace replay --set)"
-    )

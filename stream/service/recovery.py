@@ -15,9 +15,11 @@ from headrace.stream.ledger import ledger
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry
 from headrace.stream.ledger.position import Offsets
-from headrace.stream.service.plan import Plan, begins, follow_topics, plan
+from headrace.stream.service.plan import Plan, follow_topics, plan
 from headrace.stream.service.replayer import LedgerReplayer
+from headrace.stream.service.run import begins
 from headrace.stream.task import Task
+from headrace.stream.training.snapshot import SavedState
 from headrace.stream.training.trainer import Trainer
 
 TELL_S = 5.0
@@ -32,6 +34,7 @@ def recover(
     *,
     trainer: Future[Trainer],
     topics: dict[str, str],
+    start: SavedState | None,
     from_scratch: bool,
     accept_recompute: bool,
     accept_new_topic: bool,
@@ -48,12 +51,13 @@ def recover(
         compared, None if all were.
 
     Raises:
+        UsageError: the run that goes on began with another learner than `start`.
         RecoveryError: an outcome differs, or raw events are gone; says what can be done.
         StoppedError: `stop` said so.
     """
 
     def planned(*, from_zero: bool = False) -> Plan:
-        found = plan(task, kafka, checkpoints, run, fenced=True, from_zero=from_zero)
+        found = plan(task, kafka, checkpoints, run, start=start, fenced=True, from_zero=from_zero)
         follow_topics(
             found,
             task,
@@ -96,8 +100,8 @@ def _learn_again(
     proven: bool = True,
 ) -> None:
     """Bring the trainer, and the plan's position, to the tip of the ledger."""
-    if found.tensors is not None and found.manifest is not None:
-        trainer.restore(found.tensors, found.manifest.learned)
+    if found.state:
+        trainer.restore(*found.state)
     if not found.new and found.tip is not None:
         told_s = time.monotonic()
         with closing(TopicHistory(kafka, task.input.topic)) as history:

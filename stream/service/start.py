@@ -14,16 +14,20 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger import fingerprint
+from headrace.stream.ledger.checkpoint import Checkpoints, start_manifest
 from headrace.stream.ledger.ledger import Ledger, SessionStart
 from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
-from headrace.stream.service import plan, recovery
+from headrace.stream.service import recovery
+from headrace.stream.service import run as runs
 from headrace.stream.service.checkpointer import Checkpointer
+from headrace.stream.service.plan import Plan
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.publisher import Publisher
 from headrace.stream.service.row_source import EventSource, FeatureSource, RowSource
 from headrace.stream.service.service import HURRY_S, Service, partitions_beside
 from headrace.stream.task import Task
+from headrace.stream.training.snapshot import SavedState
 from headrace.stream.training.trainer import Trainer
 
 Origin = Literal["features", "events"]
@@ -35,6 +39,7 @@ class Safety:
 
     place: str  # directory or URL
     key: bytes | None = None  # of the checkpoints' HMAC
+    start: SavedState | None = None  # the saved learner that a new run begins with
     from_scratch: bool = False  # begin a new run in the same ledger
     accept_recompute: bool = False  # go on although history comes out otherwise
     accept_loss: bool = False  # go on although events were deleted before they were learned
@@ -67,8 +72,8 @@ def start_service(
     specs = [s for s in topic_specs(task) if origin == "features" or s.name != features]
     found_topics = kafka.prepare(specs)
     topics = {topic.name: topic.id for topic in found_topics}
-    run = plan.run_of(task, kafka, from_scratch=safety.from_scratch)
-    checkpoints = plan.open_checkpoints(task, safety.place, run, safety.key)
+    run = runs.run_of(task, kafka, from_scratch=safety.from_scratch)
+    checkpoints = runs.open_checkpoints(task, safety.place, run, safety.key)
     stack.enter_context(checkpoints.lock())
     outputs = [spec.name for spec in topic_specs(task)[2:]]
     transactions = kafka.transactions(
@@ -84,6 +89,7 @@ def start_service(
         run,
         trainer=compiling,
         topics=topics,
+        start=safety.start,
         from_scratch=safety.from_scratch,
         accept_recompute=safety.accept_recompute,
         accept_new_topic=safety.accept_new_topic,
@@ -93,6 +99,9 @@ def start_service(
     if found.new and found.tip and not safety.from_scratch:
         raise FencedError(f"another learner of {task.name} began at this moment; start again")
     failpoint("recovered")
+    if found.state and not found.manifest:
+        _keep_start(task, found, found.state, checkpoints)
+    failpoint("start kept")
     position = found.position
     watch = kafka.watch(task.input.topic, topics[task.input.topic])
     source = _source(task, kafka, origin, safety, position, topics, watch)
@@ -143,8 +152,18 @@ def _source(
     return FeatureSource(task, kafka, offsets, starts, position.reading, identity)
 
 
+def _keep_start(task: Task, found: Plan, start: SavedState, checkpoints: Checkpoints) -> None:
+    """Keep the saved learner that the run begins with, or began with.
+
+    It is durable before the ledger speaks of it: the run could not be learned again without it.
+    """
+    begins = dict(found.position.offsets)
+    manifest = start_manifest(task, found.run, begins, start.digest, start.learned)
+    checkpoints.save_start(manifest, start.tensors)
+
+
 def _session_start(
-    task: Task, found: plan.Plan, topics: dict[str, str], recomputed: tuple[int, int] | None
+    task: Task, found: Plan, topics: dict[str, str], recomputed: tuple[int, int] | None
 ) -> SessionStart:
     """Return which code learns which task from here on."""
     return SessionStart(
@@ -153,6 +172,7 @@ def _session_start(
         version=version("headrace"),
         settings=fingerprint.settings_of(task) if found.new else None,
         begins=dict(found.position.offsets) if found.new or found.new_topic else None,
+        start=found.state.digest if found.new and found.state else None,
         topics=topics,
         recomputed=recomputed,
     )

@@ -20,6 +20,18 @@ from headrace.stream.training.plugins import learner_of
 Tensors = Mapping[str, NDArray[Any]]
 
 
+class SavedState(NamedTuple):
+    """Hold the state of a learner that was saved, and how many labels it had learned."""
+
+    tensors: Tensors
+    learned: int
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of the state, as of `digest`."""
+        return digest(self.tensors)
+
+
 class Snapshot(NamedTuple):
     """Hold the state after the last submitted row, while the learner goes on."""
 

@@ -31,7 +31,7 @@ from headrace.stream.kafka.topics import describe, ensure
 from headrace.stream.ledger import fingerprint
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service.learn import learn
-from headrace.stream.service.plan import open_checkpoints
+from headrace.stream.service.run import open_checkpoints
 from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
 from headrace.stream.training.snapshot import digest, shapes_of

@@ -27,7 +27,8 @@ from headrace.stream.ledger import ledger
 from headrace.stream.ledger.ledger import Consumed, Entry, Record
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service import checkpointer
-from headrace.stream.service.plan import open_checkpoints, plan, run_of
+from headrace.stream.service.plan import plan
+from headrace.stream.service.run import open_checkpoints, run_of
 from headrace.stream.task import Task, parse
 from headrace.stream.training.snapshot import digest
 from tests.support.checkpoints import resealed

@@ -23,8 +23,9 @@ from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.ledger import ledger
 from headrace.stream.rows.normalizer import Normalizer
-from headrace.stream.service import plan
+from headrace.stream.service import run as runs
 from headrace.stream.service.learn import learn
+from headrace.stream.service.plan import Plan, plan
 from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
 from tests.support.events import TASK, good, task_text
@@ -318,8 +319,8 @@ def test_a_second_learner_fences_the_first(kafka: KafkaConnection, task: Task) -
 
 def test_one_state_directory_holds_one_learner(kafka: KafkaConnection, task: Task) -> None:
     place = os.environ["HEADRACE_STATE"]
-    run = plan.run_of(task, kafka)
-    held = plan.open_checkpoints(task, place, run, None).lock()
+    run = runs.run_of(task, kafka)
+    held = runs.open_checkpoints(task, place, run, None).lock()
     with held, pytest.raises(RecoveryError, match=task.name):
         life(task, kafka)
 
@@ -357,11 +358,11 @@ def test_a_transaction_that_hangs_is_found(
 
 
 def test_the_dry_run_tells_and_changes_nothing(kafka: KafkaConnection, task: Task) -> None:
-    def planned() -> plan.Plan:
-        run = plan.run_of(task, kafka)
+    def planned() -> Plan:
+        run = runs.run_of(task, kafka)
         place = os.environ["HEADRACE_STATE"]
-        kept = plan.open_checkpoints(task, place, run, None)
-        return plan.plan(task, kafka, kept, run)
+        kept = runs.open_checkpoints(task, place, run, None)
+        return plan(task, kafka, kept, run)
 
     assert "a new run begins" in planned().describe()[0]
     send(kafka, task.input.topic, [good(n) for n in range(20)])

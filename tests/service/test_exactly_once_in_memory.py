@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,6 +32,7 @@ from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.row_source import FeatureSource
 from headrace.stream.service.start import Origin, Safety
 from headrace.stream.task import parse
+from headrace.stream.training.snapshot import SavedState
 from headrace.stream.training.trainer import Trainer
 from tests.support.events import good
 from tests.support.memory_kafka import MemoryKafka, MemoryTransactions
@@ -110,10 +112,10 @@ class Inline:
 class World:
     """Hold a Kafka, places for checkpoints, and the learners that live there."""
 
-    def __init__(self, folder: Path, partitions: int) -> None:
+    def __init__(self, folder: Path, partitions: int, start: SavedState | None) -> None:
         self.kafka = MemoryKafka(reached=self.step)
         self.kafka.make(topic_specs(TASK), partitions)
-        self.folder = folder
+        self.folder, self.start = folder, start
         self.sent = 0
         self.fenced = 0
         self._steps: list[tuple[int, Life]] = []  # of each learner that lives: left, and how
@@ -156,7 +158,7 @@ class World:
             TASK,
             self.kafka,
             origin=origin,
-            safety=Safety(str(self.folder / str(place))),
+            safety=Safety(str(self.folder / str(place)), start=self.start),
             micro_batch=MICRO_BATCH,
             drain=True,
         )
@@ -192,11 +194,22 @@ class World:
         }
 
 
+@cache
+def learned_before() -> SavedState:
+    """Learn a few events without Kafka."""
+    trainer = Trainer(TASK, MICRO_BATCH)
+    values: list[bytes | None] = [good(number) for number in range(1_000, 1_000 + MICRO_BATCH)]
+    count = len(values)
+    records = Records(RAW, values, [b""] * count, [0] * count, [*range(count)], [1] * count)
+    trainer.collect(trainer.submit(trainer.admit(Normalizer(TASK).normalize(records)[0], "")[0]))
+    return SavedState(trainer.snapshot().tensors(), trainer.learned)
+
+
 @contextmanager
-def world(partitions: int) -> Iterator[World]:
+def world(partitions: int, start: SavedState | None = None) -> Iterator[World]:
     """Make a world whose steps are those of the product, too, and in which nothing waits."""
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
-        made = World(Path(folder), partitions)
+        made = World(Path(folder), partitions, start)
         for module in [m for n, m in sys.modules.items() if n.startswith("headrace.stream.")]:
             if vars(module).get("failpoint") is failpoint:
                 patch.setattr(module, "failpoint", made.step)
@@ -226,12 +239,12 @@ def check(made: World, done: Any, lives: list[Life]) -> None:
         assert found == poison
     assert len(set(found)) == len(found)
     assert (done.events, done.rejected) == (made.sent - len(poison), len(poison))
-    assert verify(TASK, made.kafka, deep=True).findings == []
+    assert verify(TASK, made.kafka, deep=True, start=made.start).findings == []
 
 
-def try_out(lives: list[Life], partitions: int) -> None:
+def try_out(lives: list[Life], partitions: int, start: SavedState | None = None) -> None:
     """Live these lives, then to the end; compare with one life that nothing disturbs."""
-    with world(partitions) as made:
+    with world(partitions, start) as made:
         ended = [made.live(life) is not None for life in lives]
         event(f"{sum(ended)} of {len(lives)} came to their end, {made.fenced} were fenced")
         done = made.live(Life(5))
@@ -239,7 +252,7 @@ def try_out(lives: list[Life], partitions: int) -> None:
         if partitions > 1:
             return  # in which order partitions are read is not told beforehand
         said = made.visible("predictions")
-    with world(partitions) as undisturbed:
+    with world(partitions, start) as undisturbed:
         undisturbed.live(Life(made.sent))
         assert undisturbed.visible("predictions") == said
 
@@ -252,6 +265,12 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 @schedules
 def test_any_schedule_answers_every_event_once(lives: list[Life], partitions: int) -> None:
     try_out(lives, partitions)
+
+
+@settings(unhurried, max_examples=20)
+@schedules
+def test_so_does_any_that_begins_with_a_saved_learner(lives: list[Life], partitions: int) -> None:
+    try_out(lives, partitions, learned_before())
 
 
 @pytest.mark.long

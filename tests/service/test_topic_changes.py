@@ -20,7 +20,8 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import describe, ensure
 from headrace.stream.service import checkpointer
-from headrace.stream.service.plan import open_checkpoints, plan, run_of
+from headrace.stream.service.plan import plan
+from headrace.stream.service.run import open_checkpoints, run_of
 from headrace.stream.task import Task, parse
 from tests.support.events import good, task_text
 from tests.support.learners import life, records_of

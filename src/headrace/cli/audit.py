@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.console import AsJson, Bootstrap, TaskFile, bar, connection_of, load_task
+from headrace.cli.console import (
+    AsJson,
+    Bootstrap,
+    StartFrom,
+    StateKey,
+    TaskFile,
+    bar,
+    connection_of,
+    load_task,
+    read_key,
+    read_start,
+)
 from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
@@ -23,12 +34,15 @@ def add_to(app: typer.Typer) -> None:
 def verify(
     task: TaskFile,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Learn it all again from zero, and compare.")
+        bool,
+        typer.Option("--deep", help="Learn it all again from the beginning, and compare."),
     ] = False,
     archive: Annotated[
         str | None,
         typer.Option(help="With --deep: read raw events from there.", metavar="DIR|URL"),
     ] = None,
+    start_from: StartFrom = None,
+    state_key: StateKey = None,
     bootstrap: Bootstrap = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +57,7 @@ def verify(
     from headrace.stream.process.garbage import tune_memory
 
     loaded, kafka = load_task(task), connection_of(bootstrap)
+    start = read_start(start_from, loaded, read_key(state_key))
     tune_memory()
     kept = closing(ArchiveHistory(archive, loaded.input.topic)) if archive else nullcontext()
     with kept as history, bar("verifying", None, quiet=as_json, unit="records") as update:
@@ -50,7 +65,9 @@ def verify(
         def on_progress(what: str, done: int, total: int) -> None:
             update(done, what)
 
-        found = audit(loaded, kafka, deep=deep, history=history, on_progress=on_progress)
+        found = audit(
+            loaded, kafka, deep=deep, history=history, start=start, on_progress=on_progress
+        )
     if as_json:
         say(found.as_json())
     else:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.stream.evaluation.compare import Comparison
     from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.task import Task
+    from headrace.stream.training.snapshot import SavedState
 
 Bootstrap = Annotated[
     str | None,
@@ -64,6 +65,13 @@ StateKey = Annotated[
         show_envvar=True,
         help="A file whose bytes sign the checkpoints (HMAC-SHA256).",
         metavar="FILE",
+    ),
+]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="The saved learner that the run began with, if it did: see `headrace learn`.",
+        metavar="FILE|DIR|URL",
     ),
 ]
 
@@ -132,6 +140,18 @@ def read_key(path: Path | None) -> bytes | None:
     if len(key.strip()) < 16:
         raise UsageError(f"--state-key {path}: {len(key.strip())} bytes, expected 16 or more")
     return key.strip()
+
+
+def read_start(place: str | None, task: Task, key: bytes | None = None) -> SavedState | None:
+    """Read the saved learner that a run begins with.
+
+    Raises:
+        UsageError: there is none, or it is of another task.
+        RecoveryError: it is broken, or was saved by other code than this.
+    """
+    from headrace.saved import open_start
+
+    return None if place is None else open_start(place, key, task)
 
 
 class Stop:

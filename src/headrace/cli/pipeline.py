@@ -58,6 +58,13 @@ def learn(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Forget what was learned: begin a new run.")
     ] = False,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="A new run begins with this saved learner (`Learner.save`), or with a checkpoint.",
+            metavar="FILE|DIR|URL",
+        ),
+    ] = None,
     accept_recompute: Annotated[
         bool,
         typer.Option(
@@ -98,6 +105,7 @@ def learn(
         origin=origin,
         state=state,
         key=read_key(state_key),
+        start_from=start_from,
         micro_batch=micro_batch,
         from_scratch=from_scratch,
         accept_recompute=accept_recompute,

@@ -11,6 +11,7 @@ import typer
 from headrace.cli.console import (
     AsJson,
     Bootstrap,
+    StartFrom,
     StateKey,
     Stop,
     TaskFile,
@@ -18,6 +19,7 @@ from headrace.cli.console import (
     connection_of,
     load_task,
     read_key,
+    read_start,
     score_table,
     tell_comparison,
 )
@@ -61,6 +63,8 @@ def replay(
         typer.Option(help="Publish the predictions to this new topic.", metavar="TOPIC"),
     ] = None,
     archive: Archive = None,
+    start_from: StartFrom = None,
+    state_key: StateKey = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Learn it otherwise too, and compare.", metavar="KEY=VALUE"),
@@ -114,6 +118,7 @@ def replay(
             begin=moments[0],
             until=moments[1],
             archive=archive,
+            start=read_start(start_from, loaded, read_key(state_key)),
             changed=changed,
             to_topic=to_topic,
             speed=factor,
@@ -136,6 +141,7 @@ def state(
     at: Annotated[str, typer.Option(help="The moment.", metavar=MOMENT)],
     to: Annotated[str, typer.Option(help="Where the checkpoint goes.", metavar="DIR|URL")],
     archive: Archive = None,
+    start_from: StartFrom = None,
     state_key: StateKey = None,
     bootstrap: Bootstrap = None,
     as_json: AsJson = False,
@@ -163,6 +169,7 @@ def state(
             moment,
             to,
             archive=archive,
+            start=read_start(start_from, loaded, key),
             key=key,
             on_progress=_shown_by(update),
         )
