@@ -138,7 +138,7 @@ class Spec:
     traces: tuple[float, ...] = ()
     numeric_lags: int = 0
     entities: int = 0
-    network: NetworkName = "mlp"
+    network: str = "mlp"
     hidden: tuple[int, ...] = (32, 32)
     activation: Activation = "relu"
     chunk: int = 1
@@ -154,7 +154,7 @@ class Spec:
     embedding: int = 8
     table_bits: int = 16
     coverage: float = 0.9
-    detectors: tuple[Detector, ...] = ("adwin",)
+    detectors: tuple[str, ...] = ("adwin",)
     adwin_delta: float = 0.002
     page_hinkley_threshold: float = 50.0
     ladder: tuple[Rung, ...] = RUNGS

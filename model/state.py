@@ -26,7 +26,7 @@ from headrace.model.metrics import make_classification_metrics, make_regression_
 from headrace.model.networks import Network, make_network
 from headrace.model.plasticity import Units
 from headrace.model.pool import Contender
-from headrace.model.spec import Detector, Spec
+from headrace.model.spec import Spec
 
 _MEMBERS = jax.tree_util.GetAttrKey("members")
 
@@ -119,27 +119,8 @@ def make_parts(spec: Spec) -> Parts:
         metrics=make_classification_metrics(spec.classes, spec.window)
         if spec.classes
         else make_regression_metrics(spec.window),
-        detectors=tuple(make_detector(spec, name) for name in spec.detectors),
+        detectors=tuple(drift.DETECTORS[name](spec) for name in spec.detectors),
     )
-
-
-def make_detector(spec: Spec, name: Detector) -> Fold[Any, Observed, Alarm]:
-    """Make a detector by its name; those without a setting of their own as their authors say."""
-    match name:
-        case "adwin":
-            return drift.make_adwin(delta=spec.adwin_delta)
-        case "page_hinkley":
-            return drift.make_page_hinkley(threshold=spec.page_hinkley_threshold)
-        case "ddm":
-            return drift.make_ddm()
-        case "eddm":
-            return drift.make_eddm()
-        case "hddm_a":
-            return drift.make_hddm_a()
-        case "hddm_w":
-            return drift.make_hddm_w()
-        case "kswin":
-            return drift.make_kswin()
 
 
 def init(parts: Parts) -> State:

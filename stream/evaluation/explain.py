@@ -17,7 +17,8 @@ def explain(task: Task) -> Iterator[str]:
     """Yield lines for a person: input, features, target, model, memory, topics.
 
     Raises:
-        TaskError: a unit is unknown, or the hash key cannot be read.
+        TaskError: a unit is unknown, or the hash key cannot be read; what the task names is not
+            there, or does not fit.
     """
     Normalizer(task)
     yield from _input(task)

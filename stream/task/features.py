@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from headrace.model.spec import Statistic
 
 WHERE = "The field with the value; default: the feature's name."
+PLUGIN = r"^[a-z][a-z0-9_-]{0,63}$"  # what parts from other packages are called
 LONGEST_NAME = 200  # characters of a feature's name
 MOST_BYTES = 16_384  # of an image: thousands of them wait in a micro-batch
 
@@ -19,6 +20,9 @@ FieldPath = Annotated[
         description="A top-level key of the event, or a JSON Pointer when it begins with '/'.",
     ),
 ]
+
+
+PluginName = Annotated[str, Field(pattern=PLUGIN)]
 
 
 class Part(BaseModel):

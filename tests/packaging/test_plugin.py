@@ -118,7 +118,7 @@ def test_the_packages_version_is_part_of_what_a_state_depends_on(
 ) -> None:
     monkeypatch.syspath_prepend(str(installed))
     task = validate(SETTINGS, "tide")
-    assert fingerprint.settings_of(task)["packages"] == {"seasonal": "headrace-seasonal 0.1.0"}
+    assert fingerprint.settings_of(task)["packages"] == {"headrace-seasonal": "0.1.0"}
     plain = validate(SETTINGS | {"model": {"hidden": [4]}}, "tide")
     assert "packages" not in fingerprint.settings_of(plain)
     assert "members" not in fingerprint.settings_of(plain)["model"]
@@ -134,5 +134,5 @@ def test_a_member_whose_opinions_do_not_fit_is_named(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(members.MEMBERS, "wrong", MEMBER._replace(predict=wrong))
     settings = SETTINGS | {"model": {"hidden": [4], "members": ["wrong"]}}
-    with pytest.raises(headrace.HeadraceError, match=r"model\.members: one of wrong does not fit"):
+    with pytest.raises(headrace.HeadraceError, match=r"model\.members: 'wrong' does not fit"):
         headrace.Learner(validate(settings, "tide"))

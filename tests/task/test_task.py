@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from headrace.model.spec import NetworkName
+from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import TaskError
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.task import STAGES, Task, load, parse
@@ -66,7 +66,7 @@ def test_a_task_with_an_image_has_the_network_that_sees_it() -> None:
 @pytest.mark.parametrize(
     ("model", "change", "line"),
     [
-        ('network = "rnn"', ("", ""), r"model\.network = 'rnn': .*'mlp'.*'textcnn'"),
+        ('network = "../rnn"', ("", ""), r"model\.network = '\.\./rnn': .*pattern"),
         ('activation = "swish"', ("", ""), r"model\.activation = 'swish': .*'relu'.*'gelu'"),
         ('loss = "absolute"', ("", ""), r"model\.loss = 'absolute': .*'pinball'"),
         (
@@ -127,9 +127,21 @@ def test_examples_are_tasks_with_topics_of_their_own(path: Path) -> None:
 def test_the_schema_describes_every_key() -> None:
     schema = Task.model_json_schema()
     json.dumps(schema)
-    for name in ("Input", "Target", "Lags", "Model", "Drift", "Topics", "Number", "Text", "Image"):
+    parts = ("Input", "Target", "Lags", "Model", "Drift", "Topics")
+    for name in (*parts, "Number", "Text", "Image"):
         for key, value in schema["$defs"][name]["properties"].items():
             assert "description" in value or key in ("kind",), (name, key)
+
+
+def test_the_schema_says_our_names_and_lets_others_in() -> None:
+    parts = Task.model_json_schema()["$defs"]
+    network = parts["Model"]["properties"]["network"]["anyOf"]
+    assert network[0]["enum"] == [*get_args(NetworkName)]
+    assert re.fullmatch(network[1]["pattern"], "a_net-1")
+    detector = parts["Drift"]["properties"]["detectors"]["items"]["anyOf"]
+    assert detector[0]["enum"] == [*get_args(Detector)]
+    task = parse(f'{TASK}[model]\nnetwork = "a_net-1"\n[drift]\ndetectors = ["odd"]', "t")
+    assert (task.spec.network, task.spec.detectors) == ("a_net-1", ("odd",))
 
 
 def test_a_task_cannot_be_changed() -> None:
