@@ -130,6 +130,22 @@ class Image(Part):
         return self
 
 
+class Encoded(Part):
+    """A feature of numbers that an encoder makes of a field, whatever is in it."""
+
+    kind: Literal["encoded"]
+    field: FieldPath | None = Field(None, description=WHERE)
+    encoder: PluginName = Field(
+        description="The encoder, by the name that an installed package gives it (entry points of "
+        "the group headrace.encoders)."
+    )
+    width: int = Field(ge=1, le=4096, description="Numbers that it makes of a value.")
+
+    def columns(self, name: str) -> list[str]:
+        """Name its numbers."""
+        return [f"{name}, {at}" for at in range(1, self.width + 1)]
+
+
 class Aggregate(Part):
     """What is made of the entity's events within a time, this one included."""
 
@@ -157,4 +173,6 @@ class Aggregate(Part):
         return self
 
 
-Feature = Annotated[Number | Category | Text | Image | Aggregate, Field(discriminator="kind")]
+Feature = Annotated[
+    Number | Category | Text | Image | Encoded | Aggregate, Field(discriminator="kind")
+]

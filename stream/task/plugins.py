@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 from headrace.model.registry import Registry
 from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import TaskError
+from headrace.stream.task.features import Encoded
 from headrace.stream.task.task import Task
 
 
@@ -39,6 +40,14 @@ KINDS = {
         "headrace.detectors",
         get_args(Detector),
         lambda task: [("drift.detectors", name) for name in task.drift.detectors],
+    ),
+    "encoder": Kind(
+        "headrace.encoders",
+        (),
+        lambda task: [
+            (f"features.{name}.encoder", each.encoder)
+            for name, each in task.of_kind(Encoded).items()
+        ],
     ),
 }
 """By what the `Registry` of each calls it."""

@@ -19,6 +19,7 @@ from headrace.stream.task.features import (
     LONGEST_NAME,
     Aggregate,
     Category,
+    Encoded,
     Feature,
     Image,
     Number,
@@ -157,7 +158,10 @@ class Task(Part):
     def columns(self) -> list[str]:
         """Name the numeric columns of a row, in their order."""
         cycles = [f"{part}, {wave}" for part in self.calendar for wave in ("sine", "cosine")]
-        return [*self.of_kind(Number), *cycles, *self.of_kind(Aggregate)]
+        encoded = [
+            column for name, each in self.of_kind(Encoded).items() for column in each.columns(name)
+        ]
+        return [*self.of_kind(Number), *encoded, *cycles, *self.of_kind(Aggregate)]
 
     @property
     def image(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from headrace.model import drift, members, networks, pool
+from headrace.model import drift, encoders, members, networks, pool
 from headrace.model.learner import Learner, make_learner, warm_up
 from headrace.model.registry import Registry
 from headrace.stream.errors import TaskError
@@ -17,6 +17,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     members.MEMBERS,
     networks.NETWORKS,
     drift.DETECTORS,
+    encoders.ENCODERS,
 )
 
 
@@ -66,7 +67,11 @@ def _fitting(task: Task) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever a stranger's function does
-        named = [(key, name) for _, key, name in plugins.foreign(task)]
+        named = [
+            (key, name)
+            for kind, key, name in plugins.foreign(task)
+            if kind is not plugins.KINDS["encoder"]
+        ]
         if not named:
             raise
         keys, names = (dict.fromkeys(each) for each in zip(*named, strict=True))

@@ -11,6 +11,7 @@ from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import TaskError
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.task import STAGES, Task, load, parse
+from headrace.stream.task.features import Number
 from tests.support.events import IMAGE_TASK, TASK
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -128,7 +129,7 @@ def test_the_schema_describes_every_key() -> None:
     schema = Task.model_json_schema()
     json.dumps(schema)
     parts = ("Input", "Target", "Lags", "Model", "Drift", "Topics")
-    for name in (*parts, "Number", "Text", "Image"):
+    for name in (*parts, "Number", "Text", "Image", "Encoded"):
         for key, value in schema["$defs"][name]["properties"].items():
             assert "description" in value or key in ("kind",), (name, key)
 
@@ -142,6 +143,17 @@ def test_the_schema_says_our_names_and_lets_others_in() -> None:
     assert detector[0]["enum"] == [*get_args(Detector)]
     task = parse(f'{TASK}[model]\nnetwork = "a_net-1"\n[drift]\ndetectors = ["odd"]', "t")
     assert (task.spec.network, task.spec.detectors) == ("a_net-1", ("odd",))
+
+
+def test_what_is_encoded_are_columns_behind_the_numbers() -> None:
+    more = 'place = { kind = "encoded", field = "/a/b", encoder = "odd", width = 2 }'
+    task = parse(TASK.replace("[features]", f"[features]\n{more}"), "t")
+    plain = parse(TASK, "t")
+    at = len(plain.of_kind(Number))
+    assert task.columns == [*plain.columns[:at], "place, 1", "place, 2", *plain.columns[at:]]
+    assert task.spec.numeric == plain.spec.numeric + 2
+    with pytest.raises(TaskError, match=r"features\.place\.encoder = 'os:system'.*pattern"):
+        parse(TASK.replace("[features]", f"[features]\n{more.replace('odd', 'os:system')}"), "t")
 
 
 def test_a_task_cannot_be_changed() -> None:

@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
+import numpy as np
 import pytest
 
 import headrace
-from headrace.model import drift, members, networks
+from headrace.model import drift, encoders, members, networks
 from headrace.model.learner import make_learner
 from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import RecoveryError, TaskError
 from headrace.stream.ledger import fingerprint
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import rows_of
 from headrace.stream.task import Task, parse, plugins
 from headrace.stream.training.plugins import REGISTRIES, learner_of
+from tests.support.json_rows import normalised, records_of
 
 MODULE = """
 import jax.numpy as jnp
@@ -38,6 +43,7 @@ kind = "regress"
 [features]
 x = { kind = "number" }
 c = { kind = "category" }
+ENCODED
 [model]
 hidden = [2]
 neighbours = 0
@@ -51,6 +57,11 @@ NAMED = {  # by kind: what is put where in the task, and the key of its messages
     "member": ("MODEL", 'members = ["odd"]', "model.members"),
     "network": ("MODEL", 'network = "odd"', "model.network"),
     "detector": ("DRIFT", 'detectors = ["odd"]', "drift.detectors"),
+    "encoder": (
+        "ENCODED",
+        'e = { kind = "encoded", encoder = "odd", width = 2 }',
+        "features.e.encoder",
+    ),
 }
 EVERY = pytest.mark.parametrize("kind", NAMED)
 
@@ -73,7 +84,7 @@ def task_of(*kinds: str) -> Task:
     for kind in kinds:
         place, line, _ = NAMED[kind]
         text = text.replace(place, line)
-    for place in ("MODEL", "DRIFT"):
+    for place in ("ENCODED", "MODEL", "DRIFT"):
         text = text.replace(place, "")
     return parse(text, "t")
 
@@ -131,6 +142,11 @@ def test_a_name_that_two_packages_offer_or_none_is_told(site: Path, kind: str) -
         learner_of(task_of(kind))
 
 
+def test_an_encoder_that_is_not_there_is_told_where_rows_are_made(site: Path) -> None:
+    with pytest.raises(TaskError, match=r"^features\.e\.encoder: no installed package offers"):
+        Normalizer(task_of("encoder"))
+
+
 def test_an_opinion_of_a_name_that_is_taken_is_told(site: Path) -> None:
     offer(site, "odd-one", "odd_words_of_a_test:PART")
     (site / "odd_words_of_a_test.py").write_text(MODULE)
@@ -172,6 +188,7 @@ def test_without_plugins_nothing_is_asked_for_and_settings_are_as_ever(
     assert "packages" not in settings
     assert "members" not in settings["model"]
     learner_of(task)
+    Normalizer(task)
 
 
 def wrong_alarm(spec: Any) -> Any:
@@ -235,5 +252,121 @@ def test_a_name_is_registered_once() -> None:
         if part is not None:
             with pytest.raises(ValueError, match="expected a name that no other"):
                 registry.register(registry.own[0], [*registry.values()][1])
-    for module in (members, networks, drift):
+    for module in (members, networks, drift, encoders):
         assert callable(module.register)
+
+
+def rows(encoder: Any, values: list[str]) -> Any:
+    encoders.ENCODERS["odd"] = encoder
+    lines = [f'{{"id": {at}, "y": 1, "e": {value}}}' for at, value in enumerate(values)]
+    return normalised(task_of("encoder"), [line.encode() for line in lines])
+
+
+def lengths(values: Any) -> Any:
+    """Encode texts, and lists of two numbers as they are."""
+    return [each if isinstance(each, list) else (len(each), -0.0) for each in values]
+
+
+HOSTILE = [
+    '"ab"',
+    "null",
+    "7",
+    '{"a": {"b": [1]}}',
+    "[1, 2]",
+    '["x", 2]',
+    "[1, 2, 3]",
+    "true",
+    '""',
+]
+
+
+def test_events_that_an_encoder_cannot_take_are_refused_alone(site: Path) -> None:
+    found, letters = rows(lengths, HOSTILE)
+    assert [letter.offset for letter in letters] == [2, 5, 6, 7]  # a dictionary has a length
+    assert {letter.code for letter in letters} == {"schema"}
+    assert letters[0].detail.startswith("e: '7' cannot be encoded: TypeError: object of type 'int'")
+    assert "gave" in letters[1].detail
+    nan = pytest.approx(float("nan"), nan_ok=True)
+    assert found.numeric[:, 1:].tolist() == [[2, 0], [nan, nan], [1, 0], [1, 2], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda values: [[1.0, 2.0, 3.0]] * len(values),
+        lambda values: None,
+        lambda values: [["1", "2"]] * len(values),
+        lambda values: [[1j, 2j]] * len(values),
+        raising,
+    ],
+)
+def test_an_encoder_that_is_wrong_makes_dead_letters_and_no_crash(site: Path, part: Any) -> None:
+    found, letters = rows(part, ['"a"', "null", '"b"', '"c"'])
+    assert [letter.code for letter in letters] == ["schema"] * len(letters)
+    assert len(found.id) + len(letters) == 4
+    assert not np.isfinite(found.numeric[:, 1:]).any()
+
+
+def test_rows_do_not_depend_on_the_company_of_an_event(site: Path) -> None:
+    together, refused = rows(lengths, HOSTILE * 5)
+    alone = [rows(lengths, [value]) for value in HOSTILE]
+    kept = [found.numeric[0].tobytes() for found, letters in alone if not letters]
+    assert [row.tobytes() for row in together.numeric] == kept * 5
+    assert len(refused) == 5 * (len(HOSTILE) - len(kept))
+
+
+def test_what_is_encoded_goes_the_way_of_features_and_is_learned(site: Path) -> None:
+    encoders.register("odd", lengths)
+    task = task_of("encoder")
+    events: list[dict[str, Any] | bytes] = [
+        {"id": at, "x": 0, "c": "a", "y": 2.0 * (at % 5), "e": "-" * (at % 5)} for at in range(400)
+    ]
+    found, letters = normalised(task, events)
+    assert not letters
+    made, _ = Normalizer(task).features(records_of(events))
+    again = rows_of(task, made, [None] * len(made))
+    assert again.numeric.tobytes() == found.numeric.tobytes()
+    learner = headrace.Learner(task)
+    learner.predict_then_learn(events)
+    assert (
+        learner.metrics["window"]["mae"]
+        < 0.5 * learner.metrics["baselines"]["mean"]["window"]["mae"]
+    )
+
+
+def test_an_error_that_is_no_text_is_told_too(site: Path) -> None:
+    def strange(values: Any) -> Any:
+        raise ValueError("\udcff")
+
+    _, (letter,) = rows(strange, ['"a"'])
+    assert msgspec.json.encode(letter)
+
+
+def test_few_events_that_are_refused_cost_few_calls(site: Path) -> None:
+    asked: list[int] = []
+
+    def counting(values: Any) -> Any:
+        asked.append(len(values))
+        return lengths(values)
+
+    found, letters = rows(counting, ['"a"'] * 700 + ["7"] + ['"b"'] * 300)
+    assert (len(found.id), len(letters)) == (1000, 1)
+    assert len(asked) < 25
+    assert sum(asked) < 3100
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ('{"a": 1, "a": 2}', "duplicate_key"),
+        ("[" * 12 + "]" * 12, "depth"),
+        ("[[[[[[[[[1]]]]]]]]]", "depth"),
+        ('[{"a": [[[[[[[[]]]]]]]]}]', "depth"),
+    ],
+)
+def test_what_is_encoded_is_decoded_as_strictly_as_all_else(
+    site: Path, value: str, code: str
+) -> None:
+    for company in ([], ['"a"', "[1, 2]"], ["{}"], ["[[1]]"]):
+        _, letters = rows(lambda values: [[0.0, 0.0]] * len(values), [*company, value])
+        assert [letter.code for letter in letters] == [code], company
