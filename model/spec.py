@@ -116,6 +116,7 @@ class Spec:
         adwin_delta: ADWIN's confidence, in (0, 1).
         page_hinkley_threshold: Page-Hinkley's alarm level, > 0.
         ladder: what is done about drift, by name.
+        metrics: from elsewhere, by the names that they are registered under.
         window: effective number of events in fading metrics.
         seed: of the initial weights.
     """
@@ -158,6 +159,7 @@ class Spec:
     adwin_delta: float = 0.002
     page_hinkley_threshold: float = 50.0
     ladder: tuple[Rung, ...] = RUNGS
+    metrics: tuple[str, ...] = ()
     window: int = 1000
     seed: int = 0
 

@@ -97,4 +97,6 @@ def _model(task: Task) -> Iterator[str]:
         ", ".join(names) or "nothing" for names in (task.drift.detectors, task.drift.ladder)
     )
     yield f"watches     its error by {watched}; against drift: {rungs}"
+    if task.metrics:
+        yield f"measures    {', '.join(task.metrics)}, too"
     yield f"state       {size / 1e6:.1f} MB, whatever the length of the stream"

@@ -27,8 +27,9 @@ def settings_of(task: Task) -> dict[str, Any]:
     Of what it names of other packages also the versions of these; without any, the key is left out.
     """
     settings = task.model_dump(mode="json", exclude={"topics"})
-    if not task.model.members:
-        del settings["model"]["members"]  # as in ledgers of before there were any
+    for place, key in ((settings["model"], "members"), (settings, "metrics")):
+        if not place[key]:
+            del place[key]  # as in ledgers of before there were any
     return settings | ({"packages": versions(task)} if any(foreign(task)) else {})
 
 

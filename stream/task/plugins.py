@@ -49,6 +49,11 @@ KINDS = {
             for name, each in task.of_kind(Encoded).items()
         ],
     ),
+    "metric": Kind(
+        "headrace.metrics",
+        (),
+        lambda task: [("metrics", name) for name in task.metrics],
+    ),
 }
 """By what the `Registry` of each calls it."""
 

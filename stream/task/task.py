@@ -24,6 +24,7 @@ from headrace.stream.task.features import (
     Image,
     Number,
     Part,
+    PluginName,
     Text,
 )
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Target, Topics
@@ -59,6 +60,12 @@ class Task(Part):
     )
     hash_key_file: Path | None = Field(
         None, description="A file whose bytes key the hash function; default: the task's name."
+    )
+    metrics: tuple[PluginName, ...] = Field(
+        (),
+        max_length=16,
+        description="Further metrics, by the names that installed packages give them (entry "
+        "points of the group headrace.metrics).",
     )
     lags: Lags = Lags()
     model: Model = Model()
@@ -199,6 +206,7 @@ class Task(Part):
             schedule=RateSchedule(**self.model.schedule.model_dump()),
             network=network,
             **self.drift.model_dump(),
+            metrics=self.metrics,
             rates=rates if isinstance(rates, tuple) else (rates,),
             traces=self.lags.traces,
             neighbours=self._neighbours(pixels + numeric + single),

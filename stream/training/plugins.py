@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from headrace.model import drift, encoders, members, networks, pool
+from headrace.model import drift, encoders, members, metrics, networks, pool
 from headrace.model.learner import Learner, make_learner, warm_up
 from headrace.model.registry import Registry
 from headrace.stream.errors import TaskError
@@ -18,6 +18,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     networks.NETWORKS,
     drift.DETECTORS,
     encoders.ENCODERS,
+    metrics.METRICS,
 )
 
 

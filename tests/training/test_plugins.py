@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import headrace
-from headrace.model import drift, encoders, members, networks
+from headrace.model import drift, encoders, members, metrics, networks
 from headrace.model.learner import make_learner
 from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import RecoveryError, TaskError
@@ -35,6 +35,7 @@ PART = by_row(
 """
 TASK = """
 name = "t"
+METRICS
 [input]
 topic = "events.t"
 [target]
@@ -62,6 +63,7 @@ NAMED = {  # by kind: what is put where in the task, and the key of its messages
         'e = { kind = "encoded", encoder = "odd", width = 2 }',
         "features.e.encoder",
     ),
+    "metric": ("METRICS", 'metrics = ["odd"]', "metrics"),
 }
 EVERY = pytest.mark.parametrize("kind", NAMED)
 
@@ -84,7 +86,7 @@ def task_of(*kinds: str) -> Task:
     for kind in kinds:
         place, line, _ = NAMED[kind]
         text = text.replace(place, line)
-    for place in ("ENCODED", "MODEL", "DRIFT"):
+    for place in ("METRICS", "ENCODED", "MODEL", "DRIFT"):
         text = text.replace(place, "")
     return parse(text, "t")
 
@@ -186,6 +188,7 @@ def test_without_plugins_nothing_is_asked_for_and_settings_are_as_ever(
     task = task_of()
     settings = fingerprint.settings_of(task)
     assert "packages" not in settings
+    assert "metrics" not in settings
     assert "members" not in settings["model"]
     learner_of(task)
     Normalizer(task)
@@ -231,6 +234,9 @@ def demanding(spec: Any, rngs: Any) -> Any:
         ("detector", wrong_state, ""),
         ("detector", lambda spec: 7, ""),
         ("detector", raising, "what it lacks"),
+        ("metric", metrics.Metric(lambda spec: 7, raising), ""),  # type: ignore[arg-type,return-value]
+        ("metric", metrics.Metric(wrong_state, raising), ""),
+        ("metric", metrics.Metric(raising, raising), "what it lacks"),
     ],
 )
 def test_a_part_that_does_not_do_what_it_has_to_is_named(
@@ -252,8 +258,20 @@ def test_a_name_is_registered_once() -> None:
         if part is not None:
             with pytest.raises(ValueError, match="expected a name that no other"):
                 registry.register(registry.own[0], [*registry.values()][1])
-    for module in (members, networks, drift, encoders):
+    for module in (members, networks, drift, encoders, metrics):
         assert callable(module.register)
+
+
+def test_a_metric_that_fails_tells_so_and_ends_nothing(site: Path) -> None:
+    from headrace.model.metrics import make_regression_metrics
+
+    odd = metrics.Metric(lambda spec: make_regression_metrics(), raising)
+    metrics.register("odd", odd)
+    learner = headrace.Learner(task_of("metric"))
+    for at in range(20):
+        learner.learn_one({"x": at, "c": "a", "y": 2 * at})
+    assert learner.metrics["further"] == {"odd": {"error": "KeyError: 'what it lacks'"}}
+    assert learner.metrics["all"]["events"] == 19
 
 
 def rows(encoder: Any, values: list[str]) -> Any:
