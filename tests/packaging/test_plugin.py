@@ -240,3 +240,24 @@ def test_the_metric_is_the_same_in_any_unit(monkeypatch: pytest.MonkeyPatch) -> 
     found = learner.metrics["further"]["bias"]
     assert found["bias"] == pytest.approx(np.mean(errors), rel=1e-3)
     assert found["no_change"] == pytest.approx(-np.diff(heights).mean(), rel=1e-3)
+
+
+def test_a_saved_learner_with_all_of_it_goes_on_to_the_bit(
+    installed: Path,
+    tide: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    registries: None,
+) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    events = [json.loads(line) for line in tide.read_text().splitlines()]
+    learner = headrace.Learner(task_file(tmp_path, **KEYS))
+    learner.predict_then_learn(events[:500])
+    learner.save(tmp_path / "tide.hr")
+    again = headrace.Learner.load(tmp_path / "tide.hr")
+    for cut in (slice(500, 501), slice(501, 950), slice(950, 1400)):
+        learner.predict_then_learn(events[cut])
+    again.predict_then_learn(events[500:1400])
+    assert again.metrics == learner.metrics
+    assert again.metrics["further"]["bias"]["bias"] is not None
+    assert again.drift == learner.drift[-len(again.drift) :]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +11,6 @@ import pytest
 
 import headrace
 from headrace.model import drift, encoders, members, metrics, networks
-from headrace.model.learner import make_learner
 from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import RecoveryError, TaskError
 from headrace.stream.ledger import fingerprint
@@ -69,16 +67,10 @@ EVERY = pytest.mark.parametrize("kind", NAMED)
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None) -> Path:
     """Give a place of installed packages; what is registered meanwhile is forgotten."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = [dict(registry) for registry in REGISTRIES]
-    make_learner.cache_clear()
-    yield tmp_path
-    make_learner.cache_clear()
-    for registry, kept in zip(REGISTRIES, before, strict=True):
-        registry.clear()
-        registry.update(kept)
+    return tmp_path
 
 
 def task_of(*kinds: str) -> Task:
