@@ -10,7 +10,7 @@ from headrace.model.registry import Registry
 __all__ = ["ENCODERS", "Encoder", "register"]
 
 Encoder: TypeAlias = Callable[[Sequence[Any]], Any]
-"""Maps the values of n >= 1 events to numbers [n, width], NaN = missing.
+"""Maps the values of n >= 1 events to numbers [n, width], NaN or None = missing.
 
 A value is what JSON gives: a text, a number, a boolean, a list, a dictionary; never None. They come
 from strangers: raise whatever you like about one, and its event is refused. The numbers of an event

@@ -44,13 +44,13 @@ def encode(
 def _numbers(given: Any, count: int, width: int) -> NDArray[np.float64]:
     """Take what an encoder gave for numbers; an infinite one is missing.
 
+    Each is converted by itself: to a type that numpy finds for all of them, a whole number of any
+    size would depend on its company.
+
     Raises:
-        ValueError: it is none, or of another shape than expected.
+        ValueError, TypeError, OverflowError: it is none, or of another shape than expected.
     """
-    numbers = np.asarray(given)
-    if numbers.dtype.kind not in "fiub" or numbers.shape != (count, width):
-        raise ValueError(
-            f"the encoder gave {numbers.dtype}{[*numbers.shape]}, expected float64{[count, width]}"
-        )
-    numbers = numbers.astype(np.float64)
+    numbers = np.asarray(given, np.float64)
+    if numbers.shape != (count, width):
+        raise ValueError(f"the encoder gave {[*numbers.shape]}, expected {[count, width]} numbers")
     return np.where(np.isfinite(numbers), numbers, np.nan) + 0.0  # -0 is 0
