@@ -170,10 +170,10 @@ def _watcher(name: Detector) -> tuple[Any, Any]:
     import jax
     import jax.numpy as jnp
 
+    from headrace.model.drift import DETECTORS
     from headrace.model.spec import Spec
-    from headrace.model.state import make_detector
 
-    fold = make_detector(Spec(numeric=1), name)
+    fold = DETECTORS[name](Spec(numeric=1))
 
     def one(state: Any, error: Any) -> tuple[Any, Any]:
         state, alarm = fold.update(state, (error, jnp.bool_(True)))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from headrace.model import members
 from headrace.model.aggregates import within
+from headrace.model.metrics import METRICS
 from headrace.model.metrics.regression import UNITS
 from headrace.model.scale import ScaleState
 from headrace.model.spec import Spec
@@ -256,6 +257,12 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
                 sums=scaled(metrics.sums, -1, UNITS),
                 means=means,
             ),
+            further={
+                name: METRICS[name].convert(
+                    state.further[name], lambda leaf, power=1: scaled(leaf, -1, power)
+                )
+                for name in spec.metrics
+            },
             members={
                 name: member.convert(state.members[name], lambda leaf: moved(leaf, -1))
                 for name, member in members.of(spec).items()

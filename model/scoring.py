@@ -80,6 +80,9 @@ def score(
         interval = jnp.where(tracked, track(spec, state.interval, miss, width), state.interval)
     block = jax.tree.map(lambda x: x[None], scored)  # of one row
     measured = parts.metrics.update(state.metrics, block)[0]
+    further = {
+        name: fold.update(state.further[name], block)[0] for name, fold in parts.further.items()
+    }
     watched = [
         fold.update(watching, (error, known))
         for fold, watching in zip(parts.detectors, state.detectors, strict=True)
@@ -93,6 +96,7 @@ def score(
     state = state._replace(
         chunk=chunk._replace(said=chunk.said.at[at].set(newest)),
         metrics=measured,
+        further=further,
         counts=decision.count(spec, state.counts, taught),
         alarmed=state.alarmed | jnp.stack(alarmed).any() if alarmed else state.alarmed,
         detectors=tuple(moved for moved, _ in watched),

@@ -116,6 +116,7 @@ class Spec:
         adwin_delta: ADWIN's confidence, in (0, 1).
         page_hinkley_threshold: Page-Hinkley's alarm level, > 0.
         ladder: what is done about drift, by name.
+        metrics: from elsewhere, by the names that they are registered under.
         window: effective number of events in fading metrics.
         seed: of the initial weights.
     """
@@ -138,7 +139,7 @@ class Spec:
     traces: tuple[float, ...] = ()
     numeric_lags: int = 0
     entities: int = 0
-    network: NetworkName = "mlp"
+    network: str = "mlp"
     hidden: tuple[int, ...] = (32, 32)
     activation: Activation = "relu"
     chunk: int = 1
@@ -154,10 +155,11 @@ class Spec:
     embedding: int = 8
     table_bits: int = 16
     coverage: float = 0.9
-    detectors: tuple[Detector, ...] = ("adwin",)
+    detectors: tuple[str, ...] = ("adwin",)
     adwin_delta: float = 0.002
     page_hinkley_threshold: float = 50.0
     ladder: tuple[Rung, ...] = RUNGS
+    metrics: tuple[str, ...] = ()
     window: int = 1000
     seed: int = 0
 

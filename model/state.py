@@ -22,13 +22,17 @@ from headrace.model import (
 )
 from headrace.model.drift import Alarm, Observed, shift
 from headrace.model.fold import Fold
-from headrace.model.metrics import make_classification_metrics, make_regression_metrics
+from headrace.model.metrics import (
+    METRICS,
+    make_classification_metrics,
+    make_regression_metrics,
+)
 from headrace.model.networks import Network, make_network
 from headrace.model.plasticity import Units
 from headrace.model.pool import Contender
-from headrace.model.spec import Detector, Spec
+from headrace.model.spec import Spec
 
-_MEMBERS = jax.tree_util.GetAttrKey("members")
+_MEMBERS, _FURTHER = map(jax.tree_util.GetAttrKey, ("members", "further"))
 
 
 class Chunk(NamedTuple):
@@ -75,6 +79,7 @@ class State(NamedTuple):
     interval: Array  # f32[2]  half-width over a typical error, and that; NaN before there is one
     zero: Array  # f32[]  what a regression's labels are counted from, in their unit
     metrics: Any
+    further: dict[str, Any]  # of metrics from elsewhere, by name
     detectors: tuple[Any, ...]
     alarmed: Array  # bool[]  whether one fired and `shift` was not asked yet
     shift: shift.Rows  # of the numeric columns and of what was said
@@ -88,9 +93,10 @@ def named(state: State) -> list[tuple[str, Any]]:
     found = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         name = jax.tree_util.keystr(path).removeprefix(".")
-        if path[0] == _MEMBERS:
+        if path[0] in (_MEMBERS, _FURTHER):
             key, rest = path[1].key, jax.tree_util.keystr(path[2:])
-            name = f"{key}{rest}" if key in members.OWN else f"members.{key}{rest}"
+            own = path[0] == _MEMBERS and key in members.OWN
+            name = f"{key}{rest}" if own else f"{path[0].name}.{key}{rest}"
         found.append((name, leaf))
     return found
 
@@ -101,6 +107,7 @@ class Parts(NamedTuple):
     spec: Spec
     network: Network
     metrics: Fold[Any, Any, None]
+    further: dict[str, Fold[Any, Any, None]]  # metrics from elsewhere
     detectors: tuple[Fold[Any, Observed, Alarm], ...]
 
 
@@ -119,27 +126,9 @@ def make_parts(spec: Spec) -> Parts:
         metrics=make_classification_metrics(spec.classes, spec.window)
         if spec.classes
         else make_regression_metrics(spec.window),
-        detectors=tuple(make_detector(spec, name) for name in spec.detectors),
+        further={name: METRICS[name].make(spec) for name in spec.metrics},
+        detectors=tuple(drift.DETECTORS[name](spec) for name in spec.detectors),
     )
-
-
-def make_detector(spec: Spec, name: Detector) -> Fold[Any, Observed, Alarm]:
-    """Make a detector by its name; those without a setting of their own as their authors say."""
-    match name:
-        case "adwin":
-            return drift.make_adwin(delta=spec.adwin_delta)
-        case "page_hinkley":
-            return drift.make_page_hinkley(threshold=spec.page_hinkley_threshold)
-        case "ddm":
-            return drift.make_ddm()
-        case "eddm":
-            return drift.make_eddm()
-        case "hddm_a":
-            return drift.make_hddm_a()
-        case "hddm_w":
-            return drift.make_hddm_w()
-        case "kswin":
-            return drift.make_kswin()
 
 
 def init(parts: Parts) -> State:
@@ -185,6 +174,7 @@ def init(parts: Parts) -> State:
         interval=jnp.full(2, jnp.nan),
         zero=jnp.float32(0.0),
         metrics=parts.metrics.init(),
+        further={name: fold.init() for name, fold in parts.further.items()},
         detectors=tuple(fold.init() for fold in parts.detectors),
         alarmed=jnp.bool_(False),
         shift=shift.init(spec.numeric + 1),

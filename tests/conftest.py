@@ -170,3 +170,18 @@ def nothing_left_running() -> Iterator[None]:
     while left := running() - before:
         assert time.monotonic() < give_up, f"left running: {left}"
         time.sleep(0.05)
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Forget in the end what was registered of other packages, and learners made of it."""
+    from headrace.model.learner import make_learner
+    from headrace.stream.training.plugins import REGISTRIES
+
+    before = [dict(registry) for registry in REGISTRIES]
+    make_learner.cache_clear()
+    yield
+    make_learner.cache_clear()
+    for registry, kept in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(kept)

@@ -10,6 +10,7 @@ from typing import Any
 
 from headrace.model.members import autoregression, median, neighbours, pairs, persistence, words
 from headrace.model.members.member import Asked, Closing, Labels, Member, by_row
+from headrace.model.registry import Registry
 from headrace.model.spec import Spec
 
 __all__ = [
@@ -26,27 +27,24 @@ __all__ = [
     "speaking",
 ]
 
-MEMBERS: dict[str, Member] = {
-    "words": words.MEMBER,
-    "cells": pairs.MEMBER,
-    "followed": persistence.MEMBER,
-    "steps": autoregression.MEMBER,
-    "neighbours": neighbours.MEMBER,
-    "middle": median.MEMBER,
-}
+MEMBERS: Registry[Member] = Registry(
+    "member",
+    Member,
+    "a headrace.model.members.Member",
+    {
+        "words": words.MEMBER,
+        "cells": pairs.MEMBER,
+        "followed": persistence.MEMBER,
+        "steps": autoregression.MEMBER,
+        "neighbours": neighbours.MEMBER,
+        "middle": median.MEMBER,
+    },
+)
 """By the name of their state, in the order of their opinions."""
 
-OWN = tuple(MEMBERS)  # in every pool
+OWN = MEMBERS.own  # in every pool
 
-
-def register(name: str, member: Member) -> None:
-    """Let specs name a member from elsewhere among their `members`.
-
-    Raises:
-        ValueError: another one has the name.
-    """
-    if MEMBERS.setdefault(name, member) is not member:
-        raise ValueError(f"member {name!r}: expected a name that no other member has")
+register = MEMBERS.register
 
 
 def of(spec: Spec) -> dict[str, Member]:

@@ -7,6 +7,7 @@ from headrace.model.metrics.classification import (
     classification_report,
     make_classification_metrics,
 )
+from headrace.model.metrics.metric import METRICS, Metric, register, report
 from headrace.model.metrics.regression import (
     ScoredNumber,
     make_regression_metrics,
@@ -14,10 +15,14 @@ from headrace.model.metrics.regression import (
 )
 
 __all__ = [
+    "METRICS",
+    "Metric",
     "ScoredClass",
     "ScoredNumber",
     "classification_report",
     "make_classification_metrics",
     "make_regression_metrics",
+    "register",
     "regression_report",
+    "report",
 ]

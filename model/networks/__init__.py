@@ -3,8 +3,9 @@
 All of them end in one linear map of features to outputs, which is not theirs: it can learn from
 each row at once while they wait for the end of a chunk. A network is a module made of a spec and
 random keys that maps `Seen` to `Features` and ends in its `head`, a `Perceptron`; a new one is a
-file here, an entry in NETWORKS and a name in the spec. `make_network` splits the module once and
-hands out plain dicts and pure functions, so that the compiled loop never walks an NNX object graph.
+file here, an entry in NETWORKS and a name in the spec. One from elsewhere is registered, and raises
+a ValueError about a spec that lacks what it reads. `make_network` splits the module once and hands
+out plain dicts and pure functions, so that the compiled loop never walks an NNX object graph.
 """
 
 from __future__ import annotations
@@ -25,19 +26,36 @@ from headrace.model.networks.perceptron import Features, Mlp, dense
 from headrace.model.networks.seen import Seen
 from headrace.model.networks.textbag import TextBag
 from headrace.model.networks.textcnn import TextCnn
-from headrace.model.spec import NetworkName, Spec
+from headrace.model.registry import Registry
+from headrace.model.spec import Spec
 
-__all__ = ["NETWORKS", "Features", "Network", "Params", "Seen", "answer", "make_network"]
+__all__ = [
+    "NETWORKS",
+    "Features",
+    "Network",
+    "Params",
+    "Seen",
+    "answer",
+    "make_network",
+    "register",
+]
 
-NETWORKS: dict[NetworkName, Callable[[Spec, nnx.Rngs], Any]] = {
-    "mlp": Mlp,
-    "linear": Linear,
-    "cnn1d": Cnn1d,
-    "cnn2d": Cnn2d,
-    "gru": Gru,
-    "textbag": TextBag,
-    "textcnn": TextCnn,
-}
+NETWORKS: Registry[Callable[[Spec, nnx.Rngs], Any]] = Registry(
+    "network",
+    Callable,
+    "a class or function of a Spec and nnx.Rngs",
+    {
+        "mlp": Mlp,
+        "linear": Linear,
+        "cnn1d": Cnn1d,
+        "cnn2d": Cnn2d,
+        "gru": Gru,
+        "textbag": TextBag,
+        "textcnn": TextCnn,
+    },
+)
+
+register = NETWORKS.register
 
 
 class Params(NamedTuple):

@@ -208,7 +208,7 @@ class Learner:
         """Return what a service publishes to `<task>.metrics`: scores, baselines, members' weights.
 
         `all` is of all events, `window` of the newest (fading), `baselines` the same of no-change,
-        majority or mean and median.
+        majority or mean and median; `further` holds metrics from other packages, by their names.
         """
         return self._trainer.report()
 

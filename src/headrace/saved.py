@@ -34,13 +34,13 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
     learned: int  # labels
     events: int
     number: str | None  # the field of the ids that events lack
-    packages: dict[str, str] = {}  # of members that are not headrace's own, with their versions
+    packages: dict[str, str] = {}  # of others that the task needs, with their versions
 
 
 def pack(task: Task, state: Tensors, learned: int, events: int, number: str | None) -> bytes:
     """Put a learner into bytes."""
     told, code = fingerprint.written(task), fingerprint.of_code()
-    packages = versions(task.model.members)
+    packages = versions(task)
     about = Saved(FORMAT, told, code, digest(state), learned, events, number, packages)
     return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
 
@@ -60,7 +60,7 @@ def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic
     task = validate(about.task, origin)
     if about.headrace != FORMAT or about.code != fingerprint.of_code():
         raise RecoveryError(f"{origin}: saved by other code than this: learn it again")
-    if about.packages != (packages := versions(task.model.members)):
+    if about.packages != (packages := versions(task)):
         raise RecoveryError(f"{origin}: saved with {about.packages}, here is {packages}")
     try:
         state = tensors.unpack(packed, shapes_of(task))

@@ -164,6 +164,7 @@ class _Run:
                 if isinstance(step, LadderStep)
             ],
             codes=self._codes,
+            further=report.get("further", {}),
             comparison=compare(self._task, self._other, report, self._rival)
             if self._other and self._rival
             else None,

@@ -12,7 +12,7 @@ from typing import Any
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.compare import Comparison
 from headrace.stream.evaluation.plot import Curve, Point, check_plot, draw
-from headrace.stream.evaluation.scores import score_cells
+from headrace.stream.evaluation.scores import score_cells, shown
 from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task
 
@@ -32,6 +32,7 @@ class Evaluation:
         drifts: alarms, each with the row (`at`) and its `detector`.
         ladder: what was done about them.
         comparison: with the other task, if there is one.
+        further: what metrics from other packages say, by their names.
     """
 
     events: int
@@ -45,6 +46,7 @@ class Evaluation:
     ladder: list[dict[str, Any]]
     codes: dict[str, int]
     comparison: Comparison | None
+    further: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, str] = ("headrace", "")
     curve: Curve | None = field(default=None, compare=False)
     task: Task | None = field(default=None, compare=False)
@@ -84,6 +86,10 @@ class Evaluation:
         cells = score_cells(lines | self.baselines)
         return [[visible(cell, keep="") for cell in line] for line in cells]
 
+    def told_further(self) -> list[str]:
+        """Return a line for each metric from another package."""
+        return [visible(f"{name}: {_told(value)}", keep="") for name, value in self.further.items()]
+
     def _sum(self) -> str:
         codes = ", ".join(f"{code} {count:,}" for code, count in self.codes.items())
         alarms = len(self.drifts)
@@ -100,7 +106,7 @@ class Evaluation:
             + "".join(f"  {c:>{w}}" for c, w in zip(line[1:], widths, strict=True))
             for line in cells
         ]
-        return "\n".join([*lines, self._sum()])
+        return "\n".join([*lines, *self.told_further(), self._sum()])
 
     def _repr_html_(self) -> str:
         head, *body = self._table()
@@ -110,7 +116,8 @@ class Evaluation:
             for name, *told in body
         ]
         lines = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table>{lines}</table><p>{escape(self._sum())}</p>"
+        told = "<br>".join(map(escape, [*self.told_further(), self._sum()]))
+        return f"<table>{lines}</table><p>{told}</p>"
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -129,7 +136,13 @@ class Evaluation:
             "ladder": self.ladder,
             "reject_codes": self.codes,
             "comparison": asdict(self.comparison) if self.comparison else None,
-        }
+        } | ({"further": self.further} if self.further else {})
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_told(each)}" for name, each in value.items())
+    return value if isinstance(value, str) else shown(value)
 
 
 def _measured(curve: Curve) -> list[Point]:

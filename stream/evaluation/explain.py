@@ -9,7 +9,7 @@ import jax
 from headrace.model import pool
 from headrace.stream.rows.normalizer import LARGEST, Normalizer
 from headrace.stream.task import Task
-from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
+from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
 from headrace.stream.training.plugins import learner_of
 
 
@@ -17,7 +17,8 @@ def explain(task: Task) -> Iterator[str]:
     """Yield lines for a person: input, features, target, model, memory, topics.
 
     Raises:
-        TaskError: a unit is unknown, or the hash key cannot be read.
+        TaskError: a unit is unknown, or the hash key cannot be read; what the task names is not
+            there, or does not fit.
     """
     Normalizer(task)
     yield from _input(task)
@@ -57,6 +58,9 @@ def _features(task: Task) -> Iterator[str]:
             yield f"{word:<12}{', '.join(names)}"
         if names and kind is Number:
             yield f"            to 15 digits, missing beyond {LARGEST:g}; ids are categories"
+    for name, encoded in task.of_kind(Encoded).items():
+        field = encoded.field or name
+        yield f"encoded     {name}: {encoded.width} numbers of {field}, by {encoded.encoder}"
     for name, each in task.of_kind(Aggregate).items():
         what = f"{each.statistic} of {each.of}" if each.of else each.statistic
         within = f" within {each.seconds:,g} s" if each.seconds else ""
@@ -93,4 +97,6 @@ def _model(task: Task) -> Iterator[str]:
         ", ".join(names) or "nothing" for names in (task.drift.detectors, task.drift.ladder)
     )
     yield f"watches     its error by {watched}; against drift: {rungs}"
+    if task.metrics:
+        yield f"measures    {', '.join(task.metrics)}, too"
     yield f"state       {size / 1e6:.1f} MB, whatever the length of the stream"

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from headrace.stream.events import Reject
-from headrace.stream.formats.fields import Forms, Level
+from headrace.stream.formats.fields import ANY, Forms, Level
 from headrace.stream.task import Task
-from headrace.stream.task.features import Category, Image, Number, Text
+from headrace.stream.task.features import Category, Encoded, Image, Number, Text
 
 MAX_DEPTH = 8
 MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds
@@ -31,9 +31,9 @@ class Codec:
     """Decode the raw events of one task, strictly and fast.
 
     A decoded event is a tuple of what the task asks for: id, label, then entity, time and weight
-    if they are mapped, then the numbers, categories, images and texts in the order of the task
-    file. A field that is null or absent is None, but an image has to be there; it is decoded to
-    bytes.
+    if they are mapped, then the numbers, categories, images, texts and what is to be encoded, in
+    the order of the task file. A field that is null or absent is None, but an image has to be
+    there; it is decoded to bytes.
     """
 
     def __init__(self, task: Task) -> None:
@@ -55,6 +55,7 @@ class Codec:
             (Category, _SCALAR | {None}),
             (Image, frozenset({bytes})),
             (Text, frozenset({str, None})),
+            (Encoded, ANY),
         )
         for kind, default in kinds:
             for name, feature in task.of_kind(kind).items():
@@ -95,7 +96,7 @@ class Codec:
             kinds = set(map(type, column))
             if kinds in ({str}, {bytes}):
                 quotes -= 2
-            elif len(kinds) > 1 or kinds == {list}:
+            elif len(kinds) > 1 or kinds <= {list, dict}:
                 quotes -= list(map(_quotes, column))
             elif kinds == {NoneType}:
                 quotes += _ABSENT
@@ -141,14 +142,16 @@ class Codec:
 
 
 _COUNT_QUOTES = methodcaller("count", b'"')
-_ABSENT = 1 << 40  # the key may be missing: no count of quotes may match
-_QUOTES = {str: 2, NoneType: -_ABSENT}
+_ABSENT = 1 << 40  # a key may be missing, or more than one: no count of quotes may match
+_QUOTES = {str: 2, NoneType: -_ABSENT, dict: -_ABSENT}
 
 
 def _quotes(value: Any) -> int:
     """Count the quotes of a value of several kinds."""
     if type(value) is list:
-        return 2 * sum(type(each) is str for each in value)
+        kinds = list(map(type, value))
+        nested = list in kinds or dict in kinds
+        return -_ABSENT if nested else 2 * kinds.count(str)
     return _QUOTES.get(type(value), 0)
 
 

@@ -18,6 +18,8 @@ _ABSENT: dict[str, Any] = {}
 Forms = frozenset[type[Any] | None]
 """Types that a field may have: `float` is any number, and with `int` a whole one stays exact."""
 
+ANY: Forms = frozenset({str, int, float, bool, None, list[Any], dict[str, Any]})
+
 
 class Level:
     """Grow the tree of mapped fields, one level of the JSON object at a time."""
@@ -133,6 +135,9 @@ def _union(form: Any) -> Any:
 
 def _both(forms: Forms, others: Forms) -> Forms:
     """Return the types that fit both."""
+    if ANY in (forms, others):
+        both = forms | others
+        forms, others = (both if each == ANY else each for each in (forms, others))
     exact = {int} & (forms | others) if float in forms & others else set()
     return forms & others | exact
 

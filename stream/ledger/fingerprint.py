@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.stream.rows.hashing import hash_key
 from headrace.stream.task import Task
-from headrace.stream.task.plugins import versions
+from headrace.stream.task.plugins import foreign, versions
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "flax", "msgspec", "pint", "pydantic")
@@ -24,13 +24,13 @@ ROW_TO_STATE = ("headrace.stream.rows.normalizer", "headrace.stream.training.tra
 def settings_of(task: Task) -> dict[str, Any]:
     """Return what decides which state a stream leads to: all of the task but how topics are made.
 
-    Of members from other packages also the versions of these; without any, the key is left out.
+    Of what it names of other packages also the versions of these; without any, the key is left out.
     """
     settings = task.model_dump(mode="json", exclude={"topics"})
-    if not task.model.members:
-        del settings["model"]["members"]  # as in ledgers of before there were any
-        return settings
-    return settings | {"packages": versions(task.model.members)}
+    for place, key in ((settings["model"], "members"), (settings, "metrics")):
+        if not place[key]:
+            del place[key]  # as in ledgers of before there were any
+    return settings | ({"packages": versions(task)} if any(foreign(task)) else {})
 
 
 def written(task: Task) -> dict[str, Any]:

@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.model.encoders import ENCODERS
 from headrace.stream.errors import TaskError
 from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_letter
 from headrace.stream.formats.codec import MILLISECONDS_FROM, Codec, Fields, time_ms
 from headrace.stream.formats.scalars import scalar_text
 from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
+from headrace.stream.rows.encoding import encode
 from headrace.stream.rows.hashing import Hasher, hash_key
 from headrace.stream.rows.numbers import float64, weights
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.rows.units import conversion
-from headrace.stream.task import Task
-from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
+from headrace.stream.task import Task, plugins
+from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
 from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
 
 LARGEST = 1e300  # so that differences are finite
@@ -44,6 +46,8 @@ class Normalizer:
         self._crosses = [(names, [*map(task.single.index, names)]) for names in task.cross]
         self._images: dict[str, Image] = task.of_kind(Image)
         self._texts: list[Text] = list(task.of_kind(Text).values())
+        plugins.load(task, ENCODERS)
+        self._encoded: dict[str, Encoded] = task.of_kind(Encoded)
         numbers = [*self._numbers]
         self._aggregated = [
             numbers.index(each.of) if each.of in self._numbers else None
@@ -133,6 +137,10 @@ class Normalizer:
         categories: list[Sequence[Any]] = [take_next() for _ in self._categories]
         image = self._pixels([take_next() for _ in self._images], len(events), bad)
         hashed = self._hashed(categories, [take_next() for _ in self._texts], len(events))
+        encoded = [
+            encode(name, ENCODERS[each.encoder], each.width, take_next(), bad)
+            for name, each in self._encoded.items()
+        ]
         for at, value in enumerate(entities if self._excluded else ()):
             if (text := scalar_text(value)) in self._excluded:
                 bad[at] = Reject("excluded", f"{text[:40]!r} is among input.exclude")
@@ -149,7 +157,9 @@ class Normalizer:
             partition=[records.partitions[place] for place in places],
             offset=[records.offsets[place] for place in places],
             time_ms=time_ms,
-            numeric=np.concatenate([numeric, calendar(self._task.calendar, time_ms), later], 1),
+            numeric=np.concatenate(
+                [numeric, *encoded, calendar(self._task.calendar, time_ms), later], 1
+            ),
             ids=hashed,
             entity=entity,
             label=label,

@@ -27,6 +27,7 @@ from headrace.stream.service.publisher import Publisher
 from headrace.stream.service.row_source import EventSource, FeatureSource, RowSource
 from headrace.stream.service.service import HURRY_S, Service, partitions_beside
 from headrace.stream.task import Task
+from headrace.stream.training import plugins
 from headrace.stream.training.snapshot import SavedState
 from headrace.stream.training.trainer import Trainer
 
@@ -65,6 +66,7 @@ def start_service(
 
     Raises: as `learn`.
     """
+    plugins.load(task)  # what is not there is told before topics are made
     pool = ThreadPoolExecutor(1, "compile")
     stack.callback(pool.shutdown, wait=False)
     compiling = pool.submit(Trainer, task, micro_batch)  # while Kafka is asked

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from headrace.model.spec import Statistic
 
 WHERE = "The field with the value; default: the feature's name."
+PLUGIN = r"^[a-z][a-z0-9_-]{0,63}$"  # what parts from other packages are called
 LONGEST_NAME = 200  # characters of a feature's name
 MOST_BYTES = 16_384  # of an image: thousands of them wait in a micro-batch
 
@@ -19,6 +20,9 @@ FieldPath = Annotated[
         description="A top-level key of the event, or a JSON Pointer when it begins with '/'.",
     ),
 ]
+
+
+PluginName = Annotated[str, Field(pattern=PLUGIN)]
 
 
 class Part(BaseModel):
@@ -126,6 +130,22 @@ class Image(Part):
         return self
 
 
+class Encoded(Part):
+    """A feature of numbers that an encoder makes of a field, whatever is in it."""
+
+    kind: Literal["encoded"]
+    field: FieldPath | None = Field(None, description=WHERE)
+    encoder: PluginName = Field(
+        description="The encoder, by the name that an installed package gives it (entry points of "
+        "the group headrace.encoders)."
+    )
+    width: int = Field(ge=1, le=4096, description="Numbers that it makes of a value.")
+
+    def columns(self, name: str) -> list[str]:
+        """Name its numbers."""
+        return [f"{name}, {at}" for at in range(1, self.width + 1)]
+
+
 class Aggregate(Part):
     """What is made of the entity's events within a time, this one included."""
 
@@ -153,4 +173,6 @@ class Aggregate(Part):
         return self
 
 
-Feature = Annotated[Number | Category | Text | Image | Aggregate, Field(discriminator="kind")]
+Feature = Annotated[
+    Number | Category | Text | Image | Encoded | Aggregate, Field(discriminator="kind")
+]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from headrace.model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
-from headrace.stream.task.features import FieldPath, Part
+from headrace.stream.task.features import PLUGIN, FieldPath, Part, PluginName
 
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
 MOST_CLASSES = 1000
@@ -23,6 +30,16 @@ ROOM = 16  # classes, where none is named
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Cost = Annotated[float, Field(ge=0, le=1e6)]
+
+
+def _ours_or_other(names: Any) -> WithJsonSchema:
+    """Let the schema say our own names, and what others look like."""
+    ours = {"type": "string", "enum": [*get_args(names)]}
+    return WithJsonSchema({"anyOf": [ours, {"type": "string", "pattern": PLUGIN}]})
+
+
+Network = Annotated[PluginName, _ours_or_other(NetworkName)]
+Watcher = Annotated[PluginName, _ours_or_other(Detector)]
 
 
 class Input(Part):
@@ -220,8 +237,10 @@ class Schedule(Part):
 class Model(Part):
     """How it is learned."""
 
-    network: NetworkName | None = Field(
-        None, description="Architecture of the networks; default: mlp, with an image cnn2d."
+    network: Network | None = Field(
+        None,
+        description="Architecture of the networks; default: mlp, with an image cnn2d. Others come "
+        "from installed packages (entry points of the group headrace.networks).",
     )
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (32, 32), description="Widths of the hidden layers."
@@ -249,7 +268,7 @@ class Model(Part):
         le=100_000,
         description="Window of the nearest-neighbour members, in rows; 0 = none.",
     )
-    members: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], ...] = Field(
+    members: tuple[PluginName, ...] = Field(
         (),
         max_length=16,
         description="Further members of the pool, by the names that installed packages give them "
@@ -274,8 +293,10 @@ class Model(Part):
 class Drift(Part):
     """When to say that the world has changed."""
 
-    detectors: tuple[Detector, ...] = Field(
-        ("adwin",), description="Drift detectors on the error of every labelled event."
+    detectors: tuple[Watcher, ...] = Field(
+        ("adwin",),
+        description="Drift detectors on the error of every labelled event. Others come from "
+        "installed packages (entry points of the group headrace.detectors).",
     )
     adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
     page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's threshold.")

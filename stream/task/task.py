@@ -19,10 +19,12 @@ from headrace.stream.task.features import (
     LONGEST_NAME,
     Aggregate,
     Category,
+    Encoded,
     Feature,
     Image,
     Number,
     Part,
+    PluginName,
     Text,
 )
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Target, Topics
@@ -58,6 +60,12 @@ class Task(Part):
     )
     hash_key_file: Path | None = Field(
         None, description="A file whose bytes key the hash function; default: the task's name."
+    )
+    metrics: tuple[PluginName, ...] = Field(
+        (),
+        max_length=16,
+        description="Further metrics, by the names that installed packages give them (entry "
+        "points of the group headrace.metrics).",
     )
     lags: Lags = Lags()
     model: Model = Model()
@@ -157,7 +165,10 @@ class Task(Part):
     def columns(self) -> list[str]:
         """Name the numeric columns of a row, in their order."""
         cycles = [f"{part}, {wave}" for part in self.calendar for wave in ("sine", "cosine")]
-        return [*self.of_kind(Number), *cycles, *self.of_kind(Aggregate)]
+        encoded = [
+            column for name, each in self.of_kind(Encoded).items() for column in each.columns(name)
+        ]
+        return [*self.of_kind(Number), *encoded, *cycles, *self.of_kind(Aggregate)]
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -195,6 +206,7 @@ class Task(Part):
             schedule=RateSchedule(**self.model.schedule.model_dump()),
             network=network,
             **self.drift.model_dump(),
+            metrics=self.metrics,
             rates=rates if isinstance(rates, tuple) else (rates,),
             traces=self.lags.traces,
             neighbours=self._neighbours(pixels + numeric + single),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
 from headrace.model.batch import Batch, Outcome, empty_batch
 from headrace.model.frame import Frame
-from headrace.model.metrics import classification_report, regression_report
+from headrace.model.metrics import classification_report, regression_report, report
 from headrace.model.spec import Spec
 from headrace.model.state import named
 from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
@@ -298,15 +298,21 @@ class Trainer:
         Returns:
             what waits for them, and gives that part of `report`.
         """
-        metrics, mixed = self._learner.copy((self._state.metrics, self._state.champion.mixture))
-        return partial(self._scores, metrics, mixed, self._frame.copy())
+        return partial(self._scores, self._learner.copy(self._measured()), self._frame.copy())
 
-    def _scores(self, metrics: Any, mixed: Any, held: Frame) -> dict[str, Any]:
+    def _measured(self) -> tuple[Any, Any, Any]:
+        return self._state.metrics, self._state.further, self._state.champion.mixture
+
+    def _scores(self, measured: tuple[Any, Any, Any], held: Frame) -> dict[str, Any]:
+        metrics, further, mixed = measured
+        unit = 1.0 if self._learner.spec.classes else float(held.unit[-1])
         scores = (
             classification_report(metrics)
             if self._learner.spec.classes
-            else regression_report(metrics, float(held.unit[-1]))
+            else regression_report(metrics, unit)
         )
+        if further:
+            scores["further"] = report(further, unit)
         weights = mixture.total(mixed).astype(float).round(4)
         names = pool.names(self._learner.spec)
         return scores | {"members": dict(zip(names, weights.tolist(), strict=True))}
@@ -314,8 +320,7 @@ class Trainer:
     def report(self) -> dict[str, Any]:
         """Return the metrics, their baselines and the members' weights as of the last row."""
         classes = self._learner.spec.classes
-        metrics, mixed = self._state.metrics, self._state.champion.mixture
-        found = self._scores(metrics, mixed, self._frame) | {
+        found = self._scores(self._measured(), self._frame) | {
             "refused_updates": int(counter.value(self._state.refused).sum()),
             "plasticity": plasticity.plasticity(self._state.champion, self._state.active)
             | {"revived_units": int(counter.value(self._state.revived))},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import psutil
 import pytest
 
@@ -136,6 +138,40 @@ def test_faust_makes_the_same_bytes_as_the_normaliser_itself(
             for record in dead:
                 letter = msgspec.json.decode(record.value or b"", type=DeadLetter)
                 assert letter.raw == by_place[letter.partition, letter.offset]
+
+
+def test_workers_find_the_encoder_of_an_installed_package(
+    kafka: KafkaConnection,
+    topic: MakeTopic,
+    make_task: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    registries: None,
+) -> None:
+    folder = tmp_path / "odd_sizes-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-sizes\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[headrace.encoders]\nsizes = odd_sizes:encode\n")
+    (tmp_path / "odd_sizes.py").write_text(
+        "def encode(values):\n    return [[len(value), value.count('1')] for value in values]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    source = topic("raw")
+    path = make_task("sizes", source, kind='encoded", encoder = "sizes", width = 2, field = "word')
+    odd = [b'{"id": %d, "y": 1, "word": %s}' % (at, b'[7, {"a": 1}]') for at in range(3)]
+    sink = kafka.sink()
+    sink.send(source, [*map(event, range(50)), *odd, b'{"id": 9, "y": 1, "word": 7}'])
+    sink.flush()
+    raw, task = read(kafka, source), load(path)
+    with owner(kafka, [path]):
+        found = read_until(kafka, task.output("features"), lambda found: len(found) >= len(raw))
+    wanted, letters = direct(task, raw)
+    assert [record.value for record in found] == list(map(msgspec.msgpack.encode, wanted))
+    assert [letter.offset for letter in letters] == [53]
+    assert np.frombuffer(wanted[11].numeric).tolist() == [11 / 7, 2, 0]
+    assert np.frombuffer(wanted[50].numeric)[1:].tolist() == [2, 0]
 
 
 def test_a_restart_goes_on_where_it_was(

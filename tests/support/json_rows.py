@@ -24,12 +24,16 @@ def normalised(
     task: Task, events: Sequence[dict[str, Any] | bytes]
 ) -> tuple[Rows, list[DeadLetter]]:
     """Return the rows of events, those in bytes as they are, and what was refused."""
+    return Normalizer(task).normalize(records_of(events))
+
+
+def records_of(events: Sequence[dict[str, Any] | bytes]) -> Records:
+    """Return events as records of a topic."""
     values: list[bytes | None] = [
         event if isinstance(event, bytes) else json.dumps(event).encode() for event in events
     ]
     n = len(values)
-    records = Records("t", values, [None] * n, [0] * n, list(range(n)), [0] * n)
-    return Normalizer(task).normalize(records)
+    return Records("t", values, [None] * n, [0] * n, list(range(n)), [0] * n)
 
 
 def rows_of(task: Task, events: Sequence[dict[str, Any]]) -> Rows:

@@ -7,10 +7,11 @@ from typing import get_args
 
 import pytest
 
-from headrace.model.spec import NetworkName
+from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import TaskError
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.task import STAGES, Task, load, parse
+from headrace.stream.task.features import Number
 from tests.support.events import IMAGE_TASK, TASK
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -66,7 +67,7 @@ def test_a_task_with_an_image_has_the_network_that_sees_it() -> None:
 @pytest.mark.parametrize(
     ("model", "change", "line"),
     [
-        ('network = "rnn"', ("", ""), r"model\.network = 'rnn': .*'mlp'.*'textcnn'"),
+        ('network = "../rnn"', ("", ""), r"model\.network = '\.\./rnn': .*pattern"),
         ('activation = "swish"', ("", ""), r"model\.activation = 'swish': .*'relu'.*'gelu'"),
         ('loss = "absolute"', ("", ""), r"model\.loss = 'absolute': .*'pinball'"),
         (
@@ -127,9 +128,32 @@ def test_examples_are_tasks_with_topics_of_their_own(path: Path) -> None:
 def test_the_schema_describes_every_key() -> None:
     schema = Task.model_json_schema()
     json.dumps(schema)
-    for name in ("Input", "Target", "Lags", "Model", "Drift", "Topics", "Number", "Text", "Image"):
+    parts = ("Input", "Target", "Lags", "Model", "Drift", "Topics")
+    for name in (*parts, "Number", "Text", "Image", "Encoded"):
         for key, value in schema["$defs"][name]["properties"].items():
             assert "description" in value or key in ("kind",), (name, key)
+
+
+def test_the_schema_says_our_names_and_lets_others_in() -> None:
+    parts = Task.model_json_schema()["$defs"]
+    network = parts["Model"]["properties"]["network"]["anyOf"]
+    assert network[0]["enum"] == [*get_args(NetworkName)]
+    assert re.fullmatch(network[1]["pattern"], "a_net-1")
+    detector = parts["Drift"]["properties"]["detectors"]["items"]["anyOf"]
+    assert detector[0]["enum"] == [*get_args(Detector)]
+    task = parse(f'{TASK}[model]\nnetwork = "a_net-1"\n[drift]\ndetectors = ["odd"]', "t")
+    assert (task.spec.network, task.spec.detectors) == ("a_net-1", ("odd",))
+
+
+def test_what_is_encoded_are_columns_behind_the_numbers() -> None:
+    more = 'place = { kind = "encoded", field = "/a/b", encoder = "odd", width = 2 }'
+    task = parse(TASK.replace("[features]", f"[features]\n{more}"), "t")
+    plain = parse(TASK, "t")
+    at = len(plain.of_kind(Number))
+    assert task.columns == [*plain.columns[:at], "place, 1", "place, 2", *plain.columns[at:]]
+    assert task.spec.numeric == plain.spec.numeric + 2
+    with pytest.raises(TaskError, match=r"features\.place\.encoder = 'os:system'.*pattern"):
+        parse(TASK.replace("[features]", f"[features]\n{more.replace('odd', 'os:system')}"), "t")
 
 
 def test_a_task_cannot_be_changed() -> None:

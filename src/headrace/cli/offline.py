@@ -182,6 +182,8 @@ def evaluate(
     else:
         score_table({"headrace": found.metrics} | found.baselines)
         _tell_rarest(found.per_class.get("all", {}))
+    for line in found.told_further():
+        say(line)
     _tell(found.as_json())
 
 
