@@ -32,7 +32,7 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
     state: str  # sha256
     learned: int  # labels
     events: int
-    number: str | None  # the field of the ids that events lack
+    number: str | None  # of `reading.Reader`
     packages: dict[str, str] = {}  # of members that are not headrace's own, with their versions
 
 

@@ -519,7 +519,7 @@ def test_a_loaded_learner_reads_its_events_by_one_normaliser(
             made.append(task)
             super().__init__(task)
 
-    monkeypatch.setattr("headrace.learner.Normalizer", Counted)
+    monkeypatch.setattr("headrace.reading.Normalizer", Counted)
     for _ in range(3):
         again.predict_one(event)
     assert len(made) == 1
