@@ -18,6 +18,7 @@ from headrace.reading import Reader
 from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
 from headrace.stream.formats.codec import pointer
+from headrace.stream.process.signals import interrupted_later
 from headrace.stream.rows import outside
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
@@ -96,7 +97,8 @@ class Learner:
             EventError: the event would be refused, whatever its id.
         """
         raw, self._asked = encoded(event), None
-        return self._foreseen(raw)
+        with interrupted_later():
+            return self._foreseen(raw)
 
     def _foreseen(self, raw: bytes) -> Prediction:
         rows, refused = self._reader.read([raw], self.events)
@@ -131,7 +133,8 @@ class Learner:
             within = ("data",) if self.task.input.format == "cloudevents" else ()
             event = _with(event, (*within, *pointer(self.task.target.field)), label)
         raw = encoded(event)
-        return self._learned(raw)
+        with interrupted_later():
+            return self._learned(raw)
 
     def _learned(self, raw: bytes) -> Prediction:
         (asked, self._asked), refused = (self._asked, None), list[DeadLetter]()
@@ -187,14 +190,42 @@ class Learner:
         Returns:
             a line for each row, whatever became of it: `prediction`; `probabilities`, in the order
             of `classes`, or `low` and `high`; `rejected`, the code of a row that was refused.
+
+        Raises:
+            UsageError, EventError: it is no table; JSON cannot hold a row. These, Ctrl-C, and what
+                an iterator of the caller's raises come when all rows before are learned: `said` of
+                the exception holds the lines of these, and a note in it says how many.
         """
-        raws, found, working = rows_of(table, CAPACITY), list[pa.Table](), list[_Working]()
-        while batch := list(islice(raws, CAPACITY)):
-            working.append(self._submit(batch))
-            if len(working) > 1:
-                found.append(self._collect(working.pop(0)))
-        found += map(self._collect, working)
-        return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
+        found, working, batch = list[pa.Table](), list[_Working](), list[bytes]()
+
+        def learn() -> None:
+            with interrupted_later():
+                working.append(self._submit(batch))
+                batch.clear()
+            collect(1)
+
+        def collect(most: int) -> None:
+            while len(working) > most:
+                with interrupted_later():
+                    found.append(self._collect(working.pop(0)))
+
+        def finish() -> pa.Table:
+            if batch:
+                learn()
+            collect(0)
+            return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
+
+        try:
+            for raw in rows_of(table, CAPACITY):
+                batch.append(raw)
+                if len(batch) == CAPACITY:
+                    learn()
+            return finish()
+        except BaseException as error:
+            collect(0)
+            error.said = said = finish()  # type: ignore[attr-defined]
+            error.add_note(f"headrace took {said.num_rows:,} rows before it: see its `said`")
+            raise
 
     def _submit(self, batch: list[bytes]) -> _Working:
         rows, refused = self._reader.read(batch, self.events)
