@@ -273,14 +273,7 @@ class Learner:
         Raises:
             UsageError: the file cannot be written.
         """
-        place = Path(path)
-        temporary = place.with_name(f".{place.name}.tmp")
-        try:
-            temporary.write_bytes(self._packed())
-            temporary.replace(place)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        saved.write(Path(path), self._packed())
 
     @classmethod
     def load(cls, path: str | Path, *, key: bytes | None = None) -> Learner:
@@ -300,14 +293,10 @@ class Learner:
                 or those of several tasks.
             RecoveryError: it is broken, or was saved by other code than this.
         """
-        place = str(path)
-        if "://" in place or saved.is_file(place) or Path(path).is_dir():
-            return cls._from_checkpoint(place, key)
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        return cls._unpacked(data, place)
+        data = None if "://" in str(path) else saved.read(Path(path))
+        if data is None:
+            return cls._from_checkpoint(str(path), key)
+        return cls._unpacked(data, str(path))
 
     @classmethod
     def _from_checkpoint(cls, place: str, key: bytes | None) -> Learner:

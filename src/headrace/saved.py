@@ -5,7 +5,10 @@ Or what a service has left of one: a checkpoint.
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -70,6 +73,44 @@ def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic
     return task, state, about
 
 
+def write(path: Path, data: bytes) -> None:
+    """Write bytes to a file, all or nothing.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+        raise _unusable(path, "written", error) from error
+
+
+def read(path: Path) -> bytes | None:
+    """Return a file's bytes, or None for what may be a checkpoint: a directory, or by its name.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    named = _FILE.fullmatch(path.name)
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        if named or isinstance(error, IsADirectoryError):
+            return None
+        raise _unusable(path, "read", error) from error
+    return None if named and not data.startswith(b'{"headrace":') else data
+
+
+def _unusable(path: Path, what: str, error: OSError | ValueError) -> UsageError:
+    why = error.strerror if isinstance(error, OSError) else error  # which is of a NUL in it
+    return UsageError(f"{path}: cannot be {what}: {why}")
+
+
+_FILE = re.compile(r"[0-9]{12,18}\.(json|safetensors)", re.ASCII)
 _MANIFEST = re.compile(r"(?:(?:(.+)/)?([0-9a-f]{1,64})/)?([0-9]{12,18})\.json", re.ASCII)
 
 
@@ -91,17 +132,18 @@ def open_checkpoint(
         RecoveryError: it is broken, or was learned by other code than this, or another's key
             sealed it; or others can write there.
     """
-    file = ""
-    if is_file(place):
-        place, _, file = place.rpartition("/")
-        place = place or "."
-    at = int(file.partition(".")[0]) if file else None
+    if "://" not in place:
+        place = os.path.abspath(place)
+    folder, _, file = place.rpartition("/")
+    at = int(file.partition(".")[0]) if _FILE.fullmatch(file) else None
+    place = place if at is None else folder or "/"
     found = [match for name in open_store(place).names() if (match := _MANIFEST.fullmatch(name))]
     if not found:
         raise UsageError(f"{place}: no checkpoint of a service lies there")
     if any(match[2] is None for match in found):  # of one run
         place, _, run = place.rstrip("/").rpartition("/")
-        place = place or "."
+        if not re.fullmatch("[0-9a-f]{1,64}", run):
+            raise UsageError(f"{place}/{run}: no run of a service, by its name")
         folders = {("", run)}
     else:
         folders = {(match[1] or "", match[2]) for match in found}
@@ -125,11 +167,6 @@ def open_checkpoint(
     if digest(state) != manifest.state:
         raise RecoveryError(f"{place}: broken: its state is not the one that was saved")
     return _task_of(manifest), state, manifest
-
-
-def is_file(place: str) -> bool:
-    """Say whether a place is called as a checkpoint's file is."""
-    return re.search(r"(^|/)[0-9]{12,18}\.(json|safetensors)$", place) is not None
 
 
 def _of_run(place: str, task: str, run: str, key: bytes | None) -> Checkpoints:
