@@ -259,7 +259,10 @@ class Learner:
     @property
     @_in_turn
     def drift(self) -> list[DriftRecord]:
-        """Return the newest alarms and what was done about them, as on `<task>.drift`."""
+        """Return the newest alarms and what was done, as on `<task>.drift`; of this object alone.
+
+        A copy, and what `load` returns, begin with none.
+        """
         return [*self._drift]
 
     @property
@@ -268,7 +271,7 @@ class Learner:
         return self._trainer.state_bytes
 
     def save(self, path: str | Path) -> None:
-        """Write all that it knows, with its task, to one file of safetensors.
+        """Write its task and all that decides what it says, so not `drift`, to one file.
 
         Raises:
             UsageError: the file cannot be written.
