@@ -20,7 +20,7 @@ from headrace.stream.broker.jars import KAFKA_VERSION
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
-from headrace.stream.kafka.topics import ensure, list_topics
+from headrace.stream.kafka.topics import delete, ensure, list_topics
 from headrace.stream.task import Task
 
 PACKAGES = ("jax", "msgspec", "confluent-kafka", "kafka-python", "faust-streaming", "river")
@@ -101,9 +101,6 @@ def _version(package: str) -> str | None:
 
 
 def _delete_topics(kafka: KafkaConnection, folder: Path) -> None:
-    from kafka import KafkaAdminClient
-
     ours = tuple(f"{path.stem}." for path in folder.glob("*.toml"))
     if ours and (names := [name for name in list_topics(kafka) if name.startswith(ours)]):
-        with KafkaAdminClient(**kafka.kafka_python()) as admin:
-            admin.delete_topics(names)
+        delete(kafka, names)

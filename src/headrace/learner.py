@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial, wraps
-from itertools import count, islice
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from itertools import islice
 from pathlib import Path
 from threading import RLock
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import pyarrow as pa
 
 from headrace import saved
 from headrace.predictions import Prediction, first_of, table_of
+from headrace.reading import Reader
 from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
-from headrace.stream.formats import files
 from headrace.stream.formats.codec import pointer
+from headrace.stream.process.signals import interrupted_later
 from headrace.stream.rows import outside
-from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Foreseen, Pending, Trainer
@@ -32,6 +31,15 @@ NEWEST = 10_000  # drift records that are kept
 
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
+
+
+class _Working(NamedTuple):
+    """Hold rows that the compiled loop is working on."""
+
+    first: int
+    rows: int
+    letters: list[DeadLetter]
+    pending: Pending | None
 
 
 def _in_turn(
@@ -71,9 +79,8 @@ class Learner:
         self._turn = RLock()
         self._spec = self.task.spec
         self._trainer = Trainer(self.task, CAPACITY)
-        self._read: Normalizer | None = None
+        self._reader = Reader(self.task)
         self._asked: tuple[int, bytes, Rows, Foreseen] | None = None  # the newest prediction
-        self._number: str | None = None  # the field of the ids that events lack
         self._drift: deque[DriftRecord] = deque(maxlen=NEWEST)
         self.events = 0
         """How many events were taken, those that were refused too."""
@@ -83,14 +90,18 @@ class Learner:
         """Predict an event as if it came next; nothing is learned or remembered.
 
         Its own label, if it is there, is not looked at; with a horizon, what stands in its field is
-        the label of an earlier event, which is known before this one is predicted.
+        the label of an earlier event, which is known before this one is predicted. An id may have
+        come before: what was learned may be asked about.
 
         Raises:
-            EventError: the event would be refused.
+            EventError: the event would be refused, whatever its id.
         """
-        raw = encoded(event)
-        with self._undecided():
-            rows, refused = self._normalized([raw])
+        raw, self._asked = encoded(event), None
+        with interrupted_later():
+            return self._foreseen(raw)
+
+    def _foreseen(self, raw: bytes) -> Prediction:
+        rows, refused = self._reader.read([raw], self.events)
         _raise(refused)
         known, foreseen = len(self._trainer.classes), None
         if not self._trainer.looks_next:
@@ -121,18 +132,22 @@ class Learner:
         if label is not None:
             within = ("data",) if self.task.input.format == "cloudevents" else ()
             event = _with(event, (*within, *pointer(self.task.target.field)), label)
-        raw, asked, refused = encoded(event), self._asked, list[DeadLetter]()
-        self._asked = None
-        self._read = self._read or self._begin([raw])
+        raw = encoded(event)
+        with interrupted_later():
+            return self._learned(raw)
+
+    def _learned(self, raw: bytes) -> Prediction:
+        (asked, self._asked), refused = (self._asked, None), list[DeadLetter]()
         foreseen = asked[3] if asked and asked[:2] == (self.events, raw) else None
         if asked and foreseen:
             rows = asked[2]
         else:
-            rows, refused = self._normalized([raw])
+            rows, refused = self._reader.read([raw], self.events)
         known = len(self._trainer.classes)
         rows, repeated = self._trainer.admit(rows, "")
         self.events += 1
         _raise([*refused, *repeated])
+        self._reader.decide()
         if foreseen:
             learned = self._trainer.accept(foreseen)
         else:
@@ -156,10 +171,9 @@ class Learner:
         Returns:
             a line for each row, as of `predict_then_learn`.
         """
-        raws, found, first = rows_of(table, CAPACITY), [], 0
+        raws, found, first, self._asked = rows_of(table, CAPACITY), [], 0, None
         while batch := list(islice(raws, CAPACITY)):
-            with self._undecided():
-                rows, refused = self._normalized(batch, first)
+            rows, refused = self._reader.read(batch, self.events + first)
             learned = self._trainer.ask(self._unlabelled(rows)) if rows.id else None
             found.append(table_of(self._trainer, self.events + first, len(batch), refused, learned))
             first += len(batch)
@@ -176,26 +190,56 @@ class Learner:
         Returns:
             a line for each row, whatever became of it: `prediction`; `probabilities`, in the order
             of `classes`, or `low` and `high`; `rejected`, the code of a row that was refused.
+
+        Raises:
+            UsageError, EventError: it is no table; JSON cannot hold a row. These, Ctrl-C, and what
+                an iterator of the caller's raises come when all rows before are learned: `said` of
+                the exception holds the lines of these, and a note in it says how many.
         """
-        raws, found = rows_of(table, CAPACITY), []
-        working: tuple[int, int, list[DeadLetter], Pending | None] | None = None
+        found, working, batch = list[pa.Table](), list[_Working](), list[bytes]()
 
-        def collected(first: int, count: int, letters: Any, pending: Pending | None) -> pa.Table:
-            learned = self._trainer.collect(pending) if pending else None
-            self._drift += learned.drift if learned else []
-            return table_of(self._trainer, first, count, letters, learned)
+        def learn() -> None:
+            with interrupted_later():
+                working.append(self._submit(batch))
+                batch.clear()
+            collect(1)
 
-        while batch := list(islice(raws, CAPACITY)):
-            rows, refused = self._normalized(batch)
-            rows, repeated = self._trainer.admit(rows, "")
-            pending = self._trainer.submit(rows) if rows.id else None
-            if working:
-                found.append(collected(*working))
-            working = self.events, len(batch), [*refused, *repeated], pending
-            self.events += len(batch)
-        if working:
-            found.append(collected(*working))
-        return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
+        def collect(most: int) -> None:
+            while len(working) > most:
+                with interrupted_later():
+                    found.append(self._collect(working.pop(0)))
+
+        def finish() -> pa.Table:
+            if batch:
+                learn()
+            collect(0)
+            return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
+
+        try:
+            for raw in rows_of(table, CAPACITY):
+                batch.append(raw)
+                if len(batch) == CAPACITY:
+                    learn()
+            return finish()
+        except BaseException as error:
+            collect(0)
+            error.said = said = finish()  # type: ignore[attr-defined]
+            error.add_note(f"headrace took {said.num_rows:,} rows before it: see its `said`")
+            raise
+
+    def _submit(self, batch: list[bytes]) -> _Working:
+        rows, refused = self._reader.read(batch, self.events)
+        rows, repeated = self._trainer.admit(rows, "")
+        if rows.id:
+            self._reader.decide()
+        pending = self._trainer.submit(rows) if rows.id else None
+        first, self.events = self.events, self.events + len(batch)
+        return _Working(first, len(batch), [*refused, *repeated], pending)
+
+    def _collect(self, work: _Working) -> pa.Table:
+        learned = self._trainer.collect(work.pending) if work.pending else None
+        self._drift += learned.drift if learned else []
+        return table_of(self._trainer, work.first, work.rows, work.letters, learned)
 
     @property
     def classes(self) -> list[str]:
@@ -215,7 +259,10 @@ class Learner:
     @property
     @_in_turn
     def drift(self) -> list[DriftRecord]:
-        """Return the newest alarms and what was done about them, as on `<task>.drift`."""
+        """Return the newest alarms and what was done, as on `<task>.drift`; of this object alone.
+
+        A copy, and what `load` returns, begin with none.
+        """
         return [*self._drift]
 
     @property
@@ -224,19 +271,12 @@ class Learner:
         return self._trainer.state_bytes
 
     def save(self, path: str | Path) -> None:
-        """Write all that it knows, with its task, to one file of safetensors.
+        """Write its task and all that decides what it says, so not `drift`, to one file.
 
         Raises:
             UsageError: the file cannot be written.
         """
-        place = Path(path)
-        temporary = place.with_name(f".{place.name}.tmp")
-        try:
-            temporary.write_bytes(self._packed())
-            temporary.replace(place)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        saved.write(Path(path), self._packed())
 
     @classmethod
     def load(cls, path: str | Path, *, key: bytes | None = None) -> Learner:
@@ -256,10 +296,10 @@ class Learner:
                 or those of several tasks.
             RecoveryError: it is broken, or was saved by other code than this.
         """
-        place = str(path)
-        if saved.is_checkpoint(place):
-            return cls._from_checkpoint(place, key)
-        return cls._unpacked(saved.read(place), place)
+        data = saved.read(str(path))
+        if data is None:
+            return cls._from_checkpoint(str(path), key)
+        return cls._unpacked(data, str(path))
 
     @classmethod
     def _from_checkpoint(cls, place: str, key: bytes | None) -> Learner:
@@ -268,7 +308,7 @@ class Learner:
         learner._trainer.restore(state, manifest.learned)
         counts = manifest.position.counts
         learner.events = counts.events + counts.rejected + counts.repeated
-        learner._read = Normalizer(task)  # a service numbers no events
+        learner._reader = Reader(task, number="")  # a service numbers no events
         return learner
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -279,7 +319,7 @@ class Learner:
     def _packed(self) -> bytes:
         snapshot = self._trainer.snapshot()
         return saved.pack(
-            self.task, snapshot.tensors(), snapshot.learned, self.events, self._number
+            self.task, snapshot.tensors(), snapshot.learned, self.events, self._reader.number
         )
 
     @classmethod
@@ -287,42 +327,14 @@ class Learner:
         task, state, about = saved.unpack(data, origin)
         learner = cls(task)
         learner._trainer.restore(state, about.learned)
-        learner.events, learner._number = about.events, about.number
+        learner.events, learner._reader = about.events, Reader(task, about.number)
         return learner
-
-    def _normalized(self, raws: list[bytes], further: int = 0) -> tuple[Rows, list[DeadLetter]]:
-        """Read events as the next ones, or so many further on."""
-        self._read = self._read or self._begin(raws)
-        first = self.events + further
-        if self._number:
-            key = self._number.encode()
-            raws = list(map(partial(outside.numbered, key), count(first), raws))
-        return self._read.normalize(outside.records(self.task, "", raws, first))
-
-    @contextmanager
-    def _undecided(self) -> Iterator[None]:
-        """Leave it to the first event that is learned whether events bring ids."""
-        before = self._read, self._number
-        yield
-        if not self.events:
-            self._read, self._number = before
 
     def _unlabelled(self, rows: Rows) -> Rows:
         """Take the labels out of rows, where they are their own."""
         if self.task.target.horizon:
             return rows
         return rows._replace(label=rows.label * float("nan"), new_class=[None] * len(rows.id))
-
-    def _begin(self, raws: list[bytes]) -> Normalizer:
-        """See whether events bring ids, and else number them, as `evaluate` numbers rows."""
-        source = self.task.input
-        if not self.events:
-            sample = [*files.objects(raws[: files.SAMPLE_ROWS])]
-            if not any(files.has(event, pointer(source.id)) for event in sample):
-                self._number = outside.number_field({name for event in sample for name in event})
-        if self._number:
-            source = source.model_copy(update={"id": self._number})
-        return Normalizer(self.task.model_copy(update={"input": source}))
 
 
 def _raise(letters: Iterable[DeadLetter]) -> None:

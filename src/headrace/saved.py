@@ -5,7 +5,9 @@ Or what a service has left of one: a checkpoint.
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
     state: str  # sha256
     learned: int  # labels
     events: int
-    number: str | None  # the field of the ids that events lack
+    number: str | None  # of `reading.Reader`
     packages: dict[str, str] = {}  # of others that the task needs, with their versions
 
 
@@ -71,6 +73,22 @@ def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic
     return task, state, about
 
 
+def write(path: Path, data: bytes) -> None:
+    """Write bytes to a file, all or nothing.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+        raise _unusable(path, "written", error) from error
+
+
 def open_start(place: str, key: bytes | None, task: Task) -> SavedState:
     """Return the state that a service of a task is to begin with.
 
@@ -82,12 +100,13 @@ def open_start(place: str, key: bytes | None, task: Task) -> SavedState:
         UsageError: there is no saved learner, or it is of another task.
         RecoveryError: it is broken, or was saved by other code than this.
     """
-    if is_checkpoint(place):
+    data, numbered = read(place), False
+    if data is None:
         other, state, manifest = open_checkpoint(place, key)
-        found, numbered = SavedState(state, manifest.learned), False
+        found = SavedState(state, manifest.learned)
     else:
-        other, state, about = unpack(read(place), place)
-        found, numbered = SavedState(state, about.learned), about.number is not None
+        other, state, about = unpack(data, place)
+        found, numbered = SavedState(state, about.learned), bool(about.number)
     if fingerprint.of_task(other) != fingerprint.of_task(task):
         settings = fingerprint.settings_of(other), fingerprint.settings_of(task)
         changed = "; ".join(fingerprint.differences(*settings)) or "the key of the hashes"
@@ -98,18 +117,31 @@ def open_start(place: str, key: bytes | None, task: Task) -> SavedState:
     return found
 
 
-def read(path: str) -> bytes:
-    """Read a file of `save`.
+def read(place: str) -> bytes | None:
+    """Return a file's bytes, or None for what may be a checkpoint: URL, directory, or by its name.
 
     Raises:
         UsageError: it cannot be read.
     """
+    if "://" in place:
+        return None
+    path = Path(place)
+    named = _FILE.fullmatch(path.name)
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        if named or isinstance(error, IsADirectoryError):
+            return None
+        raise _unusable(path, "read", error) from error
+    return None if named and not data.startswith(b'{"headrace":') else data
 
 
+def _unusable(path: Path, what: str, error: OSError | ValueError) -> UsageError:
+    why = error.strerror if isinstance(error, OSError) else error  # which is of a NUL in it
+    return UsageError(f"{path}: cannot be {what}: {why}")
+
+
+_FILE = re.compile(r"([0-9]{12,18}|start)\.(json|safetensors)", re.ASCII)
 _MANIFEST = re.compile(r"(?:(?:(.+)/)?([0-9a-f]{1,64})/)?([0-9]{12,18}|start)\.json", re.ASCII)
 
 
@@ -131,17 +163,18 @@ def open_checkpoint(
         RecoveryError: it is broken, or was learned by other code than this, or another's key
             sealed it; or others can write there.
     """
-    file = ""
-    if is_file(place):
-        place, _, file = place.rpartition("/")
-        place = place or "."
-    at = file.partition(".")[0]
+    if "://" not in place:
+        place = os.path.abspath(place)
+    folder, _, file = place.rpartition("/")
+    at = file.partition(".")[0] if _FILE.fullmatch(file) else ""
+    place = folder or "/" if at else place
     found = [match for name in open_store(place).names() if (match := _MANIFEST.fullmatch(name))]
     if not found:
         raise UsageError(f"{place}: no checkpoint of a service lies there")
     if any(match[2] is None for match in found):  # of one run
         place, _, run = place.rstrip("/").rpartition("/")
-        place = place or "."
+        if not re.fullmatch("[0-9a-f]{1,64}", run):
+            raise UsageError(f"{place}/{run}: no run of a service, by its name")
         folders = {("", run)}
     else:
         folders = {(match[1] or "", match[2]) for match in found}
@@ -171,16 +204,6 @@ def open_checkpoint(
     if digest(state) != manifest.state:
         raise RecoveryError(f"{place}: broken: its state is not the one that was saved")
     return _task_of(manifest), state, manifest
-
-
-def is_checkpoint(place: str) -> bool:
-    """Return whether a place is a service's: a directory, a URL, or a file of a checkpoint."""
-    return "://" in place or is_file(place) or Path(place).is_dir()
-
-
-def is_file(place: str) -> bool:
-    """Say whether a place is called as a checkpoint's file is."""
-    return re.search(r"(^|/)([0-9]{12,18}|start)\.(json|safetensors)$", place) is not None
 
 
 def _of_run(place: str, task: str, run: str, key: bytes | None) -> Checkpoints:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from headrace.columns import alike, column_of, kind_of, table_of
 from headrace.learner import Learner
 from headrace.stream.formats.codec import pointer
 from headrace.stream.formats.scalars import scalar_text
@@ -25,7 +26,6 @@ from headrace.stream.task import Task, validate
 from headrace.stream.task.schema import MOST_EVENT_BYTES
 
 MOST_WEIGHT = 1000.0
-WORDS_OF_A_TEXT = 3  # on average, from which on a column holds texts, and no categories
 
 
 class _Stream(BaseEstimator):
@@ -66,7 +66,8 @@ class _Stream(BaseEstimator):
         """Learn further rows, as if they had come with those before.
 
         Args:
-            X, y, sample_weight: as of `fit`; columns and their kinds are those of the first call.
+            X, y, sample_weight: as of `fit`. A column holds what it did at the first call, numbers,
+                texts or booleans, or nothing that is known; values of a categorical are these.
             classes: all labels that there will be, told with the first call; default: those of its
                 `y`. Not of numbers.
 
@@ -131,35 +132,31 @@ class _Stream(BaseEstimator):
             rows = validate_data(
                 self, X, reset=anew, dtype=np.float64, ensure_all_finite="allow-nan"
             )
-            self._take_names([f"x{at}" for at in range(rows.shape[1])], anew)
-            return [pa.array(column, from_pandas=True) for column in rows.T]
+            names = [f"x{at}" for at in range(rows.shape[1])] if anew else self._names
+            columns = [pa.array(column, from_pandas=True) for column in rows.T]
+            return self._alike(names, columns, anew)
         validate_data(self, X, reset=anew, skip_check_array=True)
-        table = (
-            pa.Table.from_pandas(X, preserve_index=False)
-            if type(X).__module__.startswith("pandas")
-            else pa.table(X)
-        )
+        table = table_of(X)
         if not table.num_rows or not table.num_columns:
             raise ValueError(f"X has {table.shape} rows and columns: expected one of each at least")
         if len(set(table.column_names)) < table.num_columns:
             raise ValueError("X has two columns of the same name")
-        self._take_names(table.column_names, anew)
-        columns = [_column(*each) for each in zip(self._names, table.columns, strict=True)]
-        if anew:
-            return columns
-        kinds = [each.kind for each in self.learner_.task.features.values()]
-        return list(map(_as, kinds, columns))
+        columns = [column_of(*each) for each in zip(table.column_names, table.columns, strict=True)]
+        return self._alike(table.column_names, columns, anew)
 
-    def _take_names(self, names: list[str], anew: bool) -> None:
+    def _alike(self, names: list[str], columns: list[pa.Array], anew: bool) -> list[pa.Array]:
+        """Take down what the first columns hold, and hold later ones to it."""
         if anew:
-            self._names = names
+            self._names, self._types = names, [each.type for each in columns]
+            return columns
+        return list(map(alike, names, columns, self._types))
 
     def _task(self, columns: list[pa.Array], target: Any) -> Task:
         """Make the task that the columns of the first rows tell."""
         names = self._names
         target = _free(target if target and isinstance(target, str) else "target", names)
         features: dict[str, Any] = {
-            name: {"kind": _kind(column)} | ({"field": _path(name)} if name[:1] == "/" else {})
+            name: {"kind": kind_of(column)} | ({"field": _path(name)} if name[:1] == "/" else {})
             for name, column in zip(names, columns, strict=True)
         }
         source = {
@@ -283,50 +280,6 @@ def _raise(rejected: Any, what: str) -> None:
     for at, code in enumerate(rejected.to_pylist()):
         if code is not None:
             raise ValueError(f"row {at} was refused {what}: {code}")
-
-
-def _column(name: str, column: Any) -> pa.Array:
-    """Check a column of a data frame: numbers as float64, all else as texts or booleans."""
-    values = column.combine_chunks()
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if pa.types.is_null(values.type) or _is_number(values.type):
-        values = values.cast(pa.float64())
-        if np.isinf(values.to_numpy(zero_copy_only=False)).any():
-            raise ValueError(f"Input X contains infinity, in the column {name!r}")
-    elif not (pa.types.is_boolean(values.type) or _is_text(values.type)):
-        raise ValueError(
-            f"the column {name!r} holds {values.type}: expected numbers, texts or booleans"
-        )
-    return values
-
-
-def _as(kind: str, column: pa.Array) -> pa.Array:
-    """Return a later column as the first one was, or raise ValueError."""
-    wanted = {"number": pa.float64(), "text": pa.string()}.get(kind)
-    return column.cast(wanted) if wanted else column
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
-def _kind(column: pa.Array) -> str:
-    """Return which kind of feature a column is."""
-    if _is_number(column.type):
-        return "number"
-    if not _is_text(column.type):
-        return "category"
-    words = [len(value.split()) for value in column.to_pylist() if value is not None]
-    return "text" if sum(words) >= WORDS_OF_A_TEXT * max(len(words), 1) else "category"
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from types import NoneType
 from typing import Any
+from uuid import UUID
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from headrace.stream.errors import EventError, UsageError
-from headrace.stream.formats.files import batch_rows
+from headrace.stream.formats.arrow import batch_rows, in_microseconds
 
 
 def encoded(event: Mapping[str, Any]) -> bytes:
-    """Return an event as JSON.
+    """Return an event as JSON, each value as it would come of a column of its kind.
 
     Raises:
-        EventError: JSON cannot hold it.
+        EventError: JSON cannot hold it, or a value has no one meaning there.
     """
     try:
-        return _encoder.encode(event)
-    except (TypeError, ValueError, RecursionError) as error:
+        return _encoder.encode(_object(event))
+    except (*_UNFIT, RecursionError) as error:
         raise EventError("schema", f"an event that JSON cannot hold: {error}") from error
 
 
@@ -41,7 +47,7 @@ def rows_of(table: Any, capacity: int) -> Iterator[bytes]:
             columns = (
                 pa.Table.from_pandas(table, preserve_index=False) if pandas else pa.table(table)
             )
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, *_UNFIT) as error:
             raise UsageError(f"{type(table).__name__} is no table: {error}") from error
     elif isinstance(table, Iterable) and not isinstance(table, str | bytes):
         for event in table:
@@ -56,7 +62,7 @@ def rows_of(table: Any, capacity: int) -> Iterator[bytes]:
     for batch in columns.to_batches(capacity):
         try:
             rows = [*batch_rows(batch, columns.column_names)]
-        except (OverflowError, TypeError, ValueError) as error:
+        except _UNFIT as error:
             raise EventError("schema", f"a row that JSON cannot hold: {error}") from error
         yield from rows
 
@@ -66,11 +72,70 @@ def _no_table(given: Any) -> UsageError:
     return UsageError(f"{kind} is no table, or row of one: expected columns, or events, with names")
 
 
-def _plain(value: Any) -> Any:
-    """Return numbers and arrays of numpy as Python's own."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is no value of JSON")
+_JSON = frozenset({str, int, float, bool, NoneType})
+_AS_IT_IS = (date, UUID, bytes, bytearray, memoryview)  # bytes become base64
+_LISTS = (list, tuple, set, frozenset)
+_UNFIT = (TypeError, ValueError, OverflowError, pa.ArrowException)
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
+def _object(fields: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in fields.items():
+        if type(value) not in _JSON:
+            try:
+                value = _plain(value, f"{within}{key}")
+            except _UNFIT as error:
+                what = f"{within}{key}: a value of type {type(value).__name__}"
+                raise EventError("schema", f"{what}, no value of JSON: {error}") from error
+        found[key] = value
+    return found
+
+
+def _plain(value: Any, key: str) -> Any:
+    """Return a value as JSON has it, or as msgspec puts it there: as one of a column comes."""
+    if type(value) in _JSON:
+        return value
+    if isinstance(value, datetime | timedelta | np.datetime64 | np.timedelta64):
+        return None if value != value else _moment(value)  # NaT is none
+    if isinstance(value, Enum):
+        return _plain(value.value, key)
+    if isinstance(value, Decimal):
+        return value if value.is_finite() else None
+    if isinstance(value, np.generic) and type(value.item()) in _JSON | {bytes}:
+        return value.item()
+    if isinstance(value, _AS_IT_IS) or (isinstance(value, time) and not value.tzinfo):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        return _object(value, f"{key}/")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "mM":  # whose list may be of numbers
+        return [_plain(each, key) for each in value] if value.ndim else _plain(value[()], key)
+    if isinstance(value, _LISTS):
+        return [_plain(each, key) for each in value]
+    if isinstance(value, pa.Scalar):
+        return _plain(_through_arrow([value]), key)
+    inner = value.tolist() if hasattr(value, "tolist") else value
+    if type(inner) is not type(value):
+        return _plain(inner, key)
+    if type(value).__name__ == "NAType":  # of pandas
+        return None
+    raise TypeError("expected a number, text, boolean, time, or lists and objects of such")
+
+
+def _moment(value: Any) -> Any:
+    """Return a time in UTC, or a duration; of numpy, or with nanoseconds, as Arrow cuts them."""
+    if isinstance(value, datetime) and not getattr(value, "nanosecond", 0):
+        plain = datetime.combine(value.date(), value.timetz())
+        return plain.astimezone(UTC) if plain.tzinfo else plain.replace(tzinfo=UTC)
+    if type(value) is timedelta:
+        return value
+    return _through_arrow(np.array([value.to_numpy() if hasattr(value, "to_numpy") else value]))
+
+
+def _through_arrow(values: Any) -> Any:
+    return in_microseconds(pa.array(values)).to_pylist()[0]
+
+
+_encoder = msgspec.json.Encoder(decimal_format="number")

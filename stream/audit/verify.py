@@ -2,70 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Any
 
-import msgspec
-
+from headrace.stream.audit.alarms import Alarms
 from headrace.stream.audit.dead_letters import missing
+from headrace.stream.audit.metrics import Metrics
+from headrace.stream.audit.published import Published, digest_of
 from headrace.stream.audit.replay_range import earlier_topic
+from headrace.stream.audit.report import Audit
 from headrace.stream.errors import AuditError
-from headrace.stream.events import Prediction
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, TopicHistory
 from headrace.stream.kafka.sink import TRANSACTION_S
 from headrace.stream.ledger import ledger
 from headrace.stream.ledger.ledger import Entry, Record, seal
-from headrace.stream.ledger.position import Counts, Position
+from headrace.stream.ledger.position import Position
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.run import begun
 from headrace.stream.task import Task
 from headrace.stream.training.snapshot import SavedState
+from headrace.stream.training.trainer import Learned
 
-READ = 16_384
 WAIT_S = 0.5
-VISIBLE_S = 5.0  # that a prediction may be seen later than the record that speaks of it
-FINDINGS = 20  # reported at most
 CAPACITY = 4096
 
 OnProgress = Callable[[str, int, int], None]
-
-
-@dataclass
-class Audit:
-    """Report what was checked, and what is wrong."""
-
-    records: int = 0
-    runs: int = 0
-    epochs: int = 0
-    counts: Counts = field(default_factory=Counts)
-    absent: int = 0  # raw offsets that held no record when they were taken
-    predictions: int = 0  # read and found as the ledger says
-    expired: int = 0  # predicted, and gone by retention
-    checkpoints: int = 0  # announced states, recomputed and equal (deep)
-    recomputed: int = 0  # events learned again and equal (deep)
-    state: str | None = None  # digest of the state at the tip (deep)
-    seconds: float = 0.0
-    findings: list[str] = field(default_factory=list)
-
-    @property
-    def sound(self) -> bool:
-        """Return whether nothing is wrong."""
-        return not self.findings
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        return {"sound": self.sound, **msgspec.to_builtins(self)}
-
-    def found(self, what: str) -> None:
-        """Note something that is wrong."""
-        if len(self.findings) < FINDINGS:
-            self.findings.append(what)
 
 
 def verify(
@@ -80,11 +44,12 @@ def verify(
     """Audit a running or stopped service.
 
     The ledger is dense and chained, ranges abut, predictions are as many as it says and the very
-    bytes, no prediction and no dead letter is missing, no prediction stands there that it does not
-    know, no transaction is left open.
+    bytes, no prediction, alarm or dead letter is missing, no prediction or alarm stands there that
+    it does not know, what metrics count is what it says, no transaction is left open.
 
     Args:
-        deep: learn the last run again from its beginning, and compare every outcome and state.
+        deep: learn the last run again from its beginning, and compare every outcome and state, and
+            the keys of predictions with those of their events.
         history: the raw events, for `deep`; default: the raw topic.
         start: for `deep`, the saved learner that the last run began with.
 
@@ -99,9 +64,9 @@ def verify(
     with ExitStack() as stack:
         if first := ledger.beginning(kafka, topic):
             audit.found(f"{topic}: records before offset {first:,} were deleted")
-        published = _Published(task, kafka)
+        published = Published(task, kafka)
         stack.callback(published.close)
-        entries = []
+        alarms, metrics, entries = Alarms(task, kafka), Metrics(task, kafka), list[Entry]()
         walk = _Walk(audit)
         for entry in ledger.read(kafka, topic):
             walk.step(entry)
@@ -110,14 +75,18 @@ def verify(
             if not audit.records % 100:
                 on_progress("records", audit.records, 0)
         published.rest(audit)
+        _dangling(audit, task, kafka)  # what the ledger speaks of can be read then
         letters, counted = task.output("dead-letter"), sum(e.record.dead_letters for e in entries)
         if lost := missing(kafka, letters, counted):
             audit.found(f"{letters}: {lost} of the {counted} dead letters in the ledger are gone")
+        records = [entry.record for entry in entries]
+        if not first:
+            alarms.check(audit, records)
+            metrics.check(audit, records)
         _check_topics(audit, task, kafka, walk)
-        _dangling(audit, task, kafka)
         if deep and audit.sound and entries:
             raw = history or stack.enter_context(closing(TopicHistory(kafka, task.input.topic)))
-            _recompute(audit, task, raw, entries, start, on_progress)
+            _recompute(audit, task, raw, entries, published.keys, start, on_progress)
     audit.seconds = round(time.monotonic() - started_s, 3)
     return audit
 
@@ -189,121 +158,6 @@ def _check_topics(audit: Audit, task: Task, kafka: KafkaConnection, walk: _Walk)
         audit.found(f"{raw.name}: the ledger takes from partition {min(unknown)}, there is none")
 
 
-class _Published:
-    """Compare the predictions topic with the ledger, forward, each partition on its own."""
-
-    def __init__(self, task: Task, kafka: KafkaConnection) -> None:
-        self._topic = task.output("predictions")
-        first = kafka.source(self._topic)
-        # What is committed now is in the ledger by the time that its end is read.
-        self._ends = first.ends()
-        first.close()
-        self._partitions = {p: _Values(kafka, self._topic, p) for p in first.partitions}
-
-    def check(self, audit: Audit, record: Record) -> None:
-        if not record.predicted:
-            return
-        total, whole = sha256(), True
-        for each in record.consumed:
-            values = self._partitions.get(each.partition)
-            if values is None:
-                audit.found(
-                    f"record {record.seq}: predicts partition {each.partition}, which "
-                    f"{self._topic} has not"
-                )
-                whole = False
-                continue
-            if values.expired(each):
-                audit.expired += each.predicted
-                whole = False
-                continue
-            found = values.take(each.predicted)
-            if len(found) < each.predicted:
-                audit.found(
-                    f"record {record.seq}: {len(found)} predictions in {self._topic}/"
-                    f"{each.partition}, the ledger says {each.predicted}"
-                )
-                whole = False
-            total.update(b"".join(found))
-        if not whole:
-            return
-        audit.predictions += record.predicted
-        if total.hexdigest() != record.predictions:
-            audit.found(f"record {record.seq}: its predictions are not the bytes that were written")
-
-    def rest(self, audit: Audit) -> None:
-        for partition, values in self._partitions.items():
-            if extra := values.left_before(self._ends[partition]):
-                audit.found(
-                    f"{self._topic}/{partition}: {extra} predictions that the ledger does not know"
-                )
-
-    def close(self) -> None:
-        for values in self._partitions.values():
-            values.source.close()
-
-
-class _Values:
-    """Give the values of one partition forward."""
-
-    def __init__(self, kafka: KafkaConnection, topic: str, partition: int) -> None:
-        self.source = kafka.source(topic, partitions=[partition])
-        self._partition = partition
-        self._messages: list[Any] = []
-        self._place = 0
-        self._missed = False
-        self._first: float | None = None  # raw offset of the first prediction that is left
-        if self.source.begins[partition]:
-            self._first = _offset(self._messages[0]) if self._fetch() else math.inf
-
-    def expired(self, each: ledger.Consumed) -> bool:
-        """Return whether retention took predictions of this range: what is left begins later."""
-        if self._first is None:
-            return False
-        if each.start <= self._first < each.stop:
-            at = map(_offset, self._messages[: each.predicted])
-            left = (n for n, offset in enumerate(at) if offset >= each.stop)
-            self._place = next(left, min(each.predicted, len(self._messages)))
-            self._first = None
-        return True
-
-    def take(self, count: int) -> list[bytes]:
-        """Take the next `count` values; fewer at the end."""
-        give_up_s = time.monotonic() + (0 if self._missed else VISIBLE_S)
-        while len(self._messages) - self._place < count:
-            # The end that was seen may be past: what a record speaks of comes with the record.
-            if not self._fetch(again=True) and time.monotonic() >= give_up_s:
-                self._missed = True
-                break
-        found = self._messages[self._place : self._place + count]
-        self._place += len(found)
-        return [message.value() or b"" for message in found]
-
-    def left_before(self, end: int) -> int:
-        """Count what was not taken before offset `end`."""
-        while self.source.position[self._partition] < end and self._fetch():
-            pass
-        return sum(message.offset() < end for message in self._messages[self._place :])
-
-    def _fetch(self, *, again: bool = False) -> bool:
-        while again or self._partition not in self.source.ended:
-            again = False
-            if messages := self.source.messages(READ, WAIT_S):
-                self._messages = [*self._messages[self._place :], *messages]
-                self._place = 0
-                return True
-        return False
-
-
-def _offset(message: Any) -> int:
-    """Return the raw offset that a prediction is of."""
-    try:
-        return msgspec.json.decode(message.value() or b"", type=Prediction).offset
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        where = f"{message.topic()}/{message.partition()}/{message.offset()}"
-        raise AuditError(f"{where} is no prediction: {error}; somebody else wrote to it") from error
-
-
 def _dangling(audit: Audit, task: Task, kafka: KafkaConnection) -> None:
     """Wait for transactions that are open now; one that outlives its timeout hangs."""
     stages = ("predictions", "metrics", "drift", "dead-letter", "ledger")
@@ -325,6 +179,7 @@ def _recompute(
     task: Task,
     history: History,
     entries: list[Entry],
+    published: Mapping[int, str],
     start: SavedState | None,
     on_progress: OnProgress,
 ) -> None:
@@ -342,8 +197,12 @@ def _recompute(
     saved = [record.saved for record in records if record.saved]
     states = {each.seq: each.state for each in saved if each.seq >= proven_from}
     total = sum(record.predicted for record in records)
+    proven = [record for record in records if record.seq >= proven_from]
+    keys = _Keys(audit, proven, published)
     trainer = begun(task, records[0], start, CAPACITY)
-    replayer = LedgerReplayer(task, trainer, history, proven_from=proven_from)
+    replayer = LedgerReplayer(
+        task, trainer, history, proven_from=proven_from, on_learned=keys.compare
+    )
     try:
         for record in records:
             replayer.add(record)
@@ -359,3 +218,28 @@ def _recompute(
         audit.recomputed = replayer.counts.events
     except AuditError as error:
         audit.found(str(error))
+
+
+class _Keys:
+    """Compare the keys of predictions with those of the events, as these are learned again."""
+
+    def __init__(self, audit: Audit, records: list[Record], published: Mapping[int, str]) -> None:
+        self._audit, self._published = audit, published
+        self._waiting = deque(record for record in records if record.predicted)
+        self._first: dict[int, int] = {}  # offset by partition
+        for each in (each for record in records for each in record.consumed):
+            self._first.setdefault(each.partition, each.start)
+        self._keys: list[bytes | None] = []
+
+    def compare(self, learned: Learned) -> None:
+        rows, never = learned.rows, 1 << 63
+        self._keys += [
+            key
+            for key, partition, offset in zip(rows.key, rows.partition, rows.offset, strict=True)
+            if offset >= self._first.get(partition, never)
+        ]
+        while self._waiting and len(self._keys) >= (count := self._waiting[0].predicted):
+            seq, keys = self._waiting.popleft().seq, self._keys[:count]
+            del self._keys[:count]
+            if self._published.get(seq, digest_of(keys)) != digest_of(keys):
+                self._audit.found(f"record {seq}: the keys of its predictions are not its events'")

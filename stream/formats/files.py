@@ -42,7 +42,6 @@ _TOKENS = "|".join(re.escape(token) for token in sorted(MISSING))
 _PLAIN_STRING = rf"(?! *(?:{_TOKENS}) *(?:\x1f|\Z))" + r'[^"\\\x00-\x1f]*'
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _CODE = re.compile(r"[+-]?0[0-9]", re.ASCII)
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def read(path: str | Path, columns: Mapping[str, Kind] | None = None) -> Iterator[bytes]:
@@ -336,24 +335,9 @@ def _number_json(cell: str) -> str:
 def _parquet_rows(path: Path) -> Iterator[bytes]:
     import pyarrow.parquet
 
+    from headrace.stream.formats.arrow import batch_rows
+
     with pyarrow.parquet.ParquetFile(path) as file:
         names = _each_once(path, file.schema_arrow.names)
         for batch in file.iter_batches(_PARQUET_BATCH_ROWS):
             yield from batch_rows(batch, names)
-
-
-def batch_rows(batch: Any, names: Sequence[str]) -> Iterator[bytes]:
-    """Yield the rows of an Arrow record batch as `read` does, their columns called `names`."""
-    import pyarrow
-
-    def as_python_has_it(column: Any) -> Any:
-        """Return times in microseconds, where Python's end; where pandas is, it would take over."""
-        if pyarrow.types.is_timestamp(column.type):  # one without a zone is taken as UTC
-            return column.cast(pyarrow.timestamp("us", tz="UTC"), safe=False)
-        if pyarrow.types.is_duration(column.type):
-            return column.cast(pyarrow.duration("us"))
-        return column
-
-    columns = list(map(as_python_has_it, batch.columns))
-    for row in zip(*(column.to_pylist() for column in columns), strict=True):
-        yield _encoder.encode(dict(zip(names, row, strict=True)))

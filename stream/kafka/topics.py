@@ -111,6 +111,17 @@ def list_topics(kafka: ClientSettings) -> list[str]:
         return _names(admin)
 
 
+def delete(kafka: ClientSettings, names: Iterable[str]) -> None:
+    """Delete those of some topics that exist, with all that is in them.
+
+    Raises:
+        BrokerError: the broker does not answer, or refuses.
+    """
+    with admin_of(kafka) as admin:
+        if there := sorted({*names} & {*_names(admin)}):
+            admin.delete_topics(there)
+
+
 def describe(kafka: ClientSettings, names: Iterable[str] | None = None) -> list[Topic]:
     """Report topics as they are, by name; all but Kafka's own when `names` is None.
 

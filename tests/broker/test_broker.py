@@ -366,3 +366,18 @@ def test_the_two_ports_of_a_broker_differ(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(socket, "socket", Probe)
     assert ports.free_port(besides=5001) == 5002
+
+
+def test_a_command_may_wait_for_a_broker_that_starts(tmp_path: Path) -> None:
+    port = ports.free_port()
+    command = [sys.executable, "-m", "headrace", "topics", "list", "-b", f"127.0.0.1:{port}"]
+    begun_s = time.monotonic()
+    done = subprocess.run([*command, "--wait", "2"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no Kafka answers" in done.stderr
+    assert time.monotonic() - begun_s > 2
+    with subprocess.Popen([*command, "--wait", "120"], stdout=subprocess.PIPE) as waiting:
+        time.sleep(2)
+        assert waiting.poll() is None
+        with embedded(tmp_path / "data", port=port):
+            assert waiting.wait(60) == 0

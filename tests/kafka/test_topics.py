@@ -14,7 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from headrace.stream.errors import BrokerError, HeadraceError, TopicError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
-from headrace.stream.kafka.topics import Outcome, describe, ensure, list_topics
+from headrace.stream.kafka.topics import Outcome, delete, describe, ensure, list_topics
 from headrace.stream.task import parse
 from tests.support.events import TASK
 
@@ -222,3 +222,11 @@ def test_a_broker_that_does_not_answer_is_named_with_the_way_out() -> None:
             list_topics(KafkaConnection(address))
     assert "\n" not in str(caught.value)
     assert len(kafka_threads()) == before
+
+
+def test_topics_are_deleted_if_they_are_there(kafka: KafkaConnection) -> None:
+    name = f"deleted-{uuid4().hex[:8]}"
+    ensure(kafka, [TopicSpec(f"{name}.{at}") for at in range(3)])
+    delete(kafka, [f"{name}.0", f"{name}.1", f"{name}.1", f"{name}.none"])
+    delete(kafka, [f"{name}.none"])
+    assert [each for each in list_topics(kafka) if each.startswith(name)] == [f"{name}.2"]

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -372,7 +373,7 @@ def test_a_saved_learner_goes_on_as_if_nothing_had_been(stream: Stream, tmp_path
     assert again.metrics == learner.metrics
 
 
-@pytest.mark.parametrize("name", ["now.safetensors", "now.json", "now"])
+@pytest.mark.parametrize("name", ["now.safetensors", "now.json", "now", "202611292316.json"])
 def test_a_saved_learner_may_have_any_name(name: str, tmp_path: Path) -> None:
     learner = headrace.Learner(validate(CLASSES, "fruit"))
     learner.predict_then_learn(fruit()[:5])
@@ -449,6 +450,53 @@ def test_what_is_no_saved_learner_is_refused(tmp_path: Path) -> None:
         learner.save(tmp_path / "none" / "now.hr")
 
 
+def test_whatever_place_is_given_to_load_the_error_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = "000000000001.json"
+    for name in ("strange", "abc", f"strange/of/{checkpoint}", "empty"):
+        (tmp_path / name).mkdir(mode=0o700, parents=True)
+    for name in ("strange", "abc"):
+        (tmp_path / name / checkpoint).write_text("no manifest")
+    (tmp_path / "void").write_bytes(b"")
+    (tmp_path / "words").write_text("no learner\n")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "other.safetensors")
+    for place, kind, words in (
+        ("strange", UsageError, "no run of a service, by its name"),
+        (f"strange/{checkpoint}", UsageError, "no run of a service, by its name"),
+        (f"strange/of/{checkpoint}", UsageError, "no checkpoint of a service"),
+        ("abc", RecoveryError, "no manifest"),
+        (f"abc/{checkpoint}", RecoveryError, "no manifest"),
+        ("empty", UsageError, "no checkpoint of a service"),
+        ("void", UsageError, "no saved learner"),
+        ("words", UsageError, "no saved learner"),
+        ("words/now.hr", UsageError, "cannot be read"),
+        ("loop", UsageError, "cannot be read"),
+        ("other.safetensors", UsageError, "no saved learner"),
+        ("n" * 300, UsageError, "cannot be read"),
+        ("now\0.hr", UsageError, "cannot be read"),
+    ):
+        with pytest.raises(kind, match=words):
+            headrace.Learner.load(tmp_path / place)
+    with pytest.raises(UsageError, match="no run of a service, by its name"):
+        headrace.Learner.load(f"file://{tmp_path}/strange")
+    monkeypatch.chdir(tmp_path / "abc")
+    with pytest.raises(RecoveryError, match="no manifest"):
+        headrace.Learner.load(".")
+
+
+@pytest.mark.parametrize("place", ["", "..", "n" * 252, "now\0.hr", "none/now.hr"])
+def test_wherever_a_learner_cannot_be_written_it_is_told(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    with pytest.raises(UsageError, match="cannot be written"):
+        headrace.Learner(validate(CLASSES, "fruit")).save(place)
+    assert [*tmp_path.rglob("*")] == [tmp_path / "in"]
+
+
 def test_a_task_that_goes_by_time_needs_one() -> None:
     table = {key: value for key, value in NUMBERS["input"].items() if key != "time"}
     with pytest.raises(UsageError, match=r"calendar needs the time .* input\.time"):
@@ -519,7 +567,7 @@ def test_a_loaded_learner_reads_its_events_by_one_normaliser(
             made.append(task)
             super().__init__(task)
 
-    monkeypatch.setattr("headrace.learner.Normalizer", Counted)
+    monkeypatch.setattr("headrace.reading.Normalizer", Counted)
     for _ in range(3):
         again.predict_one(event)
     assert len(made) == 1

@@ -9,6 +9,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
@@ -195,3 +196,53 @@ def test_a_row_that_is_refused_is_told_and_not_predicted(kind: Any) -> None:
     model = kind(settings=SMALL).fit(table, [0, 1] * 5)
     with pytest.raises(ValueError, match="row 1 was refused and not predicted: too_large"):
         model.predict(pd.DataFrame({"a": ["p", "z" * 20_000_000]}))
+
+
+COLUMNS: dict[str, Any] = {
+    "numbers": [1.5, 2.0],
+    "texts": ["p", "q"],
+    "booleans": [True, False],
+}
+
+
+@pytest.mark.parametrize("first", COLUMNS)
+def test_a_later_column_holds_what_it_did_at_first(first: str) -> None:
+    """Or nothing that is known; of a categorical, and of objects, it is the values that count."""
+
+    def frame(values: Any) -> pd.DataFrame:
+        return pd.DataFrame({"a": values, "b": [0.5, 1.5]})
+
+    model = StreamClassifier(settings=SMALL).fit(frame(COLUMNS[first]), [0, 1])
+    said = model.predict_proba(frame(COLUMNS[first])).tolist()
+    for kind, given in COLUMNS.items():
+        for values in (given, pd.Categorical(given), pd.Series(given, dtype=object)):
+            if kind == first:
+                assert model.predict_proba(frame(values)).tolist() == said
+                continue
+            told = f"the column 'a' holds {kind}: expected {first}, as when it first came"
+            for use in (model.predict, lambda X: model.partial_fit(X, [0, 1])):
+                with pytest.raises(ValueError, match=told):
+                    use(frame(values))
+    unknown = [None, np.nan, pd.NA, pd.Categorical([None, None])]
+    chances = [model.predict_proba(frame(values)).tolist() for values in unknown]
+    assert chances == chances[:1] * 4
+    for mixed in (["p", 1.5], [True, "p"], [b"p", 3]):
+        with pytest.raises(ValueError, match=r"the column 'a' holds \w+, \w+: expected one of"):
+            model.predict(frame(mixed))
+    model.partial_fit(frame([None, COLUMNS[first][0]]), [0, 1])
+    assert model.learner_.events == 4
+
+
+def test_categories_that_were_not_there_before_are_as_good() -> None:
+    model = StreamClassifier(settings=SMALL)
+    model.fit(pd.DataFrame({"a": pd.Categorical(["p", "q"])}), [0, 1])
+    model.partial_fit(pd.DataFrame({"a": pd.Categorical(["z", "q"], ["q", "z"])}), [0, 1])
+    chances = model.predict_proba(pd.DataFrame({"a": ["q", "z"]}))
+    assert (model.predict_proba(pa.table({"a": ["q", "z"]}).to_pandas()) == chances).all()
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_an_array_behind_a_frame_is_held_to_its_columns() -> None:
+    model = StreamClassifier(settings=SMALL).fit(pd.DataFrame({"a": ["p", "q"]}), [0, 1])
+    with pytest.raises(ValueError, match="the column 'a' holds numbers: expected texts"):
+        model.predict(np.array([[1.0], [2.0]]))

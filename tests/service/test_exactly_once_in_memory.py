@@ -215,6 +215,7 @@ def world(partitions: int, start: SavedState | None = None) -> Iterator[World]:
                 patch.setattr(module, "failpoint", made.step)
         patch.setattr(checkpointer, "Thread", Inline)
         patch.setattr(checkpointer, "EVERY_EVENTS", 12)
+        patch.setattr(service, "METRICS_EVERY_S", 0.0)
         for module in (learn, service):
             patch.setattr(module, "tune_memory", lambda: None)
         yield made
@@ -239,7 +240,9 @@ def check(made: World, done: Any, lives: list[Life]) -> None:
         assert found == poison
     assert len(set(found)) == len(found)
     assert (done.events, done.rejected) == (made.sent - len(poison), len(poison))
-    assert verify(TASK, made.kafka, deep=True, start=made.start).findings == []
+    audit = verify(TASK, made.kafka, deep=True, start=made.start)
+    assert audit.findings == []
+    assert audit.metrics == sum(map(len, made.visible("metrics").values())) > 0
 
 
 def try_out(lives: list[Life], partitions: int, start: SavedState | None = None) -> None:

@@ -55,6 +55,7 @@ class Message:
     at: int
     place: int
     content: bytes
+    its_key: bytes | None
 
     def topic(self) -> str:
         return self.topic_name
@@ -67,6 +68,9 @@ class Message:
 
     def value(self) -> bytes:
         return self.content
+
+    def key(self) -> bytes | None:
+        return self.its_key
 
 
 class MemoryKafka(KafkaConnection):
@@ -212,7 +216,7 @@ class MemorySource:
                 self._kafka.given[self.topic] += len(offsets)
                 found = zip(offsets, of.values[low:high], strict=True)
                 seen = [
-                    Message(self.topic, at, offset, value)
+                    Message(self.topic, at, offset, value, of.keys.get(offset))
                     for offset, value in found
                     if offset not in of.hidden
                 ]

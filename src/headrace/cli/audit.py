@@ -23,7 +23,7 @@ from headrace.cli.console import (
 from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
-    from headrace.stream.audit.verify import Audit
+    from headrace.stream.audit.report import Audit
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,8 +49,9 @@ def verify(
     """Audit a service, running or stopped, from Kafka alone; exit code 8 if anything is wrong.
 
     The ledger is dense and chained, no offset is left out or taken twice, predictions are as many
-    as the ledger says and the very bytes, no transaction hangs. With --deep every prediction and
-    every announced state is computed again in this process, and must come out the same.
+    as the ledger says and the very bytes, alarms and dead letters are as many, metrics count what
+    it does, no transaction hangs. With --deep every prediction and every announced state is
+    computed again in this process, and must come out the same, and keys are those of the events.
     """
     from headrace.stream.archive.reader import ArchiveHistory
     from headrace.stream.audit.verify import verify as audit

@@ -79,11 +79,28 @@ def create(
 
 
 @topics_app.command("list")
-def list_(bootstrap: Bootstrap = None, as_json: AsJson = False) -> None:
-    """List the topics."""
+def list_(
+    wait: Annotated[
+        int, typer.Option(metavar="SECONDS", help="Wait for a Kafka that starts.", min=0)
+    ] = 0,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the topics.
+
+    Behind `headrace up &`, --wait 120 makes the commands that follow find a Kafka that answers.
+    """
     from headrace.stream.kafka.topics import list_topics
 
-    names = list_topics(connection_of(bootstrap))
+    give_up_s = time.monotonic() + wait
+    while True:
+        try:
+            names = list_topics(connection_of(bootstrap))
+            break
+        except BrokerError:
+            if time.monotonic() >= give_up_s:
+                raise
+            time.sleep(0.2)
     say(names if as_json else "\n".join(names))
 
 

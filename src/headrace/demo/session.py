@@ -22,7 +22,7 @@ from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.evaluation.infer import to_toml
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
-from headrace.stream.kafka.topics import ensure
+from headrace.stream.kafka.topics import delete, ensure
 from headrace.stream.process.child import Child
 from headrace.stream.process.signals import ENDING
 from headrace.stream.process.terminal import say
@@ -82,10 +82,10 @@ def _run(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
             demo.bootstrap = bootstrap or stack.enter_context(_broker(demo)).bootstrap
             kafka = KafkaConnection(demo.bootstrap)
         stack.callback(processes.close)  # before the broker ends
+        specs = [spec for task in loaded for spec in topic_specs(task)]
         if bootstrap:
-            stack.callback(_delete_topics, kafka, loaded)
+            stack.callback(delete, kafka, [spec.name for spec in specs])
         with processes.stage("topics"):
-            specs = [spec for task in loaded for spec in topic_specs(task)]
             ensure(kafka, list(dict.fromkeys(specs)))
         patience = CALM
         try:
@@ -290,14 +290,6 @@ def _broker(demo: Demo) -> Iterator[Any]:
     with embedded(heap_mb=HEAP_MB, on_progress=on_progress) as broker:
         demo.stages[0].note = broker.bootstrap
         yield broker
-
-
-def _delete_topics(kafka: KafkaConnection, loaded: Sequence[Task]) -> None:
-    from kafka import KafkaAdminClient
-
-    names = [spec.name for task in loaded for spec in topic_specs(task)]
-    with KafkaAdminClient(**kafka.kafka_python()) as admin:
-        admin.delete_topics(names)
 
 
 @contextmanager

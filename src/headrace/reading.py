@@ -1,0 +1,53 @@
+"""Events of a program as rows, numbered where they bring no ids."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import count
+
+from headrace.stream.events import DeadLetter
+from headrace.stream.formats import files
+from headrace.stream.formats.codec import pointer
+from headrace.stream.rows import outside
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.rows import Rows
+from headrace.stream.task import Task
+
+
+class Reader:
+    """Read events by the task's normaliser; find out whether they bring ids, until that is decided.
+
+    Args:
+        number: the field of the ids that events lack; "" if they bring them; None: not decided.
+    """
+
+    def __init__(self, task: Task, number: str | None = None) -> None:
+        self._task, self.number = task, number
+        self._last: tuple[str, Normalizer] | None = None  # by which was read, with its field
+
+    def read(self, raws: list[bytes], first: int) -> tuple[Rows, list[DeadLetter]]:
+        """Return a row for each good event and a letter for each other, offsets from `first`."""
+        number = self._lacking(raws) if self.number is None else self.number
+        if self._last is None or self._last[0] != number:
+            self._last = number, Normalizer(self._numbered(number))
+        if number:
+            raws = list(map(partial(outside.numbered, number.encode()), count(first), raws))
+        return self._last[1].normalize(outside.records(self._task, "", raws, first))
+
+    def decide(self) -> None:
+        """Hold fast how the last events were read, as one of them is learned."""
+        if self.number is None and self._last:
+            self.number = self._last[0]
+
+    def _lacking(self, raws: list[bytes]) -> str:
+        """Name a field for numbers, as `evaluate` does, or "" if one of the first brings an id."""
+        sample = [*files.objects(raws[: files.SAMPLE_ROWS])]
+        if any(files.has(event, pointer(self._task.input.id)) for event in sample):
+            return ""
+        return outside.number_field({name for event in sample for name in event})
+
+    def _numbered(self, number: str) -> Task:
+        if not number:
+            return self._task
+        source = self._task.input.model_copy(update={"id": number})
+        return self._task.model_copy(update={"input": source})
