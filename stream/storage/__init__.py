@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from headrace.stream.errors import UsageError
 from headrace.stream.storage.failures import READ_BYTES
+from headrace.stream.storage.hdfs import HdfsStore
 from headrace.stream.storage.local import LocalStore
 from headrace.stream.storage.remote import UrlStore
 
@@ -82,7 +83,11 @@ def open_store(place: str) -> Store:
         return LocalStore(place)
     if scheme in ("file", "local"):
         return LocalStore(local_path(place))
-    return UrlStore(place)
+    if scheme == "hdfs":
+        raise UsageError(
+            f"{place}: expected the HTTP address of the NameNode: webhdfs://host:9870/path"
+        )
+    return HdfsStore(place) if scheme == "webhdfs" else UrlStore(place)
 
 
 def local_path(url: str) -> str:

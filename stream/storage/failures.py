@@ -25,6 +25,12 @@ def parts(name: str) -> list[str]:
     return parts
 
 
+def is_temporary(name: str) -> bool:
+    """Return whether it is a file that a writer has not finished."""
+    base = name.rpartition("/")[2]
+    return base.startswith(".") and base.endswith(".tmp")
+
+
 def check_size(path: str, size: int, most_bytes: int) -> None:
     if size > most_bytes:
         raise RecoveryError(

@@ -14,7 +14,7 @@ from typing import Any
 from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.paths import hold_lock
-from headrace.stream.storage.failures import READ_BYTES, check_size, one_line, parts
+from headrace.stream.storage.failures import READ_BYTES, check_size, is_temporary, one_line, parts
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hold us up
@@ -37,7 +37,7 @@ class LocalStore:
             pass
 
     def names(self, prefix: str = "") -> list[str]:
-        return [name for name in self._files(prefix) if not _is_temporary(name)]
+        return [name for name in self._files(prefix) if not is_temporary(name)]
 
     def size(self, name: str) -> int:
         with self._open(name) as descriptor:
@@ -69,7 +69,7 @@ class LocalStore:
 
     def sweep(self, prefix: str = "") -> None:
         for name in self._files(prefix):
-            if _is_temporary(name):
+            if is_temporary(name):
                 self.delete(name)
 
     @contextmanager
@@ -152,11 +152,6 @@ class LocalStore:
 
     def _path(self, name: str) -> str:
         return os.path.join(self.place, *parts(name))
-
-
-def _is_temporary(name: str) -> bool:
-    base = name.rpartition("/")[2]
-    return base.startswith(".") and base.endswith(".tmp")
 
 
 def _write_file(base: str, data: bytes | memoryview, directory: int, what: str) -> None:

@@ -13,6 +13,12 @@ from headrace.stream.storage.failures import READ_BYTES, check_size, parts, why
 from headrace.stream.storage.failures import one_line as failing
 
 one_line = partial(failing, kind=StoreError)
+EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(("abfs", "abfss", "az"), "azure"),
+    "webhdfs": "hdfs",
+}  # by the scheme of a URL
 
 
 class UrlStore:
@@ -94,7 +100,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        wanted = "`pip install headrace[s3]`" if scheme in ("s3", "s3a") else f"its driver: {error}"
+        extra = EXTRAS.get(scheme)
+        wanted = f"`pip install headrace[{extra}]`" if extra else f"its driver: {error}"
         raise UsageError(f"{scheme}:// needs {wanted}") from None
     except ValueError as error:
         raise UsageError(
