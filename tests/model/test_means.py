@@ -25,7 +25,9 @@ def weights(tree: Any) -> NDArray[Any]:
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_means_of_weights_are_members_that_fade(chunk: int) -> None:
     """Every 8 rows: over half of all at first, over 3,000 later on, as sums in numpy say."""
-    spec = Spec(1, classes=2, image=(3, 3, 1), hidden=(4,), rates=(0.01,), chunk=chunk)
+    spec = Spec(
+        1, classes=2, image=(3, 3, 1), hidden=(4,), rates=(0.01,), detectors=(), chunk=chunk
+    )
     learner, rows = make_learner(spec), 4000
     rng: Any = np.random.default_rng(0)
     batch = empty_batch(spec, chunk)
@@ -46,7 +48,7 @@ def test_means_of_weights_are_members_that_fade(chunk: int) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_of_columns_the_slow_networks_have_a_mean(chunk: int) -> None:
-    spec = Spec(3, classes=2, hidden=(4,), rates=(0.02, 0.001, 0.005), chunk=chunk)
+    spec = Spec(3, classes=2, hidden=(4,), rates=(0.02, 0.001, 0.005), detectors=(), chunk=chunk)
     assert [*range(6)][pool.averaged(spec)] == [1, 4]
     means = [name for name in pool.names(spec) if name.startswith("mean of")]
     assert means == ["mean of row, rate 0.001", "mean of row and past, rate 0.001"]
@@ -72,9 +74,9 @@ def test_of_columns_the_slow_networks_have_a_mean(chunk: int) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        Spec(3, classes=2, hidden=(4,), rates=(0.003,)),
-        Spec(3, classes=2, hidden=(4,), rates=(0.003, 0.003)),
-        Spec(3, hidden=(4,), loss="pinball"),
+        Spec(3, classes=2, hidden=(4,), rates=(0.003,), detectors=()),
+        Spec(3, classes=2, hidden=(4,), rates=(0.003, 0.003), detectors=()),
+        Spec(3, hidden=(4,), loss="pinball", detectors=()),
     ],
 )
 def test_networks_of_one_rate_have_no_mean_and_quantiles_none(spec: Spec) -> None:
