@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -112,11 +113,12 @@ def test_what_means_say_is_heard(spec: Spec) -> None:
         weights=own.mixture.weights * 0 + np.array(only, np.float32),
         trust=own.mixture.trust * 0 + np.array([1.0] + [0.0] * (1 + len(names)), np.float32),
     )
-    said = answer(spec, parts.network, own._replace(mixture=deaf), question)
+    ask = jax.jit(partial(answer, spec, parts.network))
+    said = ask(own._replace(mixture=deaf), question)
     first = [name in names[: spec.networks][which] for name in names]
     told = deaf._replace(weights=own.mixture.weights * 0 + np.array(first, np.float32))
     params = jax.tree.map(lambda p: p + 0.5, own.params)
-    same = answer(spec, parts.network, own._replace(params=params, mixture=told), question)
+    same = ask(own._replace(params=params, mixture=told), question)
     assert sum(only) == sum(first) == 2
     assert np.allclose(said, same, atol=1e-5)
     assert np.ptp(np.asarray(said)) > 0.01
