@@ -105,12 +105,19 @@ def test_commands_that_do_not_learn_import_no_jax(tmp_path: Path) -> None:
         "produce": ["produce", "text", *away],
     }
     code = (
-        "import json, sys\n"
+        "import json, os, sys\n"
         "from headrace.cli.commands import run\n"
+        "children = []\n"
         "for name, arguments in json.loads(sys.stdin.read()).items():\n"
+        "    if child := os.fork():  # so that all wait for their Kafka at the same time\n"
+        "        children.append(child)\n"
+        "        continue\n"
         "    sys.argv = ['headrace', *arguments]\n"
         "    code = run()\n"
-        "    print(name, code, 'jax' in sys.modules, file=sys.stderr)\n"
+        "    os.write(2, f'{name} {code} {\"jax\" in sys.modules}\\n'.encode())\n"
+        "    os._exit(0)\n"
+        "for child in children:\n"
+        "    os.waitpid(child, 0)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(commands), capture_output=True, text=True

@@ -20,6 +20,7 @@ ESTIMATORS = [Classifier(settings=SMALL), Regressor(settings=SMALL)]
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("plainly_compiled")
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=["classifier", "regressor"])
 def test_rivers_own_checks_pass(estimator: Any) -> None:
     assert not estimator._unit_test_skips()

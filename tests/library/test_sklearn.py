@@ -37,6 +37,7 @@ SKIPPED = {"check_array_api_input"}  # by scikit-learn, unless SCIPY_ARRAY_API i
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:Can't validate estimator:UserWarning")
+@pytest.mark.usefixtures("plainly_compiled")
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_scikit_learns_own_checks_pass(kind: Any) -> None:
     failed, count = [], 0

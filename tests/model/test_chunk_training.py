@@ -18,6 +18,8 @@ from headrace.model.spec import Spec
 
 K = 4
 SPEC = Spec(numeric=2, classes=2, label_lags=0, hidden=(5,), rates=(0.01,), chunk=K, detectors=())
+NETWORK = make_network(SPEC)
+train = jax.jit(train_chunk, static_argnums=(0, 1), static_argnames="learns")
 Floats = NDArray[np.float64]
 
 
@@ -33,12 +35,11 @@ def question(spec: Spec, rows: Any, others: Any = None) -> ChunkInputs:
 
 def learn(chunks: int, labels: Floats, rows: Floats) -> tuple[Contender, Learned]:
     """Go through chunks, and give the contender before them and what came of the last one."""
-    network = make_network(SPEC)
-    first = own = pool.contender(SPEC, network)
+    first = own = pool.contender(SPEC, NETWORK)
     for at in range(chunks):
         part = slice(at * K, at * K + K)
         heard, label = question(SPEC, rows[part]), jnp.asarray(labels[part], jnp.float32)
-        learned = train_chunk(SPEC, network, own, heard, label, jnp.array([0.01]))
+        learned = train(SPEC, NETWORK, own, heard, label, jnp.array([0.01]))
         own = learned.after
     return first, learned
 
@@ -100,25 +101,23 @@ def test_what_is_not_finite_hurts_no_layer_but_is_counted() -> None:
 
 def test_who_does_not_learn_stays_as_it_is_and_still_answers() -> None:
     rows, labels = drawn(1)
-    network = make_network(SPEC)
-    own = pool.contender(SPEC, network)
+    own = pool.contender(SPEC, NETWORK)
     heard, label = question(SPEC, rows), jnp.asarray(labels, jnp.float32)
-    learned = train_chunk(SPEC, network, own, heard, label, jnp.array([0.01]), learns=False)
+    learned = train(SPEC, NETWORK, own, heard, label, jnp.array([0.01]), learns=False)
     same = jax.tree.map(np.array_equal, learned.after, own)
     assert all(jax.tree.leaves(same))
-    unlabelled = train_chunk(SPEC, network, own, heard, jnp.full(K, jnp.nan), jnp.array([0.01]))
+    unlabelled = train(SPEC, NETWORK, own, heard, jnp.full(K, jnp.nan), jnp.array([0.01]))
     assert np.array_equal(learned.said, unlabelled.said)
 
 
 @pytest.mark.parametrize("row", range(K))
 def test_what_is_asked_beside_is_answered_before_the_label_is_learned(row: int) -> None:
     rows, labels = drawn(2)
-    network = make_network(SPEC)
-    own, heard = pool.contender(SPEC, network), question(SPEC, rows[:K])
+    own, heard = pool.contender(SPEC, NETWORK), question(SPEC, rows[:K])
     asked, rates = question(SPEC, rows[K:]), jnp.array([0.5])
     label = jnp.asarray(labels[:K], jnp.float32)
-    learned = train_chunk(SPEC, network, own, heard, label, rates, asked=asked)
-    later = train_chunk(SPEC, network, own, heard, label.at[row].add(1) % 2, rates, asked=asked)
+    learned = train(SPEC, NETWORK, own, heard, label, rates, asked=asked)
+    later = train(SPEC, NETWORK, own, heard, label.at[row].add(1) % 2, rates, asked=asked)
     same = [np.array_equal(*pair) for pair in zip(learned.answers, later.answers, strict=True)]
     assert same == [at <= row for at in range(K)]
 
@@ -132,7 +131,7 @@ def test_quantiles_of_texts_begin_where_those_of_numbers_do() -> None:
         heard = question(spec, np.zeros((K, spec.inputs)), silent)
         own = pool.contender(spec, network)
         unknown, rates = jnp.full(K, jnp.nan), jnp.array([0.01])
-        said = train_chunk(spec, network, own, heard, unknown, rates).said
+        said = train(spec, network, own, heard, unknown, rates).said
         weight = mixture.total(own.mixture)[0]
         np.testing.assert_allclose(said[:, 0] / weight, -1.645, atol=0.1)
         np.testing.assert_allclose(said[:, 2] / weight, 1.645, atol=0.1)

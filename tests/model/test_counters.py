@@ -36,7 +36,8 @@ def test_a_counter_counts_as_integers_do(count: int, more: int) -> None:
 @pytest.mark.parametrize("edge", EDGES)
 def test_steps_go_on_and_predictions_stay(edge: int) -> None:
     n, rng = 12, np.random.default_rng(0)
-    spec = Spec(numeric=2, classes=2, neighbours=10, schedule=Schedule("exponential", steps=50))
+    schedule = Schedule("exponential", steps=50)
+    spec = Spec(numeric=2, classes=2, neighbours=10, schedule=schedule, detectors=())
     learner, batch = make_learner(spec), empty_batch(spec, n)
     batch.numeric[:] = rng.normal(size=(n, 2))
     batch.label[:] = rng.integers(0, 2, n)
@@ -75,19 +76,24 @@ def test_kswin_notices_a_change_past_the_end_of_its_count() -> None:
 
 
 ENTITIES = st.lists(st.integers(1, 9), min_size=1, max_size=60)
+ONE_SET = Spec(numeric=1, entities=memory.WAYS, horizon=1)
+
+
+@jax.jit
+def visit_once(state: Any, entity: jax.Array) -> Any:
+    """Look an entity up, and store that it was met; return whether it had been met before."""
+    state, slot, found = memory.lookup(ONE_SET, state, entity)
+    return memory.store(state, slot, found._replace(seen=jnp.int32(1))), found.seen
 
 
 @settings(max_examples=30, deadline=None)
 @given(ENTITIES)
 def test_the_entity_visited_longest_ago_makes_room(visits: list[int]) -> None:
-    spec = Spec(numeric=1, entities=memory.WAYS, horizon=1)  # one set
-    state, held = memory.init(spec), list[int]()  # the oracle: newest last
+    state, held = memory.init(ONE_SET), list[int]()  # the oracle: newest last
     left = 0
-    recall = jax.jit(lambda state, entity: memory.lookup(spec, state, entity))
     for visit in visits:
-        state, slot, found = recall(state, jnp.array([7, visit], jnp.uint32))
-        assert int(found.seen) == (visit in held)
-        state = memory.store(state, slot, found._replace(seen=jnp.int32(1)))
+        state, seen = visit_once(state, jnp.array([7, visit], jnp.uint32))
+        assert int(seen) == (visit in held)
         if visit in held:
             held.remove(visit)
         elif len(held) == memory.WAYS:
@@ -98,7 +104,7 @@ def test_the_entity_visited_longest_ago_makes_room(visits: list[int]) -> None:
 
 
 def test_an_entity_that_comes_for_ever_keeps_its_turns() -> None:
-    n, spec = 60, Spec(numeric=1, horizon=3, neighbours=10, entities=4)
+    n, spec = 60, Spec(numeric=1, horizon=3, neighbours=10, entities=4, detectors=())
     learner, batch = make_learner(spec), empty_batch(spec, n)
     batch.numeric[:, 0] = np.arange(n) % 7
     batch.label[:] = np.arange(n) % 7

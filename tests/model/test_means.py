@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,7 +26,9 @@ def weights(tree: Any) -> NDArray[Any]:
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_means_of_weights_are_members_that_fade(chunk: int) -> None:
     """Every 8 rows: over half of all at first, over 3,000 later on, as sums in numpy say."""
-    spec = Spec(1, classes=2, image=(3, 3, 1), hidden=(4,), rates=(0.01,), chunk=chunk)
+    spec = Spec(
+        1, classes=2, image=(3, 3, 1), hidden=(4,), rates=(0.01,), detectors=(), chunk=chunk
+    )
     learner, rows = make_learner(spec), 4000
     rng: Any = np.random.default_rng(0)
     batch = empty_batch(spec, chunk)
@@ -46,7 +49,7 @@ def test_means_of_weights_are_members_that_fade(chunk: int) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_of_columns_the_slow_networks_have_a_mean(chunk: int) -> None:
-    spec = Spec(3, classes=2, hidden=(4,), rates=(0.02, 0.001, 0.005), chunk=chunk)
+    spec = Spec(3, classes=2, hidden=(4,), rates=(0.02, 0.001, 0.005), detectors=(), chunk=chunk)
     assert [*range(6)][pool.averaged(spec)] == [1, 4]
     means = [name for name in pool.names(spec) if name.startswith("mean of")]
     assert means == ["mean of row, rate 0.001", "mean of row and past, rate 0.001"]
@@ -72,9 +75,9 @@ def test_of_columns_the_slow_networks_have_a_mean(chunk: int) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        Spec(3, classes=2, hidden=(4,), rates=(0.003,)),
-        Spec(3, classes=2, hidden=(4,), rates=(0.003, 0.003)),
-        Spec(3, hidden=(4,), loss="pinball"),
+        Spec(3, classes=2, hidden=(4,), rates=(0.003,), detectors=()),
+        Spec(3, classes=2, hidden=(4,), rates=(0.003, 0.003), detectors=()),
+        Spec(3, hidden=(4,), loss="pinball", detectors=()),
     ],
 )
 def test_networks_of_one_rate_have_no_mean_and_quantiles_none(spec: Spec) -> None:
@@ -110,11 +113,12 @@ def test_what_means_say_is_heard(spec: Spec) -> None:
         weights=own.mixture.weights * 0 + np.array(only, np.float32),
         trust=own.mixture.trust * 0 + np.array([1.0] + [0.0] * (1 + len(names)), np.float32),
     )
-    said = answer(spec, parts.network, own._replace(mixture=deaf), question)
+    ask = jax.jit(partial(answer, spec, parts.network))
+    said = ask(own._replace(mixture=deaf), question)
     first = [name in names[: spec.networks][which] for name in names]
     told = deaf._replace(weights=own.mixture.weights * 0 + np.array(first, np.float32))
     params = jax.tree.map(lambda p: p + 0.5, own.params)
-    same = answer(spec, parts.network, own._replace(params=params, mixture=told), question)
+    same = ask(own._replace(params=params, mixture=told), question)
     assert sum(only) == sum(first) == 2
     assert np.allclose(said, same, atol=1e-5)
     assert np.ptp(np.asarray(said)) > 0.01

@@ -26,6 +26,10 @@ def asked(past: Any, goals: target.TargetState) -> Asked:
     return Asked(none, none, past, none, goals, jnp.bool_(True))
 
 
+middle = jax.jit(median.middle)
+meet = jax.jit(target.update)
+
+
 @jax.jit
 def learn(state: median.MedianState, label: Any) -> median.MedianState:
     row = asked(jnp.zeros(0), target.init())
@@ -40,7 +44,7 @@ def test_the_middle_is_numpys_median_of_the_newest_labels(drawn: list[float], se
     for label in drawn[:300] + more + drawn[300:]:
         newest = known[-median.NEWEST :]
         expected = np.median(np.array(newest, np.float32)) if newest else np.nan
-        np.testing.assert_allclose(median.middle(state), expected, rtol=1e-6, atol=1e-37)
+        np.testing.assert_allclose(middle(state), expected, rtol=1e-6, atol=1e-37)
         state = learn(state, np.float32(label))
         known += [] if np.isnan(label) else [label]
 
@@ -55,7 +59,7 @@ def test_nothing_is_learned_of_classes() -> None:
 def test_an_entitys_median_is_numpys(few: list[float]) -> None:
     goals = target.init()
     for label in np.random.default_rng(0).normal(size=100):
-        goals = target.update(goals, jnp.float32([label]), jnp.float32([jnp.nan]))
+        goals = meet(goals, jnp.float32([label]), jnp.float32([jnp.nan]))
     missing = [np.nan] * (SPEC.past_labels - len(few))
     past = jnp.asarray([[*few, *missing]], jnp.float32)
     said = median.predict(SPEC, median.init(SPEC), asked(past, goals))
