@@ -1,0 +1,181 @@
+"""Spark and Flink beside a learner, as in `examples/`: real ones, in environments of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+from confluent_kafka import Producer
+
+import headrace
+from headrace.stream.audit.verify import verify
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
+from headrace.stream.process.paths import cache_dir, hold_lock
+from tests.support.events import good, task_text
+from tests.support.topics import read
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # installing them takes minutes
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL = "\n[model]\nhidden = [4]\nneighbours = 10\n"
+JARS = {
+    "spark": [
+        "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0",
+        "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.2.0",
+        "org.apache.kafka:kafka-clients:3.9.2",
+        "org.apache.commons:commons-pool2:2.12.1",
+    ],
+    "flink": ["org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"],
+}
+Example = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def java() -> str:
+    """Return the home of a Java 17 or 21, which both need; Kafka's own here is newer."""
+    candidates = [os.environ.get("JAVA_HOME"), *map(str, Path("/usr/lib/jvm").glob("*"))]
+    on_path = shutil.which("java")
+    candidates += [str(Path(on_path).resolve().parents[1])] if on_path else []
+    for home in filter(None, candidates):
+        program = Path(home) / "bin/java"
+        if program.exists():
+            done = subprocess.run([program, "-version"], capture_output=True, text=True)
+            if re.search(r'version "(17|21)\b', done.stderr):
+                return home
+    pytest.skip("NOT RUN: no Java 17 or 21")
+
+
+def jars(engine: str) -> list[str]:
+    """Return an engine's jars for Kafka; fetch those that are not there."""
+    place = cache_dir(engine)
+    place.mkdir(parents=True, exist_ok=True)
+    found = []
+    with hold_lock(place / "lock", wait_s=600.0):
+        for coordinates in JARS[engine]:
+            group, artifact, version = coordinates.split(":")
+            jar = place / f"{artifact}-{version}.jar"
+            if not jar.exists():
+                from jgo.maven import MavenContext
+
+                project = MavenContext(repo_cache=place / "maven").project(group, artifact)
+                shutil.copy(project.at_version(version).artifact().resolve(), jar)
+            found.append(str(jar))
+    return found
+
+
+@pytest.fixture
+def example(kafka: KafkaConnection, java: str) -> Example:
+    """Return what runs an example's script with `uv run`, as its first lines say."""
+
+    def run(engine: str, *arguments: str) -> str:
+        given = {"spark": ["--jars", ",".join(jars("spark"))], "flink": ["--jar", *jars("flink")]}
+        script = EXAMPLES / engine / f"{engine}_beside.py"
+        command = ["uv", "run", "--quiet", "--script", str(script)]
+        command += ["--bootstrap", kafka.servers, *given[engine], *arguments]
+        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=env | {"JAVA_HOME": java}
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run
+
+
+class Task:
+    """Hold a task, its topics, and its learner's state."""
+
+    def __init__(self, kafka: KafkaConnection, home: Path, name: str) -> None:
+        text = task_text(name) + SMALL
+        self.task = headrace.Task.load(_written(home / "task.toml", text))
+        self.kafka, self.home, self.events = kafka, home, list[bytes]()
+        ensure(kafka, topic_specs(self.task))
+
+    def learn(self) -> None:
+        headrace.Service(self.task, self.kafka, state=self.home / "state").run(drain=True)
+
+    def abort(self) -> None:
+        """Leave a prediction that was never committed."""
+        topic = self.task.output("predictions")
+        writer = Producer(self.kafka.confluent() | {"transactional.id": f"{topic}.aborted"})
+        writer.init_transactions()
+        writer.begin_transaction()
+        first = read(self.kafka, topic)[0]
+        writer.produce(topic, json.dumps(first | {"prediction": "forged"}).encode())
+        writer.flush()
+        writer.abort_transaction()
+
+    def expected(self) -> list[tuple[int, Any, Any]]:
+        """Return offset, prediction and label, as kafka-python reads them."""
+        said = read(self.kafka, self.task.output("predictions"))
+        raw = {at: json.loads(event) for at, event in enumerate(self.events)}
+        return [(each["offset"], each["prediction"], raw[each["offset"]]["label"]) for each in said]
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def events(first: int, last: int) -> list[bytes]:
+    return [good(number) for number in range(first, last)]
+
+
+def test_spark_sends_and_joins_each_once(
+    kafka: KafkaConnection, example: Example, tmp_path: Path
+) -> None:
+    made = Task(kafka, tmp_path, "beside-spark")
+    folder, to = tmp_path / "events", tmp_path / "found"
+    folder.mkdir()
+    topic = made.task.input.topic
+    for part, (first, last) in enumerate([(0, 60), (60, 100)]):
+        (folder / f"{part}.json").write_bytes(b"\n".join(events(first, last)) + b"\n")
+        made.events += events(first, last)
+        example("spark", "send", str(folder), "--topic", topic)
+        made.learn()
+        made.abort()
+        said = ("--task", made.task.name, "--topic", topic, "--label", "label", "--to", str(to))
+        for _ in range(2 - part):  # once more finds nothing new
+            example("spark", "join", *said)
+        rows = ds.dataset(to / "joined", format="parquet").to_table().to_pylist()
+        found = sorted((row["offset"], row["prediction"], row["label"]) for row in rows)
+        assert found == made.expected()
+        assert len(found) == last
+    metrics = ds.dataset(to / "metrics", format="parquet").to_table().to_pylist()
+    published = read(kafka, made.task.output("metrics"))
+    assert [row["events"] for row in metrics] == [each["events"] for each in published]
+    assert verify(made.task, kafka, deep=True).findings == []
+
+
+def test_flink_sends_and_joins_each_once(
+    kafka: KafkaConnection, topic: Callable[..., str], example: Example, tmp_path: Path
+) -> None:
+    made = Task(kafka, tmp_path, "beside-flink")
+    raw, to = made.task.input.topic, topic("joined")
+    file = tmp_path / "events.json"
+    file.write_bytes(b"\n".join(events(0, 60)) + b"\n")
+    made.events += events(0, 60)
+    example("flink", "send", str(file), "--topic", raw)
+    assert [json.dumps(each) for each in read(kafka, raw)] == [
+        json.dumps(json.loads(event)) for event in made.events
+    ]
+    made.learn()
+    made.abort()
+    shown = example(
+        *("flink", "join", "--task", made.task.name, "--topic", raw),
+        *("--label", "label", "--to", to),
+    )
+    found = [(row["offset"], row["prediction"], row["label"]) for row in read(kafka, to)]
+    assert sorted(found) == made.expected()
+    assert "accuracy" in shown
+    assert verify(made.task, kafka, deep=True).findings == []
