@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("long") and not asked:
             item.add_marker(pytest.mark.skip("long: run with -m long"))
-        if {"kafka", "own_broker"} & {*getattr(item, "fixturenames", ())}:
+        if {"kafka", "own_broker", "secured"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker("kafka")
 
 
@@ -92,6 +92,15 @@ def kafka() -> Iterator[KafkaConnection]:
     else:
         with embedded() as broker:
             yield broker.kafka
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Yield a broker that asks who one is, with its properties; see `tests.support.secured`."""
+    from tests.support import secured
+
+    with secured.secured(tmp_path_factory.mktemp("secured")) as broker:
+        yield broker
 
 
 @pytest.fixture

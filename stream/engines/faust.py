@@ -1,4 +1,4 @@
-"""The normaliser as a Faust application: an event in, a row out (the only import of faust).
+"""The normaliser as a Faust application: an event in, a row out.
 
 Stateless and at-least-once. Faust consumes, shares the partitions among workers and commits. An
 offset is committed only after Kafka has acknowledged everything that its record led to: Faust acks
@@ -24,8 +24,9 @@ import msgspec
 from faust.transport.drivers import aiokafka
 from faust.types import EventT
 
+from headrace.stream.engines.credentials import settings_of
 from headrace.stream.events import Records
-from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.process import workers as processes
 from headrace.stream.process.terminal import LogHandler, guard, note
@@ -209,7 +210,7 @@ def make_app(tasks: Sequence[Task], kafka: KafkaConnection) -> faust.App:
     names = "-".join(sorted(task.name for task in tasks))
     app = _App(
         f"headrace-normalize-{names}",
-        **kafka.faust(),
+        **settings_of(kafka),
         broker_commit_interval=COMMIT_S,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=SESSION_S / 3,
@@ -268,15 +269,10 @@ def run(
         Normalizer(task)  # a worker would find the same mistake, and die of it
     for topic in {task.input.topic for task in tasks}:
         _make_room([task for task in tasks if task.input.topic == topic], kafka)
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "headrace.stream.engines.faust",
-        kafka.servers,
-        *map(str, task_paths),
-    ]
-    processes.keep_running(command, workers, stop=stop, on_ready=on_ready)
+    command = [sys.executable, "-P", "-m", "headrace.stream.engines.faust", *map(str, task_paths)]
+    processes.keep_running(
+        command, workers, environment=kafka.environment(), stop=stop, on_ready=on_ready
+    )
 
 
 def _make_room(tasks: Sequence[Task], kafka: KafkaConnection) -> int:
@@ -325,8 +321,8 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
     return passes
 
 
-def main(servers: str, paths: Sequence[str]) -> NoReturn:
-    """Be one worker process."""
+def main(paths: Sequence[str]) -> NoReturn:
+    """Be one worker process; its environment says where Kafka is."""
     guard()
     logging.basicConfig(format="headrace normalize: %(name)s: %(message)s", handlers=[LogHandler()])
     logging.root.handlers[0].addFilter(_once_a_minute())
@@ -337,11 +333,11 @@ def main(servers: str, paths: Sequence[str]) -> NoReturn:
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        asyncio.run(_serve([load(Path(path)) for path in paths], KafkaConnection(servers)))
+        asyncio.run(_serve([load(Path(path)) for path in paths], connect()))
     except Exception as error:
         _die(error)
     os._exit(0)  # Faust's threads would not end by themselves
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1:])

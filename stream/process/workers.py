@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, cast
 
@@ -29,18 +29,20 @@ def keep_running(
     command: Sequence[str],
     count: int,
     *,
+    environment: Mapping[str, str] | None = None,
     stop: Callable[[], bool],
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `count` processes of one command until told to stop; all have ended when this returns.
 
     Args:
+        environment: of the processes; default: of this one.
         on_ready: called once, when every process has said that it is ready.
 
     Raises:
         HeadraceError: a worker died again and again.
     """
-    workers = [_Worker(command) for _ in range(count)]
+    workers = [_Worker(command, environment) for _ in range(count)]
     waiting = True
     try:
         while not stop():
@@ -61,8 +63,8 @@ def keep_running(
 class _Worker:
     """Hold one place among the workers, and the process that fills it now."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None) -> None:
+        self._command, self._environment = command, environment
         self._ready = False
         self._restarts = 0
         self._died = 0.0
@@ -112,7 +114,11 @@ class _Worker:
         """Start in a session of its own: a terminal's Ctrl-C reaches the owner alone."""
         self._started, self._died, self._ready = time.monotonic(), 0.0, False
         process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         os.set_blocking(cast("IO[bytes]", process.stdout).fileno(), False)
         return process

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.console import AsJson, Bootstrap, TaskFile, bar, connection_of, load_task
+from headrace.cli.console import (
+    AsJson,
+    Bootstrap,
+    KafkaConfig,
+    TaskFile,
+    bar,
+    connection_of,
+    load_task,
+)
 from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
@@ -30,6 +38,7 @@ def verify(
         typer.Option(help="With --deep: read raw events from there.", metavar="DIR|URL"),
     ] = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Audit a service, running or stopped, from Kafka alone; exit code 8 if anything is wrong.
@@ -42,7 +51,7 @@ def verify(
     from headrace.stream.audit.verify import verify as audit
     from headrace.stream.process.garbage import tune_memory
 
-    loaded, kafka = load_task(task), connection_of(bootstrap)
+    loaded, kafka = load_task(task), connection_of(bootstrap, kafka_config)
     tune_memory()
     kept = closing(ArchiveHistory(archive, loaded.input.topic)) if archive else nullcontext()
     with kept as history, bar("verifying", None, quiet=as_json, unit="records") as update:

@@ -12,6 +12,7 @@ from headrace.cli.console import (
     DEFAULT_PORT,
     AsJson,
     Bootstrap,
+    KafkaConfig,
     Stop,
     TaskFile,
     TaskFiles,
@@ -60,6 +61,7 @@ def up(
 def create(
     task: TaskFiles,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     grow: Annotated[
         bool, typer.Option("--grow", help="Add partitions; keys then change their partition.")
     ] = False,
@@ -70,7 +72,9 @@ def create(
     from headrace.stream.kafka.topics import ensure
 
     specs = [spec for path in task for spec in topic_specs(load_task(path))]
-    for outcome in ensure(connection_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
+    for outcome in ensure(
+        connection_of(bootstrap, kafka_config), list(dict.fromkeys(specs)), grow=grow
+    ):
         say(
             {"topic": outcome.name, "action": outcome.action}
             if as_json
@@ -79,11 +83,13 @@ def create(
 
 
 @topics_app.command("list")
-def list_(bootstrap: Bootstrap = None, as_json: AsJson = False) -> None:
+def list_(
+    bootstrap: Bootstrap = None, kafka_config: KafkaConfig = None, as_json: AsJson = False
+) -> None:
     """List the topics."""
     from headrace.stream.kafka.topics import list_topics
 
-    names = list_topics(connection_of(bootstrap))
+    names = list_topics(connection_of(bootstrap, kafka_config))
     say(names if as_json else "\n".join(names))
 
 
@@ -91,12 +97,13 @@ def list_(bootstrap: Bootstrap = None, as_json: AsJson = False) -> None:
 def describe(
     topic: Annotated[list[str] | None, typer.Argument(help="Topics; default: all.")] = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Describe topics: partitions, offsets, retention, largest batch."""
     from headrace.stream.kafka.topics import describe as describe_topics
 
-    for found in describe_topics(connection_of(bootstrap), topic or None):
+    for found in describe_topics(connection_of(bootstrap, kafka_config), topic or None):
         records = sum(found.end) - sum(found.begin)
         if as_json:
             say(
@@ -122,13 +129,14 @@ def tail(
     lines: Annotated[int, typer.Option("-n", "--lines", help="Last records shown.", min=0)] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the last records of a topic, decoded; with --follow, those to come as well."""
     from headrace.stream.kafka import tail as tailing
 
     for record in tailing.tail(
-        connection_of(bootstrap), topic, lines=lines, follow=follow, stop=Stop()
+        connection_of(bootstrap, kafka_config), topic, lines=lines, follow=follow, stop=Stop()
     ):
         say(record.as_json() if as_json else record.as_text())
 
@@ -141,6 +149,7 @@ def dead_letters(
     ] = False,
     code: Annotated[str | None, typer.Option(help="Only those with this code.")] = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the events that were refused, why and where they stand; or send them once more.
@@ -151,7 +160,7 @@ def dead_letters(
 
     if follow and requeue:
         raise UsageError("--requeue and --follow: an event that is refused again would go round")
-    loaded, kafka, stop = load_task(task), connection_of(bootstrap), Stop()
+    loaded, kafka, stop = load_task(task), connection_of(bootstrap, kafka_config), Stop()
     with letters.Mailbox(loaded, kafka) as mailbox:
         for letter in mailbox.letters(follow=follow, code=code, stop=stop, on_note=note):
             say(letters.as_json(letter) if as_json else letters.as_text(letter))

@@ -11,6 +11,7 @@ import typer
 from headrace.cli.console import (
     AsJson,
     Bootstrap,
+    KafkaConfig,
     StateKey,
     Stop,
     TaskFile,
@@ -70,6 +71,7 @@ def replay(
         typer.Option(help="Draw the metrics: .png, .svg or .html.", metavar="FILE"),
     ] = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn again what the ledger says was learned, in its order, and prove it bit for bit.
@@ -105,7 +107,7 @@ def replay(
     changed = compare.changed_task(loaded, settings) if settings else None
     if plot:
         check_plot(plot)
-    kafka, stop = connection_of(bootstrap), Stop()
+    kafka, stop = connection_of(bootstrap, kafka_config), Stop()
     tune_memory()
     with bar("replaying", None, quiet=as_json, unit="events") as update:
         found = replays.replay(
@@ -138,6 +140,7 @@ def state(
     archive: Archive = None,
     state_key: StateKey = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the state that the learner had at a moment of its past, as a checkpoint.
@@ -159,7 +162,7 @@ def state(
     with bar("rebuilding", None, quiet=as_json, unit="events") as update:
         kept = replays.state(
             loaded,
-            connection_of(bootstrap),
+            connection_of(bootstrap, kafka_config),
             moment,
             to,
             archive=archive,

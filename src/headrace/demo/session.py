@@ -6,7 +6,7 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,11 @@ from headrace.demo.state import Demo, Stage
 from headrace.demo.tally import TaskStatus
 from headrace.demo.view import show, summarize
 from headrace.stream import task as tasks
-from headrace.stream.broker.embedded import bootstrap_servers, embedded
+from headrace.stream.broker.embedded import embedded
 from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.evaluation.infer import to_toml
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.properties import to_environment
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.process.child import Child
@@ -49,7 +50,7 @@ CALM = Patience(10, 20, 24, 28)
 HURRY = Patience(3.0, 3.6, 4.1, 4.4)  # Ctrl-C: the broker included, all is gone within 5 s
 
 
-def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: bool) -> int:
+def run(*, seconds: float | None, rate: float, kafka: KafkaConnection | None, as_json: bool) -> int:
     """Run the demo until told to stop, or for `seconds` of events; return the exit code.
 
     The code is 0 only if every event sent was predicted or put aside as a dead letter and no part
@@ -59,7 +60,7 @@ def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: b
     demo, code = Demo(rate), 0
     try:
         with _interrupted_by_signals(), show(demo, quiet=as_json):
-            _run(demo, seconds, bootstrap_servers(bootstrap))
+            _run(demo, seconds, kafka)
     except HeadraceError as error:
         demo.errors += map(str, error.args)
         code = error.exit_code
@@ -72,17 +73,17 @@ def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: b
     return code or int(bool(demo.errors))
 
 
-def _run(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
+def _run(demo: Demo, seconds: float | None, named: KafkaConnection | None) -> None:
     with ExitStack() as stack:
-        processes = Processes(demo)
+        processes = Processes(demo, named.environment() if named else to_environment({}))
         stack.callback(processes.close)
-        places = stack.enter_context(_task_files(own_names=bootstrap is not None))
+        places = stack.enter_context(_task_files(own_names=named is not None))
         loaded = [tasks.load(place) for place in places]
         with processes.stage("Kafka"):
-            demo.bootstrap = bootstrap or stack.enter_context(_broker(demo)).bootstrap
-            kafka = KafkaConnection(demo.bootstrap)
+            kafka = named or stack.enter_context(_broker(demo)).kafka
+            demo.bootstrap = kafka.servers
         stack.callback(processes.close)  # before the broker ends
-        if bootstrap:
+        if named:
             stack.callback(_delete_topics, kafka, loaded)
         with processes.stage("topics"):
             specs = [spec for task in loaded for spec in topic_specs(task)]
@@ -104,19 +105,22 @@ def _run(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
 class Processes:
     """Hold the child processes and give them their cues."""
 
-    def __init__(self, demo: Demo) -> None:
-        self._demo = demo
+    def __init__(self, demo: Demo, environment: Mapping[str, str]) -> None:
+        self._demo, self._environment = demo, environment
         self._stages = {
             name: Stage(name) for name in ("Kafka", "topics", *STREAMS, "normaliser", "producers")
         }
         demo.stages = list(self._stages.values())
         self._learners = {
-            name: Child(f"learner {name}", preload=("headrace.stream.service.learn",))
+            name: self._child(f"learner {name}", "headrace.stream.service.learn")
             for name in STREAMS
         }
-        self._normalizer = Child("normaliser", preload=("headrace.stream.engines.faust",))
+        self._normalizer = self._child("normaliser", "headrace.stream.engines.faust")
         self._producers: list[Child] = []
         self.producing = False
+
+    def _child(self, name: str, module: str) -> Child:
+        return Child(name, preload=(module,), environment=self._environment)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -133,7 +137,7 @@ class Processes:
             learner.begin("learn", str(place), *LEARN, "--state", state, *at)
         self._normalizer.begin("normalize", *map(str, places), "--json", *at)
         self._producers += [
-            Child(f"producer {source}", preload=("headrace.producers.publish",))
+            self._child(f"producer {source}", "headrace.producers.publish")
             for source in STREAMS.values()
         ]
         for name in (*STREAMS, "normaliser"):
