@@ -25,9 +25,13 @@ from faust.transport.drivers import aiokafka
 from faust.types import EventT
 
 from headrace.stream.engines.credentials import settings_of
+from headrace.stream.errors import AccessError
 from headrace.stream.events import Records
+from headrace.stream.kafka.access import require_group
+from headrace.stream.kafka.acls import normalizer_group
 from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import admin_of
 from headrace.stream.process import workers as processes
 from headrace.stream.process.terminal import LogHandler, guard, note
 from headrace.stream.rows.normalizer import Normalizer
@@ -207,9 +211,8 @@ class _App(faust.App):
 
 def make_app(tasks: Sequence[Task], kafka: KafkaConnection) -> faust.App:
     """Build the application: one agent for each input topic, whatever number of tasks reads it."""
-    names = "-".join(sorted(task.name for task in tasks))
     app = _App(
-        f"headrace-normalize-{names}",
+        normalizer_group(task.name for task in tasks),
         **settings_of(kafka),
         broker_commit_interval=COMMIT_S,
         broker_session_timeout=SESSION_S,
@@ -242,8 +245,9 @@ def _agent(publish: Callable[[Records], None]) -> Callable[[Any], Any]:
 
 def _die(error: BaseException) -> NoReturn:
     """End now, whatever Faust would do: what is not committed is done again by the next worker."""
-    note(f"headrace normalize: {type(error).__name__}: {error}")
-    os._exit(1)
+    refused = isinstance(error, AccessError)
+    note(f"headrace normalize: {error if refused else f'{type(error).__name__}: {error}'}")
+    os._exit(processes.USELESS if refused else 1)
 
 
 def run(
@@ -262,6 +266,7 @@ def run(
     Raises:
         TaskError: a task file is wrong.
         BrokerError: no broker.
+        AccessError: something is not allowed.
         HeadraceError: a topic is missing or has too few partitions, or a worker died repeatedly.
     """
     tasks = [load(path) for path in task_paths]
@@ -269,6 +274,10 @@ def run(
         Normalizer(task)  # a worker would find the same mistake, and die of it
     for topic in {task.input.topic for task in tasks}:
         _make_room([task for task in tasks if task.input.topic == topic], kafka)
+    if kafka.properties:  # a worker would wait for ever
+        with admin_of(kafka) as admin:
+            group = normalizer_group(task.name for task in tasks)
+            require_group(admin, group, tasks[0].input.topic)
     command = [sys.executable, "-P", "-m", "headrace.stream.engines.faust", *map(str, task_paths)]
     processes.keep_running(
         command, workers, environment=kafka.environment(), stop=stop, on_ready=on_ready
@@ -281,13 +290,11 @@ def _make_room(tasks: Sequence[Task], kafka: KafkaConnection) -> int:
     Returns:
         how many partitions each of the outputs has, at least.
     """
-    specs = [
-        spec
-        for task in tasks
-        for spec in topic_specs(task)
-        if spec.name in (task.input.topic, *map(task.output, OUTPUTS))
-    ]
-    return min(topic.partitions for topic in kafka.prepare(list(dict.fromkeys(specs))))
+    read = [task.input.topic for task in tasks]
+    written = [task.output(stage) for task in tasks for stage in OUTPUTS]
+    specs = [spec for task in tasks for spec in topic_specs(task) if spec.name in read + written]
+    found = kafka.prepare(list(dict.fromkeys(specs)), needs={"READ": read, "WRITE": written})
+    return min(topic.partitions for topic in found)
 
 
 async def _serve(tasks: Sequence[Task], kafka: KafkaConnection) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from headrace.stream.kafka import properties
@@ -72,9 +72,11 @@ class KafkaConnection(ClientSettings):
         """Watch which topic stands behind a name; see `TopicWatch`."""
         return TopicWatch(self, topic, identity)
 
-    def prepare(self, specs: Sequence[TopicSpec]) -> list[Topic]:
+    def prepare(
+        self, specs: Sequence[TopicSpec], *, needs: Mapping[str, Sequence[str]] | None = None
+    ) -> list[Topic]:
         """Make sure that topics are there and fit; see `stream.kafka.topics.prepare`."""
-        return prepare(self, specs)
+        return prepare(self, specs, needs=needs)
 
     def describe_existing(self, names: Sequence[str]) -> list[Topic]:
         """Describe those of some topics that exist; see `stream.kafka.topics`."""

@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, cast
 
-from headrace.stream.errors import HeadraceError
+from headrace.stream.errors import AccessError, HeadraceError
 
 GRACE_S = 4.0
 TICK_S = 0.05
 RESTARTS = 5
+USELESS = AccessError.exit_code  # what a worker ends with that is not to be started again
 FIRST_RESTART_S = 0.25  # doubles with each restart: the fifth waits 4 s
 STEADY_S = 60.0  # a worker that ran so long has its restarts back
 
@@ -41,6 +42,7 @@ def keep_running(
 
     Raises:
         HeadraceError: a worker died again and again.
+        AccessError: one ended with exit code 2: it may not do what it has to.
     """
     workers = [_Worker(command, environment) for _ in range(count)]
     waiting = True
@@ -81,6 +83,8 @@ class _Worker:
         """Start the process again when it has died, after a while that grows."""
         if self._process.poll() is None:
             return
+        if self._process.returncode == USELESS:
+            raise AccessError("a worker may not do what it has to: its own message says what")
         now = time.monotonic()
         if not self._died:
             self._died = now

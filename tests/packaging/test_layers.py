@@ -72,6 +72,7 @@ def test_nobody_imports_by_the_names_of_the_folders() -> None:
                 "stream/kafka/sink.py",
                 "stream/kafka/transactions.py",
                 "stream/kafka/watch.py",
+                "stream/kafka/diagnosis.py",
             },
         ),
     ],

@@ -1,4 +1,4 @@
-"""Commands about Kafka itself: up, topics, tail, dead-letters."""
+"""Commands about Kafka itself: up, topics, acls, tail, dead-letters."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(up)
     app.add_typer(topics_app, name="topics")
+    app.command()(acls)
     app.command()(tail)
     app.command("dead-letters")(dead_letters)
 
@@ -122,6 +123,37 @@ def describe(
             f"{found.name:<32} {found.partitions:>3} partitions {records:>12,} records  "
             f"kept {keeps}, batches up to {found.max_message_bytes:,} bytes"
         )
+
+
+def acls(
+    task: TaskFiles,
+    grant: Annotated[
+        bool, typer.Option("--grant", help="Have the Kafka allow it; needs an administrator.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what each part of tasks may do in a Kafka with access control, and nothing more.
+
+    Users are called as the roles: User:producer sends raw events, User:normaliser runs
+    `normalize` for all the tasks together, User:learner `learn`; User:reader reads: consumers of
+    the outputs, `tail`, `verify`, `replay`, `archive`. User:admin creates the topics.
+    """
+    from headrace.stream.kafka import acls as lists
+
+    found = lists.acls([load_task(path) for path in task])
+    if grant:
+        lists.grant(connection_of(bootstrap, kafka_config), found)
+    for acl in found:
+        name = f"{acl.name}*" if acl.prefixed else acl.name
+        say(
+            {"principal": acl.principal, **acl._asdict()}
+            if as_json
+            else f"{acl.principal:<16} {acl.operation:<17} {acl.resource:<17} {name}"
+        )
+    if grant and not as_json:
+        note(f"{len(found)} granted")
 
 
 def tail(

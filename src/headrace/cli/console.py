@@ -89,6 +89,8 @@ def named_connection(option: str | None, config: Path | None) -> KafkaConnection
 
     Raises:
         UsageError: what is named is no list of addresses, or the file cannot be used.
+        AccessError: a Kafka with security does not let us in, or we do not trust it.
+        BrokerError: it does not answer.
     """
     from headrace.stream.broker.embedded import bootstrap_servers
     from headrace.stream.kafka.connection import connect
@@ -98,7 +100,13 @@ def named_connection(option: str | None, config: Path | None) -> KafkaConnection
         port = _ADDRESS(part.strip())
         if not port or not 0 < int(port[1] or DEFAULT_PORT) < 65_536:
             raise UsageError(f"{part!r} is no address of a Kafka: expected host:port")
-    return kafka if kafka.servers else None
+    if not kafka.servers:
+        return None
+    if kafka.properties:
+        from headrace.stream.kafka.diagnosis import check
+
+        check(kafka)
+    return kafka
 
 
 def connection_of(option: str | None, config: Path | None) -> KafkaConnection:
