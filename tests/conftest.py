@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka as kafka_python  # noqa: F401
 
+from headrace.stream.broker.embedded import Broker
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.paths import cache_dir
 from tests.support.hostile import Ran, Run
@@ -58,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("long") and not asked:
             item.add_marker(pytest.mark.skip("long: run with -m long"))
-        if {"kafka", "own_broker", "secured"} & {*getattr(item, "fixturenames", ())}:
+        if {"kafka", "own_broker", "secured", "guarded"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker("kafka")
 
 
@@ -100,6 +101,15 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from tests.support import secured
 
     with secured.secured(tmp_path_factory.mktemp("secured")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def guarded() -> Iterator[Broker]:
+    """Yield the broker of `headrace up --secure`, for this session."""
+    from headrace.stream.broker.embedded import embedded
+
+    with embedded(secured=True) as broker:
         yield broker
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, OffsetAndMetadata, TopicPartition
-from kafka.errors import AuthorizationError
+from kafka.errors import AuthorizationError, CoordinatorNotAvailableError
 
 from headrace.stream.errors import AccessError, HeadraceError
 from headrace.stream.kafka.client_settings import ClientSettings
 
 TOPIC_REFUSED, CLUSTER_REFUSED, TRANSACTIONS_REFUSED = 29, 31, 53  # Kafka's own error codes
 GROUP_REFUSED = 30
+COORDINATOR_S, AGAIN_S = 10.0, 0.1
 NO_PARTITION = 2**31 - 1
 
 
@@ -95,8 +97,15 @@ def require_group(admin: KafkaAdminClient, group: str, topic: str) -> None:
     Raises:
         LacksError: it is not allowed.
     """
-    nowhere = TopicPartition(topic, NO_PARTITION)
-    with needing("READ", f"group {group}"):
-        found = admin.alter_group_offsets(group, {nowhere: OffsetAndMetadata(0, "", -1)})
+    nowhere, give_up_s = TopicPartition(topic, NO_PARTITION), time.monotonic() + COORDINATOR_S
+    while True:
+        try:
+            with needing("READ", f"group {group}"):
+                found = admin.alter_group_offsets(group, {nowhere: OffsetAndMetadata(0, "", -1)})
+            break
+        except CoordinatorNotAvailableError:  # the first group of all makes Kafka's own topic
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(AGAIN_S)
     if getattr(found.get(nowhere), "errno", None) == GROUP_REFUSED:
         raise LacksError("READ", f"group {group}")

@@ -13,8 +13,10 @@ from kafka.admin import (
     ResourcePattern,
     ResourceType,
 )
+from kafka.errors import AuthorizationError
 
 from headrace.stream.errors import BrokerError
+from headrace.stream.kafka.access import LacksError
 from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import admin_of
@@ -85,9 +87,11 @@ def grant(kafka: ClientSettings, wanted: Sequence[Acl]) -> None:
         AccessError: this user may not do so.
     """
     with admin_of(kafka) as admin:
-        answer = admin.create_acls([_binding(acl) for acl in wanted])
-    if failed := answer["failed"]:
-        raise BrokerError(f"{kafka} does not take access control lists: {failed[0][1]}")
+        failed = admin.create_acls([_binding(acl) for acl in wanted])["failed"]
+        if any(issubclass(error, AuthorizationError) for error in failed):
+            raise LacksError("ALTER", "the cluster")
+    if failed:
+        raise BrokerError(f"{kafka} takes no access control lists ({failed[0].__name__})")
 
 
 def _binding(acl: Acl) -> ACL:

@@ -36,6 +36,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def up(
+    task: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="With --secure: tasks whose parts are allowed what `headrace acls` prints.",
+            metavar="[TASK...]",
+            dir_okay=False,
+        ),
+    ] = None,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="With TLS, SCRAM, and a user for each part of a task.")
+    ] = False,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = DEFAULT_PORT,
     data: Annotated[
         Path | None, typer.Option(help="Where the data stays; default: your data directory.")
@@ -45,12 +56,25 @@ def up(
     """Run a real Apache Kafka on this machine until Ctrl-C; the data stays for the next time.
 
     The first run fetches Kafka (45 MB); later runs need no network.
+
+    With --secure, files for --kafka-config are in the folder `clients` of the data: one each for
+    admin, producer, normaliser, learner and reader, with a password that nobody else can read.
     """
     from headrace.stream.process.paths import data_dir
 
+    if task and not secure:
+        raise UsageError("tasks are for --secure: without it all is allowed to everybody")
+    loaded = [load_task(path) for path in task or ()]
     stop = Stop()
-    with local_broker(data or data_dir("kafka"), port, heap_mb=heap) as broker:
+    place = data or data_dir("kafka-secure" if secure else "kafka")
+    with local_broker(place, port, heap_mb=heap, secured=secure) as broker:
+        if loaded:
+            from headrace.stream.kafka import acls as lists
+
+            lists.grant(broker.kafka, lists.acls(loaded))
         say(f"Kafka at {broker.bootstrap}, data in {broker.data_dir}; Ctrl-C stops it")
+        if broker.clients:
+            say(f"log in by --kafka-config {broker.clients}/<role>.properties")
         while not stop():
             if trouble := broker.trouble():
                 raise BrokerError(trouble)

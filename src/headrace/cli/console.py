@@ -218,7 +218,9 @@ def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> It
 
 
 @contextmanager
-def local_broker(directory: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
+def local_broker(
+    directory: Path, port: int, *, heap_mb: int, secured: bool = False
+) -> Iterator[Any]:
     """Run the embedded broker, with a bar while Kafka is fetched the first time."""
     from headrace.stream.broker.embedded import embedded
 
@@ -229,7 +231,13 @@ def local_broker(directory: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
                 update(done, f"of {total / 1e6:.0f} MB")
 
             broker = stack.enter_context(
-                embedded(directory, port=port, heap_mb=heap_mb, on_progress=on_progress)
+                embedded(
+                    directory,
+                    port=port,
+                    heap_mb=heap_mb,
+                    secured=secured,
+                    on_progress=on_progress,
+                )
             )
         yield broker
 
