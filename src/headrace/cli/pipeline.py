@@ -241,6 +241,9 @@ def demo(
         float | None, typer.Option("--for", help="Stop after so many seconds.", min=1)
     ] = None,
     rate: Annotated[float, typer.Option(help="Events per second of each stream.", min=1)] = 200,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="On a Kafka with TLS, SCRAM, and a user for each part.")
+    ] = False,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
@@ -253,4 +256,4 @@ def demo(
     from headrace.demo import run
 
     kafka = named_connection(bootstrap, kafka_config)
-    raise typer.Exit(run(seconds=seconds, rate=rate, kafka=kafka, as_json=as_json))
+    raise typer.Exit(run(seconds=seconds, rate=rate, kafka=kafka, secure=secure, as_json=as_json))
