@@ -43,11 +43,12 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 def pytest_configure(config: pytest.Config) -> None:
     """Bear with what others warn of and we cannot mend.
 
-    kafka-python never closes a socket that could not connect.
+    kafka-python never closes a socket that could not connect, or that TLS refused.
     JAX may read a compiled program that another process is about to write, and compiles it then.
     """
     for ignored in (
         r"ignore:Error reading persistent compilation cache entry:UserWarning",
+        r"ignore:unclosed <ssl\.SSLSocket:ResourceWarning",
         r"ignore:unclosed <socket.*laddr=\('0\.0\.0\.0':ResourceWarning",
     ):
         config.addinivalue_line("filterwarnings", ignored)

@@ -32,6 +32,7 @@ def prepare(home: Path) -> None:
     Raises:
         BrokerError: the extra `local` is not installed.
     """
+    home.chmod(0o700)  # what users can do is in the broker's own log, too
     made = home / TLS
     if made.exists():
         return

@@ -90,6 +90,8 @@ class ClientSettings:
         for key, value in self.properties.items():
             if not key.startswith((OIDC, "https.")):
                 told[key] = value
+        if self.tls:
+            told["ssl.endpoint.identification.algorithm"] = "https"
         if tokens := self.tokens:
             told["oauth_cb"] = partial(_token, tokens)
         return told

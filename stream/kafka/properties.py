@@ -8,6 +8,7 @@ is accepted.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,7 @@ KEYS = (
     *OIDC_KEYS,
 )
 SECRETS = {"sasl.password", "ssl.key.password", f"{OIDC}client.secret"}
+_KEY = re.compile(r"[a-z][a-z0-9_.-]*").fullmatch
 _FIXED = {  # the one value that is kept, and no other accepted
     "ssl.endpoint.identification.algorithm": "https",
     "enable.ssl.certificate.verification": "true",
@@ -85,13 +87,12 @@ def read(path: Path) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        key, equals, value = line.partition("=")
-        if not equals:  # not shown: it may be a secret
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not _KEY(key):  # not shown: it may be a secret
             raise UsageError(f"{path}, line {number}: expected key=value")
-        key = key.strip()
         if _ALIASES.get(key, key) in found:
             raise UsageError(f"{path}, line {number}: {key} is there twice")
-        _add(found, key, value.strip(), f"{path}: {key}")
+        _add(found, key, value, f"{path}: {key}")
     if SECRETS & found.keys():
         refuse_readable(path)
     return found

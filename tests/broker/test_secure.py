@@ -198,7 +198,9 @@ def test_every_part_does_its_work(
 
 def test_the_files_are_their_owner_s_alone_and_stay(tmp_path: Path) -> None:
     home = tmp_path / "data"
+    home.mkdir(mode=0o755)
     with embedded(home, secured=True) as broker:
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert broker.clients == home / "clients"
         first = {role: read(secure.client(home, role)) for role in ROLES}
         assert len({each["sasl.password"] for each in first.values()}) == len(ROLES)

@@ -21,9 +21,6 @@ from tests.support.events import task_text
 from tests.support.hostile import Run
 from tests.support.secured import PASSWORD, Secured, connection
 
-pytestmark = pytest.mark.filterwarnings(  # kafka-python leaves sockets open that TLS refused
-    "ignore:unclosed <(ssl.SSLSocket|socket.socket):ResourceWarning"
-)
 WITHIN_S = 5.0
 Properties = dict[str, str]
 

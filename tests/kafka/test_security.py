@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -14,19 +15,24 @@ from pathlib import Path
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
+from headrace.stream.broker.certificates import Authority
 from headrace.stream.engines.credentials import settings_of
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import BrokerError, UsageError
 from headrace.stream.kafka.connection import KafkaConnection, connect
-from headrace.stream.kafka.tokens import Kept, Token
+from headrace.stream.kafka.tokens import ClientCredentials, Kept, Token
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
 from headrace.stream.kafka.topics import ensure, list_topics
 from headrace.stream.task import parse
 from tests.support.events import good, task_text
 from tests.support.hostile import Run
-from tests.support.secured import KEY_PASSWORD, PASSWORD, WAYS, Secured, connection
+from tests.support.secured import KEY_PASSWORD, PASSWORD, WAYS, Oidc, Secured, connection
 
 SMALL = "[model]\nhidden = [8]\nneighbours = 50\nembedding = 4\ntable_bits = 10\n"
 
@@ -67,8 +73,8 @@ async def _by_aiokafka(kafka: KafkaConnection, topic: str, count: int) -> list[b
         enable_auto_commit=False,
         **credentials_to_aiokafka_auth(who),
     )
-    await consumer.start()
     try:
+        await consumer.start()
         return [(await consumer.getone()).value for _ in range(count)]
     finally:
         await consumer.stop()
@@ -86,7 +92,7 @@ def test_a_token_is_asked_for_again_before_it_expires(secured: Secured) -> None:
         sink = kafka.sink()
         topic = f"token.{uuid.uuid4().hex[:8]}"
         ensure(kafka, [TopicSpec(topic)])
-        give_up_s = time.monotonic() + 9
+        give_up_s = time.monotonic() + 30
         while secured.oidc.asked < begun + 3:  # the client asks by itself
             sink.send(topic, [b"x"])
             sink.flush()
@@ -116,6 +122,46 @@ def test_a_program_may_give_the_tokens(secured: Secured) -> None:
     assert len(asked) == 1
     with pytest.raises(UsageError, match="cannot be handed to its worker processes"):
         kafka.environment()
+
+
+def test_the_secret_goes_to_a_provider_that_is_trusted_and_nowhere_else(tmp_path: Path) -> None:
+    authority, other = Authority("provider"), Authority("another")
+    shown = authority.issue("provider", hosts=("127.0.0.1",))
+    for name, data in (
+        ("ca.pem", authority.certificate),
+        ("other.pem", other.certificate),
+        ("provider.pem", shown.key + shown.certificate),
+    ):
+        (tmp_path / name).write_bytes(data)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "provider.pem")
+    with Oidc(tls) as provider:
+
+        def token(path: str, ca: str) -> Token:
+            place = str(tmp_path / ca)
+            url = f"{provider.url}{path}"
+            return ClientCredentials(url, "alice", PASSWORD, scope="kafka", ca=place)()
+
+        assert token("/token", "ca.pem").subject == "alice"
+        asked = provider.asked
+        with pytest.raises(BrokerError, match="CERTIFICATE_VERIFY_FAILED"):
+            token("/token", "other.pem")
+        with pytest.raises(BrokerError, match="HTTP 302"):
+            token("/moved", "ca.pem")
+        assert provider.asked == asked
+
+
+def test_no_client_talks_to_a_host_that_its_certificate_does_not_name(secured: Secured) -> None:
+    """The certificate is for 127.0.0.1, and the same broker is called localhost."""
+    properties = secured.scram() | {"bootstrap.servers": secured.at("SASLSSL", "localhost")}
+    kafka = connection(properties)
+    assert AdminClient(connection(secured.scram()).confluent()).list_topics(timeout=5)
+    with pytest.raises(KafkaException):
+        AdminClient(kafka.confluent()).list_topics(timeout=2)
+    with pytest.raises(KafkaError):
+        KafkaConsumer(**kafka.kafka_python(), bootstrap_timeout_ms=2000)
+    with pytest.raises(KafkaConnectionError):
+        asyncio.run(_by_aiokafka(kafka, "any", 1))
 
 
 def test_tokens_are_kept_for_four_fifths_of_their_life(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +281,7 @@ LOGIN = f"sasl.username=alice\nsasl.password={PASSWORD}\n"
     [
         (f"sasl.pasword={PASSWORD}", "sasl.pasword: not one of the settings"),
         (PASSWORD, "line 1: expected key=value"),
+        (f"sasl.password: {PASSWORD}=x", "line 1: expected key=value"),
         ("security.protocol=tls", "'tls': expected one of plaintext, ssl, sasl_plaintext"),
         ("security.protocol=sasl_ssl\nsasl.mechanism=GSSAPI", "'GSSAPI': expected one of PLAIN"),
         ("security.protocol=sasl_ssl", "sasl.mechanism is missing, and sasl_ssl needs it"),

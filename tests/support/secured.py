@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -278,7 +279,7 @@ class Oidc:
     `asked` counts the tokens that it gave, `life_s` is how long they are valid.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         from cryptography.hazmat.primitives.asymmetric import rsa
 
         self.asked, self.life_s = 0, 300
@@ -296,6 +297,11 @@ class Oidc:
                 size = int(self.headers.get("Content-Length", 0))
                 form = urllib.parse.parse_qs(self.rfile.read(size).decode())
                 assert form["grant_type"] == ["client_credentials"]
+                if self.path == "/moved":
+                    self.send_response(302)
+                    self.send_header("Location", f"{provider.url}/token")
+                    self.end_headers()
+                    return
                 basic = base64.b64decode(self.headers["Authorization"].removeprefix("Basic "))
                 user, password = map(urllib.parse.unquote, basic.decode().split(":"))
                 if password != PASSWORD:
@@ -316,7 +322,10 @@ class Oidc:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self) -> Oidc:
