@@ -18,7 +18,7 @@ from bench.workload import PEERS, task_path, write_task
 from headrace.stream.broker.embedded import bootstrap_servers, embedded
 from headrace.stream.broker.jars import KAFKA_VERSION
 from headrace.stream.errors import HeadraceError
-from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
 from headrace.stream.kafka.topics import delete, ensure, list_topics
 from headrace.stream.task import Task
@@ -66,8 +66,10 @@ def arena(bootstrap: str | None, on_progress: OnProgress) -> Iterator[Arena]:
     """Yield an arena on the Kafka that is named, else on an embedded one; it leaves nothing."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
-        named = bootstrap_servers(bootstrap)
-        kafka = KafkaConnection(named or stack.enter_context(embedded()).bootstrap)
+        kafka = connect(bootstrap_servers(bootstrap))
+        named = kafka.servers
+        if not named:
+            kafka = stack.enter_context(embedded()).kafka
         if named:
             stack.callback(_delete_topics, kafka, folder)
         yield Arena(kafka, None if named else KAFKA_VERSION, folder, on_progress)

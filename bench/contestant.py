@@ -16,7 +16,7 @@ from typing import IO, NamedTuple, cast
 import msgspec
 
 from headrace.stream.errors import HeadraceError
-from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.process import workers
 
 CONTESTANTS = {
@@ -64,7 +64,8 @@ class Run:
         self._name = name
         entry = (sys.executable, "-m", "bench.contestant")
         self._process = subprocess.Popen(
-            [*entry, name, kafka.servers, str(task), str(events)],
+            [*entry, name, str(task), str(events)],
+            env=kafka.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -143,11 +144,11 @@ def count_records(kafka: KafkaConnection, topic: str) -> int:
         source.close()
 
 
-def main(name: str, servers: str, task: str, events: str) -> None:
+def main(name: str, task: str, events: str) -> None:
     """Be the contestant."""
     workers.on_end(lambda: os._exit(1))
     play: Callable[..., Score] = getattr(import_module(CONTESTANTS[name]), name)
-    score = play(KafkaConnection(servers), Path(task), int(events))
+    score = play(connect(), Path(task), int(events))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1024)
     sys.stdout.write(json.dumps([*score[:2], round(peak_mb, 1)]) + "\n")

@@ -12,7 +12,8 @@ import faust
 
 from bench.loops import make_logistic
 from bench.workload import PEERS
-from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.engines.credentials import settings_of
+from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.process import workers
 from headrace.stream.task import load
 
@@ -22,7 +23,7 @@ def make_app(kafka: KafkaConnection, task: Path) -> faust.App:
     loaded = load(task)
     app = faust.App(
         f"river-{loaded.name}",
-        **kafka.faust(),
+        **settings_of(kafka),
         consumer_auto_offset_reset="earliest",
         producer_linger=0.005,  # none by default, and then almost a request for each event
         topic_allow_declare=False,
@@ -50,5 +51,5 @@ if __name__ == "__main__":
 
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     workers.on_end(lambda: os._exit(0))
-    app = make_app(KafkaConnection(sys.argv[1]), Path(sys.argv[2]))
+    app = make_app(connect(), Path(sys.argv[1]))
     faust.Worker(app, loglevel="warning").execute_from_commandline()

@@ -39,8 +39,8 @@ def faust_river_logistic(kafka: KafkaConnection, task: Path, events: int) -> Sco
     """The logistic regression in a Faust agent, watched from outside like our normaliser."""
     loaded = load(task)
     seen = Outputs(kafka, loaded.output(PEERS), events)
-    command = [sys.executable, "-m", "bench.faust_river", kafka.servers, str(task)]
-    workers.keep_running(command, 1, stop=seen)
+    command = [sys.executable, "-m", "bench.faust_river", str(task)]
+    workers.keep_running(command, 1, environment=kafka.environment(), stop=seen)
     return seen.score()
 
 

@@ -72,13 +72,17 @@ def headrace_pool(kafka: KafkaConnection, task: Path, events: int) -> Score:
 def at_least_once(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The same loop without transactions and without reading back."""
     with without_proof():
-        return _learn(PlainConnection(kafka.servers), load(task), MICRO_BATCH)
+        return _learn(
+            PlainConnection(kafka.servers, kafka.properties, kafka.tokens), load(task), MICRO_BATCH
+        )
 
 
 def at_least_once_1024(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """The same with the small micro-batch."""
     with without_proof():
-        return _learn(PlainConnection(kafka.servers), load(task), 1024)
+        return _learn(
+            PlainConnection(kafka.servers, kafka.properties, kafka.tokens), load(task), 1024
+        )
 
 
 def _learn(kafka: KafkaConnection, task: Task, micro_batch: int) -> Score:

@@ -18,6 +18,7 @@ from headrace.producers.sources import Event
 from headrace.stream.errors import BrokerError
 from headrace.stream.kafka import topics
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.diagnosis import explain
 from headrace.stream.rows.hashing import Cache
 
 _BOOTSTRAP_MS = 5_000
@@ -38,11 +39,13 @@ class Connection:
 
     Raises:
         BrokerError: no broker answers.
+        AccessError: it does not let us in, or not write there.
         HeadraceError: there is no such topic.
     """
 
     def __init__(self, kafka: KafkaConnection, topic: str, timeout_s: float) -> None:
-        [found] = topics.describe(kafka, [topic])
+        [found] = topics.describe(kafka, [topic], needs="WRITE")
+        self._kafka = kafka
         self.partitions = found.partitions
         # max.message.bytes limits whole batches, so a larger one would be refused.
         self.batch_bytes = min(_BATCH_BYTES, found.max_message_bytes) - _BATCH_HEAD_BYTES
@@ -119,7 +122,7 @@ class Connection:
         except (KafkaError, OSError) as error:
             for client in made:  # a producer that cannot bootstrap leaves its thread behind
                 client.close()
-            raise BrokerError(
+            raise explain(self._kafka) or BrokerError(
                 f"no Kafka answers at {self._settings['bootstrap_servers']} any more"
                 f" ({type(error).__name__}): look at the broker, and publish the rest again"
             ) from error

@@ -6,6 +6,7 @@ HeadraceError                exit 1   anything below; the command line prints it
 │   └── TopicError           exit 2   a topic is missing, or cannot do what it is for
 ├── EventError               exit 1   an event that a program gave is refused
 ├── BrokerError              exit 3   no Kafka: ours does not start, or yours does not answer
+│   └── AccessError          exit 2   Kafka refuses who we are, or what we ask, or is not trusted
 ├── DeliveryError            exit 4   records were sent and not acknowledged
 ├── InDoubtError               exit 5   not certain that a batch was committed: start again
 ├── FencedError              exit 6   another learner of the task has taken over
@@ -54,6 +55,12 @@ class BrokerError(HeadraceError):
     """Report a broker that cannot be started or reached."""
 
     exit_code = 3
+
+
+class AccessError(BrokerError):
+    """Report a Kafka that does not trust us or that we do not trust, or that forbids something."""
+
+    exit_code = 2
 
 
 class DeliveryError(HeadraceError):

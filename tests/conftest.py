@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka as kafka_python  # noqa: F401
 
+from headrace.stream.broker.embedded import Broker
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.paths import cache_dir
 from tests.support.hostile import Ran, Run
@@ -42,11 +43,12 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 def pytest_configure(config: pytest.Config) -> None:
     """Bear with what others warn of and we cannot mend.
 
-    kafka-python never closes a socket that could not connect.
+    kafka-python never closes a socket that could not connect, or that TLS refused.
     JAX may read a compiled program that another process is about to write, and compiles it then.
     """
     for ignored in (
         r"ignore:Error reading persistent compilation cache entry:UserWarning",
+        r"ignore:unclosed <ssl\.SSLSocket:ResourceWarning",
         r"ignore:unclosed <socket.*laddr=\('0\.0\.0\.0':ResourceWarning",
     ):
         config.addinivalue_line("filterwarnings", ignored)
@@ -58,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("long") and not asked:
             item.add_marker(pytest.mark.skip("long: run with -m long"))
-        if {"kafka", "own_broker"} & {*getattr(item, "fixturenames", ())}:
+        if {"kafka", "own_broker", "secured", "guarded"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker("kafka")
 
 
@@ -92,6 +94,24 @@ def kafka() -> Iterator[KafkaConnection]:
     else:
         with embedded() as broker:
             yield broker.kafka
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Yield a broker that asks who one is, with its properties; see `tests.support.secured`."""
+    from tests.support import secured
+
+    with secured.secured(tmp_path_factory.mktemp("secured")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def guarded() -> Iterator[Broker]:
+    """Yield the broker of `headrace up --secure`, for this session."""
+    from headrace.stream.broker.embedded import embedded
+
+    with embedded(secured=True) as broker:
+        yield broker
 
 
 @pytest.fixture

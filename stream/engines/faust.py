@@ -1,4 +1,4 @@
-"""The normaliser as a Faust application: an event in, a row out (the only import of faust).
+"""The normaliser as a Faust application: an event in, a row out.
 
 Stateless and at-least-once. Faust consumes, shares the partitions among workers and commits. An
 offset is committed only after Kafka has acknowledged everything that its record led to: Faust acks
@@ -24,9 +24,14 @@ import msgspec
 from faust.transport.drivers import aiokafka
 from faust.types import EventT
 
+from headrace.stream.engines.credentials import settings_of
+from headrace.stream.errors import AccessError
 from headrace.stream.events import Records
-from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.access import require_group
+from headrace.stream.kafka.acls import normalizer_group
+from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import admin_of
 from headrace.stream.process import workers as processes
 from headrace.stream.process.terminal import LogHandler, guard, note
 from headrace.stream.rows.normalizer import Normalizer
@@ -206,10 +211,9 @@ class _App(faust.App):
 
 def make_app(tasks: Sequence[Task], kafka: KafkaConnection) -> faust.App:
     """Build the application: one agent for each input topic, whatever number of tasks reads it."""
-    names = "-".join(sorted(task.name for task in tasks))
     app = _App(
-        f"headrace-normalize-{names}",
-        **kafka.faust(),
+        normalizer_group(task.name for task in tasks),
+        **settings_of(kafka),
         broker_commit_interval=COMMIT_S,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=SESSION_S / 3,
@@ -241,8 +245,9 @@ def _agent(publish: Callable[[Records], None]) -> Callable[[Any], Any]:
 
 def _die(error: BaseException) -> NoReturn:
     """End now, whatever Faust would do: what is not committed is done again by the next worker."""
-    note(f"headrace normalize: {type(error).__name__}: {error}")
-    os._exit(1)
+    refused = isinstance(error, AccessError)
+    note(f"headrace normalize: {error if refused else f'{type(error).__name__}: {error}'}")
+    os._exit(processes.USELESS if refused else 1)
 
 
 def run(
@@ -261,6 +266,7 @@ def run(
     Raises:
         TaskError: a task file is wrong.
         BrokerError: no broker.
+        AccessError: something is not allowed.
         HeadraceError: a topic is missing or has too few partitions, or a worker died repeatedly.
     """
     tasks = [load(path) for path in task_paths]
@@ -268,15 +274,14 @@ def run(
         Normalizer(task)  # a worker would find the same mistake, and die of it
     for topic in {task.input.topic for task in tasks}:
         _make_room([task for task in tasks if task.input.topic == topic], kafka)
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "headrace.stream.engines.faust",
-        kafka.servers,
-        *map(str, task_paths),
-    ]
-    processes.keep_running(command, workers, stop=stop, on_ready=on_ready)
+    if kafka.properties:  # a worker would wait for ever
+        with admin_of(kafka) as admin:
+            group = normalizer_group(task.name for task in tasks)
+            require_group(admin, group, tasks[0].input.topic)
+    command = [sys.executable, "-P", "-m", "headrace.stream.engines.faust", *map(str, task_paths)]
+    processes.keep_running(
+        command, workers, environment=kafka.environment(), stop=stop, on_ready=on_ready
+    )
 
 
 def _make_room(tasks: Sequence[Task], kafka: KafkaConnection) -> int:
@@ -285,13 +290,11 @@ def _make_room(tasks: Sequence[Task], kafka: KafkaConnection) -> int:
     Returns:
         how many partitions each of the outputs has, at least.
     """
-    specs = [
-        spec
-        for task in tasks
-        for spec in topic_specs(task)
-        if spec.name in (task.input.topic, *map(task.output, OUTPUTS))
-    ]
-    return min(topic.partitions for topic in kafka.prepare(list(dict.fromkeys(specs))))
+    read = [task.input.topic for task in tasks]
+    written = [task.output(stage) for task in tasks for stage in OUTPUTS]
+    specs = [spec for task in tasks for spec in topic_specs(task) if spec.name in read + written]
+    found = kafka.prepare(list(dict.fromkeys(specs)), needs={"READ": read, "WRITE": written})
+    return min(topic.partitions for topic in found)
 
 
 async def _serve(tasks: Sequence[Task], kafka: KafkaConnection) -> None:
@@ -325,8 +328,8 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
     return passes
 
 
-def main(servers: str, paths: Sequence[str]) -> NoReturn:
-    """Be one worker process."""
+def main(paths: Sequence[str]) -> NoReturn:
+    """Be one worker process; its environment says where Kafka is."""
     guard()
     logging.basicConfig(format="headrace normalize: %(name)s: %(message)s", handlers=[LogHandler()])
     logging.root.handlers[0].addFilter(_once_a_minute())
@@ -337,11 +340,11 @@ def main(servers: str, paths: Sequence[str]) -> NoReturn:
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        asyncio.run(_serve([load(Path(path)) for path in paths], KafkaConnection(servers)))
+        asyncio.run(_serve([load(Path(path)) for path in paths], connect()))
     except Exception as error:
         _die(error)
     os._exit(0)  # Faust's threads would not end by themselves
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1:])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+from headrace.stream.kafka import properties
 from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.sink import Sink
 from headrace.stream.kafka.source import Source, ends
@@ -15,6 +18,9 @@ from headrace.stream.kafka.watch import TopicWatch
 
 class KafkaConnection(ClientSettings):
     """Open sources, sinks and transactions on one Kafka.
+
+    `KafkaConnection("broker:9092")`, or with properties as librdkafka calls them:
+    `KafkaConnection("broker:9093", {"security.protocol": "ssl", "ssl.ca.location": "ca.pem"})`.
 
     A learner knows Kafka by these methods alone: who gives it another connection with the same
     methods, such as one to topics in memory, gives it another Kafka.
@@ -66,10 +72,28 @@ class KafkaConnection(ClientSettings):
         """Watch which topic stands behind a name; see `TopicWatch`."""
         return TopicWatch(self, topic, identity)
 
-    def prepare(self, specs: Sequence[TopicSpec]) -> list[Topic]:
+    def prepare(
+        self, specs: Sequence[TopicSpec], *, needs: Mapping[str, Sequence[str]] | None = None
+    ) -> list[Topic]:
         """Make sure that topics are there and fit; see `stream.kafka.topics.prepare`."""
-        return prepare(self, specs)
+        return prepare(self, specs, needs=needs)
 
     def describe_existing(self, names: Sequence[str]) -> list[Topic]:
         """Describe those of some topics that exist; see `stream.kafka.topics`."""
         return describe_existing(self, names)
+
+
+def connect(servers: str | None = None, config: Path | None = None) -> KafkaConnection:
+    """Return the connection that is configured: by a file, and by the environment before it.
+
+    Args:
+        servers: stand before those of both; "" if none names any.
+        config: the file; default: the one that HEADRACE_KAFKA_CONFIG names, if it does.
+
+    Raises:
+        UsageError: a setting is wrong, or a file cannot be used; see `stream.kafka.properties`.
+    """
+    named = os.environ.get(properties.CONFIG)
+    place = config or (Path(named) if named else None)
+    found = properties.read(place) if place else {}
+    return KafkaConnection(servers or "", found | properties.from_environment(os.environ))

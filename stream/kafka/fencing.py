@@ -17,6 +17,7 @@ from kafka.admin import AbortTransactionSpec, KafkaAdminClient, TransactionState
 from kafka.errors import KafkaError
 
 from headrace.stream.errors import BrokerError
+from headrace.stream.kafka.access import needing
 from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.topics import admin_of
 
@@ -44,7 +45,8 @@ def owner_of(kafka: ClientSettings, transactional_id: str) -> Owner:
         BrokerError: the broker does not answer, or does not tell.
     """
     with admin_of(kafka) as admin:
-        found = admin.describe_transactions([transactional_id])[transactional_id]
+        with needing("DESCRIBE", f"transactional-id {transactional_id}"):
+            found = admin.describe_transactions([transactional_id])[transactional_id]
         return Owner(found.producer_id, found.producer_epoch)
 
 
@@ -92,7 +94,8 @@ def abort_hanging(kafka: ClientSettings, owner: Owner, topics: Iterable[str]) ->
             time.sleep(AGAIN_S)
             found = _open(admin, owner, names)
         for spec in found.values():
-            admin.abort_transaction(spec)
+            with needing("CLUSTER_ACTION", "the cluster, to abort a transaction that hangs"):
+                admin.abort_transaction(spec)
     return [f"{place.topic}/{place.partition}" for place in found]
 
 

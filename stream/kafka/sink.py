@@ -8,7 +8,8 @@ from typing import Any
 
 from confluent_kafka import KafkaException, Producer
 
-from headrace.stream.errors import DeliveryError
+from headrace.stream.errors import AccessError, DeliveryError
+from headrace.stream.kafka.access import CLUSTER_REFUSED, TOPIC_REFUSED, lacking
 from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.topic_specs import BATCH_BYTES
 
@@ -29,7 +30,9 @@ class Sink:
     def __init__(
         self, kafka: ClientSettings, *, transactional_id: str | None = None, batched: bool = True
     ) -> None:
+        self._kafka = kafka
         self._failed: list[str] = []
+        self._refused: AccessError | None = None
         in_transactions = {
             "transactional.id": transactional_id,
             "transaction.timeout.ms": round(TRANSACTION_S * 1000),
@@ -89,8 +92,11 @@ class Sink:
 
         Raises:
             DeliveryError: a record was not acknowledged.
+            AccessError: because we may not write there.
         """
         self.poll_delivery_reports(0)
+        if self._refused:
+            raise self._refused
         if self._failed:
             raise DeliveryError(
                 f"{len(self._failed)} records were not acknowledged, the first: {self._failed[0]}"
@@ -124,12 +130,23 @@ class Sink:
         """
         try:
             return (call or self.producer.poll)(timeout_s)
+        except KafkaException as error:
+            raise self._told(error) from None
         except SystemError as error:
             if isinstance(error.__cause__, KafkaException):
-                raise error.__cause__ from None
+                raise self._told(error.__cause__) from None
             said = self._failed[0] if self._failed else str(error)
             raise DeliveryError(f"the Kafka client gave up: {said}") from error
 
+    def _told(self, error: KafkaException) -> Exception:
+        """Return an error of the client, as a refusal if it is one."""
+        if error.args[0].code() == CLUSTER_REFUSED:  # asked before the first record to any topic
+            return lacking(self._kafka, "WRITE", "any topic, nor IDEMPOTENT_WRITE on the cluster")
+        return error
+
     def _report(self, error: Any, message: Any) -> None:
-        if error is not None:
-            self._failed.append(f"{message.topic()}: {error.str()}")
+        if error is None:
+            return
+        if error.code() == TOPIC_REFUSED:
+            self._refused = lacking(self._kafka, "WRITE", f"topic {message.topic()}")
+        self._failed.append(f"{message.topic()}: {error.str()}")

@@ -11,6 +11,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.stream.errors import (
+    AccessError,
     BrokerError,
     HeadraceError,
     HistoryError,
@@ -18,10 +19,13 @@ from headrace.stream.errors import (
     TopicError,
 )
 from headrace.stream.events import Records
+from headrace.stream.kafka.access import GROUP_REFUSED, TOPIC_REFUSED, lacking
 from headrace.stream.kafka.client_settings import ClientSettings
+from headrace.stream.kafka.diagnosis import explain
 from headrace.stream.kafka.watch import LOOK_S, TopicWatch
 
 ANSWER_S = 10.0
+SOON_S = 3.0  # after which it is asked whether there will ever be an answer
 RETRY_S = 0.05
 LEAVING_S = 2.0
 UNKNOWN_S = 1.0  # that a topic may be unknown to a broker that has just started
@@ -56,6 +60,7 @@ class Source:
     Raises:
         TopicError: there is no such topic.
         BrokerError: the broker does not answer.
+        AccessError: it does not let us in, or not read this.
     """
 
     def __init__(
@@ -156,6 +161,10 @@ class Source:
                 records.append(message)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._overtaken(message.partition())
+            elif error.code() == GROUP_REFUSED:  # the client asks, although we are in no group
+                continue
+            elif error.code() == TOPIC_REFUSED:
+                raise lacking(self._kafka, "READ", f"topic {self.topic}")
             elif error.code() != KafkaError._PARTITION_EOF:
                 raise BrokerError(f"{self.topic}: {error.str()}")
             else:
@@ -237,15 +246,11 @@ def _described(consumer: Any, kafka: ClientSettings, topic: str) -> Any:
     """Ask what a topic is; one that a broker does not know yet is asked for again."""
     give_up_s = time.monotonic() + UNKNOWN_S
     while True:
-        try:
-            metadata = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
-        except KafkaException as error:
-            raise BrokerError(
-                f"{kafka} does not answer: {error.args[0].str()}; start one with "
-                "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
-            ) from error
+        metadata = _listed(consumer, kafka, topic)
         if metadata.error is None:
             return metadata
+        if metadata.error.code() == TOPIC_REFUSED:
+            raise lacking(kafka, "DESCRIBE", f"topic {topic}")
         if metadata.error.code() == KafkaError.TOPIC_EXCEPTION:
             raise TopicError(f"{topic}: {metadata.error.str()}: letters, digits, '.', '_' and '-'")
         if time.monotonic() > give_up_s:
@@ -253,6 +258,23 @@ def _described(consumer: Any, kafka: ClientSettings, topic: str) -> Any:
                 f"{topic}: {metadata.error.str()}; make it with `headrace topics create`"
             )
         time.sleep(RETRY_S)
+
+
+def _listed(consumer: Any, kafka: ClientSettings, topic: str) -> Any:
+    """Ask for metadata of a topic, but no longer than there is a chance of an answer."""
+    try:
+        return consumer.list_topics(topic, timeout=SOON_S).topics[topic]
+    except KafkaException as error:
+        wrong = explain(kafka)
+        if isinstance(wrong, AccessError):
+            raise wrong from error
+    try:
+        return consumer.list_topics(topic, timeout=ANSWER_S - SOON_S).topics[topic]
+    except KafkaException as error:
+        raise wrong or BrokerError(
+            f"{kafka} does not answer: {error.args[0].str()}; start one with "
+            "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
+        ) from error
 
 
 def _leave(consumer: Any) -> None:
@@ -299,6 +321,8 @@ def ends(
                 found[topic, partition] = _watermarks(consumer, at)[1]
         return found
     except KafkaException as error:
-        raise BrokerError(f"{kafka} does not answer: {error.args[0].str()}") from error
+        raise explain(kafka) or BrokerError(
+            f"{kafka} does not answer: {error.args[0].str()}"
+        ) from error
     finally:
         _leave(consumer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,11 +12,25 @@ from uuid import UUID
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
-from kafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError
+from kafka.errors import (
+    AuthorizationError,
+    InvalidPartitionsError,
+    KafkaError,
+    TopicAlreadyExistsError,
+)
 from kafka.net.compat import KafkaNetClient
 
-from headrace.stream.errors import BrokerError, TopicError
+from headrace.stream.errors import AccessError, BrokerError, TopicError
+from headrace.stream.kafka.access import (
+    TOPIC_REFUSED,
+    LacksError,
+    described,
+    lacking,
+    needing,
+    require,
+)
 from headrace.stream.kafka.client_settings import ClientSettings
+from headrace.stream.kafka.diagnosis import explain
 from headrace.stream.kafka.topic_specs import BATCH_BYTES, TopicSpec
 
 _BOOTSTRAP_MS = 5_000
@@ -81,11 +95,20 @@ def ensure(
     return outcomes
 
 
-def prepare(kafka: ClientSettings, specs: Sequence[TopicSpec]) -> list[Topic]:
+def prepare(
+    kafka: ClientSettings,
+    specs: Sequence[TopicSpec],
+    *,
+    needs: Mapping[str, Sequence[str]] | None = None,
+) -> list[Topic]:
     """Make sure that topics are there and can do what they are for; let outputs grow.
+
+    Args:
+        needs: topics by an operation that has to be allowed, such as WRITE.
 
     Raises:
         TopicError: one is missing, or cannot be used.
+        AccessError: an operation is not allowed.
         BrokerError: the broker does not answer.
     """
     with admin_of(kafka) as admin:
@@ -98,6 +121,7 @@ def prepare(kafka: ClientSettings, specs: Sequence[TopicSpec]) -> list[Topic]:
             for outcome in grown:
                 _grow(admin, outcome)
             _await_leaders(admin, grown)
+        require(admin, needs or {})
         return _describe(admin, [spec.name for spec in specs])
 
 
@@ -122,11 +146,17 @@ def delete(kafka: ClientSettings, names: Iterable[str]) -> None:
             admin.delete_topics(there)
 
 
-def describe(kafka: ClientSettings, names: Iterable[str] | None = None) -> list[Topic]:
+def describe(
+    kafka: ClientSettings, names: Iterable[str] | None = None, *, needs: str = ""
+) -> list[Topic]:
     """Report topics as they are, by name; all but Kafka's own when `names` is None.
 
+    Args:
+        needs: an operation that has to be allowed on each, such as WRITE.
+
     Raises:
-        TopicError: a topic does not exist.
+        TopicError: a topic does not exist, or we may not know of it.
+        AccessError: the operation is not allowed.
         BrokerError: the broker does not answer.
     """
     with admin_of(kafka) as admin:
@@ -137,6 +167,7 @@ def describe(kafka: ClientSettings, names: Iterable[str] | None = None) -> list[
                 f"no topic {', '.join(missing)} at {kafka}: there is "
                 f"{_some(existing) or 'none yet'}; make it with `headrace topics create`"
             )
+        require(admin, {needs: wanted} if needs else {})
         return _describe(admin, wanted)
 
 
@@ -157,7 +188,7 @@ def _some(names: Sequence[str]) -> str:
 
 @contextmanager
 def admin_of(kafka: ClientSettings) -> Iterator[KafkaAdminClient]:
-    """Connect an admin client; what it raises is told as a BrokerError."""
+    """Connect an admin client; what it raises is told as a BrokerError, in words if possible."""
     made: list[KafkaNetClient] = []
 
     def make(**config: Any) -> KafkaNetClient:
@@ -174,12 +205,16 @@ def admin_of(kafka: ClientSettings) -> Iterator[KafkaAdminClient]:
     except (KafkaError, OSError, ValueError) as error:
         for client in made:  # the admin client leaves its thread behind when it cannot bootstrap
             client.close()
-        raise BrokerError(
+        raise explain(kafka) or BrokerError(
             f"no Kafka answers at {kafka} ({type(error).__name__}): start one with "
             "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
         ) from error
     try:
         yield admin
+    except LacksError as error:
+        raise lacking(kafka, error.operation, error.resource) from error
+    except AuthorizationError as error:
+        raise AccessError(f"{kafka} does not allow that ({type(error).__name__})") from error
     except KafkaError as error:
         raise BrokerError(
             f"the Kafka at {kafka} refused or did not answer in time ({type(error).__name__}): "
@@ -197,11 +232,7 @@ def _describe(admin: KafkaAdminClient, names: Sequence[str]) -> list[Topic]:
     """Report the topics among `names` that exist."""
     if not names:
         return []
-    found = {
-        topic["name"]: topic
-        for topic in admin.describe_topics(list(names))
-        if topic["error_code"] == 0
-    }
+    found = {topic["name"]: topic for topic in described(admin, names) if topic["error_code"] == 0}
     if not found:
         return []
     counts = {name: len(topic["partitions"]) for name, topic in found.items()}
@@ -210,6 +241,10 @@ def _describe(admin: KafkaAdminClient, names: Sequence[str]) -> list[Topic]:
     end = admin.list_partition_offsets({part: OffsetSpec.LATEST for part in parts})
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in counts]
     configs = admin.describe_configs(resources, config_filter="all")["topic"]
+
+    for name in counts:
+        if not configs[name]:  # that is how a refusal looks
+            raise LacksError("DESCRIBE_CONFIGS", f"topic {name}")
 
     def setting(name: str, key: str) -> str:
         return str(configs[name][key]["value"])
@@ -292,13 +327,16 @@ def _create(admin: KafkaAdminClient, spec: TopicSpec, partitions: int) -> None:
         configs["retention.bytes"] = "-1"
     wanted = {spec.name: {"num_partitions": partitions, "configs": configs}}
     [answer] = admin.create_topics(wanted, raise_errors=False)["topics"]
+    if answer["error_code"] == TOPIC_REFUSED:
+        raise LacksError("CREATE", f"topic {spec.name}")
     if answer["error_code"] not in (0, TopicAlreadyExistsError.errno):
         raise TopicError(f"cannot create topic {spec.name}: {answer['error_message']}")
 
 
 def _grow(admin: KafkaAdminClient, outcome: Outcome) -> None:
     try:
-        admin.create_partitions({outcome.name: outcome.partitions})
+        with needing("ALTER", f"topic {outcome.name}"):
+            admin.create_partitions({outcome.name: outcome.partitions})
     except InvalidPartitionsError:  # somebody else was first
         return
 

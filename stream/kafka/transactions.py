@@ -17,9 +17,12 @@ from headrace.stream.errors import (
     InDoubtError,
     StoppedError,
 )
+from headrace.stream.kafka.access import TRANSACTIONS_REFUSED, lacking, require
 from headrace.stream.kafka.client_settings import ClientSettings
+from headrace.stream.kafka.diagnosis import explain
 from headrace.stream.kafka.fencing import Owner, abort_hanging, owner_of, was_taken_over
 from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.topics import admin_of
 from headrace.stream.process.failpoint import failpoint
 
 COMMIT_S = 20.0
@@ -46,6 +49,7 @@ class Transactions:
 
     Raises:
         BrokerError: the broker does not answer.
+        AccessError: it does not let us in, or not write there.
         StoppedError: `stop` said so.
     """
 
@@ -64,6 +68,9 @@ class Transactions:
         self._pool = ThreadPoolExecutor(1, "commit")
         self._ending: Future[Any] | None = None
         try:
+            if topics:
+                with admin_of(kafka) as admin:
+                    require(admin, {"WRITE": topics})
             self._fence()
             self._owner = owner_of(kafka, transactional_id)
             for place in abort_hanging(kafka, self._owner, topics):
@@ -73,7 +80,10 @@ class Transactions:
             raise
         except KafkaException as error:
             self.close()
-            raise BrokerError(
+            if error.args[0].code() == TRANSACTIONS_REFUSED:
+                resource = f"transactional-id {transactional_id}"
+                raise lacking(kafka, "WRITE", resource) from error
+            raise explain(kafka) or BrokerError(
                 f"{kafka} does not open transactions: {error.args[0].str()}; are there as many "
                 "brokers as its transaction.state.log.replication.factor (3 by default) says?"
             ) from error

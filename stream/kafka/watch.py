@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from headrace.stream.errors import BrokerError, RecoveryError, TopicError
+from headrace.stream.kafka.access import TOPIC_REFUSED, lacking
 from headrace.stream.kafka.client_settings import ClientSettings
 
 ANSWER_S = 10.0
@@ -24,7 +25,7 @@ class TopicWatch:
     """
 
     def __init__(self, kafka: ClientSettings, topic: str, identity: str = "") -> None:
-        self.topic, self.identity = topic, identity
+        self._kafka, self.topic, self.identity = kafka, topic, identity
         self._admin = AdminClient(kafka.confluent())
         self._looked_s = time.monotonic()
         self._asked: Any = None
@@ -50,6 +51,8 @@ class TopicWatch:
             try:
                 found = asked.result(ANSWER_S + 1)
             except KafkaException as error:
+                if error.args[0].code() == TOPIC_REFUSED:
+                    raise lacking(self._kafka, "DESCRIBE", f"topic {self.topic}") from error
                 if error.args[0].code() not in _MISSING:
                     raise BrokerError(f"{self.topic}: {error.args[0].str()}") from error
                 self._note_missing()

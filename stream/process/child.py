@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, cast
 
@@ -27,15 +27,23 @@ class Child:
 
     Args:
         preload: modules to import besides the command line's.
+        environment: of the process; default: of this one.
     """
 
-    def __init__(self, name: str, *, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        preload: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.ready = False  # it has printed a JSON object with the key "ready"
         self.said: dict[str, Any] = {}  # the last JSON object that it printed
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the child
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "headrace.cli.child", *preload],
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -12,15 +12,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, cast
 
-from headrace.stream.errors import HeadraceError
+from headrace.stream.errors import AccessError, HeadraceError
 
 GRACE_S = 4.0
 TICK_S = 0.05
 RESTARTS = 5
+USELESS = AccessError.exit_code  # what a worker ends with that is not to be started again
 FIRST_RESTART_S = 0.25  # doubles with each restart: the fifth waits 4 s
 STEADY_S = 60.0  # a worker that ran so long has its restarts back
 
@@ -29,18 +30,21 @@ def keep_running(
     command: Sequence[str],
     count: int,
     *,
+    environment: Mapping[str, str] | None = None,
     stop: Callable[[], bool],
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `count` processes of one command until told to stop; all have ended when this returns.
 
     Args:
+        environment: of the processes; default: of this one.
         on_ready: called once, when every process has said that it is ready.
 
     Raises:
         HeadraceError: a worker died again and again.
+        AccessError: one ended with exit code 2: it may not do what it has to.
     """
-    workers = [_Worker(command) for _ in range(count)]
+    workers = [_Worker(command, environment) for _ in range(count)]
     waiting = True
     try:
         while not stop():
@@ -61,8 +65,8 @@ def keep_running(
 class _Worker:
     """Hold one place among the workers, and the process that fills it now."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None) -> None:
+        self._command, self._environment = command, environment
         self._ready = False
         self._restarts = 0
         self._died = 0.0
@@ -79,6 +83,8 @@ class _Worker:
         """Start the process again when it has died, after a while that grows."""
         if self._process.poll() is None:
             return
+        if self._process.returncode == USELESS:
+            raise AccessError("a worker may not do what it has to: its own message says what")
         now = time.monotonic()
         if not self._died:
             self._died = now
@@ -112,7 +118,11 @@ class _Worker:
         """Start in a session of its own: a terminal's Ctrl-C reaches the owner alone."""
         self._started, self._died, self._ready = time.monotonic(), 0.0, False
         process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         os.set_blocking(cast("IO[bytes]", process.stdout).fileno(), False)
         return process

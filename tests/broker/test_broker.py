@@ -18,6 +18,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from headrace.stream.broker import embedded as broker_module
 from headrace.stream.broker import jars as jars_module
+from headrace.stream.broker import launch
 from headrace.stream.broker.embedded import bootstrap_servers, embedded
 from headrace.stream.broker.jars import ensure_jars, jar_dir, pinned_jars
 from headrace.stream.errors import BrokerError
@@ -264,8 +265,7 @@ def test_a_log_that_kafka_cannot_read_is_told_with_its_line(tmp_path: Path) -> N
         pass
     (tmp_path / "logs" / "meta.properties").unlink()
     (tmp_path / "logs" / "meta.properties").write_text(
-        f"version=1\ncluster.id={broker_module._CLUSTER_ID}\nnode.id=1\n"
-        "directory.id=not-a-directory-id\n"
+        f"version=1\ncluster.id={launch._CLUSTER_ID}\nnode.id=1\ndirectory.id=not-a-directory-id\n"
     )
     with pytest.raises(BrokerError, match=r"ended while it started: .*kafka\.log") as caught:
         embedded(tmp_path).__enter__()

@@ -78,6 +78,18 @@ def test_every_event_is_predicted_or_put_aside(tmp_path: Path) -> None:
     assert log.read_text() == ""
 
 
+def test_it_runs_on_a_secure_kafka_each_part_as_its_own_user(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with demo("--secure", "--for", "8", "--rate", "50", "--json", log=log) as process:
+        out, _ = process.communicate()
+    assert process.returncode == 0, log.read_text()
+    found = json.loads(out)
+    assert found["errors"] == []
+    for name, task in found["tasks"].items():
+        assert 0 < task["predictions"] == task["events"] - task["dead_letters"], name
+    assert log.read_text() == ""
+
+
 def test_ctrl_c_ends_in_order_and_leaves_a_named_kafka_as_it_was(
     kafka: KafkaConnection, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ class Case:
     kafka: KafkaConnection
     home: Path
     forge: Forge
+    config: Path | None = None  # how learners log in
 
     @property
     def acks(self) -> Path:
@@ -52,7 +53,11 @@ class Case:
         return self.forge.start(
             "learn",
             str(self.path),
-            *("-b", (kafka or self.kafka).servers),
+            *(
+                ("--kafka-config", str(self.config))
+                if self.config
+                else ("-b", (kafka or self.kafka).servers)
+            ),
             *("--state", str(self.state(state))),
             "--json",
             *options,

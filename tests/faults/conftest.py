@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from headrace.stream.broker.embedded import Broker
+from headrace.stream.broker.secure import client
+from headrace.stream.kafka.acls import acls, grant
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.task import parse
@@ -76,6 +80,14 @@ def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
 
     yield make
     forge.clear()
+
+
+@pytest.fixture
+def guarded_case(guarded: Broker, make_case: MakeCase) -> Case:
+    """Return a task on a secure broker, whose learners may do what they need and nothing else."""
+    made = make_case(guarded.kafka)
+    grant(guarded.kafka, acls([made.task]))
+    return replace(made, config=client(guarded.data_dir, "learner"))
 
 
 @pytest.fixture

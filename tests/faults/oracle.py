@@ -67,7 +67,7 @@ def read(kafka: KafkaConnection, topic: str, *, committed: bool = True) -> dict[
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=kafka.servers,
+        **kafka.kafka_python(),
         enable_auto_commit=False,
         isolation_level="read_committed" if committed else "read_uncommitted",
     )
@@ -88,7 +88,7 @@ def ends(kafka: KafkaConnection, topic: str, *, committed: bool) -> dict[int, in
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=kafka.servers,
+        **kafka.kafka_python(),
         isolation_level="read_committed" if committed else "read_uncommitted",
     )
     places = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]

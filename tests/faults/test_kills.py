@@ -42,7 +42,18 @@ AGAIN = (
 def test_kills_at_random_moments_leave_no_trace(
     case: Case, thorough: bool, tell: Callable[[str], None]
 ) -> None:
-    kills, chance = (500 if thorough else 16), random.Random(1)
+    kill_at_random(case, 500 if thorough else 16, thorough, tell)
+
+
+def test_nor_do_they_on_a_secure_broker(
+    guarded_case: Case, thorough: bool, tell: Callable[[str], None]
+) -> None:
+    kill_at_random(guarded_case, 100 if thorough else 6, thorough, tell)
+
+
+def kill_at_random(case: Case, kills: int, thorough: bool, tell: Callable[[str], None]) -> None:
+    """Kill so many learners, at any moment, and check all invariants."""
+    chance = random.Random(1)
     begun: list[float] = []
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     with Witness(case.kafka, outputs) as witness:

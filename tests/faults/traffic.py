@@ -95,7 +95,7 @@ class Feeder:
         while True:
             try:
                 return KafkaProducer(
-                    bootstrap_servers=self._kafka.servers,
+                    **self._kafka.kafka_python(),
                     acks="all",
                     linger_ms=5,
                     request_timeout_ms=5_000,
@@ -168,7 +168,7 @@ class Witness:
         from kafka import KafkaConsumer, TopicPartition
 
         consumer = KafkaConsumer(
-            bootstrap_servers=self._kafka.servers,
+            **self._kafka.kafka_python(),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",

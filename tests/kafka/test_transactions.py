@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace.stream.errors import BrokerError, StoppedError
+from headrace.stream.errors import AccessError, BrokerError, StoppedError
 from headrace.stream.kafka import transactions
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.fencing import Owner
@@ -46,8 +46,10 @@ def test_a_broker_that_is_not_yet_the_coordinator_is_asked_again(
 
 
 def test_any_other_refusal_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BrokerError, match="does not open transactions"):
+    with pytest.raises(AccessError, match=r"lacks WRITE on transactional-id task\.learn"):
         opened(monkeypatch, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    with pytest.raises(BrokerError, match="does not open transactions"):
+        opened(monkeypatch, KafkaError.INVALID_TRANSACTION_TIMEOUT)
 
 
 def test_a_coordinator_that_never_comes_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,8 +128,10 @@ class MemoryKafka(KafkaConnection):
         """Watch a topic that is never made again."""
         return MemoryWatch(self, topic)
 
-    def prepare(self, specs: Sequence[TopicSpec]) -> list[Topic]:
-        """Describe topics."""
+    def prepare(
+        self, specs: Sequence[TopicSpec], *, needs: Mapping[str, Sequence[str]] | None = None
+    ) -> list[Topic]:
+        """Describe topics; everything is allowed."""
         return self.describe_existing([spec.name for spec in specs])
 
     def describe_existing(self, names: Sequence[str]) -> list[Topic]:

@@ -55,7 +55,7 @@ def read(kafka: KafkaConnection, topic: str) -> list[Record]:
     """Read all that a topic holds now, by kafka-python, in order of partition and offset."""
     from kafka import KafkaConsumer, TopicPartition
 
-    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, enable_auto_commit=False)
+    consumer = KafkaConsumer(**kafka.kafka_python(), enable_auto_commit=False)
     try:
         parts = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
         ends = consumer.end_offsets(parts)

@@ -17,7 +17,7 @@ def send(
 ) -> None:
     """Send with kafka-python: what the learner reads was written by another client."""
 
-    producer = KafkaProducer(bootstrap_servers=kafka.servers)
+    producer = KafkaProducer(**kafka.kafka_python())
     many = [(f"h{n}", b"v") for n in range(headers)]
     futures = [producer.send(topic, value, key=b"", headers=many) for value in values]
     producer.flush()
@@ -31,7 +31,7 @@ def read(kafka: KafkaConnection, topic: str) -> list[Any]:
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
-        bootstrap_servers=kafka.servers, enable_auto_commit=False, isolation_level="read_committed"
+        **kafka.kafka_python(), enable_auto_commit=False, isolation_level="read_committed"
     )
     places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
     consumer.assign(places)
@@ -47,7 +47,7 @@ def read(kafka: KafkaConnection, topic: str) -> list[Any]:
 
 def make_again(kafka: KafkaConnection, topic: str, values: list[bytes | None]) -> None:
     """Delete a topic, make it again at once, and fill it."""
-    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
+    with KafkaAdminClient(**kafka.kafka_python()) as admin:
         admin.delete_topics([topic])
         give_up_s = time.monotonic() + 30
         while True:
@@ -66,5 +66,5 @@ def ensure_raw(admin: Any, topic: str) -> None:
 
 def forget(kafka: KafkaConnection, topic: str, partition: int = 0) -> None:
     """Remove all records of a partition, as retention does."""
-    with KafkaAdminClient(bootstrap_servers=kafka.servers) as admin:
+    with KafkaAdminClient(**kafka.kafka_python()) as admin:
         admin.delete_records({TopicPartition(topic, partition): -1})

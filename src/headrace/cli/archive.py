@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.console import AsJson, Bootstrap, Stop, bar, connection_of
+from headrace.cli.console import AsJson, Bootstrap, KafkaConfig, Stop, bar, connection_of
 from headrace.stream.process.terminal import say
 
 
@@ -35,6 +35,7 @@ def archive(
         typer.Option(help="With --follow: seconds after which a file is written.", min=0.1),
     ] = 60.0,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Keep a topic as Parquet files by day, so that Kafka's retention does not end its history.
@@ -54,7 +55,7 @@ def archive(
     from headrace.stream.archive import writer as archives
     from headrace.stream.process.garbage import tune_memory
 
-    kafka, stop = connection_of(bootstrap), Stop()
+    kafka, stop = connection_of(bootstrap, kafka_config), Stop()
     tune_memory()
     with bar("archiving", None, quiet=as_json, unit="records") as update:
         done = archives.archive(

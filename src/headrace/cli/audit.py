@@ -11,6 +11,7 @@ import typer
 from headrace.cli.console import (
     AsJson,
     Bootstrap,
+    KafkaConfig,
     StartFrom,
     StateKey,
     TaskFile,
@@ -44,6 +45,7 @@ def verify(
     start_from: StartFrom = None,
     state_key: StateKey = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Audit a service, running or stopped, from Kafka alone; exit code 8 if anything is wrong.
@@ -57,7 +59,7 @@ def verify(
     from headrace.stream.audit.verify import verify as audit
     from headrace.stream.process.garbage import tune_memory
 
-    loaded, kafka = load_task(task), connection_of(bootstrap)
+    loaded, kafka = load_task(task), connection_of(bootstrap, kafka_config)
     start = read_start(start_from, loaded, read_key(state_key))
     tune_memory()
     kept = closing(ArchiveHistory(archive, loaded.input.topic)) if archive else nullcontext()

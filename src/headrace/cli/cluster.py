@@ -1,4 +1,4 @@
-"""Commands about Kafka itself: up, topics, tail, dead-letters."""
+"""Commands about Kafka itself: up, topics, acls, tail, dead-letters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from headrace.cli.console import (
     DEFAULT_PORT,
     AsJson,
     Bootstrap,
+    KafkaConfig,
     Stop,
     TaskFile,
     TaskFiles,
@@ -19,7 +20,7 @@ from headrace.cli.console import (
     load_task,
     local_broker,
 )
-from headrace.stream.errors import BrokerError, UsageError
+from headrace.stream.errors import AccessError, BrokerError, UsageError
 from headrace.stream.process.terminal import note, say
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
@@ -29,11 +30,23 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(up)
     app.add_typer(topics_app, name="topics")
+    app.command()(acls)
     app.command()(tail)
     app.command("dead-letters")(dead_letters)
 
 
 def up(
+    task: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="With --secure: tasks whose parts are allowed what `headrace acls` prints.",
+            metavar="[TASK...]",
+            dir_okay=False,
+        ),
+    ] = None,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="With TLS, SCRAM, and a user for each part of a task.")
+    ] = False,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = DEFAULT_PORT,
     data: Annotated[
         Path | None, typer.Option(help="Where the data stays; default: your data directory.")
@@ -43,12 +56,25 @@ def up(
     """Run a real Apache Kafka on this machine until Ctrl-C; the data stays for the next time.
 
     The first run fetches Kafka (45 MB); later runs need no network.
+
+    With --secure, files for --kafka-config are in the folder `clients` of the data: one each for
+    admin, producer, normaliser, learner and reader, with a password that nobody else can read.
     """
     from headrace.stream.process.paths import data_dir
 
+    if task and not secure:
+        raise UsageError("tasks are for --secure: without it all is allowed to everybody")
+    loaded = [load_task(path) for path in task or ()]
     stop = Stop()
-    with local_broker(data or data_dir("kafka"), port, heap_mb=heap) as broker:
+    place = data or data_dir("kafka-secure" if secure else "kafka")
+    with local_broker(place, port, heap_mb=heap, secured=secure) as broker:
+        if loaded:
+            from headrace.stream.kafka import acls as lists
+
+            lists.grant(broker.kafka, lists.acls(loaded))
         say(f"Kafka at {broker.bootstrap}, data in {broker.data_dir}; Ctrl-C stops it")
+        if broker.clients:
+            say(f"log in by --kafka-config {broker.clients}/<role>.properties")
         while not stop():
             if trouble := broker.trouble():
                 raise BrokerError(trouble)
@@ -60,6 +86,7 @@ def up(
 def create(
     task: TaskFiles,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     grow: Annotated[
         bool, typer.Option("--grow", help="Add partitions; keys then change their partition.")
     ] = False,
@@ -70,7 +97,9 @@ def create(
     from headrace.stream.kafka.topics import ensure
 
     specs = [spec for path in task for spec in topic_specs(load_task(path))]
-    for outcome in ensure(connection_of(bootstrap), list(dict.fromkeys(specs)), grow=grow):
+    for outcome in ensure(
+        connection_of(bootstrap, kafka_config), list(dict.fromkeys(specs)), grow=grow
+    ):
         say(
             {"topic": outcome.name, "action": outcome.action}
             if as_json
@@ -84,6 +113,7 @@ def list_(
         int, typer.Option(metavar="SECONDS", help="Wait for a Kafka that starts.", min=0)
     ] = 0,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """List the topics.
@@ -95,8 +125,10 @@ def list_(
     give_up_s = time.monotonic() + wait
     while True:
         try:
-            names = list_topics(connection_of(bootstrap))
+            names = list_topics(connection_of(bootstrap, kafka_config))
             break
+        except AccessError:
+            raise
         except BrokerError:
             if time.monotonic() >= give_up_s:
                 raise
@@ -108,12 +140,13 @@ def list_(
 def describe(
     topic: Annotated[list[str] | None, typer.Argument(help="Topics; default: all.")] = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Describe topics: partitions, offsets, retention, largest batch."""
     from headrace.stream.kafka.topics import describe as describe_topics
 
-    for found in describe_topics(connection_of(bootstrap), topic or None):
+    for found in describe_topics(connection_of(bootstrap, kafka_config), topic or None):
         records = sum(found.end) - sum(found.begin)
         if as_json:
             say(
@@ -134,18 +167,50 @@ def describe(
         )
 
 
+def acls(
+    task: TaskFiles,
+    grant: Annotated[
+        bool, typer.Option("--grant", help="Have the Kafka allow it; needs an administrator.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what each part of tasks may do in a Kafka with access control, and nothing more.
+
+    Users are called as the roles: User:producer sends raw events, User:normaliser runs
+    `normalize` for all the tasks together, User:learner `learn`; User:reader reads: consumers of
+    the outputs, `tail`, `verify`, `replay`, `archive`. User:admin creates the topics.
+    """
+    from headrace.stream.kafka import acls as lists
+
+    found = lists.acls([load_task(path) for path in task])
+    if grant:
+        lists.grant(connection_of(bootstrap, kafka_config), found)
+    for acl in found:
+        name = f"{acl.name}*" if acl.prefixed else acl.name
+        say(
+            {"principal": acl.principal, **acl._asdict()}
+            if as_json
+            else f"{acl.principal:<16} {acl.operation:<17} {acl.resource:<17} {name}"
+        )
+    if grant and not as_json:
+        note(f"{len(found)} granted")
+
+
 def tail(
     topic: Annotated[str, typer.Argument(help="Any topic of ours, or one with JSON.")],
     lines: Annotated[int, typer.Option("-n", "--lines", help="Last records shown.", min=0)] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the last records of a topic, decoded; with --follow, those to come as well."""
     from headrace.stream.kafka import tail as tailing
 
     for record in tailing.tail(
-        connection_of(bootstrap), topic, lines=lines, follow=follow, stop=Stop()
+        connection_of(bootstrap, kafka_config), topic, lines=lines, follow=follow, stop=Stop()
     ):
         say(record.as_json() if as_json else record.as_text())
 
@@ -158,6 +223,7 @@ def dead_letters(
     ] = False,
     code: Annotated[str | None, typer.Option(help="Only those with this code.")] = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the events that were refused, why and where they stand; or send them once more.
@@ -168,7 +234,7 @@ def dead_letters(
 
     if follow and requeue:
         raise UsageError("--requeue and --follow: an event that is refused again would go round")
-    loaded, kafka, stop = load_task(task), connection_of(bootstrap), Stop()
+    loaded, kafka, stop = load_task(task), connection_of(bootstrap, kafka_config), Stop()
     with letters.Mailbox(loaded, kafka) as mailbox:
         for letter in mailbox.letters(follow=follow, code=code, stop=stop, on_note=note):
             say(letters.as_json(letter) if as_json else letters.as_text(letter))

@@ -42,6 +42,16 @@ Bootstrap = Annotated[
         metavar="HOST:PORT",
     ),
 ]
+KafkaConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--kafka-config",
+        envvar="HEADRACE_KAFKA_CONFIG",
+        show_envvar=True,
+        help="A file with librdkafka's properties: security, and servers unless they are named.",
+        metavar="FILE",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 TaskFile = Annotated[
     Path, typer.Argument(help="The task file (TOML).", metavar="TASK", dir_okay=False)
@@ -82,23 +92,42 @@ _ADDRESS = re.compile(
 ).fullmatch
 
 
-def connection_of(option: str | None) -> KafkaConnection:
-    """Connect to the Kafka to use: the option, KAFKA_BOOTSTRAP, or what `headrace up` starts.
+def named_connection(option: str | None, config: Path | None) -> KafkaConnection | None:
+    """Return a connection to the Kafka that the user names, by option, environment or file.
 
     Raises:
-        UsageError: what is named is no list of addresses.
-        BrokerError: nothing is named and nothing listens where `headrace up` would.
+        UsageError: what is named is no list of addresses, or the file cannot be used.
+        AccessError: a Kafka with security does not let us in, or we do not trust it.
+        BrokerError: it does not answer.
     """
     from headrace.stream.broker.embedded import bootstrap_servers
-    from headrace.stream.kafka.connection import KafkaConnection
+    from headrace.stream.kafka.connection import connect
 
-    named = bootstrap_servers(option)
-    if named:
-        for part in named.split(","):
-            port = _ADDRESS(part.strip())
-            if not port or not 0 < int(port[1] or DEFAULT_PORT) < 65_536:
-                raise UsageError(f"{part!r} is no address of a Kafka: expected host:port")
-        return KafkaConnection(named)
+    kafka = connect(bootstrap_servers(option), config)
+    for part in kafka.servers.split(",") if kafka.servers else ():
+        port = _ADDRESS(part.strip())
+        if not port or not 0 < int(port[1] or DEFAULT_PORT) < 65_536:
+            raise UsageError(f"{part!r} is no address of a Kafka: expected host:port")
+    if not kafka.servers:
+        return None
+    if kafka.properties:
+        from headrace.stream.kafka.diagnosis import check
+
+        check(kafka)
+    return kafka
+
+
+def connection_of(option: str | None, config: Path | None) -> KafkaConnection:
+    """Return a connection to the Kafka that is named, or to what `headrace up` starts.
+
+    Raises:
+        UsageError: what is named is no list of addresses, or the file cannot be used.
+        BrokerError: nothing is named and nothing listens where `headrace up` would.
+    """
+    from headrace.stream.kafka.connection import connect
+
+    if named := named_connection(option, config):
+        return named
     import socket
 
     try:
@@ -108,7 +137,7 @@ def connection_of(option: str | None) -> KafkaConnection:
             f"no Kafka at 127.0.0.1:{DEFAULT_PORT}; start one with `headrace up`, "
             "or name yours with --bootstrap or KAFKA_BOOTSTRAP"
         ) from error
-    return KafkaConnection(f"127.0.0.1:{DEFAULT_PORT}")
+    return connect(f"127.0.0.1:{DEFAULT_PORT}", config)
 
 
 def load_task(path: Path) -> Task:
@@ -209,7 +238,9 @@ def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> It
 
 
 @contextmanager
-def local_broker(directory: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
+def local_broker(
+    directory: Path, port: int, *, heap_mb: int, secured: bool = False
+) -> Iterator[Any]:
     """Run the embedded broker, with a bar while Kafka is fetched the first time."""
     from headrace.stream.broker.embedded import embedded
 
@@ -220,7 +251,13 @@ def local_broker(directory: Path, port: int, *, heap_mb: int) -> Iterator[Any]:
                 update(done, f"of {total / 1e6:.0f} MB")
 
             broker = stack.enter_context(
-                embedded(directory, port=port, heap_mb=heap_mb, on_progress=on_progress)
+                embedded(
+                    directory,
+                    port=port,
+                    heap_mb=heap_mb,
+                    secured=secured,
+                    on_progress=on_progress,
+                )
             )
         yield broker
 

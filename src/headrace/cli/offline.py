@@ -14,6 +14,7 @@ import typer
 from headrace.cli.console import (
     AsJson,
     Bootstrap,
+    KafkaConfig,
     TaskFile,
     bar,
     connection_of,
@@ -51,6 +52,7 @@ def infer(
     time: Time = None,
     entity: Entity = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
 ) -> None:
     """Write a task file to start from: column types are guessed from the first rows.
 
@@ -63,7 +65,7 @@ def infer(
     if form_of(source) or "/" in source or os.path.isfile(source):
         found = guess.infer_file(Path(source), target, **options)
     else:
-        found = guess.infer_topic(connection_of(bootstrap), source, target, **options)
+        found = guess.infer_topic(connection_of(bootstrap, kafka_config), source, target, **options)
     note(guess.describe(found))
     say(as_toml(guess.to_toml(found).rstrip()))
 

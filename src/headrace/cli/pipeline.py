@@ -12,6 +12,7 @@ import typer
 from headrace.cli.console import (
     AsJson,
     Bootstrap,
+    KafkaConfig,
     State,
     StateKey,
     Stop,
@@ -20,6 +21,7 @@ from headrace.cli.console import (
     bar,
     connection_of,
     load_task,
+    named_connection,
     read_key,
 )
 from headrace.cli.ending import deadline
@@ -86,6 +88,7 @@ def learn(
         ),
     ] = False,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict and learn a topic exactly once; publish predictions, metrics and drift alarms.
@@ -95,7 +98,7 @@ def learn(
     learner took over, 7: the state needs a decision of yours, 70: it hung; after 5 and 70 just
     start it again.
     """
-    loaded, kafka, stop = load_task(task), connection_of(bootstrap), Stop(begun=False)
+    loaded, kafka, stop = load_task(task), connection_of(bootstrap, kafka_config), Stop(begun=False)
     from headrace.service import Service
     from headrace.stream.service.progress import Progress
 
@@ -149,6 +152,7 @@ def normalize(
     task: TaskFiles,
     workers: Annotated[int, typer.Option(help="Processes that share the partitions.", min=1)] = 1,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Run Faust workers that turn the raw events of tasks into rows on their features topics."""
@@ -159,7 +163,9 @@ def normalize(
     def on_ready() -> None:
         say({"ready": "normalize"}) if as_json else note("normalize: ready")
 
-    run(paths, connection_of(bootstrap), workers=workers, stop=stop, on_ready=on_ready)
+    run(
+        paths, connection_of(bootstrap, kafka_config), workers=workers, stop=stop, on_ready=on_ready
+    )
 
 
 def produce(
@@ -188,6 +194,7 @@ def produce(
         bool, typer.Option("--cloudevents", help="Wrap events as CloudEvents 1.0.")
     ] = False,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Send events to Kafka: bundled real streams, your own file, or a seeded generator.
@@ -220,7 +227,7 @@ def produce(
 
         done = publish(
             events,
-            kafka=connection_of(bootstrap),
+            kafka=connection_of(bootstrap, kafka_config),
             topic=topic or default,
             rate=rate,
             speed=parse_speed(speed) if speed else None,
@@ -242,7 +249,11 @@ def demo(
         float | None, typer.Option("--for", help="Stop after so many seconds.", min=1)
     ] = None,
     rate: Annotated[float, typer.Option(help="Events per second of each stream.", min=1)] = 200,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="On a Kafka with TLS, SCRAM, and a user for each part.")
+    ] = False,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Run it all on this machine: Kafka, producers, normaliser, learners, and a live view.
@@ -252,4 +263,5 @@ def demo(
     """
     from headrace.demo import run
 
-    raise typer.Exit(run(seconds=seconds, rate=rate, bootstrap=bootstrap, as_json=as_json))
+    kafka = named_connection(bootstrap, kafka_config)
+    raise typer.Exit(run(seconds=seconds, rate=rate, kafka=kafka, secure=secure, as_json=as_json))

@@ -11,6 +11,7 @@ import typer
 from headrace.cli.console import (
     AsJson,
     Bootstrap,
+    KafkaConfig,
     StartFrom,
     StateKey,
     Stop,
@@ -74,6 +75,7 @@ def replay(
         typer.Option(help="Draw the metrics: .png, .svg or .html.", metavar="FILE"),
     ] = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn again what the ledger says was learned, in its order, and prove it bit for bit.
@@ -109,7 +111,7 @@ def replay(
     changed = compare.changed_task(loaded, settings) if settings else None
     if plot:
         check_plot(plot)
-    kafka, stop = connection_of(bootstrap), Stop()
+    kafka, stop = connection_of(bootstrap, kafka_config), Stop()
     tune_memory()
     with bar("replaying", None, quiet=as_json, unit="events") as update:
         found = replays.replay(
@@ -144,6 +146,7 @@ def state(
     start_from: StartFrom = None,
     state_key: StateKey = None,
     bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the state that the learner had at a moment of its past, as a checkpoint.
@@ -165,7 +168,7 @@ def state(
     with bar("rebuilding", None, quiet=as_json, unit="events") as update:
         kept = replays.state(
             loaded,
-            connection_of(bootstrap),
+            connection_of(bootstrap, kafka_config),
             moment,
             to,
             archive=archive,

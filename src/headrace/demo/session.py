@@ -6,21 +6,23 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from headrace.demo.monitor import Monitor
 from headrace.demo.state import Demo, Stage
 from headrace.demo.tally import TaskStatus
 from headrace.demo.view import show, summarize
 from headrace.stream import task as tasks
-from headrace.stream.broker.embedded import bootstrap_servers, embedded
+from headrace.stream.broker.embedded import Broker, embedded
 from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.evaluation.infer import to_toml
+from headrace.stream.kafka.acls import Role, acls, grant
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.properties import to_environment
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import delete, ensure
 from headrace.stream.process.child import Child
@@ -49,17 +51,30 @@ CALM = Patience(10, 20, 24, 28)
 HURRY = Patience(3.0, 3.6, 4.1, 4.4)  # Ctrl-C: the broker included, all is gone within 5 s
 
 
-def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: bool) -> int:
+def run(
+    *,
+    seconds: float | None,
+    rate: float,
+    kafka: KafkaConnection | None,
+    secure: bool,
+    as_json: bool,
+) -> int:
     """Run the demo until told to stop, or for `seconds` of events; return the exit code.
 
     The code is 0 only if every event sent was predicted or put aside as a dead letter and no part
     failed; 130 when it was interrupted before the first event. On a Kafka that is named the topics
-    get names of this run alone, and are deleted at the end.
+    get names of this run alone, and are deleted at the end. With `secure`, the demo's own Kafka
+    asks who comes, and each process is the user who is meant for it.
+
+    Raises:
+        UsageError: `secure`, and a Kafka is named.
     """
-    demo, code = Demo(rate), 0
+    if secure and kafka:
+        raise UsageError(f"--secure is for a Kafka of the demo's own, and {kafka} is named")
+    demo, code = Demo(rate, secure=secure), 0
     try:
         with _interrupted_by_signals(), show(demo, quiet=as_json):
-            _run(demo, seconds, bootstrap_servers(bootstrap))
+            _run(demo, seconds, kafka)
     except HeadraceError as error:
         demo.errors += map(str, error.args)
         code = error.exit_code
@@ -72,21 +87,25 @@ def run(*, seconds: float | None, rate: float, bootstrap: str | None, as_json: b
     return code or int(bool(demo.errors))
 
 
-def _run(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
+def _run(demo: Demo, seconds: float | None, named: KafkaConnection | None) -> None:
     with ExitStack() as stack:
-        processes = Processes(demo)
+        processes = Processes(demo, named.environment() if named else to_environment({}))
         stack.callback(processes.close)
-        places = stack.enter_context(_task_files(own_names=bootstrap is not None))
+        places = stack.enter_context(_task_files(own_names=named is not None))
         loaded = [tasks.load(place) for place in places]
         with processes.stage("Kafka"):
-            demo.bootstrap = bootstrap or stack.enter_context(_broker(demo)).bootstrap
-            kafka = KafkaConnection(demo.bootstrap)
+            broker = None if named else stack.enter_context(_broker(demo))
+            kafka = broker.kafka if broker else cast("KafkaConnection", named)
+            demo.bootstrap = kafka.servers
         stack.callback(processes.close)  # before the broker ends
         specs = [spec for task in loaded for spec in topic_specs(task)]
-        if bootstrap:
+        if named:
             stack.callback(delete, kafka, [spec.name for spec in specs])
         with processes.stage("topics"):
             ensure(kafka, list(dict.fromkeys(specs)))
+            if broker and broker.clients:
+                grant(kafka, acls(loaded))
+                processes.clients, kafka = broker.clients, broker.client("reader")
         patience = CALM
         try:
             processes.begin_learning(places, stack.enter_context(_scratch("state")))
@@ -104,19 +123,23 @@ def _run(demo: Demo, seconds: float | None, bootstrap: str | None) -> None:
 class Processes:
     """Hold the child processes and give them their cues."""
 
-    def __init__(self, demo: Demo) -> None:
-        self._demo = demo
+    def __init__(self, demo: Demo, environment: Mapping[str, str]) -> None:
+        self._demo, self._environment = demo, environment
         self._stages = {
             name: Stage(name) for name in ("Kafka", "topics", *STREAMS, "normaliser", "producers")
         }
         demo.stages = list(self._stages.values())
         self._learners = {
-            name: Child(f"learner {name}", preload=("headrace.stream.service.learn",))
+            name: self._child(f"learner {name}", "headrace.stream.service.learn")
             for name in STREAMS
         }
-        self._normalizer = Child("normaliser", preload=("headrace.stream.engines.faust",))
+        self._normalizer = self._child("normaliser", "headrace.stream.engines.faust")
         self._producers: list[Child] = []
         self.producing = False
+        self.clients: Path | None = None  # has a file for each role, if Kafka is secure
+
+    def _child(self, name: str, module: str) -> Child:
+        return Child(name, preload=(module,), environment=self._environment)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -126,14 +149,19 @@ class Processes:
         yield
         stage.state = "ready"
 
+    def _login(self, role: Role) -> tuple[str, str]:
+        """Return how a command of a role gets to Kafka."""
+        if self.clients:
+            return "--kafka-config", str(self.clients / f"{role}.properties")
+        return "--bootstrap", self._demo.bootstrap
+
     def begin_learning(self, places: Sequence[Path], state: str) -> None:
         """Begin the learners and the one normaliser for all; let the producers import."""
-        at = ("--bootstrap", self._demo.bootstrap)
         for learner, place in zip(self._learners.values(), places, strict=True):
-            learner.begin("learn", str(place), *LEARN, "--state", state, *at)
-        self._normalizer.begin("normalize", *map(str, places), "--json", *at)
+            learner.begin("learn", str(place), *LEARN, "--state", state, *self._login("learner"))
+        self._normalizer.begin("normalize", *map(str, places), "--json", *self._login("normaliser"))
         self._producers += [
-            Child(f"producer {source}", preload=("headrace.producers.publish",))
+            self._child(f"producer {source}", "headrace.producers.publish")
             for source in STREAMS.values()
         ]
         for name in (*STREAMS, "normaliser"):
@@ -154,8 +182,8 @@ class Processes:
         self.producing = True
         options = ("--rate", str(self._demo.rate), "--loop", "--json")
         for producer, source, topic in zip(self._producers, STREAMS.values(), topics, strict=True):
-            at = ("--bootstrap", self._demo.bootstrap)
-            producer.begin("produce", source, "--topic", topic, *options, *at)
+            login = self._login("producer")
+            producer.begin("produce", source, "--topic", topic, *options, *login)
         self._stages["producers"].state = "ready"
 
     def watch(self, seconds: float | None) -> None:
@@ -283,11 +311,11 @@ def _watched(demo: Demo, kafka: KafkaConnection, loaded: Sequence[Task]) -> Iter
 
 
 @contextmanager
-def _broker(demo: Demo) -> Iterator[Any]:
+def _broker(demo: Demo) -> Iterator[Broker]:
     def on_progress(done: int, total: int) -> None:
         demo.stages[0].note = f"fetched {done / 1e6:.0f} of {total / 1e6:.0f} MB, once"
 
-    with embedded(heap_mb=HEAP_MB, on_progress=on_progress) as broker:
+    with embedded(heap_mb=HEAP_MB, secured=demo.secure, on_progress=on_progress) as broker:
         demo.stages[0].note = broker.bootstrap
         yield broker
 

@@ -24,6 +24,7 @@ class Demo:
     """Hold what runs. Only the main thread changes it; the view reads."""
 
     rate: float
+    secure: bool = False  # the Kafka that is started for it
     started_s: float = field(default_factory=time.monotonic)
     bootstrap: str = ""
     ending: str = ""  # what the end is waiting for
