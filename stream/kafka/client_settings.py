@@ -11,7 +11,10 @@ from typing import Any
 
 from headrace.stream.errors import UsageError
 from headrace.stream.kafka.properties import OIDC, check, refuse_readable, to_environment
+from headrace.stream.kafka.providers import TOKENS, token_source
 from headrace.stream.kafka.tokens import ClientCredentials, Kept, TokenSource
+
+OURS = (OIDC, "https.", "provider", "aws.")  # properties that are not for librdkafka
 
 
 @dataclass
@@ -42,7 +45,7 @@ class ClientSettings:
         self.properties = found
         self._given = self.tokens is not None
         if self.mechanism == "OAUTHBEARER":
-            self.tokens = Kept(self.tokens or _oidc(found))
+            self.tokens = Kept(self.tokens or _token_source(found, self.servers))
         self._tls = _tls(found) if self.protocol.endswith("SSL") else None
 
     def __str__(self) -> str:
@@ -67,7 +70,8 @@ class ClientSettings:
     def principal(self) -> str:
         """Return who Kafka takes us for, as far as that can be known here."""
         if tokens := self.tokens:
-            return f"User:{tokens().subject}"
+            subject = tokens().subject
+            return f"User:{subject}" if subject else "the bearer of our token"
         if name := self.properties.get("sasl.username"):
             return f"User:{name}"
         if shown := self.properties.get("ssl.certificate.location"):
@@ -88,7 +92,7 @@ class ClientSettings:
         """Return what every client of confluent_kafka is given."""
         told: dict[str, Any] = {"bootstrap.servers": self.servers, "log_level": 0}
         for key, value in self.properties.items():
-            if not key.startswith((OIDC, "https.")):
+            if not key.startswith(OURS):
                 told[key] = value
         if self.tls:
             told["ssl.endpoint.identification.algorithm"] = "https"
@@ -142,7 +146,9 @@ def _provider(tokens: TokenSource) -> Any:
     return Provider()
 
 
-def _oidc(properties: Mapping[str, str]) -> TokenSource:
+def _token_source(properties: Mapping[str, str], servers: str) -> TokenSource:
+    if properties.get("provider") in TOKENS:
+        return token_source(properties, servers)
     return ClientCredentials(
         properties[f"{OIDC}token.endpoint.url"],
         properties[f"{OIDC}client.id"],

