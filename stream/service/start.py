@@ -160,7 +160,7 @@ def _keep_start(task: Task, found: Plan, start: SavedState, checkpoints: Checkpo
     It is durable before the ledger speaks of it: the run could not be learned again without it.
     """
     begins = dict(found.position.offsets)
-    manifest = start_manifest(task, found.run, begins, start.digest, start.learned)
+    manifest = start_manifest(task, found.run, begins, start.digest, start.learned, start.code)
     checkpoints.save_start(manifest, start.tensors)
 
 

@@ -17,6 +17,7 @@ from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
+from headrace.stream.ledger import fingerprint
 from headrace.stream.process import failpoint
 from headrace.stream.task import Task, parse
 from tests.support.events import TASK, good, task_text
@@ -223,6 +224,35 @@ def test_a_learner_of_another_task_is_refused(
     (tmp_path / "cut.hr").write_bytes(Path(saved).read_bytes()[:-9])
     with pytest.raises(RecoveryError, match="broken"):
         headrace.Service(task, kafka_of, start_from=tmp_path / "cut.hr")
+
+
+def test_a_run_outlives_the_code_that_saved_its_beginning(
+    task: Task,
+    saved: str,
+    kafka_of: MemoryKafka,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = tmp_path / "state"
+    headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
+    start = next(place.rglob("start.json"))
+    then = json.loads(start.read_bytes())["manifest"]["code"]
+    monkeypatch.setattr(fingerprint, "of_code", lambda *modules: "0" * 64)
+    headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
+    for path in place.rglob("0*"):
+        path.unlink()
+    headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
+    assert json.loads(start.read_bytes())["manifest"]["code"] == then
+    for given in (saved, str(start)):
+        begun = headrace.saved.open_start(given, None, task)
+        audit = verify(task, kafka_of, deep=True, start=begun)
+        assert (audit.findings, audit.recomputed) == ([], AFTER)
+        with pytest.raises(RecoveryError, match="other code"):
+            headrace.Learner.load(given)
+        anew = headrace.Service(task, kafka_of, state=place, start_from=given, from_scratch=True)
+        for begin in (anew.plan, anew.run):
+            with pytest.raises(RecoveryError, match=r"new run begins, .* other code"):
+                begin()
 
 
 def test_row_numbers_are_no_ids_of_a_service(task: Task, tmp_path: Path) -> None:
