@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import headrace
+from headrace.cli.console import read_key
 from headrace.stream.audit.replay import replay, state
 from headrace.stream.audit.replay_range import parse_position
 from headrace.stream.audit.verify import verify
@@ -211,6 +212,17 @@ def test_it_begins_with_a_checkpoint_of_another_service(
         headrace.Service(task, kafka_of, state=tmp_path / "next").run(drain=True)
 
 
+def test_the_end_of_the_line_behind_a_key_is_no_part_of_it(
+    task: Task, saved: str, kafka_of: MemoryKafka, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_bytes(b"a key of thirty-two random bytes\n")
+    key = (tmp_path / "key").read_bytes()
+    place = tmp_path / "state"
+    headrace.Service(task, kafka_of, state=place, key=key, start_from=saved).run(drain=True)
+    found = headrace.Learner.load(place, key=read_key(tmp_path / "key"))
+    assert found.metrics == headrace.Learner.load(place, key=key).metrics
+
+
 def test_a_learner_of_another_task_is_refused(
     task: Task, saved: str, kafka_of: MemoryKafka, tmp_path: Path
 ) -> None:
@@ -236,13 +248,14 @@ def test_a_run_outlives_the_code_that_saved_its_beginning(
     place = tmp_path / "state"
     headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
     start = next(place.rglob("start.json"))
-    then = json.loads(start.read_bytes())["manifest"]["code"]
+    then = json.loads(start.read_bytes())["manifest"]
     monkeypatch.setattr(fingerprint, "of_code", lambda *modules: "0" * 64)
     headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
     for path in place.rglob("0*"):
         path.unlink()
     headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
-    assert json.loads(start.read_bytes())["manifest"]["code"] == then
+    kept = json.loads(start.read_bytes())["manifest"]
+    assert kept == then | {"time_ms": kept["time_ms"]}
     for given in (saved, str(start)):
         begun = headrace.saved.open_start(given, None, task)
         audit = verify(task, kafka_of, deep=True, start=begun)
