@@ -306,6 +306,9 @@ def test_the_commands_take_it(kafka: KafkaConnection, run: Run, tmp_path: Path) 
     assert run("verify", *shared, "--deep").code == 2
     assert json.loads(run("verify", *shared, *start, "--deep").out)["sound"] is True
     assert json.loads(run("replay", *shared, *start).out)["events"] == 10
+    other = ["--set", "model.hidden=[8]"]
+    assert "leave --start-from out" in run("replay", *shared[:-1], *start, *other).out
+    assert "--start-from" not in run("replay", *shared[:-1], "--from", "#1", *other).out
     kept = run("state", *shared, *start, "--at", "#1", "--to", str(tmp_path / "then"))
     assert kept.code == 0
     assert [*(tmp_path / "then").rglob("start.json")]
