@@ -91,7 +91,7 @@ def test_without_checkpoints_it_is_learned_again_from_there(
     place = tmp_path / "state"
     headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
     Path(saved).unlink()
-    for path in place.rglob("0*"):
+    for path in place.rglob("0*.*"):
         path.unlink()
     for number in range(BEFORE + AFTER, BEFORE + AFTER + 9):
         kafka_of.topics[task.input.topic][0].append(good(number))
@@ -135,7 +135,7 @@ def test_a_lost_start_is_asked_for_and_kept_again(
     with pytest.raises(RecoveryError, match=r"began .* is not among them; .*start-from"):
         headrace.Service(task, kafka_of, state=elsewhere).run(drain=True)
     headrace.Service(task, kafka_of, state=elsewhere, start_from=saved).run(drain=True)
-    for path in elsewhere.rglob("0*"):
+    for path in elsewhere.rglob("0*.*"):
         path.unlink()
     headrace.Service(task, kafka_of, state=elsewhere).run(drain=True)
     last = headrace.Learner.load(elsewhere)
@@ -143,7 +143,7 @@ def test_a_lost_start_is_asked_for_and_kept_again(
     assert last.metrics == learner.metrics
     (arrays,) = elsewhere.rglob("start.safetensors")
     arrays.write_bytes(arrays.read_bytes()[:-1] + b"?")
-    for path in elsewhere.rglob("0*"):
+    for path in elsewhere.rglob("0*.*"):
         path.unlink()
     with pytest.raises(RecoveryError, match="sha256"):
         headrace.Service(task, kafka_of, state=elsewhere).run(drain=True)
@@ -206,7 +206,7 @@ def test_it_begins_with_a_checkpoint_of_another_service(
     next_one = headrace.Service(task, kafka_of, state=tmp_path / "next", key=key, start_from=place)
     next_one.run(drain=True)
     assert said(kafka_of, task) == heard(learner, range(BEFORE, BEFORE + AFTER))
-    for path in (tmp_path / "next").rglob("0*"):
+    for path in (tmp_path / "next").rglob("0*.*"):
         path.unlink()
     with pytest.raises(RecoveryError, match="key"):
         headrace.Service(task, kafka_of, state=tmp_path / "next").run(drain=True)
@@ -251,7 +251,7 @@ def test_a_run_outlives_the_code_that_saved_its_beginning(
     then = json.loads(start.read_bytes())["manifest"]
     monkeypatch.setattr(fingerprint, "of_code", lambda *modules: "0" * 64)
     headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
-    for path in place.rglob("0*"):
+    for path in place.rglob("0*.*"):
         path.unlink()
     headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
     kept = json.loads(start.read_bytes())["manifest"]
