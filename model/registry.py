@@ -8,6 +8,16 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def told(error: Exception, most: int = 300) -> str:
+    """Tell an error of a stranger's function as text that can be written, whatever it says."""
+    kind = type(error).__name__
+    try:
+        text = f"{kind}: {error}"[:most]
+    except Exception:  # of its own `__str__`
+        text = kind
+    return text.encode(errors="replace").decode()
+
+
 class Registry(dict[str, T]):
     """Hold the parts of one kind by their names, our own first.
 

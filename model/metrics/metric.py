@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,8 +11,10 @@ import jax
 import numpy as np
 
 from headrace.model.fold import Fold
-from headrace.model.registry import Registry
+from headrace.model.registry import Registry, told
 from headrace.model.spec import Spec
+
+MOST_BYTES = 16_384  # of JSON, of all that one metric says: a record has to have room for it
 
 
 def _as_it_is(state: Any, convert: Callable[..., Any]) -> Any:
@@ -44,14 +47,20 @@ register = METRICS.register
 def report(states: Mapping[str, Any], unit: float = 1.0) -> dict[str, Any]:
     """Return what metrics say, by name, in plain numbers; of one that fails, the error.
 
+    One that says more than MOST_BYTES of JSON, or what is no text, has failed.
+
     A metric is no part of what is predicted: nothing ends for its sake.
     """
     found: dict[str, Any] = {}
     for name, state in states.items():
         try:
-            found[name] = _plain(METRICS[name].report(jax.tree.map(np.asarray, state), unit))
+            said = _plain(METRICS[name].report(jax.tree.map(np.asarray, state), unit))
+            size = len(json.dumps(said, ensure_ascii=False).encode())
+            if size > MOST_BYTES:
+                raise ValueError(f"its report has {size} bytes, expected {MOST_BYTES} at most")
+            found[name] = said
         except Exception as error:  # whatever a stranger's function does
-            found[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
+            found[name] = {"error": told(error)}
     return found
 
 

@@ -34,7 +34,7 @@ def column_of(name: str, column: Any) -> pa.Array:
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if pa.types.is_null(values.type) or _is_number(values.type):
-        values = values.cast(pa.float64())
+        values = values.cast(pa.float64(), safe=False)  # rounded, as numbers of an array are
         if np.isinf(values.to_numpy(zero_copy_only=False)).any():
             raise ValueError(f"Input X contains infinity, in the column {name!r}")
     elif _is_text(values.type):

@@ -47,8 +47,13 @@ def pack(task: Task, state: Tensors, learned: int, events: int, number: str | No
     return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
 
 
-def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic]], Saved]:
+def unpack(
+    data: bytes, origin: str, *, any_code: bool = False
+) -> tuple[Task, dict[str, NDArray[np.generic]], Saved]:
     """Return what `pack` was given; `origin` names the bytes in errors.
+
+    Args:
+        any_code: whatever code saved it.
 
     Raises:
         UsageError: they are no saved learner.
@@ -60,7 +65,8 @@ def unpack(data: bytes, origin: str) -> tuple[Task, dict[str, NDArray[np.generic
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{origin}: no saved learner: {error}") from error
     task = validate(about.task, origin)
-    if about.headrace != FORMAT or about.code != fingerprint.of_code():
+    other_code = about.code != fingerprint.of_code() and not any_code
+    if about.headrace != FORMAT or other_code:
         raise RecoveryError(f"{origin}: saved by other code than this: learn it again")
     if about.packages != (packages := versions(task)):
         raise RecoveryError(f"{origin}: saved with {about.packages}, here is {packages}")
@@ -90,7 +96,9 @@ def write(path: Path, data: bytes) -> None:
 
 
 def open_start(place: str, key: bytes | None, task: Task) -> SavedState:
-    """Return the state that a service of a task is to begin with.
+    """Return the state that a service of a task is to begin with, or began with.
+
+    It may be of other code than this: whoever begins a run with it has to look.
 
     Args:
         place: a file of `save`, or as of `open_checkpoint`.
@@ -98,15 +106,16 @@ def open_start(place: str, key: bytes | None, task: Task) -> SavedState:
 
     Raises:
         UsageError: there is no saved learner, or it is of another task.
-        RecoveryError: it is broken, or was saved by other code than this.
+        RecoveryError: it is broken, or of another version's form.
     """
     data, numbered = read(place), False
     if data is None:
-        other, state, manifest = open_checkpoint(place, key)
-        found = SavedState(state, manifest.learned)
+        other, state, manifest = open_checkpoint(place, key, any_code=True)
+        found = SavedState(state, manifest.learned, manifest.code)
     else:
-        other, state, about = unpack(data, place)
-        found, numbered = SavedState(state, about.learned), bool(about.number)
+        other, state, about = unpack(data, place, any_code=True)
+        found = SavedState(state, about.learned, about.code)
+        numbered = bool(about.number)
     if fingerprint.of_task(other) != fingerprint.of_task(task):
         settings = fingerprint.settings_of(other), fingerprint.settings_of(task)
         changed = "; ".join(fingerprint.differences(*settings)) or "the key of the hashes"
@@ -146,7 +155,7 @@ _MANIFEST = re.compile(r"(?:(?:(.+)/)?([0-9a-f]{1,64})/)?([0-9]{12,18}|start)\.j
 
 
 def open_checkpoint(
-    place: str, key: bytes | None
+    place: str, key: bytes | None, *, any_code: bool = False
 ) -> tuple[Task, dict[str, NDArray[np.generic]], Manifest]:
     """Open the newest checkpoint of a service, of the run that wrote last.
 
@@ -154,6 +163,7 @@ def open_checkpoint(
         place: the state directory (or URL) of one or of several tasks, that of a run within it,
             one checkpoint's file, or that of what a run began with (start.json).
         key: what sealed the checkpoints.
+        any_code: whatever code learned it.
 
     Returns:
         the task, its state, and where and when that was.
@@ -186,7 +196,7 @@ def open_checkpoint(
     checkpoints, problems = _of_run(place, tasks[0], newest[1], key), list[str]()
 
     def accept(manifest: Manifest) -> bool:
-        if problem := _unfit(manifest):
+        if problem := _unfit(manifest, any_code):
             problems.append(problem)
         return not problem and (at in ("", "start") or int(at) == manifest.seq)
 
@@ -225,9 +235,9 @@ def _task_of(manifest: Manifest) -> Task:
     return validate(manifest.settings, "the checkpoint's task")
 
 
-def _unfit(manifest: Manifest) -> str | None:
+def _unfit(manifest: Manifest, any_code: bool) -> str | None:
     """Say why a checkpoint cannot be opened, if so."""
-    if manifest.code != fingerprint.of_code():
+    if manifest.code != fingerprint.of_code() and not any_code:
         return f"record {manifest.seq} was learned by other code than this"
     if not manifest.settings:
         return f"the checkpoint of record {manifest.seq} does not hold its task"

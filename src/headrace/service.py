@@ -62,6 +62,7 @@ class Service:
         self.task = task if isinstance(task, Task) else Task.load(task)
         self._kafka = KafkaConnection(kafka) if isinstance(kafka, str) else kafka
         self._origin, self._micro_batch = origin, micro_batch
+        key = key and key.strip()  # of a file perhaps, as the commands read it
         self._safety = Safety(
             str(state or data_dir("state")),
             key,

@@ -62,7 +62,7 @@ class Metrics:
             ends = {p: self._now.get((self._topic, p), 0) for p in source.partitions}
             while any(source.position[p] < end for p, end in ends.items()):
                 for message in source.messages(READ, WAIT_S):
-                    if message.offset() >= ends[message.partition()]:
+                    if message.offset() >= ends.get(message.partition(), 0):
                         continue
                     where = f"{self._topic}/{message.partition()}/{message.offset()}"
                     try:

@@ -161,7 +161,9 @@ def state(
             checkpoints = open_checkpoints(task, to, run, key)
         replayed = again.replayed()
         if start:
-            begun_with = start_manifest(task, run, span.begins, start.digest, start.learned)
+            begun_with = start_manifest(
+                task, run, span.begins, start.digest, start.learned, start.code
+            )
             checkpoints.save_start(begun_with, start.tensors)
         manifest = again.manifest(run, replayed.state)
         checkpoints.save(manifest, again.trainer.snapshot().tensors())
@@ -202,7 +204,7 @@ class _Again:
         if span.begin:
             self.trainer = Trainer(task, capacity)
             if start:
-                self.trainer.restore(*start)
+                self.trainer.restore(start.tensors, start.learned)
         else:
             self.trainer = begun(task, span.opening.record, start, capacity)
         self._rival = Rival(task, changed, capacity, self._on_other) if changed else None

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import jax
 
 from headrace.model import pool
-from headrace.stream.rows.normalizer import LARGEST, Normalizer
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.numbers import LARGEST
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
 from headrace.stream.training.plugins import learner_of

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from headrace.model.metrics.metric import MOST_BYTES
 from headrace.stream.events import LETTER_BYTES
 from headrace.stream.task import Task
 from headrace.stream.task.features import LONGEST_NAME
@@ -79,7 +80,8 @@ def _prediction_bytes(task: Task) -> int:
 
 def _metrics_bytes(task: Task) -> int:
     named = task.spec.classes if task.spec.classes <= MOST_NAMED else 0
-    return 65_536 + 2 * named * (ESCAPED * LONGEST_CLASS + 128)
+    further = len(task.metrics) * (MOST_BYTES + FRAME)
+    return 65_536 + 2 * named * (ESCAPED * LONGEST_CLASS + 128) + further
 
 
 def _ledger_bytes(task: Task) -> int:

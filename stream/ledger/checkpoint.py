@@ -81,7 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def start_manifest(
-    task: Task, run: str, begins: dict[int, int], state: str, learned: int
+    task: Task, run: str, begins: dict[int, int], state: str, learned: int, code: str | None
 ) -> Manifest:
     """Return the manifest of a saved learner that a run begins with, before its first record.
 
@@ -89,6 +89,7 @@ def start_manifest(
         begins: first offset of the raw topic by partition.
         state: sha256 of the state.
         learned: labels that it learned.
+        code: fingerprint of what learned it; None: of this.
     """
     return Manifest(
         run=run,
@@ -99,7 +100,7 @@ def start_manifest(
         reading={},
         counts=asdict(Counts()) | {"learned": learned},
         task=fingerprint.of_task(task),
-        code=fingerprint.of_code(),
+        code=code or fingerprint.of_code(),
         state=state,
         time_ms=time.time_ns() // 1_000_000,
         settings=fitting(fingerprint.written(task)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model.encoders import Encoder
+from headrace.model.registry import told
 from headrace.stream.events import Reject
+from headrace.stream.rows.numbers import LARGEST
 
 
 def encode(
@@ -30,19 +33,25 @@ def encode(
         lot = lots.pop()
         try:
             if lot:
-                found[lot] = _numbers(encoder([values[at] for at in lot]), len(lot), width)
+                found[lot] = _numbers(encoder(_own([values[at] for at in lot])), len(lot), width)
         except Exception as error:  # whatever a stranger's function does
             if len(lot) > 1:
                 lots += [lot[: len(lot) // 2], lot[len(lot) // 2 :]]
             else:
-                shown, told = str(values[lot[0]])[:40], f"{type(error).__name__}: {error}"
-                told = told.encode(errors="replace").decode()  # it may hold what is no text
-                bad[lot[0]] = Reject("schema", f"{name}: {shown!r} cannot be encoded: {told}")
+                detail = f"{str(values[lot[0]])[:40]!r} cannot be encoded: {told(error)}"
+                bad[lot[0]] = Reject("schema", f"{name}: {detail}")
     return found
 
 
+def _own(values: list[Any]) -> Any:
+    """Return values that a stranger's function may change, and nobody else sees it."""
+    if set(map(type, values)) & {list, dict}:
+        return json.loads(json.dumps(values))
+    return values
+
+
 def _numbers(given: Any, count: int, width: int) -> NDArray[np.float64]:
-    """Take what an encoder gave for numbers; an infinite one is missing.
+    """Take what an encoder gave for numbers; one beyond LARGEST is missing, as of a number's field.
 
     Each is converted by itself: to a type that numpy finds for all of them, a whole number of any
     size would depend on its company.
@@ -53,4 +62,4 @@ def _numbers(given: Any, count: int, width: int) -> NDArray[np.float64]:
     numbers = np.asarray(given, np.float64)
     if numbers.shape != (count, width):
         raise ValueError(f"the encoder gave {[*numbers.shape]}, expected {[count, width]} numbers")
-    return np.where(np.isfinite(numbers), numbers, np.nan) + 0.0  # -0 is 0
+    return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan) + 0.0  # -0 is 0

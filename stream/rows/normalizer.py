@@ -21,14 +21,12 @@ from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
 from headrace.stream.rows.encoding import encode
 from headrace.stream.rows.hashing import Hasher, hash_key
-from headrace.stream.rows.numbers import float64, weights
+from headrace.stream.rows.numbers import LARGEST, float64, weights
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.rows.units import conversion
 from headrace.stream.task import Task, plugins
 from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
 from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
-
-LARGEST = 1e300  # so that differences are finite
 
 
 class Normalizer:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.stream.events import Reject
 
+LARGEST = 1e300  # so that differences are finite
 MOST_WEIGHT = 1000.0
 
 

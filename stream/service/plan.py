@@ -21,6 +21,7 @@ from headrace.stream.ledger.position import Position
 from headrace.stream.service.run import (
     beginning_gone,
     begins,
+    check_code,
     check_start,
     load_start,
     other_task,
@@ -107,13 +108,15 @@ def plan(
     Raises:
         UsageError: the run began with another learner than `start`.
         RecoveryError: the task is another than the ledger's, names what differs; or the learner
-            that the run began with is needed, and not there.
+            that the run began with is needed, and not there; or a new run would begin with one
+            that was saved by other code than this.
         AuditError: the ledger is broken.
         TopicError, BrokerError: a topic is missing; no broker.
     """
     topic = task.output("ledger")
     tip = ledger.tip(kafka, topic, decided=fenced)
     if tip is None or tip.record.run != run:
+        check_code(start)
         return Plan(run, tip, Position(begins(task, kafka)), {}, state=start)
     found = Plan(run, tip, Position(), {})
     broken = beginning_gone(kafka, topic, run)

@@ -101,7 +101,7 @@ def _learn_again(
 ) -> None:
     """Bring the trainer, and the plan's position, to the tip of the ledger."""
     if found.state:
-        trainer.restore(*found.state)
+        trainer.restore(found.state.tensors, found.state.learned)
     if not found.new and found.tip is not None:
         told_s = time.monotonic()
         with closing(TopicHistory(kafka, task.input.topic)) as history:

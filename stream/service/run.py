@@ -78,6 +78,22 @@ def other_task(task: Task, opening: Record) -> RecoveryError:
     )
 
 
+def check_code(start: SavedState | None) -> None:
+    """Make sure that a new run may begin with a saved learner.
+
+    What goes on, or is learned again, may have begun with one of other code: the ledger tells its
+    state, and what came of it.
+
+    Raises:
+        RecoveryError: it was saved by other code than this.
+    """
+    if start and start.code not in (None, fingerprint.of_code()):
+        raise RecoveryError(
+            "--start-from: a new run begins, and the learner was saved by other code than this: "
+            "learn it again"
+        )
+
+
 def check_start(opening: Record, start: SavedState) -> None:
     """Make sure that it is the learner with which the run began that a record opened.
 
@@ -107,7 +123,7 @@ def load_start(task: Task, checkpoints: Checkpoints, opening: Record) -> SavedSt
     if said is None:
         return None
     usable = checkpoints.start(shapes_of(task), lambda manifest: manifest.state == said)
-    start = usable and SavedState(usable[1], usable[0].learned)
+    start = usable and SavedState(usable[1], usable[0].learned, usable[0].code)
     if start is None or start.digest != said:
         why = "".join(f"; {problem}" for problem in checkpoints.problems)
         raise RecoveryError(
@@ -135,5 +151,5 @@ def begun(task: Task, opening: Record, start: SavedState | None, capacity: int) 
         )
     trainer = Trainer(task, capacity)
     if start:
-        trainer.restore(*start)
+        trainer.restore(start.tensors, start.learned)
     return trainer

@@ -102,7 +102,7 @@ def start_service(
         raise FencedError(f"another learner of {task.name} began at this moment; start again")
     failpoint("recovered")
     if found.state and not found.manifest:
-        _keep_start(task, found, found.state, checkpoints)
+        _keep_start(task, kafka, found, found.state, checkpoints)
     failpoint("start kept")
     position = found.position
     watch = kafka.watch(task.input.topic, topics[task.input.topic])
@@ -154,13 +154,18 @@ def _source(
     return FeatureSource(task, kafka, offsets, starts, position.reading, identity)
 
 
-def _keep_start(task: Task, found: Plan, start: SavedState, checkpoints: Checkpoints) -> None:
+def _keep_start(
+    task: Task, kafka: KafkaConnection, found: Plan, start: SavedState, checkpoints: Checkpoints
+) -> None:
     """Keep the saved learner that the run begins with, or began with.
 
     It is durable before the ledger speaks of it: the run could not be learned again without it.
     """
     begins = dict(found.position.offsets)
-    manifest = start_manifest(task, found.run, begins, start.digest, start.learned)
+    if not found.new:
+        opening = runs.run_opening(kafka, task.output("ledger"), found.run)
+        begins = runs.begins_of(opening.record)
+    manifest = start_manifest(task, found.run, begins, start.digest, start.learned, start.code)
     checkpoints.save_start(manifest, start.tensors)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, get_args
 
-from headrace.model.registry import Registry
+from headrace.model.registry import Registry, told
 from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import TaskError
 from headrace.stream.task.features import Encoded
@@ -89,8 +89,7 @@ def load(task: Task, registry: Registry[Any]) -> None:
             part = point.load()
         except Exception as error:  # whatever a stranger's module does
             raise TaskError(
-                f"{key}: {name!r} ({point.value}) cannot be imported: "
-                f"{type(error).__name__}: {error}"
+                f"{key}: {name!r} ({point.value}) cannot be imported: {told(error)}"
             ) from error
         try:
             registry.register(name, part)

@@ -220,7 +220,7 @@ class Task(Part):
     def row_bytes(self) -> int:
         """Count the bytes of a row's arrays."""
         spec = self.spec
-        return 4 * spec.numeric + 4 * spec.ids + 8 + spec.pixels
+        return 8 * spec.numeric + 4 * spec.ids + 8 + spec.pixels
 
     def _neighbours(self, columns: int) -> int:
         """Bound the window: wide rows are remembered fewer, so that each costs about the same.

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from headrace.model import drift, encoders, members, metrics, networks, pool
+import numpy as np
+
+from headrace.model import drift, encoders, frame, members, metrics, networks, pool
+from headrace.model.frame import NEWEST, Change, Frame
 from headrace.model.learner import Learner, make_learner, warm_up
-from headrace.model.registry import Registry
+from headrace.model.registry import Registry, told
+from headrace.model.state import named
 from headrace.stream.errors import TaskError
 from headrace.stream.task import Task, plugins
 
@@ -59,7 +63,24 @@ def first_state(learner: Learner, task: Task, capacity: int) -> Any:
         TaskError: what comes from another package does not do what it has to.
     """
     with _fitting(task):
-        return warm_up(learner, capacity)
+        state = warm_up(learner, capacity)
+        if not task.spec.classes and (task.spec.members or task.spec.metrics):
+            _try_converting(learner, state)
+        return state
+
+
+def _try_converting(learner: Learner, state: Any) -> None:
+    """Convert the first state as if numbers got another frame, which else happens at an event."""
+    held = Frame(learner.spec)
+    newest = np.zeros((NEWEST, len(held.origin)))
+    change = Change(held, np.zeros(len(held.origin), bool), newest)
+    converted = frame.rebase(learner.spec, learner.copy(state), change, held)
+    kinds, now = (
+        {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(each)}
+        for each in (state, converted)
+    )
+    if wrong := [name for name in {**kinds, **now} if kinds.get(name) != now.get(name)]:
+        raise ValueError(f"convert makes something else of {wrong[0]}")
 
 
 @contextmanager
@@ -77,5 +98,6 @@ def _fitting(task: Task) -> Iterator[None]:
             raise
         keys, names = (dict.fromkeys(each) for each in zip(*named, strict=True))
         which = f"{named[0][1]!r}" if len(named) == 1 else f"one of {', '.join(names)}"
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise TaskError(f"{', '.join(keys)}: {which} does not fit: {reason[:300]}") from error
+        reason = told(error).removeprefix(f"{type(error).__name__}: ").partition("\n")[0]
+        reason = reason or type(error).__name__
+        raise TaskError(f"{', '.join(keys)}: {which} does not fit: {reason}") from error

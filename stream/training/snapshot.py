@@ -21,10 +21,11 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 class SavedState(NamedTuple):
-    """Hold the state of a learner that was saved, and how many labels it had learned."""
+    """Hold the state of a learner that was saved."""
 
     tensors: Tensors
-    learned: int
+    learned: int  # labels
+    code: str | None = None  # fingerprint of what learned it; None: of this
 
     @property
     def digest(self) -> str:

@@ -17,7 +17,7 @@ from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.service import service
 from headrace.stream.task import parse
 from tests.support.events import TASK, good
-from tests.support.memory_kafka import MemoryKafka
+from tests.support.memory_kafka import MemoryKafka, MemorySource, Partition
 
 ALARM = DriftAlarm("adwin", "id", 1, 1, 0, 3, 0.1, 0.9, 5.0, 1.0, 30.0)
 STEP = LadderStep("boost", "id", 1, 1, 0, 3)
@@ -159,3 +159,23 @@ def test_a_key_that_is_not_its_events(lived: Lived) -> None:
     predictions.keys[last] = key
     predictions.keys[predictions.offsets[0]] = b"other"  # of a run that is not learned again
     assert lived.findings(deep=True) == ""
+
+
+def test_a_partition_that_metrics_get_meanwhile_is_no_end(
+    lived: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics, messages = lived.task.output("metrics"), MemorySource.messages
+
+    def growing(source: MemorySource, most: int, timeout_s: float) -> Any:
+        if source.topic == metrics and 1 not in source.partitions:
+            added = lived.kafka.topics[metrics].setdefault(1, Partition())
+            added.append(b"{}")
+            source.partitions.insert(0, 1)
+            source.begins[1] = source.position[1] = 0
+        return messages(source, most, timeout_s)
+
+    monkeypatch.setattr(MemorySource, "messages", growing)
+    try:
+        assert lived.findings() == ""
+    finally:
+        del lived.kafka.topics[metrics][1]

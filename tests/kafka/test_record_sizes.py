@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.model import encoders
+from headrace.model.metrics import metric
 from headrace.stream.errors import TaskError
 from headrace.stream.events import (
     LETTER_BYTES,
@@ -115,6 +117,37 @@ def test_the_longest_records_fit(classes: int) -> None:
     names = [WORST * LONGEST_CLASS] * 2
     step = LadderStep("relabel", *where, exchanged=names, statistic=number)
     assert max(len(msgspec.json.encode(each)) for each in (alarm, step)) <= limits["drift"]
+
+
+def test_the_numbers_of_encoders_fit(registries: None) -> None:
+    encoders.register("wide", lambda values: [[0.5] * 4096] * len(values))
+    features = {
+        f"e{at}": {"kind": "encoded", "field": "e", "encoder": "wide", "width": 4096}
+        for at in range(31)
+    }
+    table = {"name": "wide", "input": {"topic": "t"}, "target": {"field": "y", "kind": "regress"}}
+    made = validate(table | {"features": features}, "t")
+    records = Records("t", [b'{"id": 1, "e": 1, "y": 1}'], [None], [0], [0], [0])
+    (feature,), _ = Normalizer(made).features(records)
+    (limit,) = (each for each in topic_specs(made) if each.name == made.output("features"))
+    assert len(msgspec.msgpack.encode(feature)) + LONGEST_KEY <= limit.record_bytes
+    assert limit.max_message_bytes == limit.record_bytes  # more than Kafka's own
+    features["e31"] = features["e32"] = features["e0"]
+    with pytest.raises(TaskError, match="expected 1048576 at most"):
+        validate(table | {"features": features}, "t")
+
+
+def test_what_metrics_say_fits() -> None:
+    table = {"name": "wide", "input": {"topic": "t"}, "target": {"field": "y", "kind": "regress"}}
+    few, many = (
+        validate(table | {"features": {"x": {"kind": "number"}}, "metrics": names}, "t")
+        for names in ([], [f"m{at}" for at in range(16)])
+    )
+    limits = [
+        {spec.name: spec.record_bytes for spec in topic_specs(made)}[made.output("metrics")]
+        for made in (few, many)
+    ]
+    assert limits[1] - limits[0] >= 16 * metric.MOST_BYTES
 
 
 def test_rows_that_would_fill_the_memory_are_refused() -> None:

@@ -678,7 +678,7 @@ def test_places_that_cannot_be_used_are_told_in_one_line(tmp_path: Path) -> None
         ("/", UsageError, "give a directory below it"),
         ("file://host/path", UsageError, "file:///"),
         ("nonsense://a", UsageError, "nonsense:// cannot be used"),
-        ("gs://bucket/path", UsageError, "gs:// needs its driver"),
+        ("oci://bucket/path", UsageError, "oci:// needs its driver"),
     ):
         with pytest.raises(error, match=told) as caught:
             open_store(place)

@@ -234,6 +234,15 @@ def test_a_later_column_holds_what_it_did_at_first(first: str) -> None:
     assert model.learner_.events == 4
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint64", "Int64"])
+def test_whole_numbers_that_float64_rounds_are_taken_as_of_an_array(kind: str) -> None:
+    whole = np.arange(20) * 1_000_003 + 2**60
+    frame, array = pd.DataFrame({"x0": whole}).astype(kind), whole[:, None].astype(np.float64)
+    labels = np.arange(20) % 7 * 1.5
+    of_frame, of_array = (StreamRegressor(SMALL).fit(X, labels) for X in (frame, array))
+    np.testing.assert_array_equal(of_frame.predict(frame), of_array.predict(array))
+
+
 def test_categories_that_were_not_there_before_are_as_good() -> None:
     model = StreamClassifier(settings=SMALL)
     model.fit(pd.DataFrame({"a": pd.Categorical(["p", "q"])}), [0, 1])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import headrace
+from headrace.cli.console import read_key
 from headrace.stream.audit.replay import replay, state
 from headrace.stream.audit.replay_range import parse_position
 from headrace.stream.audit.verify import verify
@@ -17,6 +18,7 @@ from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
+from headrace.stream.ledger import fingerprint
 from headrace.stream.process import failpoint
 from headrace.stream.task import Task, parse
 from tests.support.events import TASK, good, task_text
@@ -89,7 +91,7 @@ def test_without_checkpoints_it_is_learned_again_from_there(
     place = tmp_path / "state"
     headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
     Path(saved).unlink()
-    for path in place.rglob("0*"):
+    for path in place.rglob("0*.*"):
         path.unlink()
     for number in range(BEFORE + AFTER, BEFORE + AFTER + 9):
         kafka_of.topics[task.input.topic][0].append(good(number))
@@ -133,7 +135,7 @@ def test_a_lost_start_is_asked_for_and_kept_again(
     with pytest.raises(RecoveryError, match=r"began .* is not among them; .*start-from"):
         headrace.Service(task, kafka_of, state=elsewhere).run(drain=True)
     headrace.Service(task, kafka_of, state=elsewhere, start_from=saved).run(drain=True)
-    for path in elsewhere.rglob("0*"):
+    for path in elsewhere.rglob("0*.*"):
         path.unlink()
     headrace.Service(task, kafka_of, state=elsewhere).run(drain=True)
     last = headrace.Learner.load(elsewhere)
@@ -141,7 +143,7 @@ def test_a_lost_start_is_asked_for_and_kept_again(
     assert last.metrics == learner.metrics
     (arrays,) = elsewhere.rglob("start.safetensors")
     arrays.write_bytes(arrays.read_bytes()[:-1] + b"?")
-    for path in elsewhere.rglob("0*"):
+    for path in elsewhere.rglob("0*.*"):
         path.unlink()
     with pytest.raises(RecoveryError, match="sha256"):
         headrace.Service(task, kafka_of, state=elsewhere).run(drain=True)
@@ -204,10 +206,21 @@ def test_it_begins_with_a_checkpoint_of_another_service(
     next_one = headrace.Service(task, kafka_of, state=tmp_path / "next", key=key, start_from=place)
     next_one.run(drain=True)
     assert said(kafka_of, task) == heard(learner, range(BEFORE, BEFORE + AFTER))
-    for path in (tmp_path / "next").rglob("0*"):
+    for path in (tmp_path / "next").rglob("0*.*"):
         path.unlink()
     with pytest.raises(RecoveryError, match="key"):
         headrace.Service(task, kafka_of, state=tmp_path / "next").run(drain=True)
+
+
+def test_the_end_of_the_line_behind_a_key_is_no_part_of_it(
+    task: Task, saved: str, kafka_of: MemoryKafka, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_bytes(b"a key of thirty-two random bytes\n")
+    key = (tmp_path / "key").read_bytes()
+    place = tmp_path / "state"
+    headrace.Service(task, kafka_of, state=place, key=key, start_from=saved).run(drain=True)
+    found = headrace.Learner.load(place, key=read_key(tmp_path / "key"))
+    assert found.metrics == headrace.Learner.load(place, key=key).metrics
 
 
 def test_a_learner_of_another_task_is_refused(
@@ -223,6 +236,36 @@ def test_a_learner_of_another_task_is_refused(
     (tmp_path / "cut.hr").write_bytes(Path(saved).read_bytes()[:-9])
     with pytest.raises(RecoveryError, match="broken"):
         headrace.Service(task, kafka_of, start_from=tmp_path / "cut.hr")
+
+
+def test_a_run_outlives_the_code_that_saved_its_beginning(
+    task: Task,
+    saved: str,
+    kafka_of: MemoryKafka,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = tmp_path / "state"
+    headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
+    start = next(place.rglob("start.json"))
+    then = json.loads(start.read_bytes())["manifest"]
+    monkeypatch.setattr(fingerprint, "of_code", lambda *modules: "0" * 64)
+    headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
+    for path in place.rglob("0*.*"):
+        path.unlink()
+    headrace.Service(task, kafka_of, state=place, start_from=saved).run(drain=True)
+    kept = json.loads(start.read_bytes())["manifest"]
+    assert kept == then | {"time_ms": kept["time_ms"]}
+    for given in (saved, str(start)):
+        begun = headrace.saved.open_start(given, None, task)
+        audit = verify(task, kafka_of, deep=True, start=begun)
+        assert (audit.findings, audit.recomputed) == ([], AFTER)
+        with pytest.raises(RecoveryError, match="other code"):
+            headrace.Learner.load(given)
+        anew = headrace.Service(task, kafka_of, state=place, start_from=given, from_scratch=True)
+        for begin in (anew.plan, anew.run):
+            with pytest.raises(RecoveryError, match=r"new run begins, .* other code"):
+                begin()
 
 
 def test_row_numbers_are_no_ids_of_a_service(task: Task, tmp_path: Path) -> None:
@@ -263,6 +306,9 @@ def test_the_commands_take_it(kafka: KafkaConnection, run: Run, tmp_path: Path) 
     assert run("verify", *shared, "--deep").code == 2
     assert json.loads(run("verify", *shared, *start, "--deep").out)["sound"] is True
     assert json.loads(run("replay", *shared, *start).out)["events"] == 10
+    other = ["--set", "model.hidden=[8]"]
+    assert "leave --start-from out" in run("replay", *shared[:-1], *start, *other).out
+    assert "--start-from" not in run("replay", *shared[:-1], "--from", "#1", *other).out
     kept = run("state", *shared, *start, "--at", "#1", "--to", str(tmp_path / "then"))
     assert kept.code == 0
     assert [*(tmp_path / "then").rglob("start.json")]

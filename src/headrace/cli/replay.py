@@ -136,6 +136,12 @@ def replay(
     _tell(found)
     if found.comparison:
         tell_comparison(AS_IT_WAS, found.metrics, found.comparison)
+        if start_from:
+            say(
+                f"{AS_IT_WAS[0]}: begins with the saved learner, whose events its metrics count, "
+                "and the changed task with nothing; to begin both with nothing, leave --start-from "
+                "out and say --from"
+            )
 
 
 def state(
