@@ -9,7 +9,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -25,6 +25,8 @@ from headrace.stream.training.snapshot import SavedState, Tensors, digest, shape
 
 FORMAT = 1
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
 
 class Saved(msgspec.Struct, forbid_unknown_fields=True):
     """Hold the first line."""
@@ -33,8 +35,8 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
     task: dict[str, Any]
     code: str  # fingerprint
     state: str  # sha256
-    learned: int  # labels
-    events: int
+    learned: _Count  # labels
+    events: _Count
     number: str | None  # of `reading.Reader`
     packages: dict[str, str] = {}  # of others that the task needs, with their versions
 

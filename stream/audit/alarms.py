@@ -34,7 +34,7 @@ class Alarms:
     def check(self, audit: Audit, records: Sequence[Record]) -> None:
         """Compare them with all records of the ledger."""
         counted, before, found = sum(record.alarms for record in records), 0, 0
-        with closing(self._kafka.source(self._topic)) as source:
+        with closing(self._kafka.source(self._topic, or_later=True)) as source:
             expired, ends = any(source.begins.values()), source.ends()
             while any(source.position[p] < end for p, end in ends.items()):
                 for message in source.messages(READ, WAIT_S):

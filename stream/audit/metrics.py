@@ -58,7 +58,7 @@ class Metrics:
         """Compare them with all records of the ledger."""
         stands = _stands(records)
         before: dict[int, _Told] = {}  # by partition
-        with closing(self._kafka.source(self._topic)) as source:
+        with closing(self._kafka.source(self._topic, or_later=True)) as source:
             ends = {p: self._now.get((self._topic, p), 0) for p in source.partitions}
             while any(source.position[p] < end for p, end in ends.items()):
                 for message in source.messages(READ, WAIT_S):
