@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
-
 
 def cache_dir(name: str) -> Path:
     """Return where this user keeps what can be had again."""
-    return platformdirs.user_cache_path("headrace") / name
+    return _own("XDG_CACHE_HOME", mac="Library/Caches", other=".cache") / name
 
 
 def data_dir(name: str) -> Path:
     """Return where this user keeps what cannot be had again."""
-    return platformdirs.user_data_path("headrace") / name
+    return _own("XDG_DATA_HOME", mac="Library/Application Support", other=".local/share") / name
+
+
+def _own(variable: str, *, mac: str, other: str) -> Path:
+    root = os.environ.get(variable)
+    base = Path(root) if root else Path.home() / (mac if sys.platform == "darwin" else other)
+    return base / "headrace"
 
 
 @contextmanager

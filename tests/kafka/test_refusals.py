@@ -21,7 +21,7 @@ from tests.support.events import task_text
 from tests.support.hostile import Run
 from tests.support.secured import PASSWORD, Secured, connection
 
-WITHIN_S = 5.0
+WITHIN_S = 12.0  # five, and what a busy machine takes; clients left alone take 15 and more
 Properties = dict[str, str]
 
 
