@@ -11,6 +11,7 @@ Detector = Literal["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "
 Rung = Literal["relabel", "boost", "challenger", "restore", "rollback"]
 Step = Literal["boost", "challenge", "promotion", "rollback", "dismissal", "relabel", "reset"]
 Rival = Literal["fresh", "earlier"]
+METRIC_BYTES = 16_384  # of all that a metric from elsewhere says: a record has to have room for it
 ORDER = 12  # steps between past labels that an autoregression goes by
 RUNGS: tuple[Rung, ...] = ("relabel", "boost")  # by default: trials take XLA seconds to compile
 NetworkName = Literal["mlp", "linear", "cnn1d", "cnn2d", "gru", "textbag", "textcnn"]

@@ -29,7 +29,7 @@ from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.run import begun, open_checkpoints
 from headrace.stream.task import Task
 from headrace.stream.training.snapshot import SavedState, digest
-from headrace.stream.training.trainer import Learned, Trainer
+from headrace.stream.training.trainer import Learned
 
 CAPACITY = 4096
 
@@ -201,12 +201,8 @@ class _Again:
         )
         stack.callback(self._history.close)
         self.close = self._history.close
-        if span.begin:
-            self.trainer = Trainer(task, capacity)
-            if start:
-                self.trainer.restore(start.tensors, start.learned)
-        else:
-            self.trainer = begun(task, span.opening.record, start, capacity)
+        opening = None if span.begin else span.opening.record
+        self.trainer = begun(task, opening, start, capacity)
         self._rival = Rival(task, changed, capacity, self._on_other) if changed else None
         _, last = span.ends()
         proven_from = last.record.seq + 1 if span.begin else span.proven_from

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from headrace.model.metrics.metric import MOST_BYTES
+from headrace.model.spec import METRIC_BYTES
 from headrace.stream.events import LETTER_BYTES
 from headrace.stream.task import Task
 from headrace.stream.task.features import LONGEST_NAME
@@ -80,7 +80,7 @@ def _prediction_bytes(task: Task) -> int:
 
 def _metrics_bytes(task: Task) -> int:
     named = task.spec.classes if task.spec.classes <= MOST_NAMED else 0
-    further = len(task.metrics) * (MOST_BYTES + FRAME)
+    further = len(task.metrics) * (METRIC_BYTES + FRAME)
     return 65_536 + 2 * named * (ESCAPED * LONGEST_CLASS + 128) + further
 
 

@@ -134,16 +134,16 @@ def load_start(task: Task, checkpoints: Checkpoints, opening: Record) -> SavedSt
     return start
 
 
-def begun(task: Task, opening: Record, start: SavedState | None, capacity: int) -> Trainer:
-    """Return a trainer as it was when the run began that a record opened.
+def begun(task: Task, opening: Record | None, start: SavedState | None, capacity: int) -> Trainer:
+    """Return a trainer as it was when the run began that a record opened; None: that of no run.
 
     Raises:
         UsageError: the run began with a saved learner, and `start` is not that.
     """
-    said = opening.session_start.start if opening.session_start else None
-    if start:
+    said = opening.session_start.start if opening and opening.session_start else None
+    if start and opening:
         check_start(opening, start)
-    elif said:
+    elif opening and said:
         raise UsageError(
             f"run {opening.run[:8]} began with a saved learner (state {said[:16]}): give it by "
             "--start-from, the file that `headrace learn` was given, or start.json in the state "

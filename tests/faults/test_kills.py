@@ -113,4 +113,5 @@ def test_no_failpoint_of_the_learner_is_left_out() -> None:
     named = set()
     for path in Path(stream.__file__).parent.rglob("*.py"):
         named |= set(re.findall(r'failpoint\("([^"]+)"\)', path.read_text()))
-    assert named - {"archive claimed"} <= {*ONCE, *AGAIN}
+    # An archive's, and one that only a run with a saved learner passes: tests of their own.
+    assert named - {"archive claimed", "start kept"} <= {*ONCE, *AGAIN}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.model import encoders
-from headrace.model.metrics import metric
+from headrace.model.spec import METRIC_BYTES
 from headrace.stream.errors import TaskError
 from headrace.stream.events import (
     LETTER_BYTES,
@@ -147,7 +147,7 @@ def test_what_metrics_say_fits() -> None:
         {spec.name: spec.record_bytes for spec in topic_specs(made)}[made.output("metrics")]
         for made in (few, many)
     ]
-    assert limits[1] - limits[0] >= 16 * metric.MOST_BYTES
+    assert limits[1] - limits[0] >= 16 * METRIC_BYTES
 
 
 def test_rows_that_would_fill_the_memory_are_refused() -> None:

@@ -26,8 +26,11 @@ TASK: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("headrace.learner.CAPACITY", 64)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has none
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def learner() -> headrace.Learner:
