@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,7 +125,7 @@ def open_start(place: str, key: bytes | None, task: Task) -> SavedState:
         raise UsageError(f"{place}: is a learner of another task than {task.name}: {changed}")
     if numbered:  # the numbers that its rows got are no ids of the service's events
         no_ids = np.frombuffer(msgspec.msgpack.encode([]), np.uint8)
-        found = found._replace(tensors={**state, "recent": no_ids})
+        found = replace(found, tensors={**state, "recent": no_ids})
     return found
 
 

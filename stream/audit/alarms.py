@@ -12,9 +12,6 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger.ledger import Record
 from headrace.stream.task import Task
 
-READ = 5_000
-WAIT_S = 0.5
-
 
 class _Told(msgspec.Struct):
     detector: str | None = None  # which alarms alone have, those of earlier versions too
@@ -36,18 +33,11 @@ class Alarms:
         counted, before, found = sum(record.alarms for record in records), 0, 0
         with closing(self._kafka.source(self._topic, or_later=True)) as source:
             expired, ends = any(source.begins.values()), source.ends()
-            while any(source.position[p] < end for p, end in ends.items()):
-                for message in source.messages(READ, WAIT_S):
-                    place = f"{self._topic}/{message.partition()}"
-                    try:
-                        told = msgspec.json.decode(message.value() or b"", type=_Told)
-                    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                        audit.found(f"{place}/{message.offset()} is no record of drift: {error}")
-                        continue
-                    if told.detector is not None:
-                        found += 1
-                        now = self._now.get((self._topic, message.partition()), 0)
-                        before += message.offset() < now
+            for message, told in audit.decoded(source, ends, _Told, "drift"):
+                if told.detector is not None:
+                    found += 1
+                    now = self._now.get((self._topic, message.partition()), 0)
+                    before += message.offset() < now
         if before > counted:
             audit.found(f"{self._topic}: {before - counted} alarms that the ledger does not know")
         if found < counted and not expired:

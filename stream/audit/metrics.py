@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from headrace.stream.audit.report import Audit
+from headrace.stream.audit.report import Audit, place_of
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger.ledger import Record
 from headrace.stream.ledger.position import Counts
 from headrace.stream.task import Task
 
-READ = 5_000
-WAIT_S = 0.5
 AHEAD = 2  # micro-batches that a learner has taken and not yet written a record of, at most
 
 
@@ -60,22 +58,13 @@ class Metrics:
         before: dict[int, _Told] = {}  # by partition
         with closing(self._kafka.source(self._topic, or_later=True)) as source:
             ends = {p: self._now.get((self._topic, p), 0) for p in source.partitions}
-            while any(source.position[p] < end for p, end in ends.items()):
-                for message in source.messages(READ, WAIT_S):
-                    if message.offset() >= ends.get(message.partition(), 0):
-                        continue
-                    where = f"{self._topic}/{message.partition()}/{message.offset()}"
-                    try:
-                        told = msgspec.json.decode(message.value() or b"", type=_Told)
-                    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                        audit.found(f"{where} is no record of metrics: {error}")
-                        continue
-                    last = before.get(message.partition())
-                    if wrong := _wrong(told, last, stands):
-                        audit.found(f"{where}: {wrong}")
-                    else:
-                        before[message.partition()] = told
-                        audit.metrics += 1
+            for message, told in audit.decoded(source, ends, _Told, "metrics"):
+                last = before.get(message.partition())
+                if wrong := _wrong(told, last, stands):
+                    audit.found(f"{place_of(message)}: {wrong}")
+                else:
+                    before[message.partition()] = told
+                    audit.metrics += 1
 
 
 def _stands(records: Sequence[Record]) -> dict[int, _Stand]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.stream.audit.report import Audit
+from headrace.stream.audit.report import Audit, place_of
 from headrace.stream.errors import AuditError
 from headrace.stream.events import Prediction
 from headrace.stream.kafka.connection import KafkaConnection
@@ -142,5 +142,6 @@ def _offset(message: Any) -> int:
     try:
         return msgspec.json.decode(message.value() or b"", type=Prediction).offset
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        where = f"{message.topic()}/{message.partition()}/{message.offset()}"
-        raise AuditError(f"{where} is no prediction: {error}; somebody else wrote to it") from error
+        raise AuditError(
+            f"{place_of(message)} is no prediction: {error}; somebody else wrote to it"
+        ) from error

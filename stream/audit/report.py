@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from headrace.stream.kafka.source import Source
 from headrace.stream.ledger.position import Counts
 
 FINDINGS = 20  # reported at most
+READ = 5_000
+WAIT_S = 0.5
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -43,3 +49,24 @@ class Audit:
         """Note something that is wrong."""
         if len(self.findings) < FINDINGS:
             self.findings.append(what)
+
+    def decoded(
+        self, source: Source, ends: Mapping[int, int], form: type[T], what: str
+    ) -> Iterator[tuple[Any, T]]:
+        """Yield the messages of a topic before `ends`, by partition, and what they hold.
+
+        One that does not hold it is noted, as no record of `what`.
+        """
+        while any(source.position[p] < end for p, end in ends.items()):
+            for message in source.messages(READ, WAIT_S):
+                if message.offset() >= ends.get(message.partition(), 0):
+                    continue
+                try:
+                    yield message, msgspec.json.decode(message.value() or b"", type=form)
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    self.found(f"{place_of(message)} is no record of {what}: {error}")
+
+
+def place_of(message: Any) -> str:
+    """Return where a message stands: topic, partition and offset."""
+    return f"{message.topic()}/{message.partition()}/{message.offset()}"

@@ -39,6 +39,11 @@ def begins_of(record: Record) -> Offsets:
     return (record.session_start.begins if record.session_start else None) or {}
 
 
+def start_of(record: Record) -> str | None:
+    """Return the digest of the saved learner with which the run began that a record opened."""
+    return record.session_start.start if record.session_start else None
+
+
 def run_opening(kafka: KafkaConnection, topic: str, run: str) -> Entry:
     """Find the record that began a run.
 
@@ -100,7 +105,7 @@ def check_start(opening: Record, start: SavedState) -> None:
     Raises:
         UsageError: it is not, or the run began with none.
     """
-    said = opening.session_start.start if opening.session_start else None
+    said = start_of(opening)
     if said is None:
         raise UsageError(
             f"--start-from: run {opening.run[:8]} goes on, which began with nothing; begin a new "
@@ -119,7 +124,7 @@ def load_start(task: Task, checkpoints: Checkpoints, opening: Record) -> SavedSt
     Raises:
         RecoveryError: it is not there, or not what it was.
     """
-    said = opening.session_start.start if opening.session_start else None
+    said = start_of(opening)
     if said is None:
         return None
     usable = checkpoints.start(shapes_of(task), lambda manifest: manifest.state == said)
@@ -140,7 +145,7 @@ def begun(task: Task, opening: Record | None, start: SavedState | None, capacity
     Raises:
         UsageError: the run began with a saved learner, and `start` is not that.
     """
-    said = opening.session_start.start if opening and opening.session_start else None
+    said = start_of(opening) if opening else None
     if start and opening:
         check_start(opening, start)
     elif opening and said:

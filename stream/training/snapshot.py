@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -20,14 +22,15 @@ from headrace.stream.training.plugins import learner_of
 Tensors = Mapping[str, NDArray[Any]]
 
 
-class SavedState(NamedTuple):
+@dataclass(frozen=True)
+class SavedState:
     """Hold the state of a learner that was saved."""
 
     tensors: Tensors
     learned: int  # labels
     code: str | None = None  # fingerprint of what learned it; None: of this
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Return the sha256 of the state, as of `digest`."""
         return digest(self.tensors)

@@ -20,8 +20,8 @@ from headrace.stream.audit.verify import verify
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
-from headrace.stream.process.paths import cache_dir, hold_lock
 from tests.support.events import good, task_text
+from tests.support.maven import ensure_jar
 from tests.support.topics import read
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # installing them takes minutes
@@ -30,13 +30,30 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = "\n[model]\nhidden = [4]\nneighbours = 10\n"
 JARS = {
     "spark": [
-        "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0",
-        "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.2.0",
-        "org.apache.kafka:kafka-clients:3.9.2",
-        "org.apache.commons:commons-pool2:2.12.1",
+        (
+            "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0",
+            "64539c45e5d39f7ddb747312c239f38f5208d08c1a0ddf7d70beb2fbd9373705",
+        ),
+        (
+            "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.2.0",
+            "641c7947afc8aa1189e433b7c2d305293993c8691bc1c2062d6d4f513b12518c",
+        ),
+        (
+            "org.apache.kafka:kafka-clients:3.9.2",
+            "014b4ef36884478a932641818b080c36a8f8e2e92dc771e800c9d2694f4f83d8",
+        ),
+        (
+            "org.apache.commons:commons-pool2:2.12.1",
+            "5273c8bc8c0dca2211175c0d27efbd7228efae99689aac001a8e1ef8e872e9ef",
+        ),
     ],
-    "flink": ["org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"],
-}
+    "flink": [
+        (
+            "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
+            "5605c691d11a501382c383fecba37a7a552467da5ab7ba904ef5d6f3d62c5616",
+        ),
+    ],
+}  # Kafka's connectors, and their sha256
 Example = Callable[..., str]
 
 
@@ -57,20 +74,7 @@ def java() -> str:
 
 def jars(engine: str) -> list[str]:
     """Return an engine's jars for Kafka; fetch those that are not there."""
-    place = cache_dir(engine)
-    place.mkdir(parents=True, exist_ok=True)
-    found = []
-    with hold_lock(place / "lock", wait_s=600.0):
-        for coordinates in JARS[engine]:
-            group, artifact, version = coordinates.split(":")
-            jar = place / f"{artifact}-{version}.jar"
-            if not jar.exists():
-                from jgo.maven import MavenContext
-
-                project = MavenContext(repo_cache=place / "maven").project(group, artifact)
-                shutil.copy(project.at_version(version).artifact().resolve(), jar)
-            found.append(str(jar))
-    return found
+    return [str(ensure_jar(engine, coordinates, sha256)) for coordinates, sha256 in JARS[engine]]
 
 
 @pytest.fixture

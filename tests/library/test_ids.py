@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import headrace
-from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import validate
+from tests.support.readers import normalizers_of_readers
 
 TASK: dict[str, Any] = {
     "name": "t",
@@ -83,14 +83,7 @@ def test_an_event_that_was_learned_may_be_asked_about() -> None:
 def test_a_learner_that_has_learned_nothing_reads_by_one_normaliser(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, ours = list[Any](), learner()
-
-    class Counted(Normalizer):
-        def __init__(self, task: headrace.Task) -> None:
-            made.append(task)
-            super().__init__(task)
-
-    monkeypatch.setattr("headrace.reading.Normalizer", Counted)
+    made, ours = normalizers_of_readers(monkeypatch), learner()
     for _ in range(3):
         ours.predict_one(BARE)
         ours.predict([BARE])

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 import headrace
 from headrace.stream.errors import RecoveryError, UsageError
-from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import validate
 from headrace.stream.training.snapshot import digest
+from tests.support.readers import normalizers_of_readers
 
 ROWS = 400
 SMALL = {"hidden": [4], "neighbours": 20}
@@ -560,14 +560,8 @@ def test_a_loaded_learner_reads_its_events_by_one_normaliser(
     event = {"tree": "t1", "time": 1_700_000_000, "weight": 1.0, "kind": "apple"}
     learner.learn_one(event)
     learner.save(tmp_path / "fruit.hr")
-    again, made = headrace.Learner.load(tmp_path / "fruit.hr"), list[Any]()
-
-    class Counted(Normalizer):
-        def __init__(self, task: headrace.Task) -> None:
-            made.append(task)
-            super().__init__(task)
-
-    monkeypatch.setattr("headrace.reading.Normalizer", Counted)
+    again = headrace.Learner.load(tmp_path / "fruit.hr")
+    made = normalizers_of_readers(monkeypatch)
     for _ in range(3):
         again.predict_one(event)
     assert len(made) == 1

@@ -6,14 +6,12 @@ Azurite is Microsoft's, by npm; fake-gcs-server is built by go.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.stream.process.paths import cache_dir, hold_lock
+from tests.support.maven import ensure_jar
 
 START_S = 90.0
 AZURITE = "azurite@3.37.0"
@@ -219,58 +218,34 @@ SERVERS: dict[str, type[StorageServer]] = {"hdfs": Hdfs, "azure": Azure, "gcs": 
 
 
 def hadoop_jars() -> list[Path]:
-    """Return Hadoop's jars, checked; fetch those that are not there.
-
-    Raises:
-        OSError, RuntimeError, ImportError: they cannot be fetched.
-    """
-    directory = cache_dir("hadoop")
-    directory.mkdir(parents=True, exist_ok=True)
-    found = []
-    with hold_lock(directory / "lock", wait_s=600.0):
-        for coordinates, digest in HADOOP:
-            group, artifact, version = coordinates.split(":")
-            jar = directory / f"{artifact}-{version}.jar"
-            if not _is_intact(jar, digest):
-                from jgo.maven import MavenContext
-
-                with tempfile.TemporaryDirectory(dir=directory) as scratch:
-                    project = MavenContext(repo_cache=Path(scratch)).project(group, artifact)
-                    Path(project.at_version(version).artifact().resolve()).replace(jar)
-                if not _is_intact(jar, digest):
-                    raise RuntimeError(f"{jar.name} is not the pinned one")
-            found.append(jar)
-    return found
+    """Return Hadoop's jars; fetch those that are not there. Raises as `ensure_jar`."""
+    return [ensure_jar("hadoop", coordinates, sha256) for coordinates, sha256 in HADOOP]
 
 
 def azurite() -> Path:
-    """Return Azurite's program; install it if it is not there.
-
-    Raises:
-        OSError, RuntimeError: there is no npm, or it cannot be fetched.
-    """
-    directory = cache_dir("azurite")
-    program = directory / "node_modules/azurite/dist/src/blob/main.js"
-    directory.mkdir(parents=True, exist_ok=True)
-    with hold_lock(directory / "lock", wait_s=600.0):
-        if not program.exists():
-            _install(["npm", "install", "--silent", "--prefix", str(directory), AZURITE])
-    return program
+    """Return Azurite's program; install it if it is not there. Raises as `_installed`."""
+    place = cache_dir("azurite")
+    command = ["npm", "install", "--silent", "--prefix", str(place), AZURITE]
+    return _installed(place, "node_modules/azurite/dist/src/blob/main.js", command)
 
 
 def fake_gcs() -> Path:
-    """Return fake-gcs-server; build it if it is not there.
+    """Return fake-gcs-server; build it if it is not there. Raises as `_installed`."""
+    place = cache_dir("fake-gcs-server")
+    return _installed(place, "fake-gcs-server", ["go", "install", FAKE_GCS], GOBIN=str(place))
+
+
+def _installed(place: Path, program: str, command: list[str], **settings: str) -> Path:
+    """Return a program in a folder; run the command that puts it there, if it is not.
 
     Raises:
-        OSError, RuntimeError: there is no go, or it cannot be fetched.
+        OSError, RuntimeError: there is no such command, or it fails.
     """
-    directory = cache_dir("fake-gcs-server")
-    program = directory / "fake-gcs-server"
-    directory.mkdir(parents=True, exist_ok=True)
-    with hold_lock(directory / "lock", wait_s=600.0):
-        if not program.exists():
-            _install(["go", "install", FAKE_GCS], GOBIN=str(directory))
-    return program
+    place.mkdir(parents=True, exist_ok=True)
+    with hold_lock(place / "lock", wait_s=600.0):
+        if not (place / program).exists():
+            _install(command, **settings)
+    return place / program
 
 
 def _install(command: list[str], **settings: str) -> None:
@@ -279,10 +254,6 @@ def _install(command: list[str], **settings: str) -> None:
     done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-300:]}")
-
-
-def _is_intact(jar: Path, digest: str) -> bool:
-    return jar.exists() and hashlib.sha256(jar.read_bytes()).hexdigest() == digest
 
 
 def forget_connections(server: StorageServer) -> Any:
