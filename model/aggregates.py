@@ -10,7 +10,7 @@ parts after an event, or a day, was told by a clock that was wrong, and is given
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,15 +52,21 @@ def nothing(spec: Spec) -> Known:
 
 
 def clock(spec: Spec, time_ms: np.ndarray) -> np.ndarray:
-    """Return what `add` goes by, i32[n, T], of times i64[n] in milliseconds since 1970.
+    """Return what `add` goes by, i32[n, T], of times i64[n] in milliseconds since 1970."""
+    parts = clock_parts(spec, time_ms)
+    whole = np.stack(parts, 1) if parts else np.zeros((len(time_ms), 0), np.int64)
+    return whole.astype(np.int32)  # modulo 2^32
+
+
+def clock_parts(spec: Spec, time_ms: Any) -> list[Any]:
+    """Return the columns of the `clock` of times i64[n], which are arrays of any kind.
 
     First the part of all time that an event is in, for each aggregate within a time; then its day
     and millisecond, if time since the last event is asked for.
     """
     parts = [time_ms // max(round(each.seconds * 1000 / BUCKETS), 1) for each, _ in within(spec)]
     days = [time_ms // DAY, time_ms % DAY] if _chosen(spec, "since_last") else []
-    whole = np.stack([*parts, *days], 1) if parts or days else np.zeros((len(time_ms), 0), np.int64)
-    return whole.astype(np.int32)  # modulo 2^32
+    return [*parts, *days]
 
 
 def add(spec: Spec, known: Known, numeric: Array, ids: Array, time: Array) -> tuple[Known, Array]:

@@ -71,6 +71,11 @@ class Frame:
         return copy(self)  # what it holds is replaced, and never changed
 
     @property
+    def is_plain(self) -> bool:
+        """Return whether numbers are counted as they come: from 0, in ones."""
+        return bool((self.origin == 0.0).all() and (self.unit == 1.0).all())
+
+    @property
     def looks_next(self) -> bool:
         """Return whether it looks at the next row, and may change before it."""
         return bool(_checks(self._rows, 1))

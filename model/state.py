@@ -133,9 +133,8 @@ def make_parts(spec: Spec) -> Parts:
 
 def init(parts: Parts) -> State:
     """Make the state of a learner that has met nothing."""
-    spec, k = parts.spec, parts.spec.chunk
+    spec = parts.spec
     fresh = pool.contender(spec, parts.network)
-    due = k if spec.horizon else 0
     return State(
         begun=jnp.bool_(False),
         step=counter.zero(),
@@ -153,23 +152,7 @@ def init(parts: Parts) -> State:
         pixels=scale.init(spec.image[2]),
         target=target.init(),
         memory=memory.init(spec),
-        chunk=Chunk(
-            filled=jnp.int32(0),
-            image=jnp.zeros((k, *spec.image), jnp.uint8),
-            numeric=jnp.full((k, spec.numeric), jnp.nan),
-            inputs=jnp.zeros((k, spec.inputs)),
-            ids=jnp.zeros((k, spec.ids), jnp.uint32),
-            label=jnp.full(k, jnp.nan),
-            said=jnp.zeros(k),
-            past=jnp.full((k, spec.past_labels), jnp.nan),
-            weight=jnp.ones((k, int(spec.weighted))),
-            slot=jnp.zeros(k, jnp.int32),
-            turn=jnp.full(k, -1, jnp.int32),
-            due_inputs=jnp.zeros((due, spec.inputs)),
-            due_ids=jnp.zeros((due, spec.ids), jnp.uint32),
-            due_past=jnp.full((due, spec.past_labels), jnp.nan),
-            due_weight=jnp.ones((due, int(spec.weighted))),
-        ),
+        chunk=empty_chunk(spec),
         counts=decision.init(spec),
         interval=jnp.full(2, jnp.nan),
         zero=jnp.float32(0.0),
@@ -178,4 +161,27 @@ def init(parts: Parts) -> State:
         detectors=tuple(fold.init() for fold in parts.detectors),
         alarmed=jnp.bool_(False),
         shift=shift.init(spec.numeric + 1),
+    )
+
+
+def empty_chunk(spec: Spec) -> Chunk:
+    """Return an open chunk that holds no row yet."""
+    k = spec.chunk
+    due = k if spec.horizon else 0
+    return Chunk(
+        filled=jnp.int32(0),
+        image=jnp.zeros((k, *spec.image), jnp.uint8),
+        numeric=jnp.full((k, spec.numeric), jnp.nan),
+        inputs=jnp.zeros((k, spec.inputs)),
+        ids=jnp.zeros((k, spec.ids), jnp.uint32),
+        label=jnp.full(k, jnp.nan),
+        said=jnp.zeros(k),
+        past=jnp.full((k, spec.past_labels), jnp.nan),
+        weight=jnp.ones((k, int(spec.weighted))),
+        slot=jnp.zeros(k, jnp.int32),
+        turn=jnp.full(k, -1, jnp.int32),
+        due_inputs=jnp.zeros((due, spec.inputs)),
+        due_ids=jnp.zeros((due, spec.ids), jnp.uint32),
+        due_past=jnp.full((due, spec.past_labels), jnp.nan),
+        due_weight=jnp.ones((due, int(spec.weighted))),
     )

@@ -23,7 +23,7 @@ def pack(*arrays: jax.Array) -> jax.Array:
 
 def choose(place: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
     """Return `arrays[k]` where `place` is k; all are broadcast against each other."""
-    chosen = jnp.broadcast_to(arrays[0], np.broadcast_shapes(place.shape, jnp.shape(arrays[0])))
+    chosen = jnp.broadcast_to(arrays[0], np.broadcast_shapes(place.shape, arrays[0].shape))
     for k, array in enumerate(arrays[1:], start=1):
         chosen = jnp.where(place == k, array, chosen)
     return chosen

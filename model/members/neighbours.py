@@ -80,6 +80,13 @@ def update(spec: Spec, state: NeighboursState, learned: Any, closing: Closing) -
     return remember(spec, state, columns, ids, labels.goal, labels.weight)
 
 
+def about_to_learn(spec: Spec, state: NeighboursState) -> NeighboursState:
+    """Return the window without the places that the rows of the next chunk are written to."""
+    size = len(state.squares)
+    written = (jnp.arange(size) - state.next) % size < spec.chunk
+    return state._replace(squares=jnp.where(written, NEVER, state.squares))
+
+
 def vote(
     spec: Spec, state: NeighboursState, rows: Array, ids: Array, before: Array | None = None
 ) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from itertools import islice
 from pathlib import Path
@@ -11,10 +11,13 @@ from threading import RLock
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from headrace import saved
+from headrace.export import Card, export
+from headrace.export.signature import arrays
 from headrace.predictions import Prediction, first_of, table_of
-from headrace.reading import Reader
+from headrace.reading import Event, Reader, refuse, unlabelled, with_value
 from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
 from headrace.stream.formats.codec import pointer
@@ -25,7 +28,6 @@ from headrace.stream.task import Task
 from headrace.stream.training.trainer import Foreseen, Pending, Trainer
 from headrace.tables import encoded, rows_of
 
-Event = Mapping[str, Any]
 CAPACITY = 4096  # rows of a micro-batch, which change no result
 NEWEST = 10_000  # drift records that are kept
 
@@ -81,6 +83,7 @@ class Learner:
         self._trainer = Trainer(self.task, CAPACITY)
         self._reader = Reader(self.task)
         self._asked: tuple[int, bytes, Rows, Foreseen] | None = None  # the newest prediction
+        self._origin: dict[str, str] = {}  # for a model card
         self._drift: deque[DriftRecord] = deque(maxlen=NEWEST)
         self.events = 0
         """How many events were taken, those that were refused too."""
@@ -102,14 +105,14 @@ class Learner:
 
     def _foreseen(self, raw: bytes) -> Prediction:
         rows, refused = self._reader.read([raw], self.events)
-        _raise(refused)
+        refuse(refused)
         known, foreseen = len(self._trainer.classes), None
         if not self._trainer.looks_next:
             foreseen = self._trainer.foresee(rows)
         if isinstance(foreseen, Foreseen):
             self._asked = self.events, raw, rows, foreseen
         else:  # its label would be looked at
-            foreseen = self._trainer.foresee(self._unlabelled(rows))
+            foreseen = self._trainer.foresee(unlabelled(self.task, rows))
         if not isinstance(foreseen, Foreseen):
             raise EventError(*foreseen)
         if self.task.target.horizon:
@@ -131,7 +134,7 @@ class Learner:
         """
         if label is not None:
             within = ("data",) if self.task.input.format == "cloudevents" else ()
-            event = _with(event, (*within, *pointer(self.task.target.field)), label)
+            event = with_value(event, (*within, *pointer(self.task.target.field)), label)
         raw = encoded(event)
         with interrupted_later():
             return self._learned(raw)
@@ -146,7 +149,7 @@ class Learner:
         known = len(self._trainer.classes)
         rows, repeated = self._trainer.admit(rows, "")
         self.events += 1
-        _raise([*refused, *repeated])
+        refuse([*refused, *repeated])
         self._reader.decide()
         if foreseen:
             learned = self._trainer.accept(foreseen)
@@ -174,7 +177,7 @@ class Learner:
         raws, found, first, self._asked = rows_of(table, CAPACITY), [], 0, None
         while batch := list(islice(raws, CAPACITY)):
             rows, refused = self._reader.read(batch, self.events + first)
-            learned = self._trainer.ask(self._unlabelled(rows)) if rows.id else None
+            learned = self._trainer.ask(unlabelled(self.task, rows)) if rows.id else None
             found.append(table_of(self._trainer, self.events + first, len(batch), refused, learned))
             first += len(batch)
         return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
@@ -278,6 +281,32 @@ class Learner:
         """
         saved.write(Path(path), self._packed())
 
+    @_in_turn
+    def export(self, path: str | Path, to: str = "onnx", *, licence: str = "") -> Card:
+        """Write what it would say next to a file for other runtimes, a model card beside it.
+
+        Args:
+            to: `onnx`, `tflite`, or `stablehlo`, `tf`: a folder.
+
+        Raises:
+            UsageError: the file cannot be written, the format cannot express this learner, or what
+                writes it is not installed.
+        """
+        origin = self._origin | {"events": f"{self.events:,}"}
+        return export(self._trainer, Path(path), to, origin, licence)
+
+    @_in_turn
+    def arrays(self, table: Any) -> dict[str, NDArray[Any]]:
+        """Return what a predictor of `export` takes for the rows of a table: an array by its name.
+
+        Raises:
+            EventError: a row would be refused.
+        """
+        raws = list(rows_of(table, CAPACITY))
+        rows, numbers, refused = self._reader.read_numbers(raws, self.events)
+        refuse(refused)
+        return arrays(self.task, rows, numbers, self._trainer.classes)
+
     @classmethod
     def load(cls, path: str | Path, *, key: bytes | None = None) -> Learner:
         """Go on from what `save` wrote, or from a service's checkpoint.
@@ -309,6 +338,7 @@ class Learner:
         counts = manifest.position.counts
         learner.events = counts.events + counts.rejected + counts.repeated
         learner._reader = Reader(task, number="")  # a service numbers no events
+        learner._origin = manifest.as_words()
         return learner
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -329,23 +359,3 @@ class Learner:
         learner._trainer.restore(state, about.learned)
         learner.events, learner._reader = about.events, Reader(task, about.number)
         return learner
-
-    def _unlabelled(self, rows: Rows) -> Rows:
-        """Take the labels out of rows, where they are their own."""
-        if self.task.target.horizon:
-            return rows
-        return rows._replace(label=rows.label * float("nan"), new_class=[None] * len(rows.id))
-
-
-def _raise(letters: Iterable[DeadLetter]) -> None:
-    for letter in letters:
-        raise EventError(letter.code, letter.detail)
-
-
-def _with(event: Event, place: tuple[str, ...], value: Any) -> Event:
-    """Return an event with another value at the end of some keys."""
-    key, *rest = place
-    inner = event.get(key)
-    if rest:
-        value = _with(inner if isinstance(inner, Mapping) else {}, tuple(rest), value)
-    return {**event, key: value}

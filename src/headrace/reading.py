@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import count
+from typing import Any
 
-from headrace.stream.events import DeadLetter
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.stream.errors import EventError
+from headrace.stream.events import DeadLetter, Records
 from headrace.stream.formats import files
 from headrace.stream.formats.codec import pointer
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
+
+Event = Mapping[str, Any]
 
 
 class Reader:
@@ -27,12 +35,24 @@ class Reader:
 
     def read(self, raws: list[bytes], first: int) -> tuple[Rows, list[DeadLetter]]:
         """Return a row for each good event and a letter for each other, offsets from `first`."""
+        normalizer, records = self._prepared(raws, first)
+        return normalizer.normalize(records)
+
+    def read_numbers(
+        self, raws: list[bytes], first: int
+    ) -> tuple[Rows, NDArray[np.float64], list[DeadLetter]]:
+        """Return what `read` does, and the numbers of each row's event as they came, f64[n, N]."""
+        normalizer, records = self._prepared(raws, first)
+        rows, letters = normalizer.normalize(records)
+        return rows, normalizer.numbers(records, [at - first for at in rows.offset]), letters
+
+    def _prepared(self, raws: list[bytes], first: int) -> tuple[Normalizer, Records]:
         number = self._lacking(raws) if self.number is None else self.number
         if self._last is None or self._last[0] != number:
             self._last = number, Normalizer(self._numbered(number))
         if number:
             raws = list(map(partial(outside.numbered, number.encode()), count(first), raws))
-        return self._last[1].normalize(outside.records(self._task, "", raws, first))
+        return self._last[1], outside.records(self._task, "", raws, first)
 
     def decide(self) -> None:
         """Hold fast how the last events were read, as one of them is learned."""
@@ -51,3 +71,25 @@ class Reader:
             return self._task
         source = self._task.input.model_copy(update={"id": number})
         return self._task.model_copy(update={"input": source})
+
+
+def refuse(letters: Iterable[DeadLetter]) -> None:
+    """Raise an EventError for the first letter, if there is one."""
+    for letter in letters:
+        raise EventError(letter.code, letter.detail)
+
+
+def with_value(event: Event, place: tuple[str, ...], value: Any) -> Event:
+    """Return an event with another value at the end of some keys."""
+    key, *rest = place
+    inner = event.get(key)
+    if rest:
+        value = with_value(inner if isinstance(inner, Mapping) else {}, tuple(rest), value)
+    return {**event, key: value}
+
+
+def unlabelled(task: Task, rows: Rows) -> Rows:
+    """Take the labels out of rows, where they are their own."""
+    if task.target.horizon:
+        return rows
+    return rows._replace(label=rows.label * float("nan"), new_class=[None] * len(rows.id))

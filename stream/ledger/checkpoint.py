@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -68,6 +69,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return where the learner stood."""
         counts = {name: count for name, count in self.counts.items() if name != "learned"}
         return Position(dict(self.positions), dict(self.reading), Counts(**counts))
+
+    def as_words(self) -> dict[str, str]:
+        """Return for people where and when the state was."""
+        time = datetime.fromtimestamp(self.time_ms / 1000, UTC)
+        offsets = ", ".join(f"{part}:{next_}" for part, next_ in sorted(self.positions.items()))
+        return {
+            "run": self.run,
+            "record": f"#{self.seq}",
+            "offsets of the topic, partition:next": offsets,
+            "written": f"{time:%Y-%m-%dT%H:%M:%SZ}",
+        }
 
     @property
     def learned(self) -> int:

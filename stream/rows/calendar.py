@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,17 @@ def calendar(cycles: Iterable[str], times_ms: NDArray[np.int64]) -> NDArray[np.f
 
     Tables, because a vectorised sine may differ in its last bit with the place in the vector.
     """
-    minutes = times_ms // 60_000
-    places = {"hour": minutes % 1440, "weekday": (minutes // 1440 + 3) % 7, "year": minutes // 1440}
     columns = [np.empty((len(times_ms), 0), np.float32)]
-    for cycle in cycles:
-        table = _CYCLES[cycle]
-        columns.append(table[places[cycle] % len(table)])
+    columns += [TABLES[cycle][place] for cycle, place in places(cycles, times_ms).items()]
     return np.concatenate(columns, 1)
+
+
+def places(cycles: Iterable[str], times_ms: Any) -> dict[str, Any]:
+    """Return the line of its table that each time falls into, by cycle; arrays of any kind."""
+    minutes = times_ms // 60_000
+    days = minutes // 1440
+    found = {"hour": minutes % 1440, "weekday": (days + 3) % 7, "year": days % len(TABLES["year"])}
+    return {cycle: found[cycle] for cycle in cycles}
 
 
 def _cycle(steps: int, period: float) -> NDArray[np.float32]:
@@ -28,8 +33,9 @@ def _cycle(steps: int, period: float) -> NDArray[np.float32]:
     return np.array([(math.sin(a), math.cos(a)) for a in angles], np.float32)
 
 
-_CYCLES = {
+TABLES = {
     "hour": _cycle(1440, 1440),
     "weekday": _cycle(7, 7),
     "year": _cycle(1461, 365.25),
 }
+"""Sine and cosine of each step of a cycle, f32[steps, 2]."""

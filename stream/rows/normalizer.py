@@ -76,6 +76,18 @@ class Normalizer:
             rows = take(rows, [at for at in range(len(places)) if at not in bad])
         return rows, [self._dead(records, place, refused[place]) for place in sorted(refused)]
 
+    def numbers(self, records: Records, places: Sequence[int]) -> NDArray[np.float64]:
+        """Return the numbers of good events as they came, f64[n, N]: NaN is none.
+
+        Args:
+            places: of the good events in the records.
+        """
+        events, _ = self._codec.decode_all([records.values[place] for place in places])
+        first = 2 + self._entities + self._timed + self._spec.weighted
+        columns = [*zip(*events, strict=True)][first:][: len(self._numbers)]
+        found = [float64(column) for column in columns]
+        return np.array(found).reshape(len(self._numbers), len(events)).T
+
     def features(self, records: Records) -> tuple[list[Feature], list[DeadLetter]]:
         """Return one `features` record for each raw record, in order, and the dead letters."""
         rows, dead = self.normalize(records)

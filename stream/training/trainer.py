@@ -32,7 +32,7 @@ from headrace.stream.training.drift_records import Told, drift_records
 from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
-from headrace.stream.training.snapshot import Snapshot, Tensors
+from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
 
 
 class Part(NamedTuple):
@@ -273,6 +273,11 @@ class Trainer:
             Prediction(i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high])
             for (value, low, high), i, s, t, p, o in zip(lines, *common, strict=True)
         ]
+
+    def frozen(self) -> Frozen:
+        """Copy what would be said by, after the last submitted row."""
+        state = self._learner.copy(self._state)
+        return Frozen(self._task, self._learner, state, self._frame.copy(), self._classes.copy())
 
     def snapshot(self) -> Snapshot:
         """Copy the state as it will be after the last submitted row; does not wait."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from headrace.cli import archive, audit, cluster, offline, pipeline, replay, running
+from headrace.cli import archive, audit, cluster, export, offline, pipeline, replay, running
 
 app = running.make_app("Online learning on live Kafka streams: predict, be scored, learn at once.")
-for commands in (pipeline, offline, audit, replay, archive, cluster):
+for commands in (pipeline, offline, audit, replay, export, archive, cluster):
     commands.add_to(app)
 
 

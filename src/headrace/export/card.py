@@ -1,0 +1,145 @@
+"""The model card: what an exported predictor is, what it was learned from, and how good it was.
+
+After Mitchell et al. (2019), "Model cards for model reporting".
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.export.signature import inputs, outputs
+from headrace.stream.evaluation.infer import to_toml
+from headrace.stream.evaluation.scores import score_cells
+from headrace.stream.task import Task
+from headrace.stream.task.features import Category, Text
+from headrace.stream.training.snapshot import digest
+from headrace.stream.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Card:
+    """Hold what there is to say of an exported predictor.
+
+    Attributes:
+        format, reader: what the file is, and what reads it.
+        task: its text, as TOML.
+        origin: where the learner comes from, by what it is called.
+        labels: how many were learned.
+        state: the digest of what was learned.
+        metrics: of all events and of the newest, with baselines, when they came.
+        inputs, outputs: arrays, in their order.
+        classes: in the order of the probabilities; empty for numbers.
+        limits: what it does not do.
+        licence: as whoever exported it says.
+    """
+
+    format: str
+    reader: str
+    name: str
+    task: str
+    origin: dict[str, str]
+    labels: int
+    state: str
+    metrics: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    classes: list[str]
+    limits: list[str]
+    licence: str
+
+    def notes(self) -> dict[str, str]:
+        """Return what stands in the file itself, where its format has a place for it."""
+        about = msgspec.json.encode(asdict(self)).decode()
+        return {"headrace": about, "classes": msgspec.json.encode(self.classes).decode()}
+
+    def write(self, path: Path) -> None:
+        """Write it beside a file, as Markdown."""
+        Path(f"{path}.md").write_text(self.as_markdown())
+
+    def as_markdown(self) -> str:
+        """Return it for people."""
+        lines = [f"# {self.name}", ""]
+        lines += [f"A predictor by headrace, for {self.reader}.", "", "## What it learned from", ""]
+        lines += [f"- {what}: {value}" for what, value in self.origin.items()]
+        lines += [f"- labels learned: {self.labels:,}", f"- digest of the state: `{self.state}`"]
+        lines += ["", "## How good it was", ""]
+        lines += ["Each event was predicted before its label was known."] if self.labels else []
+        lines += ["", *_table(score_cells({"headrace": self.metrics} | self.metrics["baselines"]))]
+        for title, arrays in (("What it takes", self.inputs), ("What it gives", self.outputs)):
+            lines += ["", f"## {title}", "", "Arrays with a line for each row.", ""]
+            head = ["name", "type", "shape", "meaning"]
+            rows = [
+                [f"`{each['name']}`", each["dtype"], str(["n", *each["shape"]]), each["meaning"]]
+                for each in arrays
+            ]
+            lines += _table([head, *rows])
+        if self.classes:
+            lines += ["", f"The classes, in their order: {', '.join(self.classes)}."]
+        lines += ["", "## What it does not do", "", *(f"- {limit}" for limit in self.limits)]
+        lines += ["", "## Licence", "", self.licence or "None was stated.", ""]
+        lines += ["## The task", "", "```toml", self.task.strip(), "```", ""]
+        return "\n".join(lines)
+
+
+def make_card(
+    trainer: Trainer, format: str, reader: str, origin: dict[str, str], licence: str
+) -> Card:
+    """Make the card of a learner as it stands."""
+    frozen = trainer.frozen()
+    task, classes = frozen.task, [*frozen.classes]
+    return Card(
+        format=format,
+        reader=reader,
+        name=task.name,
+        task=to_toml(task),
+        origin=origin,
+        labels=trainer.learned,
+        state=digest(trainer.snapshot().tensors()),
+        metrics=trainer.report(),
+        inputs=[each._asdict() for each in inputs(task)],
+        outputs=[each._asdict() for each in outputs(task, classes)],
+        classes=classes if task.spec.classes else [],
+        limits=_limits(task, format),
+        licence=licence,
+    )
+
+
+def _limits(task: Task, format: str) -> list[str]:
+    spec = task.spec
+    found = ["It learns nothing: it is what was known at that moment."]
+    if spec.neighbours:
+        found.append(
+            f"It holds rows that it learned from, standardised: the newest {spec.neighbours:,}, "
+            "whose labels are votes. Give it away only where these may go."
+        )
+    if spec.entities:
+        found.append(
+            "It knows entities as they were at that moment: their last labels and rows do not move "
+            "on as events come."
+        )
+    if spec.chunk > 1 and format != "stablehlo":
+        found.append(f"What the last {spec.chunk - 1} events at most taught is not in it.")
+    if spec.horizon and format != "stablehlo":
+        found.append(
+            "The label that an event brings is known as the entity's last one, but is not learned "
+            "before the event is predicted, which headrace does."
+        )
+    if task.of_kind(Category) or task.of_kind(Text) or spec.entities:
+        found.append(
+            "Categories, texts and entities come as keyed hashes: `headrace.Learner.arrays`, or "
+            "the page on export says how they are made. Who has the key of the task's hashes can "
+            "make them."
+        )
+    if format == "tflite":
+        found.append("Numbers are of 32 bits.")
+    return found
+
+
+def _table(lines: list[list[str]]) -> list[str]:
+    head, *body = lines
+    rows = [head, ["---"] * len(head), *body]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]

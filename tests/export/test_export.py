@@ -1,0 +1,161 @@
+"""Exported predictors say what the learner says; read by runtimes that know nothing of headrace."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+import headrace
+from headrace.stream.errors import UsageError
+from tests.export.tasks import TASKS, events
+
+LEARNED, ASKED = 120, 40  # of chunks of 4 all are full
+
+
+def learned(task: headrace.Task) -> tuple[headrace.Learner, list[dict[str, Any]]]:
+    """Return a learner, and events that it is to be asked about."""
+    learner, drawn = headrace.Learner(task), events(task, LEARNED + ASKED)
+    learner.predict_then_learn(drawn[:LEARNED])
+    asked = drawn[LEARNED:]
+    if task.target.horizon:  # what it learns of their labels is not in an exported predictor
+        asked = [event | {task.target.field: None} for event in asked]
+    return learner, asked
+
+
+def run_onnx(path: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Run a model in onnxruntime."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(names, arrays), strict=True))
+
+
+def differences(
+    task: headrace.Task, said: Any, found: dict[str, Any], classes: list[str]
+) -> NDArray[np.float64]:
+    """Return how far each row is from what the learner said, in the deviation of numbers."""
+    predicted = said["prediction"].to_pylist()
+    if not task.spec.classes:
+        names = ("prediction", "low", "high")
+        apart = np.abs([said[name].to_numpy() - found[name] for name in names])
+        return np.asarray(apart.max(0) / np.std(predicted))
+    assert [classes[at] for at in found["prediction"].tolist()] == predicted
+    chances = [each[: len(classes)] for each in said["probabilities"].to_pylist()]
+    return np.asarray(np.abs(np.array(chances) - found["probabilities"]).max(1))
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_model_of_onnx_says_what_the_learner_says(
+    kind: str, tmp_path: Path, plainly_compiled: None
+) -> None:
+    task = TASKS[kind]()
+    learner, asked = learned(task)
+    said, arrays = learner.predict(asked), learner.arrays(asked)
+    card = learner.export(tmp_path / "it.onnx")
+    found = run_onnx(tmp_path / "it.onnx", arrays)
+    apart = differences(task, said, found, card.classes)
+    # Beside a neighbour that is nearly the same, the rounding of 32 bits shows.
+    assert np.quantile(apart, 0.9) < 1e-5 and apart.max() < 1e-3
+    one = run_onnx(tmp_path / "it.onnx", {name: array[3:4] for name, array in arrays.items()})
+    for name, array in one.items():
+        np.testing.assert_allclose(array, found[name][3:4], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["words", "entities", "far from 0"])
+def test_a_program_of_stablehlo_says_it_to_the_bit(kind: str, tmp_path: Path) -> None:
+    task = TASKS[kind]()
+    learner, asked = learned(task)
+    said = learner.predict(asked)
+    card = learner.export(tmp_path / "it", "stablehlo")
+    found = run_stablehlo(tmp_path / "it", learner.arrays(asked))
+    assert not differences(task, said, found, card.classes).any()
+
+
+def run_stablehlo(place: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Run a program of StableHLO by JAX alone, as the page on export says."""
+    program = jax.export.deserialize((place / "predictor.stablehlo").read_bytes())
+    state = load_file(place / "state.safetensors")
+    count, capacity = len(next(iter(arrays.values()))), 1024
+    rows = {name: np.resize(array, (capacity, *array.shape[1:])) for name, array in arrays.items()}
+    with jax.enable_x64(True):
+        found = program.call(state, rows, np.int32(count))
+    return {name: np.asarray(array)[:count] for name, array in found.items()}
+
+
+def test_the_tasks_go_far_from_zero_where_they_say_so(plainly_compiled: None) -> None:
+    learner, _ = learned(TASKS["far from 0"]())
+    assert not learner._trainer.frozen().frame.is_plain
+
+
+def test_before_anything_is_learned_it_says_nothing(tmp_path: Path, plainly_compiled: None) -> None:
+    numbers, classes, none = (TASKS[kind]() for kind in ("far from 0", "textcnn", "new classes"))
+    learner, asked = headrace.Learner(numbers), events(numbers, 3)
+    learner.export(tmp_path / "it.onnx")
+    assert np.isnan(run_onnx(tmp_path / "it.onnx", learner.arrays(asked))["prediction"]).all()
+    learner, asked = headrace.Learner(classes), events(classes, 3)
+    learner.export(tmp_path / "it.onnx")
+    found = run_onnx(tmp_path / "it.onnx", learner.arrays(asked))
+    said = learner.predict(asked)["prediction"].to_pylist()
+    assert [classes.target.classes[at] for at in found["prediction"]] == said
+    with pytest.raises(UsageError, match="knows no class yet"):
+        headrace.Learner(none).export(tmp_path / "it.onnx")
+
+
+def test_what_cannot_be_is_refused_as_the_learner_refuses_it(plainly_compiled: None) -> None:
+    learner, asked = learned(TASKS["numbers, costs"]())
+    with pytest.raises(headrace.EventError, match="x"):
+        learner.arrays([asked[0], asked[1] | {"x": "wide"}])
+
+
+def test_the_card_says_what_it_is(tmp_path: Path, plainly_compiled: None) -> None:
+    task = TASKS["words"]()
+    learner, _ = learned(task)
+    card = learner.export(tmp_path / "it.onnx", licence="CC-BY-4.0")
+    text = (tmp_path / "it.onnx.md").read_text()
+    scores = learner.metrics
+    for part in (
+        "CC-BY-4.0",
+        f"{scores['all']['accuracy']:.4f}",
+        f"{scores['baselines']['no_change']['all']['accuracy']:.4f}",
+        "`color x shape`",
+        "['n', 16]",
+        "no, yes, perhaps",
+        "[features]",
+        card.state,
+        "rows that it learned from",
+    ):
+        assert part in text, part
+    model = onnx.load(tmp_path / "it.onnx")
+    notes = {each.key: each.value for each in model.metadata_props}
+    assert json.loads(notes["headrace"])["state"] == card.state
+    assert json.loads(notes["classes"]) == ["no", "yes", "perhaps"]
+    learner.learn_one(events(task, 200)[-1])
+    assert learner.export(tmp_path / "it.onnx").state != card.state
+
+
+def test_what_goes_wrong_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plainly_compiled: None
+) -> None:
+    learner, _ = learned(TASKS["numbers, costs"]())
+    with pytest.raises(UsageError, match="'pmml' is no format: expected one of onnx, stablehlo"):
+        learner.export(tmp_path / "it.pmml", "pmml")
+    with pytest.raises(UsageError, match=r"a name that ends in \.onnx"):
+        learner.export(tmp_path / "it")
+    with pytest.raises(UsageError, match="the name of a folder"):
+        learner.export(tmp_path / "it.hlo", "stablehlo")
+    with pytest.raises(UsageError, match=r"it\.onnx: cannot be written: No such file"):
+        learner.export(tmp_path / "nowhere" / "it.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "headrace.export.onnx", raising=False)
+    with pytest.raises(UsageError, match=r"pip install 'headrace\[onnx\]'"):
+        learner.export(tmp_path / "it.onnx")
+    assert [*tmp_path.iterdir()] == []
