@@ -60,7 +60,7 @@ def _features(task: Task) -> Iterator[str]:
         if names and kind is Number:
             yield f"            to 15 digits, missing beyond {LARGEST:g}; ids are categories"
     for name, encoded in task.encoded.items():
-        field = getattr(encoded, "field", None) or name
+        field = encoded.field or name
         yield f"encoded     {name}: {encoded.numbers} numbers of {field}, by {encoded.encoder}"
     for name, each in task.of_kind(Aggregate).items():
         what = f"{each.statistic} of {each.of}" if each.of else each.statistic

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -52,53 +53,65 @@ def _loaded(files: Files, dimensions: int, shape: tuple[int, int, int] | None) -
     try:
         model, *tokenizer = files.read()
         check_model(model)
-        with _panics_are_errors():
-            run = _image_runner(model, shape) if shape else _text_runner(model, *tokenizer)
-            numbers = run(None)
-        if numbers is None or len(numbers) < dimensions:
-            width = 0 if numbers is None else len(numbers)
-            raise ValueError(
-                f"the model gives {width} numbers, expected dimensions = {dimensions} or more"
-            )
+        run = _image_runner(model, shape) if shape else _text_runner(model, *tokenizer)
+        _try(run, dimensions)
     except ImportError as error:
         raise TaskError(
             f"{files.key}: needs {error.name}: pip install 'headrace[encoders]'"
         ) from error
     except Exception as error:  # whatever a stranger's file does
-        reason = told(error).removeprefix("ValueError: ").partition("\n")[0]
-        raise TaskError(f"{files.key}: {reason}") from error
+        raise TaskError(f"{files.key}: {_reason(error)}") from error
     return _Cached(run, dimensions)
 
 
+def _try(run: Callable[[Any], Vector | None], dimensions: int) -> None:
+    """Make sure that a model gives as many numbers as are used, and the same ones each time.
+
+    Raises:
+        ValueError: it does not.
+    """
+    first, second = run(None), run(None)
+    if first is None or second is None or len(first) < dimensions:
+        width = 0 if first is None else len(first)
+        raise ValueError(
+            f"the model gives {width} numbers, expected dimensions = {dimensions} or more"
+        )
+    if not np.array_equal(first, second, equal_nan=True):
+        raise ValueError("the model gives other numbers each time: expected the same")
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error of ours, or of a library, says; its class where it says nothing."""
+    return told(error).removeprefix(f"{type(error).__name__}: ").partition("\n")[0]
+
+
 class _Cached:
-    """Encode values one by one, and keep the newest answers."""
+    """Encode values one by one, and keep the newest answers; for all threads of a process."""
 
     def __init__(self, run: Callable[[Any], Vector | None], dimensions: int) -> None:
-        self._run, self._dimensions = run, dimensions
+        self._run, self._missing = run, np.full(dimensions, np.nan)
         self._most = CACHE_BYTES // (8 * dimensions + ENTRY_BYTES)
         self._kept: OrderedDict[bytes, Vector] = OrderedDict()
+        self._lock = Lock()
 
     def __call__(self, values: Sequence[Any]) -> list[Vector]:
         return list(map(self._one, values))
 
     def _one(self, value: str | bytes) -> Vector:
-        if not value:
-            return np.full(self._dimensions, np.nan)
         data = value.encode() if isinstance(value, str) else value
         key = blake2b(data, digest_size=32).digest()
-        found = self._kept.get(key)
+        with self._lock:
+            found = self._kept.pop(key, None)
         if found is None:
             with _panics_are_errors():
-                numbers = self._run(value)
-            if numbers is None:
-                found = np.full(self._dimensions, np.nan)
-            else:
-                found = numbers[: self._dimensions].copy()
+                numbers = self._run(value) if value else None
+            found = self._missing
+            if numbers is not None:
+                found = numbers[: len(self._missing)].copy()
+        with self._lock:
             self._kept[key] = found
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(key)
         return found
 
 
@@ -169,12 +182,16 @@ def _text_runner(model: bytes, tokenizer: bytes) -> Callable[[str | None], Vecto
     from tokenizers import Tokenizer
 
     try:
-        tokens = Tokenizer.from_buffer(tokenizer)
+        with _panics_are_errors():
+            tokens = Tokenizer.from_buffer(tokenizer)
+            longest = min((tokens.truncation or {}).get("max_length", TOKENS), MOST_TOKENS)
+            tokens.no_padding()
+            tokens.enable_truncation(longest)
+            tokens.encode("a")
     except Exception as error:
-        raise ValueError(f"tokenizer.json cannot be loaded: {told(error)}") from error
-    longest = min((tokens.truncation or {}).get("max_length", TOKENS), MOST_TOKENS)
-    tokens.no_padding()
-    tokens.enable_truncation(longest)
+        raise ValueError(f"tokenizer.json cannot be used: {_reason(error)}") from error
+    if getattr(tokens.model, "dropout", None):
+        raise ValueError("tokenizer.json has a dropout, and splits a text by chance: expected none")
     largest = max(tokens.get_vocab().values(), default=0)
     session = _session(model)
     inputs = {each.name: INTEGERS.get(each.type) for each in session.get_inputs()}

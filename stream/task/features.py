@@ -105,13 +105,18 @@ class Category(Part):
 class Frozen(Part):
     """A feature that a frozen encoder may make numbers of, which are learned as they are."""
 
+    kind: Literal["text", "image"]
+    field: FieldPath | None = Field(None, description=WHERE)
     encoder: Path | None = Field(
         None,
         description="A frozen encoder: an ONNX file, or a folder with a model.onnx; of a text with "
         "the tokenizer.json beside it. Relative to the task file.",
     )
     dimensions: int = Field(
-        128, ge=1, le=4096, description="Numbers of the encoder's vector that are used, from first."
+        128,
+        ge=1,
+        le=4096,
+        description="Numbers of the encoder's vector that are learned: the first so many.",
     )
 
     @field_validator("encoder")
@@ -137,7 +142,6 @@ class Text(Frozen):
     """A text feature: hashed words and character n-grams; with an encoder its numbers, too."""
 
     kind: Literal["text"]
-    field: FieldPath | None = Field(None, description=WHERE)
     ngrams: Lengths = Field((3, 5), description="Shortest and longest character n-gram.")
     max_tokens: int = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
 
@@ -149,7 +153,6 @@ class Image(Frozen):
     """
 
     kind: Literal["image"]
-    field: FieldPath | None = Field(None, description=WHERE)
     height: int = Field(ge=1, description="Rows of pixels.")
     width: int = Field(ge=1, description="Pixels of a row.")
     channels: int = Field(1, ge=1, description="Bytes per pixel: 1 for grey, 3 for colours.")

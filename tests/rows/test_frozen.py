@@ -199,6 +199,16 @@ def test_a_text_that_the_model_fails_at_is_refused_alone(tmp_path: Path) -> None
     assert rows.numeric == pytest.approx(np.array(good), nan_ok=True)
 
 
+def test_a_text_that_the_tokenizer_panics_at_is_refused_alone(words: Path) -> None:
+    """At all but ASCII, of which its table is too short to say something."""
+    table = base64.b64encode((512).to_bytes(4, "little") + bytes(512)).decode()
+    charsmap = {"type": "Precompiled", "precompiled_charsmap": table}
+    onnx_models.tokenizer(words, normalizer=charsmap)
+    values = ["free", "\u1234", None]
+    _, letters = normalised(text_task(words), events(values))
+    assert [(letter.offset, letter.code) for letter in letters] == [(1, "schema")]
+
+
 def test_what_a_model_makes_nan_or_endless_is_missing(tmp_path: Path) -> None:
     vectors = onnx_models.table()
     vectors[1], vectors[2] = np.nan, np.inf
@@ -386,6 +396,15 @@ def odd(folder: Path, how: str) -> None:
         (folder / "tokenizer.json").unlink()
     elif how == "tokenizer":
         (folder / "tokenizer.json").write_text('{"model": 7}')
+    elif how == "panic":
+        onnx_models.tokenizer(folder, pre_tokenizer={"type": "FixedLength", "length": 0})
+    elif how == "dropout":
+        merges = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}
+        onnx_models.tokenizer(folder, model=merges | {"dropout": 0.5})
+    elif how == "random":
+        noise = helper.make_node("RandomNormalLike", ["found"], ["out"], seed=1.0)
+        found = helper.make_node("Gather", ["table", "input_ids"], ["found"])
+        onnx_models.save(folder, [found, noise], IDS, OUT, TABLE)
     elif how == "folder":
         model.unlink()
         model.mkdir()
@@ -432,7 +451,10 @@ def odd(folder: Path, how: str) -> None:
     [
         ("no model", "model.onnx cannot be read: No such file"),
         ("no tokenizer", "tokenizer.json cannot be read: No such file"),
-        ("tokenizer", "tokenizer.json cannot be loaded: "),
+        ("tokenizer", "tokenizer.json cannot be used: Cannot instantiate Tokenizer"),
+        ("panic", "tokenizer.json cannot be used: chunk size must be non-zero"),
+        ("dropout", "tokenizer.json has a dropout, and splits a text by chance"),
+        ("random", "the model gives other numbers each time: expected the same"),
         ("folder", "model.onnx cannot be read: expected a file"),
         ("pipe", "model.onnx cannot be read: expected a file"),
         ("text", "not an ONNX model"),
