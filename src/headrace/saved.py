@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.rows.encoder_files import digests
 from headrace.stream.storage import open_store, tensors
 from headrace.stream.task import Task, validate
 from headrace.stream.task.plugins import versions
@@ -40,13 +41,23 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
     events: _Count
     number: str | None  # of `reading.Reader`
     packages: dict[str, str] = {}  # of others that the task needs, with their versions
+    encoders: dict[str, str] = {}  # by feature, sha256 of a frozen encoder's files
 
 
 def pack(task: Task, state: Tensors, learned: int, events: int, number: str | None) -> bytes:
     """Put a learner into bytes."""
     told, code = fingerprint.written(task), fingerprint.of_code()
-    packages = versions(task)
-    about = Saved(FORMAT, told, code, digest(state), learned, events, number, packages)
+    about = Saved(
+        headrace=FORMAT,
+        task=told,
+        code=code,
+        state=digest(state),
+        learned=learned,
+        events=events,
+        number=number,
+        packages=versions(task),
+        encoders=digests(task),
+    )
     return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
 
 
@@ -73,6 +84,13 @@ def unpack(
         raise RecoveryError(f"{origin}: saved by other code than this: learn it again")
     if about.packages != (packages := versions(task)):
         raise RecoveryError(f"{origin}: saved with {about.packages}, here is {packages}")
+    now = digests(task)
+    if others := [name for name in now if about.encoders.get(name) != now[name]]:
+        encoder = task.frozen[others[0]].encoder
+        raise RecoveryError(
+            f"{origin}: features.{others[0]}.encoder = {encoder}: its files are others than those "
+            "it was learned with: put them back, or learn it again"
+        )
     try:
         state = tensors.unpack(packed, shapes_of(task))
     except ValueError as error:
@@ -248,4 +266,6 @@ def _unfit(manifest: Manifest, any_code: bool) -> str | None:
         same = fingerprint.of_task(_task_of(manifest)) == manifest.task
     except OSError as error:
         return f"the key of its hashes cannot be read: {error.filename}: {error.strerror}"
-    return None if same else "the key of its hashes is another than it was, or its task was changed"
+    if same:
+        return None
+    return "the key of its hashes or an encoder is another than it was, or its task was changed"

@@ -10,7 +10,7 @@ from headrace.model import pool
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.numbers import LARGEST
 from headrace.stream.task import Task
-from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
+from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
 from headrace.stream.training.plugins import learner_of
 
 
@@ -59,9 +59,9 @@ def _features(task: Task) -> Iterator[str]:
             yield f"{word:<12}{', '.join(names)}"
         if names and kind is Number:
             yield f"            to 15 digits, missing beyond {LARGEST:g}; ids are categories"
-    for name, encoded in task.of_kind(Encoded).items():
+    for name, encoded in task.encoded.items():
         field = encoded.field or name
-        yield f"encoded     {name}: {encoded.width} numbers of {field}, by {encoded.encoder}"
+        yield f"encoded     {name}: {encoded.numbers} numbers of {field}, by {encoded.encoder}"
     for name, each in task.of_kind(Aggregate).items():
         what = f"{each.statistic} of {each.of}" if each.of else each.statistic
         within = f" within {each.seconds:,g} s" if each.seconds else ""

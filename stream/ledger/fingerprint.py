@@ -12,8 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from headrace.stream.rows.encoder_files import digests
 from headrace.stream.rows.hashing import hash_key
 from headrace.stream.task import Task
+from headrace.stream.task.features import Frozen
 from headrace.stream.task.plugins import foreign, versions
 
 ROOT = Path(__file__).parents[2]
@@ -25,12 +27,24 @@ def settings_of(task: Task) -> dict[str, Any]:
     """Return what decides which state a stream leads to: all of the task but how topics are made.
 
     Of what it names of other packages also the versions of these; without any, the key is left out.
+    Of a frozen encoder it is what its files hold, not where they lie.
+
+    Raises:
+        TaskError: an encoder's file cannot be read.
     """
     settings = task.model_dump(mode="json", exclude={"topics"})
+    encoders = digests(task)
+    for name in task.of_kind(Frozen):
+        feature = settings["features"][name]
+        if name in encoders:
+            feature["encoder"] = f"sha256 {encoders[name]}"
+        else:
+            del feature["encoder"], feature["dimensions"]  # as in ledgers of before there were any
     for place, key in ((settings["model"], "members"), (settings, "metrics")):
         if not place[key]:
             del place[key]  # as in ledgers of before there were any
-    return settings | ({"packages": versions(task)} if any(foreign(task)) else {})
+    used = any(foreign(task)) or encoders
+    return settings | ({"packages": versions(task)} if used else {})
 
 
 def written(task: Task) -> dict[str, Any]:

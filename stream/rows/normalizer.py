@@ -6,7 +6,7 @@ depends on other events (lags, scaling, open predictions) belongs to the learner
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from headrace.stream.errors import TaskError
 from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_letter
 from headrace.stream.formats.codec import MILLISECONDS_FROM, Codec, Fields, time_ms
 from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.rows import frozen
 from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
 from headrace.stream.rows.encoding import encode
@@ -43,9 +44,13 @@ class Normalizer:
         self._categories: dict[str, Category] = task.of_kind(Category)
         self._crosses = [(names, [*map(task.single.index, names)]) for names in task.cross]
         self._images: dict[str, Image] = task.of_kind(Image)
-        self._texts: list[Text] = list(task.of_kind(Text).values())
+        self._texts: dict[str, Text] = task.of_kind(Text)
         plugins.load(task, ENCODERS)
         self._encoded: dict[str, Encoded] = task.of_kind(Encoded)
+        self._encoders = {
+            name: (ENCODERS[each.encoder] if isinstance(each, Encoded) else frozen.load(name, each))
+            for name, each in task.encoded.items()
+        }
         numbers = [*self._numbers]
         self._aggregated = [
             numbers.index(each.of) if each.of in self._numbers else None
@@ -145,11 +150,12 @@ class Normalizer:
         label, new_class = self._labels(labels, bad)
         numeric = self._numeric([take_next() for _ in self._numbers], len(events))
         categories: list[Sequence[Any]] = [take_next() for _ in self._categories]
-        image = self._pixels([take_next() for _ in self._images], len(events), bad)
-        hashed = self._hashed(categories, [take_next() for _ in self._texts], len(events))
+        values = {name: take_next() for name in (*self._images, *self._texts, *self._encoded)}
+        image = self._pixels(values, len(events), bad)
+        hashed = self._hashed(categories, [values[name] for name in self._texts], len(events))
         encoded = [
-            encode(name, ENCODERS[each.encoder], each.width, take_next(), bad)
-            for name, each in self._encoded.items()
+            encode(name, encoder, self._task.encoded[name].numbers, values[name], bad)
+            for name, encoder in self._encoders.items()
         ]
         for at, value in enumerate(entities if self._excluded else ()):
             if (text := scalar_text(value)) in self._excluded:
@@ -244,17 +250,20 @@ class Normalizer:
         return values.T + 0.0  # -0 is 0
 
     def _pixels(
-        self, columns: list[Sequence[bytes]], count: int, bad: dict[int, Reject]
+        self, columns: Mapping[str, Sequence[bytes]], count: int, bad: dict[int, Reject]
     ) -> NDArray[np.uint8]:
-        """Bring the pixels of the one image there may be into rows; a wrong size is a reject."""
+        """Bring the pixels of the one image that is learned into rows; a wrong size is a reject."""
         found = b""
-        for (name, image), column in zip(self._images.items(), columns, strict=True):
+        for name, image in self._images.items():
+            column = columns[name]
             for at, value in enumerate(column):
                 if len(value) != image.size:
                     shape = " x ".join(map(str, image.shape))
                     bad[at] = Reject(
                         "image", f"{name}: {len(value)} bytes, expected {shape} = {image.size}"
                     )
+            if image.encoder:
+                continue
             blank = bytes(image.size)
             found = b"".join([blank if at in bad else value for at, value in enumerate(column)])
         return np.frombuffer(found, np.uint8).reshape(count, *self._task.image)
@@ -281,7 +290,7 @@ class Normalizer:
                     tokens = hasher.listed(name, values, each)
                     row[start : start + len(tokens)] = tokens
                 start += each.tokens
-        for text, column in zip(self._texts, texts, strict=True):
+        for text, column in zip(self._texts.values(), texts, strict=True):
             for row, value in zip(hashed, column, strict=True):
                 if value:
                     tokens = hasher.tokens(value, text.ngrams, text.max_tokens)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from headrace.model.spec import Statistic
 
@@ -93,20 +102,57 @@ class Category(Part):
         return self
 
 
-class Text(Part):
-    """A text feature: hashed words and character n-grams."""
+class Frozen(Part):
+    """A feature that a frozen encoder may make numbers of, which are learned as they are."""
+
+    kind: Literal["text", "image"]
+    field: FieldPath | None = Field(None, description=WHERE)
+    encoder: Path | None = Field(
+        None,
+        description="A frozen encoder: an ONNX file, or a folder with a model.onnx; of a text with "
+        "the tokenizer.json beside it. Relative to the task file.",
+    )
+    dimensions: int = Field(
+        128,
+        ge=1,
+        le=4096,
+        description="Numbers of the encoder's vector that are learned: the first so many.",
+    )
+
+    @field_validator("encoder")
+    @classmethod
+    def _beside_the_task_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "\0" in str(value):
+            raise ValueError("expected the path of a file or folder")
+        return value and (info.context or {}).get("folder", Path()) / value
+
+    @model_validator(mode="after")
+    def _needs_encoder(self) -> Frozen:
+        if "dimensions" in self.model_fields_set and not self.encoder:
+            raise ValueError("dimensions are of an encoder: expected one")
+        return self
+
+    @property
+    def numbers(self) -> int:
+        """Count the numbers that its encoder makes, if it has one."""
+        return self.dimensions if self.encoder else 0
+
+
+class Text(Frozen):
+    """A text feature: hashed words and character n-grams; with an encoder its numbers, too."""
 
     kind: Literal["text"]
-    field: FieldPath | None = Field(None, description=WHERE)
     ngrams: Lengths = Field((3, 5), description="Shortest and longest character n-gram.")
     max_tokens: int = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
 
 
-class Image(Part):
-    """An image feature: its pixels, row by row from the top, a byte for each channel; in base64."""
+class Image(Frozen):
+    """An image feature: its pixels, row by row from the top, a byte for each channel; in base64.
+
+    With an encoder its numbers instead.
+    """
 
     kind: Literal["image"]
-    field: FieldPath | None = Field(None, description=WHERE)
     height: int = Field(ge=1, description="Rows of pixels.")
     width: int = Field(ge=1, description="Pixels of a row.")
     channels: int = Field(1, ge=1, description="Bytes per pixel: 1 for grey, 3 for colours.")
@@ -123,9 +169,10 @@ class Image(Part):
 
     @model_validator(mode="after")
     def _small(self) -> Image:
-        if self.size > MOST_BYTES:
+        if self.size > MOST_BYTES and not self.encoder:
             raise ValueError(
-                f"height x width x channels = {self.size}: expected {MOST_BYTES} bytes at most"
+                f"height x width x channels = {self.size}: expected {MOST_BYTES} bytes at most, or "
+                "an encoder"
             )
         return self
 
@@ -141,9 +188,10 @@ class Encoded(Part):
     )
     width: int = Field(ge=1, le=4096, description="Numbers that it makes of a value.")
 
-    def columns(self, name: str) -> list[str]:
-        """Name its numbers."""
-        return [f"{name}, {at}" for at in range(1, self.width + 1)]
+    @property
+    def numbers(self) -> int:
+        """Count the numbers that its encoder makes."""
+        return self.width
 
 
 class Aggregate(Part):

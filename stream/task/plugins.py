@@ -7,13 +7,14 @@ of the group of its kind; a program registers one by `register` of the module th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from contextlib import suppress
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, NamedTuple, get_args
 
 from headrace.model.registry import Registry, told
 from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import TaskError
-from headrace.stream.task.features import Encoded
+from headrace.stream.task.features import Encoded, Text
 from headrace.stream.task.task import Task
 
 
@@ -64,9 +65,17 @@ def foreign(task: Task) -> Iterator[tuple[Kind, str, str]]:
         yield from ((kind, key, name) for key, name in kind.named(task) if name not in kind.own)
 
 
+FROZEN = ("onnxruntime", "tokenizers")  # what runs frozen encoders, and splits their texts
+
+
 def versions(task: Task) -> dict[str, str]:
-    """Return the versions of the packages that offer what a task names."""
+    """Return the versions of the packages that offer what a task names, or run what it does."""
     found = {}
+    for package in FROZEN:
+        frozen = [isinstance(each, Text) for each in task.frozen.values()]
+        if any(frozen) or (frozen and package == "onnxruntime"):
+            with suppress(PackageNotFoundError):  # which is told where it is needed
+                found[package] = version(package)
     for kind, _, name in foreign(task):
         for point in entry_points(group=kind.group, name=name):
             if point.dist:

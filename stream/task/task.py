@@ -21,6 +21,7 @@ from headrace.stream.task.features import (
     Category,
     Encoded,
     Feature,
+    Frozen,
     Image,
     Number,
     Part,
@@ -108,15 +109,19 @@ class Task(Part):
 
     @model_validator(mode="after")
     def _one_image_that_fits(self) -> Task:
-        images = [f"features.{name}" for name in self.of_kind(Image)]
+        images = [f"features.{name}" for name in self._images]
         if len(images) > 1:
-            raise ValueError(f"{' and '.join(images)} are images: expected one of them at most")
-        coded = 4 * math.ceil(math.prod(self.image) / 3)
-        if coded > self.input.max_bytes:
             raise ValueError(
-                f"{images[0]} takes {coded} bytes in base64, "
-                f"input.max_bytes = {self.input.max_bytes}: expected room for it"
+                f"{' and '.join(images)} are images: expected one of them at most, and others with "
+                "an encoder"
             )
+        for name, image in self.of_kind(Image).items():
+            coded = 4 * math.ceil(image.size / 3)
+            if coded > self.input.max_bytes:
+                raise ValueError(
+                    f"features.{name} takes {coded} bytes in base64, "
+                    f"input.max_bytes = {self.input.max_bytes}: expected room for it"
+                )
         return self
 
     @model_validator(mode="after")
@@ -166,14 +171,34 @@ class Task(Part):
         """Name the numeric columns of a row, in their order."""
         cycles = [f"{part}, {wave}" for part in self.calendar for wave in ("sine", "cosine")]
         encoded = [
-            column for name, each in self.of_kind(Encoded).items() for column in each.columns(name)
+            f"{name}, {at}"
+            for name, each in self.encoded.items()
+            for at in range(1, each.numbers + 1)
         ]
         return [*self.of_kind(Number), *encoded, *cycles, *self.of_kind(Aggregate)]
 
     @property
+    def frozen(self) -> dict[str, Frozen]:
+        """Return the texts and images with a frozen encoder by name, in the order of the file."""
+        return {name: each for name, each in self.of_kind(Frozen).items() if each.encoder}
+
+    @property
+    def encoded(self) -> dict[str, Encoded | Frozen]:
+        """Return the features that an encoder makes numbers of, by name: in order of columns."""
+        return self.of_kind(Encoded) | self.frozen
+
+    @property
+    def _images(self) -> dict[str, Image]:
+        """Return the images whose pixels are learned."""
+        return {name: each for name, each in self.of_kind(Image).items() if not each.encoder}
+
+    @property
     def image(self) -> tuple[int, int, int]:
-        """Return height, width and channels of the image; zeros where there is none."""
-        return next((image.shape for image in self.of_kind(Image).values()), (0, 0, 0))
+        """Return height, width and channels of the image; zeros where there is none.
+
+        What an encoder makes numbers of counts for none.
+        """
+        return next((image.shape for image in self._images.values()), (0, 0, 0))
 
     @property
     def spec(self) -> Spec:
@@ -247,27 +272,31 @@ def load(path: Path) -> Task:
             text = file.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             raise TaskError(f"{path}: has more than {MOST_BYTES >> 20} MiB; is it a task file?")
-        return parse(text.decode(), str(path))
+        return parse(text.decode(), str(path), path.parent.absolute())
     except OSError as error:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{path}: not UTF-8 text") from error
 
 
-def parse(text: str, origin: str) -> Task:
-    """Read a task from TOML text; `origin` names it in errors."""
+def parse(text: str, origin: str, folder: Path = Path()) -> Task:
+    """Read a task from TOML text; `origin` names it in errors.
+
+    Args:
+        folder: which paths of encoders are relative to.
+    """
     try:
-        return validate(tomllib.loads(text), origin)
+        return validate(tomllib.loads(text), origin, folder)
     except RecursionError:
         raise TaskError(f"{origin}: not TOML of a task: it is nested too deep") from None
     except ValueError as error:  # tomllib's own, and Python's of a number with too many digits
         raise TaskError(f"{origin}: not TOML: {error}") from error
 
 
-def validate(table: dict[str, Any], origin: str) -> Task:
+def validate(table: dict[str, Any], origin: str, folder: Path = Path()) -> Task:
     """Read a task from a table as TOML would give it."""
     try:
-        return Task.model_validate(table)
+        return Task.model_validate(table, context={"folder": folder})
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise TaskError(*(f"{origin}: {line}" for line in lines)) from error

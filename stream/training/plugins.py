@@ -15,6 +15,7 @@ from headrace.model.learner import Learner, make_learner, warm_up
 from headrace.model.registry import Registry, told
 from headrace.model.state import named
 from headrace.stream.errors import TaskError
+from headrace.stream.rows import frozen
 from headrace.stream.task import Task, plugins
 
 REGISTRIES: tuple[Registry[Any], ...] = (
@@ -27,16 +28,18 @@ REGISTRIES: tuple[Registry[Any], ...] = (
 
 
 def load(task: Task) -> None:
-    """Load what a task names of other packages.
+    """Load what a task names of other packages, and its frozen encoders.
 
     Raises:
-        TaskError: it is not installed, or is not what it is named as.
+        TaskError: it is not installed or not there, or is not what it is named as.
     """
     for name in task.model.members:
         if name in members.OWN:
             raise TaskError(f"model.members: {name!r} is in every pool: leave it out")
     for registry in REGISTRIES:
         plugins.load(task, registry)
+    for name, feature in task.frozen.items():
+        frozen.load(name, feature)
 
 
 def learner_of(task: Task) -> Learner:

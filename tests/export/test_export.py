@@ -82,12 +82,12 @@ def test_a_program_of_stablehlo_says_it_to_the_bit(kind: str, tmp_path: Path) ->
 
 def run_stablehlo(place: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Run a program of StableHLO by JAX alone, as the page on export says."""
-    program = jax.export.deserialize((place / "predictor.stablehlo").read_bytes())
+    program = jax.export.deserialize(bytearray((place / "predictor.stablehlo").read_bytes()))
     state = load_file(place / "state.safetensors")
     count, capacity = len(next(iter(arrays.values()))), 1024
     rows = {name: np.resize(array, (capacity, *array.shape[1:])) for name, array in arrays.items()}
     with jax.enable_x64(True):
-        found = program.call(state, rows, np.int32(count))
+        found = program.call(state, rows, np.int32(count))  # type: ignore[no-untyped-call]
     return {name: np.asarray(array)[:count] for name, array in found.items()}
 
 

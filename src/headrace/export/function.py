@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.extend.core import jaxpr_as_fun
 
-from headrace.export.signature import ENTITY, LABEL, TIME, inputs
+from headrace.export.signature import ENTITY, LABEL, TIME, encoded, inputs
 from headrace.model import aggregates, frame
 from headrace.model.batch import Batch
 from headrace.model.frame import Frame
@@ -22,7 +22,7 @@ from headrace.stream.rows.calendar import TABLES, places
 from headrace.stream.rows.numbers import LARGEST
 from headrace.stream.rows.units import conversion
 from headrace.stream.task import Task
-from headrace.stream.task.features import Aggregate, Encoded, Number
+from headrace.stream.task.features import Aggregate, Number
 
 Core = Callable[[Batch], Array]
 """Maps a batch of B rows, in the frame that there is, to what is published, f32[B, P]."""
@@ -115,7 +115,7 @@ class Predictor:
         if numbers:
             given = jnp.stack([rows[name] for name in numbers], 1)
             found.append(self._converted(numbers, given))
-        found += [rows[name] for name in task.of_kind(Encoded)]
+        found += [rows[encoded(task, name)] for name in task.encoded]
         if TIME in rows:
             for cycle, place in places(task.calendar, rows[TIME]).items():
                 found.append(jnp.asarray(TABLES[cycle])[place].astype(self._real))

@@ -41,9 +41,9 @@ def inputs(task: Task) -> list[Input]:
     for name, number in task.of_kind(Number).items():
         unit = f", in {number.unit}" if number.unit else ""
         found.append(Input(name, "float64", (), f"the number as events have it{unit}; NaN: none"))
-    for name, encoded in task.of_kind(Encoded).items():
-        meaning = f"what the encoder {encoded.encoder} makes of the field"
-        found.append(Input(name, "float64", (encoded.width,), meaning))
+    for name, each in task.encoded.items():
+        meaning = f"what the encoder {each.encoder} makes of the field"
+        found.append(Input(encoded(task, name), "float64", (each.numbers,), meaning))
     for name in task.single:
         found.append(Input(name, "uint32", (), "the category's hash; 0: none"))
     for names in task.cross:
@@ -58,7 +58,10 @@ def inputs(task: Task) -> list[Input]:
         found.append(Input(name, "uint32", (text.max_tokens,), meaning))
     for name, most in zip(texts, spec.words, strict=False):
         found.append(Input(f"{name}, words", "uint32", (most,), "hashes of its words in order"))
-    for name, image in task.of_kind(Image).items():
+    images: dict[str, Image] = task.of_kind(Image)
+    for name, image in images.items():
+        if image.encoder:
+            continue
         found.append(Input(name, "uint8", image.shape, "its pixels: rows, columns, channels"))
     if task.calendar or aggregates.clock_parts(spec, np.zeros(0, np.int64)):
         found.append(Input(TIME, "int64", (), "the time of the event, milliseconds since 1970"))
@@ -69,6 +72,11 @@ def inputs(task: Task) -> list[Input]:
         meaning = f"the label that the event brings, of an earlier one: {what}; NaN: none"
         found.append(Input(LABEL, "float64", (), meaning))
     return found
+
+
+def encoded(task: Task, name: str) -> str:
+    """Name the input of what an encoder makes of a feature; a text has its hashes, too."""
+    return name if isinstance(task.features[name], Encoded) else f"{name}, encoded"
 
 
 def outputs(task: Task, classes: Sequence[str]) -> list[Output]:
@@ -100,7 +108,7 @@ def arrays(
     spec = task.spec
     taken = iter(numbers.T)
     ids, at = rows.ids, 0
-    encoded = numbers.shape[1]
+    column = numbers.shape[1]
     found: dict[str, NDArray[Any]] = {}
     hashed = spec.single_ids  # ids that stand alone come first
     for each in inputs(task):
@@ -117,8 +125,8 @@ def arrays(
             array = ids[:, at] if at < hashed else ids[:, at : at + width]
             at += width
         elif each.shape:
-            array = rows.numeric[:, encoded : encoded + width]
-            encoded += width
+            array = rows.numeric[:, column : column + width]
+            column += width
         else:
             array = next(taken)
         found[each.name] = np.ascontiguousarray(array, each.dtype)
