@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -15,6 +16,7 @@ from headrace.stream.storage.failures import one_line as failing
 
 Result = TypeVar("Result")
 one_line = partial(failing, kind=StoreError)
+_SILENT = logging.NullHandler()
 EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
     **dict.fromkeys(("gs", "gcs"), "gcs"),
@@ -160,6 +162,8 @@ def _filesystem(url: str, **fresh: bool) -> tuple[Any, str]:
             f"{scheme}:// cannot be used: {why(error)}; give a directory or a URL such as "
             "s3://bucket/path"
         ) from None
+    # Some log what they raise: where nobody set up logging, that would be printed.
+    logging.getLogger(type(filesystem).__module__.partition(".")[0]).addHandler(_SILENT)
     return filesystem, str(root)
 
 
