@@ -338,7 +338,7 @@ def test_a_learner_goes_on_while_its_store_has_no_time_and_catches_up(
     assert headrace.Learner.load(place).events == 400
 
 
-def wait_for(condition: Callable[[], bool], at_most_s: float = 120.0) -> None:
+def wait_for(condition: Callable[[], bool], at_most_s: float = 300.0) -> None:
     give_up_s = time.monotonic() + at_most_s
     while not condition():
         assert time.monotonic() < give_up_s
