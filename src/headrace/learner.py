@@ -67,7 +67,7 @@ class Learner:
     one after the other.
 
     Args:
-        task: a task, or the path of its file.
+        task: a task, or the path or URL of its file.
 
     Raises:
         TaskError: the task file is wrong.

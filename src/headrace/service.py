@@ -24,7 +24,7 @@ class Service:
     create`).
 
     Args:
-        task: a task, or the path of its file.
+        task: a task, or the path or URL of its file.
         kafka: a connection, or `host:port[,host:port]` of any of its brokers.
         origin: raw `events`, normalised here, or `features` as `headrace normalize` makes them.
         state: where checkpoints are kept, a directory or an fsspec URL; default: this user's own.

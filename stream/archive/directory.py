@@ -10,7 +10,8 @@ belong to the range that they stand in.
 
 Two archivers at once: in a directory a lock keeps the second one out. A URL has no locks, so
 before a file is written its name is claimed, in `<topic>/_claims/<partition>-<start>`, which can
-be made once only (where the store has conditional writes: S3 and its like). One of the two meets
+be made once only (where the store has conditional writes: S3 and its like); it holds the file's
+name and, so that no writer takes another's for its own, a random number. One of the two meets
 the other's claim, or the file that came of it, and ends. Who starts and finds a claim without its
 file writes exactly that file. So there is one file of each start, whoever writes it.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
@@ -136,7 +138,7 @@ class ArchiveDirectory:
                 text = self._store.read(name).decode(errors="backslashreplace")
             except FileNotFoundError:  # another archiver has kept it; it will be met again
                 continue
-            claim = self._segment(text)
+            claim = self._segment(text.partition("\n")[0])
             end = ends.get(claim.partition, claim.start)
             if claim.claim != name or claim.start > end:
                 raise HistoryError(
@@ -169,7 +171,8 @@ class ArchiveDirectory:
             f"offset {segment.start}, in {self.place}: let it work, or end it and start again"
         )
         try:
-            self._store.create(segment.claim, segment.name.encode(), what="claim")
+            text = f"{segment.name}\n{secrets.token_hex(16)}"
+            self._store.create(segment.claim, text.encode(), what="claim")
         except FileExistsError:
             raise rival from None
         if self._store.names(segment.stem):  # it was written, and its claim dropped, before ours

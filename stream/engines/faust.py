@@ -251,7 +251,7 @@ def _die(error: BaseException) -> NoReturn:
 
 
 def run(
-    task_paths: Sequence[Path],
+    task_paths: Sequence[str | Path],
     kafka: KafkaConnection,
     *,
     workers: int = 1,
@@ -340,7 +340,7 @@ def main(paths: Sequence[str]) -> NoReturn:
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        asyncio.run(_serve([load(Path(path)) for path in paths], connect()))
+        asyncio.run(_serve([load(path) for path in paths], connect()))
     except Exception as error:
         _die(error)
     os._exit(0)  # Faust's threads would not end by themselves

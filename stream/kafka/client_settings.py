@@ -78,6 +78,11 @@ class ClientSettings:
             return f"the owner of {shown}"
         return "User:ANONYMOUS"
 
+    def forget_token(self) -> None:
+        """Have the next token asked for anew: the last one was not accepted."""
+        if isinstance(self.tokens, Kept):
+            self.tokens.forget()
+
     def environment(self) -> dict[str, str]:
         """Return the environment for a child process that has to connect in the same way.
 

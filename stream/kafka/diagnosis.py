@@ -42,7 +42,11 @@ def check(kafka: ClientSettings) -> None:
 
 
 def explain(kafka: ClientSettings) -> HeadraceError | None:
-    """Return why a Kafka does not let us in, or we do not let it; None if it just is silent."""
+    """Return why a Kafka does not let us in, or we do not let it; None if it is silent, or does.
+
+    A token that was given before is not asked about, but a new one.
+    """
+    kafka.forget_token()
     wrong = _look(kafka)
     return None if isinstance(wrong, _SilentError) else wrong
 

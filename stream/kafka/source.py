@@ -78,6 +78,7 @@ class Source:
         self.topic, self._timestamps, self._or_later = topic, timestamps, or_later
         self._kafka, self._watch, self._grows = kafka, watch, partitions is None
         self._opened_s = time.monotonic()
+        self._said: list[Any] = []  # errors of the client that no call returns
         self._consumer = Consumer(
             kafka.confluent()
             | {
@@ -92,6 +93,7 @@ class Source:
                 "fetch.min.bytes": 1 if prompt else GATHER_BYTES,
                 "fetch.queue.backoff.ms": 5,
                 "fetch.error.backoff.ms": 100,
+                "error_cb": self._said.append,
             }
         )
         try:
@@ -132,6 +134,8 @@ class Source:
         """Take what is there, as the client has it: for those who want little of each record."""
         self._look()
         first = self._consumer.poll(timeout_s)
+        if self._said:
+            self._listen()
         if first is None:
             return []
         messages: list[Any] = [first]
@@ -165,6 +169,8 @@ class Source:
                 continue
             elif error.code() == TOPIC_REFUSED:
                 raise lacking(self._kafka, "READ", f"topic {self.topic}")
+            elif error.code() == KafkaError._AUTHENTICATION:
+                self._said.append(error)
             elif error.code() != KafkaError._PARTITION_EOF:
                 raise BrokerError(f"{self.topic}: {error.str()}")
             else:
@@ -172,6 +178,17 @@ class Source:
                 self.position[partition] = max(self.position[partition], end)
                 self.ended.add(partition)
         return records
+
+    def _listen(self) -> None:
+        """Raise if Kafka does not let us in any more.
+
+        An open connection is asked again who it is, and its token may just have expired: the
+        client connects again by itself with the next one, if that is let in.
+        """
+        refused = any(error.code() == KafkaError._AUTHENTICATION for error in self._said)
+        self._said.clear()
+        if refused and (wrong := explain(self._kafka)):
+            raise wrong
 
     def _look(self) -> None:
         """Follow the topic: read partitions that were added; raise if it is another one now."""

@@ -59,6 +59,11 @@ class Kept:
                 self._until_s = now_s + FRESH * (self._token.expires_s - now_s)
             return self._token
 
+    def forget(self) -> None:
+        """Ask the source the next time: the token that it gave was not accepted."""
+        with self._lock:
+            self._until_s = 0.0
+
 
 class ClientCredentials:
     """Ask an OIDC provider for a token, by a client's id and secret.

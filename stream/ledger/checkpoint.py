@@ -26,7 +26,7 @@ import msgspec
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from headrace.stream.errors import RecoveryError, UsageError
+from headrace.stream.errors import RecoveryError, StoreError, UsageError
 from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.position import Counts, Position
 from headrace.stream.process.failpoint import failpoint
@@ -239,6 +239,7 @@ class Checkpoints:
 
         Raises:
             RecoveryError: the place cannot be listed, or must not be trusted.
+            StoreError: a URL's file cannot be read now; that it is broken is not known.
         """
         self.problems = []
         for seq in reversed(self._seqs("json")):
@@ -270,6 +271,8 @@ class Checkpoints:
             if (seq is None) != manifest.is_start:
                 raise ValueError("it is no checkpoint but a start, or the other way round")
             return manifest
+        except StoreError:  # not the file is broken
+            raise
         except (FileNotFoundError, ValueError, RecoveryError) as error:
             self._note(name, error)
             return None
@@ -289,6 +292,8 @@ class Checkpoints:
             if hashlib.sha256(data).hexdigest() != manifest.tensors_sha256:
                 raise ValueError("its sha256 is not the one in its manifest")
             return arrays.unpack(data, shapes)
+        except StoreError:
+            raise
         except (FileNotFoundError, ValueError, RecoveryError, safetensors.SafetensorError) as error:
             self._note(name, error)
             return None

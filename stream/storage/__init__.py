@@ -27,7 +27,8 @@ from headrace.stream.storage.remote import UrlStore
 class Store(Protocol):
     """Keep files by name; names are relative, their parts joined by "/".
 
-    Every method raises RecoveryError, one line, when the place fails or must not be trusted.
+    Every method raises RecoveryError, one line, when the place fails or must not be trusted;
+    behind a URL StoreError, after what may pass was tried again for a while.
     """
 
     place: str
@@ -49,8 +50,9 @@ class Store(Protocol):
         """Make a file, all or nothing, that is not there yet.
 
         One of several writers wins if the store has conditional writes, as directories, S3 and
-        its like do; elsewhere they may replace each other's. A lost answer can make a writer
-        meet its own file.
+        its like do; elsewhere they may replace each other's. Behind a URL, where an answer can be
+        lost, a file that holds just these bytes counts as made: who must know its own from
+        another's puts a random number into it.
 
         Raises:
             FileExistsError: it is there.

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from headrace.stream.errors import StoreError, UsageError
+from headrace.stream.errors import HeadraceError, StoreError, UsageError
 from headrace.stream.process.failpoint import failpoint
-from headrace.stream.storage.failures import READ_BYTES, check_size, parts, why
+from headrace.stream.storage.failures import READ_BYTES, check_size, failure, parts, patiently, why
 from headrace.stream.storage.failures import one_line as failing
 
+Result = TypeVar("Result")
 one_line = partial(failing, kind=StoreError)
+_SILENT = logging.NullHandler()
 EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
     **dict.fromkeys(("gs", "gcs"), "gcs"),
@@ -22,10 +26,15 @@ EXTRAS = {
 
 
 class UrlStore:
-    """Keep files behind a URL that fsspec has a driver for."""
+    """Keep files behind a URL that fsspec has a driver for.
+
+    What may pass is tried again for a while, beyond what the driver does itself; credentials that
+    are refused, as expired ones are, are looked for again, once.
+    """
 
     def __init__(self, url: str) -> None:
-        self._fs, root = _filesystem(url)
+        self._given = url
+        self._fs, root = self._open(url)
         self._root = root.rstrip("/")
         self.place = str(self._fs.unstrip_protocol(self._root))
 
@@ -33,10 +42,8 @@ class UrlStore:
         top = prefix.rpartition("/")[0]
         found: list[str] = []
         with one_line("list", self.place), suppress(FileNotFoundError):
-            self._fs.invalidate_cache()
             place = self._path(top) if top else self._root
-            # A driver may take a server that is not there for an empty place, but when asked twice.
-            found = self._fs.find(place) or self._fs.ls(place, detail=False)[:0]
+            found = self._patiently(lambda fs: self._find(fs, place))
         names = (str(path).removeprefix(self._root).lstrip("/") for path in found)
         return sorted(
             name for name in names if name and name.startswith(prefix) and not name.endswith("/")
@@ -44,47 +51,94 @@ class UrlStore:
 
     def size(self, name: str) -> int:
         with one_line("read", self._url(name), FileNotFoundError):
-            self._fs.invalidate_cache()
-            return int(self._fs.info(self._path(name))["size"])
+            return self._patiently(lambda fs: self._size(fs, name))
 
     def read(self, name: str, most_bytes: int = READ_BYTES) -> bytes:
-        size = self.size(name)
-        check_size(self._url(name), size, most_bytes)
-        if size == 0:  # a range of nothing is an error in HTTP
-            return b""
+        def whole(fs: Any) -> bytes:
+            size = self._size(fs, name)
+            check_size(self._url(name), size, most_bytes)
+            data = self._read(fs, name, size) if size else b""  # no range of nothing in HTTP
+            if len(data) != size:
+                raise ConnectionError(f"{len(data)} bytes came of {size}")
+            return data
+
         with one_line("read", self._url(name), FileNotFoundError):
-            return bytes(self._fs.cat_file(self._path(name), start=0, end=size))
+            return self._patiently(whole)
 
     def write(self, name: str, data: bytes | memoryview, *, what: str = "file") -> None:
-        failpoint(f"{what} written")
         with one_line("write", self._url(name)):
-            self._fs.pipe_file(self._path(name), bytes(data))
-        failpoint(f"{what} renamed")
+            self._patiently(lambda fs: self._put(fs, name, bytes(data), what, create=False))
 
     def create(self, name: str, data: bytes, *, what: str = "file") -> None:
-        path = self._path(name)
-        failpoint(f"{what} written")
         with one_line("write", self._url(name), FileExistsError):
             try:
-                self._fs.pipe_file(path, data, mode="create")
+                self._patiently(lambda fs: self._put(fs, name, data, what, create=True))
             except Exception as error:
-                self._fs.invalidate_cache()
-                if self._fs.exists(path):  # S3's driver makes no difference between its refusals
-                    raise FileExistsError(errno.EEXIST, "it is there", self._url(name)) from error
+                if self._holds(name, data, error):  # done, and the answer was cut off
+                    return
                 if getattr(error, "errno", None) != errno.ENOSYS:
                     raise
-                self._fs.pipe_file(path, data)
-        failpoint(f"{what} renamed")
+                self._patiently(lambda fs: self._put(fs, name, data, what, create=False))
 
     def delete(self, name: str) -> None:
         with one_line("delete", self._url(name)), suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(name))
+            self._patiently(lambda fs: fs.rm_file(self._path(name)))
 
     def sweep(self, prefix: str = "") -> None:
         """Do nothing: there are no temporary files; a half-written one is replaced by name."""
 
     def lock(self, holder: str) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def _holds(self, name: str, data: bytes, error: Exception) -> bool:
+        """Return whether a file is there, and is `data`, after its creation ended with an error.
+
+        Raises:
+            FileExistsError: there is another.
+        """
+        try:
+            if self.size(name) == len(data) and self.read(name, len(data)) == data:
+                return True
+        except FileNotFoundError:
+            return False
+        except StoreError:
+            raise error from None
+        raise FileExistsError(errno.EEXIST, "it is there", self._url(name)) from error
+
+    def _open(self, url: str, **fresh: bool) -> tuple[Any, str]:
+        """Return a driver and the path that the URL has there."""
+        return _filesystem(url, **fresh)
+
+    def _find(self, fs: Any, place: str) -> list[str]:
+        """List all files below a path. Raises FileNotFoundError."""
+        fs.invalidate_cache()
+        if not fs.async_impl:
+            return list(_below(fs, place.rstrip("/")))
+        # A driver may take a server that is not there for an empty place, but when asked twice.
+        return list(fs.find(place) or fs.ls(place, detail=False)[:0])
+
+    def _size(self, fs: Any, name: str) -> int:
+        fs.invalidate_cache()
+        return int(fs.info(self._path(name))["size"])
+
+    def _read(self, fs: Any, name: str, size: int) -> bytes:
+        return bytes(fs.cat_file(self._path(name), start=0, end=size))
+
+    def _put(self, fs: Any, name: str, data: bytes, what: str, *, create: bool) -> None:
+        """Write a file. Raises whatever the driver does if it is there and `create` is asked."""
+        failpoint(f"{what} written")
+        fs.pipe_file(self._path(name), data, **({"mode": "create"} if create else {}))
+        failpoint(f"{what} renamed")
+
+    def _patiently(self, call: Callable[[Any], Result]) -> Result:
+        """Return what `call` makes of the driver; see the class."""
+        try:
+            return patiently(lambda: call(self._fs))
+        except Exception as error:
+            if isinstance(error, HeadraceError) or not failure(error).refused:
+                raise
+        self._fs, _ = self._open(self._given, skip_instance_cache=True)
+        return patiently(lambda: call(self._fs))
 
     def _path(self, name: str) -> str:
         return "/".join([self._root, *parts(name)])
@@ -93,12 +147,12 @@ class UrlStore:
         return "/".join([self.place.rstrip("/"), *parts(name)])
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
+def _filesystem(url: str, **fresh: bool) -> tuple[Any, str]:
     import fsspec
 
     scheme = url.partition("://")[0]
     try:
-        filesystem, root = fsspec.core.url_to_fs(url)
+        filesystem, root = fsspec.core.url_to_fs(url, **fresh)
     except ImportError as error:
         extra = EXTRAS.get(scheme)
         wanted = f"`pip install headrace[{extra}]`" if extra else f"its driver: {error}"
@@ -108,4 +162,17 @@ def _filesystem(url: str) -> tuple[Any, str]:
             f"{scheme}:// cannot be used: {why(error)}; give a directory or a URL such as "
             "s3://bucket/path"
         ) from None
+    # Some log what they raise: where nobody set up logging, that would be printed.
+    logging.getLogger(type(filesystem).__module__.partition(".")[0]).addHandler(_SILENT)
     return filesystem, str(root)
+
+
+def _below(fs: Any, directory: str) -> Iterator[str]:
+    """List all files below a directory; fsspec's own `find` leaves out what it cannot list."""
+    for each in fs.ls(directory, detail=True):
+        path = each["name"].rstrip("/")
+        if each["type"] != "directory":
+            yield path
+        elif path != directory:
+            with suppress(FileNotFoundError):  # it was removed since
+                yield from _below(fs, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -144,12 +145,8 @@ class Task(Part):
 
     @classmethod
     def load(cls, path: str | Path) -> Task:
-        """Read a task file.
-
-        Raises:
-            TaskError: naming the file, the key, the value and what was expected there.
-        """
-        return load(Path(path))
+        """Read a task file; see `load`."""
+        return load(path)
 
     def of_kind(self, kind: type[Any]) -> dict[str, Any]:
         """Return the features of one kind by name, in the order of the file."""
@@ -261,22 +258,62 @@ class Task(Part):
         return f"{self.name}.{stage}"
 
 
-def load(path: Path) -> Task:
-    """Read a task file.
+def load(path: str | Path) -> Task:
+    """Read a task file: a path, or a URL as `stream.storage` has them (s3://bucket/task.toml).
 
     Raises:
         TaskError: naming the file, the key, the value and what was expected there.
+        UsageError: there is no driver for such a URL.
+        StoreError: what it names cannot be reached.
     """
+    if "://" in str(path):
+        return _load_url(str(path))
     try:
+        path = Path(path)
         with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise TaskError(f"{path}: has more than {MOST_BYTES >> 20} MiB; is it a task file?")
-        return parse(text.decode(), str(path), path.parent.absolute())
+            return _decode(file.read(MOST_BYTES + 1), str(path), path.parent.absolute())
     except OSError as error:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _load_url(url: str) -> Task:
+    # By name: how a task is fetched is no part of the code that a state depends on.
+    storage: Any = import_module("headrace.stream.storage")
+    if url.startswith(("file://", "local://")):
+        return load(storage.local_path(url))
+    place, _, name = url.rpartition("/")
+    if not name or place.endswith(":/"):
+        raise TaskError(f"{url}: names no file: expected such as s3://bucket/task.toml")
+    store = storage.open_store(place)
+    origin = f"{store.place.rstrip('/')}/{name}"
+    try:
+        size = store.size(name)
+        data = store.read(name, size) if size <= MOST_BYTES else bytes(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise TaskError(f"{origin}: there is no such file") from None
+    except ValueError:  # no name of a file
+        raise TaskError(
+            f"{origin}: names no file: expected such as s3://bucket/task.toml"
+        ) from None
+    task = _decode(data, origin, Path())
+    named = {"hash_key_file": task.hash_key_file}
+    named |= {f"features.{name}.encoder": each.encoder for name, each in task.frozen.items()}
+    for key, path in named.items():
+        if path and not path.is_absolute():
+            raise TaskError(
+                f"{origin}: {key} = {str(path)!r}: expected an absolute path, of each machine that "
+                "learns: nothing is read from where the task is but the task"
+            )
+    return task
+
+
+def _decode(text: bytes, origin: str, folder: Path) -> Task:
+    if len(text) > MOST_BYTES:
+        raise TaskError(f"{origin}: has more than {MOST_BYTES >> 20} MiB; is it a task file?")
+    try:
+        return parse(text.decode(), origin, folder)
     except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: not UTF-8 text") from error
+        raise TaskError(f"{origin}: not UTF-8 text") from error
 
 
 def parse(text: str, origin: str, folder: Path = Path()) -> Task:

@@ -268,7 +268,8 @@ def test_killed_at_each_step_of_writing_it_goes_on_with_the_claimed_file(
         assert all((tmp_path / name / file).is_file() for file in claimed)
         assert in_files(tmp_path)[: len(rows)] == rows
         claims = [path for path in tmp_path.rglob("_claims/*") if path.suffix != ".tmp"]
-        claimed, rows = [path.read_text() for path in claims], in_files(tmp_path)
+        claimed = [path.read_text().splitlines()[0] for path in claims]
+        rows = in_files(tmp_path)
         assert len(claimed) == (not step.startswith("claim") or step == "claim renamed")
     assert ended(run(kafka, name, tmp_path, 100)) == 0
     assert in_files(tmp_path) == in_kafka(kafka, name)

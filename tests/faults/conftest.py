@@ -85,9 +85,30 @@ def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
 @pytest.fixture
 def guarded_case(guarded: Broker, make_case: MakeCase) -> Case:
     """Return a task on a secure broker, whose learners may do what they need and nothing else."""
-    made = make_case(guarded.kafka)
-    grant(guarded.kafka, acls([made.task]))
-    return replace(made, config=client(guarded.data_dir, "learner"))
+    return _guarded(guarded, make_case)
+
+
+@pytest.fixture(scope="session", params=["open", pytest.param("guarded", marks=pytest.mark.long)])
+def each_broker(request: pytest.FixtureRequest) -> KafkaConnection | Broker:
+    """Return the broker that all tests share, and at length the secure one, too."""
+    found: KafkaConnection | Broker = request.getfixturevalue(
+        "guarded" if request.param == "guarded" else "kafka"
+    )
+    return found
+
+
+@pytest.fixture
+def each_case(each_broker: KafkaConnection | Broker, make_case: MakeCase) -> Case:
+    """Return a task as `case`, and at length as `guarded_case`, too."""
+    if isinstance(each_broker, Broker):
+        return _guarded(each_broker, make_case)
+    return make_case(each_broker)
+
+
+def _guarded(broker: Broker, make_case: MakeCase) -> Case:
+    made = make_case(broker.kafka)
+    grant(broker.kafka, acls([made.task]))
+    return replace(made, config=client(broker.data_dir, "learner"))
 
 
 @pytest.fixture

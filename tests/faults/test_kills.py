@@ -86,8 +86,9 @@ def kill_at_random(case: Case, kills: int, thorough: bool, tell: Callable[[str],
 
 
 def test_kills_at_every_failpoint_leave_no_trace(
-    case: Case, thorough: bool, tell: Callable[[str], None]
+    each_case: Case, thorough: bool, tell: Callable[[str], None]
 ) -> None:
+    case = each_case
     if thorough:
         points = [f"{name}:1" for name in ONCE] + [f"{n}:{h}" for n in AGAIN for h in (1, 2, 10)]
     else:

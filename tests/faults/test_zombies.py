@@ -25,8 +25,9 @@ PLACES = (
 
 
 def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
-    case: Case, thorough: bool, tell: Callable[[str], None]
+    each_case: Case, thorough: bool, tell: Callable[[str], None]
 ) -> None:
+    case = each_case
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     codes = []
     with Witness(case.kafka, outputs) as witness:
@@ -52,7 +53,8 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
     tell(f"T3: zombies at {places} ended with {codes}; {verdict.events} events")
 
 
-def test_one_that_slept_through_its_transaction_starts_again(case: Case) -> None:
+def test_one_that_slept_through_its_transaction_starts_again(each_case: Case) -> None:
+    case = each_case
     ledger = case.task.output("ledger")
     with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200):
         sleeper = case.learn(
@@ -75,11 +77,12 @@ def test_one_that_slept_through_its_transaction_starts_again(case: Case) -> None
     case.same_state_from_zero()
 
 
-def test_learners_under_supervisors_come_down_to_one(case: Case) -> None:
+def test_learners_under_supervisors_come_down_to_one(each_case: Case) -> None:
     """Each is started again a second after it ended, if its exit code lets it be (operations.md).
 
     One that another has fenced must not be, or they would fence each other for ever.
     """
+    case = each_case
     options = ("--micro-batch", "64")
     with (
         Feeder(case.kafka, case.task.input.topic, case.acks, rate=200),

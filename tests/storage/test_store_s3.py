@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.stream.errors import RecoveryError
+from headrace.stream.archive.directory import ArchiveDirectory, Segment
+from headrace.stream.errors import HeadraceError, RecoveryError
 from headrace.stream.ledger.checkpoint import Checkpoints
-from headrace.stream.storage import open_store
+from headrace.stream.storage import failures, open_store
 from headrace.stream.storage.remote import UrlStore
 from tests.support.checkpoints import (
     KEY,
@@ -26,7 +27,7 @@ from tests.support.checkpoints import (
     seq_of,
     state,
 )
-from tests.support.s3_server import BUCKET, KEY_ID, SECRET, S3Server, ensure_jar
+from tests.support.s3_server import BUCKET, SECRET, S3Server, ensure_jar
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +59,11 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     from s3fs import S3FileSystem
 
     name = "mortal" if "mortal" in request.fixturenames else "server"
-    for setting, value in {
-        "AWS_ENDPOINT_URL": request.getfixturevalue(name).url,
-        "AWS_ACCESS_KEY_ID": KEY_ID,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        "AWS_MAX_ATTEMPTS": "1",  # a dead server is dead; s3fs tries five times besides
-    }.items():
+    settings = request.getfixturevalue(name).environment
+    # A dead server is dead; s3fs tries five times besides.
+    for setting, value in (settings | {"AWS_MAX_ATTEMPTS": "1"}).items():
         monkeypatch.setenv(setting, value)
+    monkeypatch.setattr(failures, "PATIENCE_S", 1.0)
     S3FileSystem.clear_instance_cache()
     yield f"s3://{BUCKET}/{request.node.name.translate(str.maketrans('[]', '--'))}"
     S3FileSystem.clear_instance_cache()
@@ -123,6 +119,18 @@ def test_an_object_is_created_once(place: str) -> None:
         with pytest.raises(FileExistsError):
             store.create("a", b"second")
     assert store.read("a") == b"first"
+
+
+def test_of_two_archivers_that_claim_the_same_one_ends(place: str) -> None:
+    segment = Segment(0, 0, 100, "2026-03-05")
+    ours, theirs = ArchiveDirectory(place, "events"), ArchiveDirectory(place, "events")
+    open_store(f"{place}/events").create(segment.claim, f"{segment.name}\n1".encode())
+    assert ours.claims() == [segment]
+    with pytest.raises(HeadraceError, match="another archiver is at work on partition 0"):
+        theirs.put(segment, b"the same")
+    ours.put(segment, b"the same", claimed=True)
+    assert ours.segments() == {0: [segment]}
+    assert ours.claims() == []
 
 
 LARGE_SHAPES = {"large": ("float32", (27 << 20,))}  # 108 MiB: s3fs sends it in parts

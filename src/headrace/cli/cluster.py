@@ -37,11 +37,10 @@ def add_to(app: typer.Typer) -> None:
 
 def up(
     task: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             help="With --secure: tasks whose parts are allowed what `headrace acls` prints.",
             metavar="[TASK...]",
-            dir_okay=False,
         ),
     ] = None,
     secure: Annotated[

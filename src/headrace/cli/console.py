@@ -53,11 +53,9 @@ KafkaConfig = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-TaskFile = Annotated[
-    Path, typer.Argument(help="The task file (TOML).", metavar="TASK", dir_okay=False)
-]
+TaskFile = Annotated[str, typer.Argument(help="The task file (TOML), or its URL.", metavar="TASK")]
 TaskFiles = Annotated[
-    list[Path], typer.Argument(help="Task files (TOML).", metavar="TASK...", dir_okay=False)
+    list[str], typer.Argument(help="Task files (TOML), or their URLs.", metavar="TASK...")
 ]
 State = Annotated[
     str | None,
@@ -140,7 +138,7 @@ def connection_of(option: str | None, config: Path | None) -> KafkaConnection:
     return connect(f"127.0.0.1:{DEFAULT_PORT}", config)
 
 
-def load_task(path: Path) -> Task:
+def load_task(path: str) -> Task:
     """Load a task file; late, for what it imports takes longer than any `--help`.
 
     Raises:

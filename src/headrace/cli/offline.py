@@ -72,7 +72,8 @@ def infer(
 
 def evaluate(
     task: Annotated[
-        Path | None, typer.Argument(help="The task file; without one, it is inferred.")
+        str | None,
+        typer.Argument(help="The task file, or its URL; without one, it is inferred."),
     ] = None,
     input: Annotated[
         Path | None, typer.Option("--input", "-i", help="CSV, TSV, Parquet or JSON lines.")
@@ -84,11 +85,10 @@ def evaluate(
     time: Time = None,
     entity: Entity = None,
     compare: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Learn the rows with this task file too, and compare row by row.",
             metavar="TASK2",
-            dir_okay=False,
         ),
     ] = None,
     plot: Annotated[
@@ -209,11 +209,11 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _labels(name: str, task: Path | None, other: Path | None) -> tuple[str, str]:
+def _labels(name: str, task: str | None, other: str | None) -> tuple[str, str]:
     """Name the two tasks as they are told apart best: by their files, where they stand."""
     if other is None:
         return "headrace", ""
-    first, second = task.stem if task else name, other.stem
+    first, second = Path(task).stem if task else name, Path(other).stem
     if first == second:
         first, second = str(task or name), str(other)
     return first, second if first != second else f"{second}, again"

@@ -158,7 +158,7 @@ def normalize(
     """Run Faust workers that turn the raw events of tasks into rows on their features topics."""
     from headrace.stream.engines.faust import run
 
-    stop, paths = Stop(), [path.absolute() for path in task]
+    stop, paths = Stop(), [each if "://" in each else str(Path(each).absolute()) for each in task]
 
     def on_ready() -> None:
         say({"ready": "normalize"}) if as_json else note("normalize: ready")
