@@ -22,6 +22,7 @@ from headrace.stream.process.signals import interrupted_later
 from headrace.stream.rows import outside
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
+from headrace.stream.training import keras_models
 from headrace.stream.training.trainer import Foreseen, Pending, Trainer
 from headrace.tables import encoded, rows_of
 
@@ -66,14 +67,18 @@ class Learner:
 
     Args:
         task: a task, or the path of its file.
+        network: a Keras model that takes the place of `model.network`, as it is now; what is
+            learned is not put into it. `save` keeps it, too.
 
     Raises:
-        TaskError: the task file is wrong.
+        TaskError: the task file is wrong, or the model does not fit.
         UsageError: a calendar or aggregates go by the time of events, and the task maps none.
     """
 
-    def __init__(self, task: Task | str | Path) -> None:
+    def __init__(self, task: Task | str | Path, *, network: Any = None) -> None:
         self.task = task if isinstance(task, Task) else Task.load(task)
+        if network is not None:
+            self.task = self.task.with_network(keras_models.given(network))
         if timed := outside.needs_time(self.task):
             raise UsageError(f"{timed} needs the time of an event: name its field by input.time")
         self._turn = RLock()

@@ -20,7 +20,7 @@ from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
 from headrace.stream.storage import open_store, tensors
-from headrace.stream.task import Task, validate
+from headrace.stream.task import Task, keras_file, validate
 from headrace.stream.task.plugins import versions
 from headrace.stream.training.snapshot import SavedState, Tensors, digest, shapes_of
 
@@ -40,14 +40,19 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
     events: _Count
     number: str | None  # of `reading.Reader`
     packages: dict[str, str] = {}  # of others that the task needs, with their versions
+    network: _Count = 0  # bytes of the file of a Keras model, which lie before the arrays
 
 
 def pack(task: Task, state: Tensors, learned: int, events: int, number: str | None) -> bytes:
     """Put a learner into bytes."""
     told, code = fingerprint.written(task), fingerprint.of_code()
-    packages = versions(task)
-    about = Saved(FORMAT, told, code, digest(state), learned, events, number, packages)
-    return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
+    packages, network = versions(task), b""
+    if keras_file.is_keras(task.model.network):
+        network = keras_file.content(task.spec.network)
+    about = Saved(
+        FORMAT, told, code, digest(state), learned, events, number, packages, len(network)
+    )
+    return msgspec.json.encode(about) + b"\n" + network + bytes(tensors.pack(state))
 
 
 def unpack(
@@ -73,7 +78,10 @@ def unpack(
         raise RecoveryError(f"{origin}: saved by other code than this: learn it again")
     if about.packages != (packages := versions(task)):
         raise RecoveryError(f"{origin}: saved with {about.packages}, here is {packages}")
+    network, packed = packed[: about.network], packed[about.network :]
     try:
+        if network:
+            keras_file.hold(network)
         state = tensors.unpack(packed, shapes_of(task))
     except ValueError as error:
         raise RecoveryError(f"{origin}: broken: {error}") from error

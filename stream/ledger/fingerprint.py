@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.stream.rows.hashing import hash_key
-from headrace.stream.task import Task
+from headrace.stream.task import Task, keras_file
 from headrace.stream.task.plugins import foreign, versions
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,10 @@ def settings_of(task: Task) -> dict[str, Any]:
     for place, key in ((settings["model"], "members"), (settings, "metrics")):
         if not place[key]:
             del place[key]  # as in ledgers of before there were any
-    return settings | ({"packages": versions(task)} if any(foreign(task)) else {})
+    if network := task.model.network:
+        settings["model"]["network"] = keras_file.identity(network)  # wherever its file lies
+    packages = versions(task)
+    return settings | ({"packages": packages} if packages or any(foreign(task)) else {})
 
 
 def written(task: Task) -> dict[str, Any]:

@@ -7,12 +7,13 @@ of the group of its kind; a program registers one by `register` of the module th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, NamedTuple, get_args
 
 from headrace.model.registry import Registry, told
 from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import TaskError
+from headrace.stream.task import keras_file
 from headrace.stream.task.features import Encoded
 from headrace.stream.task.task import Task
 
@@ -34,7 +35,11 @@ KINDS = {
     "network": Kind(
         "headrace.networks",
         get_args(NetworkName),
-        lambda task: [("model.network", name) for name in [task.model.network] if name],
+        lambda task: [
+            ("model.network", name)
+            for name in [task.model.network]
+            if name and not keras_file.is_keras(name)
+        ],
     ),
     "detector": Kind(
         "headrace.detectors",
@@ -65,8 +70,17 @@ def foreign(task: Task) -> Iterator[tuple[Kind, str, str]]:
 
 
 def versions(task: Task) -> dict[str, str]:
-    """Return the versions of the packages that offer what a task names."""
+    """Return the versions of the packages that offer what a task names, or that read it.
+
+    Raises:
+        TaskError: a package is missing.
+    """
     found = {}
+    if keras_file.is_keras(task.model.network):
+        try:
+            found["keras"] = version("keras")
+        except PackageNotFoundError:
+            raise TaskError(f"model.network: {keras_file.MISSING}") from None
     for kind, _, name in foreign(task):
         for point in entry_points(group=kind.group, name=name):
             if point.dist:

@@ -27,6 +27,7 @@ from headrace.stream.task.features import (
     PluginName,
     Text,
 )
+from headrace.stream.task.keras_file import identity
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Target, Topics
 
 UNION = {"[name]", "[table]"}  # what pydantic says of the alternatives of a key
@@ -156,6 +157,12 @@ class Task(Part):
             raise ValueError(problem)
         return self
 
+    def with_network(self, name: str) -> Task:
+        """Return the same task with another `model.network`."""
+        return self.model_copy(
+            update={"model": self.model.model_copy(update={"network": name})},
+        )
+
     @property
     def single(self) -> list[str]:
         """Name the categories of one value each, in the order of the file."""
@@ -180,7 +187,7 @@ class Task(Part):
         """Return what the learner has to be."""
         numeric = len(self.columns)
         pixels = math.prod(self.image)
-        network = self.model.network or ("cnn2d" if pixels else "mlp")
+        network = identity(self.model.network or ("cnn2d" if pixels else "mlp"))
         texts = [text.max_tokens for text in self.of_kind(Text).values()]
         ordered = texts if network == "textcnn" else []
         single, rates = len(self.single), self.model.learning_rate
@@ -247,27 +254,27 @@ def load(path: Path) -> Task:
             text = file.read(MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             raise TaskError(f"{path}: has more than {MOST_BYTES >> 20} MiB; is it a task file?")
-        return parse(text.decode(), str(path))
+        return parse(text.decode(), str(path), path.parent)
     except OSError as error:
         raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{path}: not UTF-8 text") from error
 
 
-def parse(text: str, origin: str) -> Task:
-    """Read a task from TOML text; `origin` names it in errors."""
+def parse(text: str, origin: str, folder: Path = Path()) -> Task:
+    """Read a task from TOML text; `origin` names it in errors, `folder` is where it lies."""
     try:
-        return validate(tomllib.loads(text), origin)
+        return validate(tomllib.loads(text), origin, folder)
     except RecursionError:
         raise TaskError(f"{origin}: not TOML of a task: it is nested too deep") from None
     except ValueError as error:  # tomllib's own, and Python's of a number with too many digits
         raise TaskError(f"{origin}: not TOML: {error}") from error
 
 
-def validate(table: dict[str, Any], origin: str) -> Task:
-    """Read a task from a table as TOML would give it."""
+def validate(table: dict[str, Any], origin: str, folder: Path = Path()) -> Task:
+    """Read a task from a table as TOML would give it; `folder` is where its file lies."""
     try:
-        return Task.model_validate(table)
+        return Task.model_validate(table, context={"folder": folder})
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise TaskError(*(f"{origin}: {line}" for line in lines)) from error

@@ -15,7 +15,8 @@ from headrace.model.learner import Learner, make_learner, warm_up
 from headrace.model.registry import Registry, told
 from headrace.model.state import named
 from headrace.stream.errors import TaskError
-from headrace.stream.task import Task, plugins
+from headrace.stream.task import Task, keras_file, plugins
+from headrace.stream.training import keras_network
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     members.MEMBERS,
@@ -37,6 +38,8 @@ def load(task: Task) -> None:
             raise TaskError(f"model.members: {name!r} is in every pool: leave it out")
     for registry in REGISTRIES:
         plugins.load(task, registry)
+    if (network := task.model.network) and keras_file.is_keras(network):
+        keras_network.use(network)
 
 
 def learner_of(task: Task) -> Learner:
@@ -88,6 +91,8 @@ def _fitting(task: Task) -> Iterator[None]:
     """Lay what goes wrong on what the compiled loop has of other packages, if it has anything."""
     try:
         yield
+    except TaskError:
+        raise
     except Exception as error:  # whatever a stranger's function does
         named = [
             (key, name)
