@@ -92,7 +92,11 @@ def pin(name: str, folder: Path) -> str:
     if _READ.fullmatch(name):
         return name
     file = (folder / name.removeprefix(PREFIX)).absolute()
-    return f"{PREFIX}{file}#{hold(_read(file)).removeprefix(PREFIX)}"
+    try:
+        found = hold(_read(file))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    return f"{PREFIX}{file}#{found.removeprefix(PREFIX)}"
 
 
 def hold(data: bytes) -> str:
@@ -131,14 +135,15 @@ def parts(data: bytes) -> tuple[Any, bytes, int]:
 
 
 def _read(file: Path) -> bytes:
+    """Return the bytes of a file that is not too large."""
     try:
         with file.open("rb") as opened:
             data = opened.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # of a NUL in it
         why = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{file} cannot be read: {why}") from error
+        raise ValueError(f"cannot be read: {why}") from error
     if len(data) > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES >> 20} MiB")
+        raise ValueError(f"has more than {MOST_BYTES >> 20} MiB")
     return data
 
 
@@ -232,7 +237,7 @@ def _arrays(weights: bytes) -> Iterator[tuple[str, Any]]:
                             raise ValueError("declares more than it holds")
                         yield name, item[()]
                     else:
-                        raise ValueError(f"{name} is no plain array of numbers")
+                        raise ValueError(f"{name[:80]} is no plain array of numbers")
     except Exception as error:  # h5py has many for what is broken
         why = str(error) if type(error) is ValueError else told(error)
         raise ValueError(f"{_WEIGHTS}: {why}") from error
