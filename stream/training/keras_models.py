@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,24 +33,26 @@ BACKEND = "KERAS_BACKEND"
 MOST_VALUES = 1 << 24  # of an array that a model makes of one row
 
 
+class Dense(NamedTuple):
+    """Hold a Dense layer."""
+
+    kernel: NDArray[np.float32]  # [I (+ 1), U]; the last row is its bias, if it has one
+    biased: bool
+    activation: Callable[[Any], Any]
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Hold a model in two, with the weights that it came with.
+    """Hold a model in parts: what comes first, dense layers in a row, and the last layer."""
 
-    `places` say where each of the trainable variables of `below` is: ("hidden", layer) of the dense
-    layers right before the last, whose bias is the last row of their kernel; or ("other", at).
-    """
-
-    below: Any  # the Keras model of `inputs` to the units of each of `hidden`, or to features
+    first: Any  # the Keras model of `inputs` to what the dense layers see
     inputs: tuple[tuple[int, ...], ...]  # shapes without the axis of rows
-    hidden: tuple[NDArray[np.float32], ...]  # f32[I (+ 1), U]
-    other: tuple[NDArray[np.float32], ...]  # f32[.., U]  as matrices
-    shapes: tuple[tuple[int, ...], ...]  # of the trainable variables
-    places: tuple[tuple[str, int], ...]
-    frozen: tuple[NDArray[np.float32], ...]
-    last: NDArray[np.float32]  # f32[O, F (+ 1)]
-    biased: bool
-    activation: str
+    weights: tuple[NDArray[np.float32], ...]  # of `first`, each as a matrix
+    shapes: tuple[tuple[int, ...], ...]  # of them in `first`
+    frozen: tuple[NDArray[Any], ...]  # its weights that are not learned
+    hidden: tuple[Dense, ...]
+    last: Dense
+    activation: str  # of what the last layer says
 
 
 def load(data: bytes) -> Split:
@@ -147,42 +150,29 @@ def _split(model: Any) -> Split:
     last, features, activation = _last_dense(model)
     _check_state(model)
     _check_variables(model)
-    chain: list[Any] = []
-    units: list[Any] = []
-    tensor = features
-    while _is_hidden(model, layer := _made_by(tensor)[0], tensor):
-        chain.insert(0, layer)
-        units.insert(0, tensor)
-        tensor = _made_by(tensor)[1]
-    below = keras.Model(inputs, units or [features])
-    inside = {id(layer.kernel): at for at, layer in enumerate(chain)}
-    inside |= {id(layer.bias): at for at, layer in enumerate(chain) if layer.use_bias}
-    places: list[tuple[str, int]] = []
-    other: list[NDArray[np.float32]] = []
-    for variable in below.trainable_variables:
-        if (at := inside.get(id(variable))) is not None:
-            places.append(("hidden", at))
-        else:
-            places.append(("other", len(other)))
-            other.append(np.asarray(variable.value).reshape(-1, (1, *variable.shape)[-1]))
+    hidden: list[Dense] = []
+    while _is_hidden(model, layer := _made_by(features)[0], features):
+        hidden.insert(0, _dense(layer))
+        features = _made_by(features)[1]
+    first = keras.Model(inputs, features)
+    learned = [np.asarray(variable.value) for variable in first.trainable_variables]
     return Split(
-        below,
+        first,
         tuple(tuple(each.shape[1:]) for each in inputs),
-        tuple(map(_with_bias, chain)),
-        tuple(other),
-        tuple(tuple(variable.shape) for variable in below.trainable_variables),
-        tuple(places),
-        tuple(np.asarray(variable.value) for variable in below.non_trainable_variables),
-        _with_bias(last).T,
-        last.use_bias,
+        tuple(value.reshape(-1, (1, *value.shape)[-1]) for value in learned),
+        tuple(value.shape for value in learned),
+        tuple(np.asarray(variable.value) for variable in first.non_trainable_variables),
+        tuple(hidden),
+        _dense(last),
         activation,
     )
 
 
-def _with_bias(layer: Any) -> NDArray[np.float32]:
-    """Return the weights of a Dense layer, f32[I + 1, U]; the last row is its bias, if any."""
+def _dense(layer: Any) -> Dense:
     kernel = np.asarray(layer.kernel.value)
-    return np.vstack([kernel, np.asarray(layer.bias.value)]) if layer.use_bias else kernel
+    if layer.use_bias:
+        kernel = np.vstack([kernel, np.asarray(layer.bias.value)])
+    return Dense(kernel, layer.use_bias, layer.activation)
 
 
 def _last_dense(model: Any) -> tuple[Any, Any, str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.model import networks
 from headrace.model.networks import Features, Seen
-from headrace.model.networks.perceptron import with_one
+from headrace.model.networks.perceptron import times, with_one
 from headrace.model.networks.seen import flat, flat_width
 from headrace.model.networks.window import window
 from headrace.model.spec import LOADED, Spec
@@ -57,17 +57,26 @@ class Weights(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Hold the dense layers at the end, as a `Perceptron` does: dead units are found there."""
+    """Be the dense layers at the end, as a `Perceptron` is: dead units are found there."""
 
     def __init__(self, model: Split) -> None:
         self.model = model
-        self.layers = nnx.List(map(Weights, model.hidden))
-        self.widths = tuple(kernel.shape[1] for kernel in model.hidden)
-        self.features = model.last.shape[1]
+        self.layers = nnx.List(Weights(layer.kernel) for layer in model.hidden)
+        self.widths = tuple(layer.kernel.shape[1] for layer in model.hidden)
+        self.features = len(model.last.kernel)
+
+    def __call__(self, rows: Array) -> Features:
+        """Map rows f32[K, I]."""
+        hidden: list[Array] = []
+        for layer, weights in zip(self.model.hidden, self.layers, strict=True):
+            rows = with_one(rows) if layer.biased else rows
+            rows = layer.activation(times(rows, weights.kernel[...]))
+            hidden.append(rows)
+        return Features(with_one(rows) if self.model.last.biased else rows, tuple(hidden))
 
     def last(self, _: nnx.Rngs) -> Array:
         """Return the weights of the last layer, f32[O, F]."""
-        return jnp.asarray(self.model.last)
+        return jnp.asarray(self.model.last.kernel.T)
 
 
 class KerasNetwork(nnx.Module):
@@ -80,35 +89,27 @@ class KerasNetwork(nnx.Module):
     def __init__(self, model: Split, spec: Spec, shown: str) -> None:
         try:
             _check_outputs(model, spec)
-            sources = [_source(spec, shape) for shape in model.inputs]
+            self.sources = tuple(_source(spec, shape) for shape in model.inputs)
         except ValueError as error:
             raise TaskError(f"{shown}: {error}") from error
-        self.model, self.spec, self.sources = model, spec, tuple(sources)
+        self.model, self.spec = model, spec
+        self.first = nnx.List(map(Weights, model.weights))
         self.head = Head(model)
-        self.other = nnx.List(map(Weights, model.other))
 
     def __call__(self, seen: Seen) -> Features:
         """Return the features of rows."""
-        model = self.model
+        model, shapes = self.model, self.model.shapes
         rows = [source(self.spec, seen) for source in self.sources]
-        made, _ = model.below.stateless_call(self._weights(), [*model.frozen], rows, training=False)
-        hidden = tuple(made) if isinstance(made, list | tuple) else (made,)
-        features = with_one(hidden[-1]) if model.biased else hidden[-1]
-        return Features(features, hidden if model.hidden else ())
-
-    def _weights(self) -> list[Array]:
-        """Return the trainable variables of the model, in its order."""
-        found = []
-        for (kind, at), shape in zip(self.model.places, self.model.shapes, strict=True):
-            kernel = (self.head.layers if kind == "hidden" else self.other)[at].kernel[...]
-            if kind == "hidden":  # its bias lies behind it
-                kernel = kernel[-1] if len(shape) == 1 else kernel[: shape[0]]
-            found.append(kernel.reshape(shape))
-        return found
+        weights = [
+            matrix.kernel[...].reshape(shape)
+            for matrix, shape in zip(self.first, shapes, strict=True)
+        ]
+        made, _ = model.first.stateless_call(weights, [*model.frozen], rows, training=False)
+        return self.head(made)
 
 
 def _check_outputs(model: Split, spec: Spec) -> None:
-    loss, units = spec.objective, len(model.last)
+    loss, units = spec.objective, model.last.kernel.shape[1]
     if units != spec.outputs:
         why = "one for each class" if spec.classes else f"as the loss {loss} asks for"
         raise ValueError(f"its last layer has {units} units, expected {spec.outputs}, {why}")
