@@ -67,14 +67,16 @@ def main(folder: str | None = None) -> None:
     )
     learner = headrace.Learner(TASK, network=model)  # from the model's weights as they are now
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    stream, test = events(images, labels), events(held)
+    test, orders = events(held), np.random.default_rng(0)
     for number in range(1, PASSES + 1):
+        order = orders.permutation(len(images))  # the same for both, another in each pass
+        stream = events(images[order], labels[order])
         begun_s = time.perf_counter()
         learner.predict_then_learn(stream)
         seconds = time.perf_counter() - begun_s
         said = np.array(learner.predict(test)["prediction"].to_pylist())
         right = float((said == held_labels.astype(str)).mean())
-        model.fit(images / 255.0, labels, batch_size=BATCH, epochs=1, verbose=0)
+        model.fit(images[order] / 255.0, labels[order], batch_size=BATCH, shuffle=False, verbose=0)
         fitted = model.evaluate(held / 255.0, held_labels, verbose=0)[1]
         print(
             f"pass {number}: headrace {right:.4f} ({len(images) / seconds:,.0f} images/s), "
