@@ -24,6 +24,7 @@ from headrace.stream.task import validate
 HIDDEN = {"dense": [128, 128], "convolutions": [32, 32]}
 NETWORKS = {"dense": "mlp", "convolutions": "cnn2d"}
 CHUNKS = (32, 1)
+PASSES = 5
 LAST = 10_000  # images learned, of which the accuracy is told too
 _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 _HELD = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -50,6 +51,7 @@ def images(data: Path, on_progress: Callable[[str], None] = lambda note: None) -
     (seen, labels), (held, held_labels) = (
         tuple(_read(data, name) for name in names) for names in (_FILES, _HELD)
     )
+    again = np.tile(seen, (PASSES, 1, 1)), np.tile(labels, PASSES)
     found: dict[str, Any] = {}
     with TemporaryDirectory() as place:
         for kind, network in NETWORKS.items():
@@ -59,7 +61,6 @@ def images(data: Path, on_progress: Callable[[str], None] = lambda note: None) -
                 model = {"network": network, "hidden": HIDDEN[kind], "chunk": chunk}
                 found[kind][name] = told = _ours(model, seen, labels, held, held_labels, place)
                 if (kind, chunk) == ("dense", 32):
-                    again = np.tile(seen, (5, 1, 1)), np.tile(labels, 5)
                     told["five_times"] = _ours(model, *again, held, held_labels, place)["once"]
                 on_progress(f"{kind}: {name}: {', '.join(filter(None, _line(told)))}")
             arrays = {"images": seen, "labels": labels, "held": held, "held_labels": held_labels}
@@ -67,6 +68,12 @@ def images(data: Path, on_progress: Callable[[str], None] = lambda note: None) -
             np.savez(file, allow_pickle=False, hidden=np.array(HIDDEN[kind]), **arrays)
             found[kind]["Keras on JAX, batches of 32"] = told = _keras(file, kind)
             on_progress(f"{kind}: Keras: {', '.join(filter(None, _line(told)))}")
+            model = {"network": f"keras:{file.with_name(f'{kind}.keras')}", "chunk": CHUNKS[0]}
+            told = _ours(model, seen, labels, held, held_labels, place)
+            if kind == "dense":
+                told["five_times"] = _ours(model, *again, held, held_labels, place)["once"]
+            found[kind][f"the same Keras model in headrace, chunks of {CHUNKS[0]}"] = told
+            on_progress(f"{kind}: Keras in headrace: {', '.join(filter(None, _line(told)))}")
     return found
 
 

@@ -16,6 +16,7 @@ ORDER = 12  # steps between past labels that an autoregression goes by
 RUNGS: tuple[Rung, ...] = ("relabel", "boost")  # by default: trials take XLA seconds to compile
 NetworkName = Literal["mlp", "linear", "cnn1d", "cnn2d", "gru", "textbag", "textcnn"]
 WINDOWED: tuple[NetworkName, ...] = ("cnn1d", "gru")
+LOADED = "keras:"  # what names of networks begin with that a file brings
 Activation = Literal["relu", "tanh", "sigmoid", "gelu"]
 Loss = Literal["cross_entropy", "bce", "mse", "huber", "pinball"]
 CLASS_LOSSES: tuple[Loss, ...] = ("cross_entropy", "bce")
@@ -254,9 +255,10 @@ class Spec:
     def views(self) -> int:
         """Count what networks see: the row alone, if there is anything in it, and with its past.
 
-        Those that read a window see it always, and those that see an image all that there is.
+        Those that read a window see it always, those that see an image all that there is, and those
+        that a file brings whatever their own inputs are.
         """
-        if self.network in WINDOWED or self.pixels:
+        if self.network in WINDOWED or self.pixels or self.network.startswith(LOADED):
             return 1
         return 2 if self.past_inputs and (self.row_inputs or self.ids) else 1
 

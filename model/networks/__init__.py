@@ -22,7 +22,7 @@ from headrace.model.networks.cnn1d import Cnn1d
 from headrace.model.networks.cnn2d import Cnn2d
 from headrace.model.networks.gru import Gru
 from headrace.model.networks.linear import Linear
-from headrace.model.networks.perceptron import Features, Mlp, dense
+from headrace.model.networks.perceptron import Features, Mlp
 from headrace.model.networks.seen import Seen
 from headrace.model.networks.textbag import TextBag
 from headrace.model.networks.textcnn import TextCnn
@@ -108,7 +108,7 @@ def make_network(spec: Spec) -> Network:
     def init(key: Array) -> Params:
         rngs = nnx.Rngs(key)
         module = build(rngs)
-        last = dense(module.head.features - 1, spec.outputs, 0.01, rngs).kernel[...].T
+        last = module.head.last(rngs)
         return Params(dict(nnx.to_pure_dict(nnx.split(module)[1])), last)
 
     def features(below: dict[str, Any], seen: Seen) -> Features:

@@ -60,6 +60,10 @@ class Perceptron(nnx.Module):
         features = jnp.concatenate([*hidden[-1:], direct[:, self.first :]], 1)
         return Features(features, tuple(hidden))
 
+    def last(self, rngs: nnx.Rngs) -> Array:
+        """Draw the linear map of features to outputs, f32[O, F], that a network begins with."""
+        return dense(self.features - 1, self.spec.outputs, 0.01, rngs).kernel[...].T
+
 
 class Mlp(nnx.Module):
     """See everything as one flat row (Rumelhart, Hinton & Williams 1986)."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from functools import wraps
 from itertools import islice
 from pathlib import Path
 from threading import RLock
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -22,17 +20,16 @@ from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
 from headrace.stream.formats.codec import pointer
 from headrace.stream.process.signals import interrupted_later
+from headrace.stream.process.turns import in_turn
 from headrace.stream.rows import outside
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
+from headrace.stream.training import keras_models
 from headrace.stream.training.trainer import Foreseen, Pending, Trainer
 from headrace.tables import encoded, rows_of
 
 CAPACITY = 4096  # rows of a micro-batch, which change no result
 NEWEST = 10_000  # drift records that are kept
-
-_Given = ParamSpec("_Given")
-_Found = TypeVar("_Found")
 
 
 class _Working(NamedTuple):
@@ -42,19 +39,6 @@ class _Working(NamedTuple):
     rows: int
     letters: list[DeadLetter]
     pending: Pending | None
-
-
-def _in_turn(
-    method: Callable[Concatenate[Learner, _Given], _Found],
-) -> Callable[Concatenate[Learner, _Given], _Found]:
-    """Let threads wait for each other: the compiled loop updates the state in place."""
-
-    @wraps(method)
-    def wait(self: Learner, /, *given: _Given.args, **named: _Given.kwargs) -> _Found:
-        with self._turn:
-            return method(self, *given, **named)
-
-    return wait
 
 
 class Learner:
@@ -68,17 +52,21 @@ class Learner:
 
     Args:
         task: a task, or the path or URL of its file.
+        network: a Keras model that takes the place of `model.network`, as it is now; what is
+            learned is not put into it. `save` keeps it, too.
 
     Raises:
-        TaskError: the task file is wrong.
+        TaskError: the task file is wrong, or the model does not fit.
         UsageError: a calendar or aggregates go by the time of events, and the task maps none.
     """
 
-    def __init__(self, task: Task | str | Path) -> None:
+    def __init__(self, task: Task | str | Path, *, network: Any = None) -> None:
         self.task = task if isinstance(task, Task) else Task.load(task)
+        if network is not None:
+            self.task = self.task.with_network(keras_models.given(network))
         if timed := outside.needs_time(self.task):
             raise UsageError(f"{timed} needs the time of an event: name its field by input.time")
-        self._turn = RLock()
+        self.turn = RLock()  # the compiled loop updates the state in place
         self._spec = self.task.spec
         self._trainer = Trainer(self.task, CAPACITY)
         self._reader = Reader(self.task)
@@ -88,7 +76,7 @@ class Learner:
         self.events = 0
         """How many events were taken, those that were refused too."""
 
-    @_in_turn
+    @in_turn
     def predict_one(self, event: Event) -> Prediction:
         """Predict an event as if it came next; nothing is learned or remembered.
 
@@ -119,7 +107,7 @@ class Learner:
             known = len(foreseen.classes)
         return first_of(self._trainer, foreseen.found, known)
 
-    @_in_turn
+    @in_turn
     def learn_one(self, event: Event, label: float | str | bool | None = None) -> Prediction:
         """Predict an event, score that, and learn its label.
 
@@ -161,7 +149,7 @@ class Learner:
             known = len(self._trainer.classes)
         return first_of(self._trainer, learned, known)
 
-    @_in_turn
+    @in_turn
     def predict(self, table: Any) -> pa.Table:
         """Predict each row of a table as if it came next; nothing is learned or remembered.
 
@@ -182,7 +170,7 @@ class Learner:
             first += len(batch)
         return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
 
-    @_in_turn
+    @in_turn
     def predict_then_learn(self, table: Any) -> pa.Table:
         """Predict, score and learn each row of a table before the next one is predicted.
 
@@ -250,7 +238,7 @@ class Learner:
         return [*self._trainer.classes]
 
     @property
-    @_in_turn
+    @in_turn
     def metrics(self) -> dict[str, Any]:
         """Return what a service publishes to `<task>.metrics`: scores, baselines, members' weights.
 
@@ -260,7 +248,7 @@ class Learner:
         return self._trainer.report()
 
     @property
-    @_in_turn
+    @in_turn
     def drift(self) -> list[DriftRecord]:
         """Return the newest alarms and what was done, as on `<task>.drift`; of this object alone.
 
@@ -281,7 +269,7 @@ class Learner:
         """
         saved.write(Path(path), self._packed())
 
-    @_in_turn
+    @in_turn
     def export(self, path: str | Path, to: str = "onnx", *, licence: str = "") -> Card:
         """Write what it would say next to a file for other runtimes, a model card beside it.
 
@@ -295,7 +283,7 @@ class Learner:
         origin = self._origin | {"events": f"{self.events:,}"}
         return export(self._trainer, Path(path), to, origin, licence)
 
-    @_in_turn
+    @in_turn
     def arrays(self, table: Any) -> dict[str, NDArray[Any]]:
         """Return what a predictor of `export` takes for the rows of a table: an array by its name.
 
@@ -345,7 +333,7 @@ class Learner:
         """Let copies be made, and programs pass it on, as what `save` writes."""
         return Learner._unpacked, (self._packed(), "a copy of a learner")
 
-    @_in_turn
+    @in_turn
     def _packed(self) -> bytes:
         snapshot = self._trainer.snapshot()
         return saved.pack(

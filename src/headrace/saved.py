@@ -21,7 +21,7 @@ from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
 from headrace.stream.rows.encoder_files import digests
 from headrace.stream.storage import open_store, tensors
-from headrace.stream.task import Task, validate
+from headrace.stream.task import Task, keras_file, validate
 from headrace.stream.task.plugins import versions
 from headrace.stream.training.snapshot import SavedState, Tensors, digest, shapes_of
 
@@ -42,11 +42,15 @@ class Saved(msgspec.Struct, forbid_unknown_fields=True):
     number: str | None  # of `reading.Reader`
     packages: dict[str, str] = {}  # of others that the task needs, with their versions
     encoders: dict[str, str] = {}  # by feature, sha256 of a frozen encoder's files
+    network: _Count = 0  # bytes of the file of a Keras model, which lie before the arrays
 
 
 def pack(task: Task, state: Tensors, learned: int, events: int, number: str | None) -> bytes:
     """Put a learner into bytes."""
     told, code = fingerprint.written(task), fingerprint.of_code()
+    network = b""
+    if keras_file.is_keras(task.model.network):
+        network = keras_file.content(task.spec.network)
     about = Saved(
         headrace=FORMAT,
         task=told,
@@ -57,8 +61,9 @@ def pack(task: Task, state: Tensors, learned: int, events: int, number: str | No
         number=number,
         packages=versions(task),
         encoders=digests(task),
+        network=len(network),
     )
-    return msgspec.json.encode(about) + b"\n" + bytes(tensors.pack(state))
+    return msgspec.json.encode(about) + b"\n" + network + bytes(tensors.pack(state))
 
 
 def unpack(
@@ -91,7 +96,10 @@ def unpack(
             f"{origin}: features.{others[0]}.encoder = {encoder}: its files are others than those "
             "it was learned with: put them back, or learn it again"
         )
+    network, packed = packed[: about.network], packed[about.network :]
     try:
+        if network:
+            keras_file.hold(network)
         state = tensors.unpack(packed, shapes_of(task))
     except ValueError as error:
         raise RecoveryError(f"{origin}: broken: {error}") from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from headrace.stream.rows.encoder_files import digests
 from headrace.stream.rows.hashing import hash_key
-from headrace.stream.task import Task
+from headrace.stream.task import Task, keras_file
 from headrace.stream.task.features import Frozen
 from headrace.stream.task.plugins import foreign, versions
 
@@ -43,8 +43,10 @@ def settings_of(task: Task) -> dict[str, Any]:
     for place, key in ((settings["model"], "members"), (settings, "metrics")):
         if not place[key]:
             del place[key]  # as in ledgers of before there were any
-    used = any(foreign(task)) or encoders
-    return settings | ({"packages": versions(task)} if used else {})
+    if network := task.model.network:
+        settings["model"]["network"] = keras_file.identity(network)  # wherever its file lies
+    packages = versions(task)
+    return settings | ({"packages": packages} if packages or any(foreign(task)) else {})
 
 
 def written(task: Task) -> dict[str, Any]:

@@ -22,6 +22,24 @@ PLUGIN = r"^[a-z][a-z0-9_-]{0,63}$"  # what parts from other packages are called
 LONGEST_NAME = 200  # characters of a feature's name
 MOST_BYTES = 16_384  # of an image: thousands of them wait in a micro-batch
 
+ABSOLUTE = (
+    "expected an absolute path, of each machine that learns: nothing but the task is read from "
+    "where a URL names it"
+)
+
+
+def beside(path: Path, info: ValidationInfo) -> Path:
+    """Return where a file lies that a task names, from the folder of the task's own.
+
+    Raises:
+        ValueError: a relative path stands in a task that a URL named.
+    """
+    folder: Path | None = (info.context or {}).get("folder", Path())
+    if folder is None and not path.is_absolute():
+        raise ValueError(ABSOLUTE)
+    return (folder or Path()) / path
+
+
 FieldPath = Annotated[
     str,
     Field(
@@ -124,7 +142,7 @@ class Frozen(Part):
     def _beside_the_task_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if "\0" in str(value):
             raise ValueError("expected the path of a file or folder")
-        return value and (info.context or {}).get("folder", Path()) / value
+        return value and beside(value, info)
 
     @model_validator(mode="after")
     def _needs_encoder(self) -> Frozen:

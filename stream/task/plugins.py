@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args
 from headrace.model.registry import Registry, told
 from headrace.model.spec import Detector, NetworkName
 from headrace.stream.errors import TaskError
+from headrace.stream.task import keras_file
 from headrace.stream.task.features import Encoded, Text
 from headrace.stream.task.task import Task
 
@@ -35,7 +36,11 @@ KINDS = {
     "network": Kind(
         "headrace.networks",
         get_args(NetworkName),
-        lambda task: [("model.network", name) for name in [task.model.network] if name],
+        lambda task: [
+            ("model.network", name)
+            for name in [task.model.network]
+            if name and not keras_file.is_keras(name)
+        ],
     ),
     "detector": Kind(
         "headrace.detectors",
@@ -69,13 +74,22 @@ FROZEN = ("onnxruntime", "tokenizers")  # what runs frozen encoders, and splits 
 
 
 def versions(task: Task) -> dict[str, str]:
-    """Return the versions of the packages that offer what a task names, or run what it does."""
+    """Return the versions of the packages that offer what a task names, or run what it does.
+
+    Raises:
+        TaskError: Keras is missing, and the task has a model of it.
+    """
     found = {}
     for package in FROZEN:
         frozen = [isinstance(each, Text) for each in task.frozen.values()]
         if any(frozen) or (frozen and package == "onnxruntime"):
             with suppress(PackageNotFoundError):  # which is told where it is needed
                 found[package] = version(package)
+    if keras_file.is_keras(task.model.network):
+        try:
+            found["keras"] = version("keras")
+        except PackageNotFoundError:
+            raise TaskError(f"model.network: {keras_file.MISSING}") from None
     for kind, _, name in foreign(task):
         for point in entry_points(group=kind.group, name=name):
             if point.dist:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     field_validator,
     model_validator,
 )
 
 from headrace.model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
-from headrace.stream.task.features import PLUGIN, FieldPath, Part, PluginName
+from headrace.stream.task import keras_file
+from headrace.stream.task.features import PLUGIN, FieldPath, Part, PluginName, beside
 
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
 MOST_CLASSES = 1000
@@ -32,13 +37,25 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Cost = Annotated[float, Field(ge=0, le=1e6)]
 
 
-def _ours_or_other(names: Any) -> WithJsonSchema:
+def _ours_or_other(names: Any, *others: str) -> WithJsonSchema:
     """Let the schema say our own names, and what others look like."""
     ours = {"type": "string", "enum": [*get_args(names)]}
-    return WithJsonSchema({"anyOf": [ours, {"type": "string", "pattern": PLUGIN}]})
+    patterns = ({"type": "string", "pattern": other} for other in (PLUGIN, *others))
+    return WithJsonSchema({"anyOf": [ours, *patterns]})
 
 
-Network = Annotated[PluginName, _ours_or_other(NetworkName)]
+def _network(value: Any, other: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """Read a name, which may be that of a file beside the task's."""
+    if isinstance(value, str) and keras_file.is_keras(value):
+        if keras_file.is_pinned(value):
+            return value
+        return keras_file.pin(beside(Path(value.removeprefix(keras_file.PREFIX)), info))
+    return other(value)
+
+
+Network = Annotated[
+    PluginName, WrapValidator(_network), _ours_or_other(NetworkName, f"^{keras_file.PREFIX}")
+]
 Watcher = Annotated[PluginName, _ours_or_other(Detector)]
 
 
@@ -240,7 +257,8 @@ class Model(Part):
     network: Network | None = Field(
         None,
         description="Architecture of the networks; default: mlp, with an image cnn2d. Others come "
-        "from installed packages (entry points of the group headrace.networks).",
+        "from installed packages (entry points of the group headrace.networks), or are a Keras "
+        "model: keras:PATH, relative to the task file.",
     )
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
         (32, 32), description="Widths of the hidden layers."

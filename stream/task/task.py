@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +15,7 @@ from headrace.model.spec import Spec
 from headrace.stream.errors import TaskError
 from headrace.stream.task.compatibility import misfit
 from headrace.stream.task.features import (
+    ABSOLUTE,
     LONGEST_NAME,
     Aggregate,
     Category,
@@ -29,12 +28,13 @@ from headrace.stream.task.features import (
     PluginName,
     Text,
 )
+from headrace.stream.task.files import read
+from headrace.stream.task.keras_file import identity
+from headrace.stream.task.problems import explain
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Target, Topics
 
-UNION = {"[name]", "[table]"}  # what pydantic says of the alternatives of a key
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 WORDS = 64  # of a text that are read in their order
-MOST_BYTES = 16 << 20  # of a task file
 MOST_ROW_BYTES = 1 << 20  # thousands of them wait in a micro-batch
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
@@ -158,6 +158,12 @@ class Task(Part):
             raise ValueError(problem)
         return self
 
+    def with_network(self, name: str) -> Task:
+        """Return the same task with another `model.network`."""
+        return self.model_copy(
+            update={"model": self.model.model_copy(update={"network": name})},
+        )
+
     @property
     def single(self) -> list[str]:
         """Name the categories of one value each, in the order of the file."""
@@ -202,7 +208,7 @@ class Task(Part):
         """Return what the learner has to be."""
         numeric = len(self.columns)
         pixels = math.prod(self.image)
-        network = self.model.network or ("cnn2d" if pixels else "mlp")
+        network = identity(self.model.network or ("cnn2d" if pixels else "mlp"))
         texts = [text.max_tokens for text in self.of_kind(Text).values()]
         ordered = texts if network == "textcnn" else []
         single, rates = len(self.single), self.model.learning_rate
@@ -259,68 +265,29 @@ class Task(Part):
 
 
 def load(path: str | Path) -> Task:
-    """Read a task file: a path, or a URL as `stream.storage` has them (s3://bucket/task.toml).
+    """Read a task file.
+
+    Args:
+        path: of the file, or its URL.
 
     Raises:
         TaskError: naming the file, the key, the value and what was expected there.
         UsageError: there is no driver for such a URL.
         StoreError: what it names cannot be reached.
     """
-    if "://" in str(path):
-        return _load_url(str(path))
-    try:
-        path = Path(path)
-        with path.open("rb") as file:
-            return _decode(file.read(MOST_BYTES + 1), str(path), path.parent.absolute())
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _load_url(url: str) -> Task:
-    # By name: how a task is fetched is no part of the code that a state depends on.
-    storage: Any = import_module("headrace.stream.storage")
-    if url.startswith(("file://", "local://")):
-        return load(storage.local_path(url))
-    place, _, name = url.rpartition("/")
-    if not name or place.endswith(":/"):
-        raise TaskError(f"{url}: names no file: expected such as s3://bucket/task.toml")
-    store = storage.open_store(place)
-    origin = f"{store.place.rstrip('/')}/{name}"
-    try:
-        size = store.size(name)
-        data = store.read(name, size) if size <= MOST_BYTES else bytes(MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise TaskError(f"{origin}: there is no such file") from None
-    except ValueError:  # no name of a file
-        raise TaskError(
-            f"{origin}: names no file: expected such as s3://bucket/task.toml"
-        ) from None
-    task = _decode(data, origin, Path())
-    named = {"hash_key_file": task.hash_key_file}
-    named |= {f"features.{name}.encoder": each.encoder for name, each in task.frozen.items()}
-    for key, path in named.items():
-        if path and not path.is_absolute():
-            raise TaskError(
-                f"{origin}: {key} = {str(path)!r}: expected an absolute path, of each machine that "
-                "learns: nothing is read from where the task is but the task"
-            )
+    task = parse(*(found := read(path)))
+    key = task.hash_key_file
+    if found[2] is None and key and not key.is_absolute():
+        raise TaskError(f"{found[1]}: hash_key_file = {str(key)!r}: {ABSOLUTE}")
     return task
 
 
-def _decode(text: bytes, origin: str, folder: Path) -> Task:
-    if len(text) > MOST_BYTES:
-        raise TaskError(f"{origin}: has more than {MOST_BYTES >> 20} MiB; is it a task file?")
-    try:
-        return parse(text.decode(), origin, folder)
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{origin}: not UTF-8 text") from error
-
-
-def parse(text: str, origin: str, folder: Path = Path()) -> Task:
-    """Read a task from TOML text; `origin` names it in errors.
+def parse(text: str, origin: str, folder: Path | None = Path()) -> Task:
+    """Read a task from TOML text.
 
     Args:
-        folder: which paths of encoders are relative to.
+        origin: names it in errors.
+        folder: what paths of encoders and models in it are relative to; None: they may not be.
     """
     try:
         return validate(tomllib.loads(text), origin, folder)
@@ -330,39 +297,10 @@ def parse(text: str, origin: str, folder: Path = Path()) -> Task:
         raise TaskError(f"{origin}: not TOML: {error}") from error
 
 
-def validate(table: dict[str, Any], origin: str, folder: Path = Path()) -> Task:
-    """Read a task from a table as TOML would give it."""
+def validate(table: dict[str, Any], origin: str, folder: Path | None = Path()) -> Task:
+    """Read a task from a table as TOML would give it; `folder` is where its file lies."""
     try:
         return Task.model_validate(table, context={"folder": folder})
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [explain(problem, Task) for problem in error.errors()]
         raise TaskError(*(f"{origin}: {line}" for line in lines)) from error
-
-
-def _explain(problem: Any) -> str:
-    """Put one pydantic error into `key = value: what was expected`."""
-    if not problem["loc"] and problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    place = tuple(part for part in problem["loc"] if part not in UNION)
-    if place[:1] == ("features",):
-        place = place[:2] + place[3:]  # between the name and the key pydantic says the kind
-    where = ".".join(map(str, place)) or "task"
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: no such key{_nearest(problem['loc'])}"
-    if problem["type"] == "missing":
-        return f"{where}: missing"
-    shown = repr(problem["input"])
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if len(shown) > 60 else f"{where} = {shown}: {message}"
-
-
-def _nearest(location: Iterable[Any]) -> str:
-    """List the keys that are known where an unknown one was found."""
-    parts: dict[str, type[Part]] = {
-        name: form.annotation
-        for name, form in Task.model_fields.items()
-        if isinstance(form.annotation, type) and issubclass(form.annotation, Part)
-    }
-    first, *rest = [str(part) for part in location]
-    known = parts.get(first) if rest else Task
-    return f"; known: {', '.join(known.model_fields)}" if known else ""

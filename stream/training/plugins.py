@@ -16,7 +16,8 @@ from headrace.model.registry import Registry, told
 from headrace.model.state import named
 from headrace.stream.errors import TaskError
 from headrace.stream.rows import frozen
-from headrace.stream.task import Task, plugins
+from headrace.stream.task import Task, keras_file, plugins
+from headrace.stream.training import keras_network
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     members.MEMBERS,
@@ -40,6 +41,8 @@ def load(task: Task) -> None:
         plugins.load(task, registry)
     for name, feature in task.frozen.items():
         frozen.load(name, feature)
+    if (network := task.model.network) and keras_file.is_keras(network):
+        keras_network.use(network)
 
 
 def learner_of(task: Task) -> Learner:
@@ -91,6 +94,8 @@ def _fitting(task: Task) -> Iterator[None]:
     """Lay what goes wrong on what the compiled loop has of other packages, if it has anything."""
     try:
         yield
+    except TaskError:
+        raise
     except Exception as error:  # whatever a stranger's function does
         named = [
             (key, name)
