@@ -1,15 +1,25 @@
-"""Events of a topic or its archive for PyTorch."""
+"""PyTorch: events of a topic or its archive as datasets, networks of a learner as modules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from headrace import weights
 from headrace.datasets import ArchivedEvents, Field, Offsets, RowReader, TopicEvents
+from headrace.learner import Learner
+from headrace.model.spec import Activation
+from headrace.stream.errors import UsageError
 from headrace.stream.events import DeadLetter
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.task import Task
+from headrace.weights import Shape
 
 try:
     import torch
@@ -130,3 +140,96 @@ class ArchiveDataset(_Dataset):
         stop: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(task, partial(ArchivedEvents, str(place)), start, stop)
+
+
+class Network(torch.nn.Module):
+    """Be one network of a learner's pool: dense layers, and a last one that sees the inputs, too.
+
+    Args:
+        shape: as of `headrace.weights.shape_of`.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        widths = (shape.inputs, *shape.hidden)
+        self.hidden = torch.nn.ModuleList(torch.nn.Linear(*pair) for pair in pairwise(widths))
+        seen = sum(shape.hidden[-1:]) + shape.inputs - shape.direct
+        self.output = torch.nn.Linear(seen, shape.outputs)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map inputs f32[n, I] to outputs f32[n, O]: logits, or deviations of numbers.
+
+        What categories and words say by themselves, `examples(...).added`, is to be added.
+        """
+        deep = inputs
+        for layer in self.hidden:
+            deep = _ACTIVATIONS[self.shape.activation](layer(deep))
+        direct = inputs[:, self.shape.direct :]
+        found: torch.Tensor = self.output(torch.cat([deep, direct], 1) if self.hidden else direct)
+        return found
+
+
+_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "gelu": partial(torch.nn.functional.gelu, approximate="tanh"),
+}
+
+
+def module_of(learner: Learner, network: int | str = 0) -> Network:
+    """Return a network of a learner's pool as a module, with a copy of its weights.
+
+    Args:
+        network: its place in the pool, or its name there, as in `learner.metrics["members"]`.
+
+    Raises:
+        UsageError: there is no such network, or it is neither `linear` nor `mlp`.
+    """
+    module = Network(weights.shape_of(learner))
+    found = weights.read(learner, network)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in found.items()})
+    return module
+
+
+def load_into(learner: Learner, source: Network | str | Path, network: int | str = 0) -> None:
+    """Give a network of a learner's pool other weights, and let it learn on from there.
+
+    Its optimizer begins anew, and so does the mean of its weights; all else stays. Saved
+    (`Learner.save`), the learner is one that a service can begin with (`learn --start-from`).
+
+    Args:
+        source: a module, or a file of its `state_dict` as safetensors.
+        network: as of `module_of`.
+
+    Raises:
+        UsageError: the file cannot be read; the weights are of another shape, or not finite; there
+            is no such network. Nothing has changed.
+    """
+    if isinstance(source, str | Path):
+        try:
+            found = load_file(source)
+        except (OSError, SafetensorError) as error:
+            raise UsageError(f"{source}: cannot be read as safetensors: {error}") from error
+    else:
+        state = source.state_dict()
+        found = {name: each.detach().cpu().float().numpy() for name, each in state.items()}
+    weights.write(learner, network, found)
+
+
+def examples(learner: Learner, table: Any, network: int | str = 0) -> tuple[torch.Tensor, ...]:
+    """Return inputs f32[n, I], added f32[n, O] and goals f32[n] of rows, as if each came next.
+
+    The loss of a network is of its outputs and what is `added`, against the goals: of classes their
+    places, of numbers what it should put out; NaN = unknown. Inputs are standardised, and lags are
+    taken, by what the learner knows now: nothing is learned, and rows know nothing of each other.
+
+    Args:
+        table: as of `Learner.predict_then_learn`, with labels.
+        network: as of `module_of`.
+
+    Raises:
+        UsageError, EventError: it is no table, or there is no such network; a row is refused.
+    """
+    return tuple(map(torch.from_numpy, weights.examples(learner, table, network)))

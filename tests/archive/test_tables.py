@@ -18,14 +18,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.utils.concurrent import ExecutorFactory
 
 from headrace.stream.archive import tables
 from headrace.stream.archive.delta import DeltaArchive
 from headrace.stream.archive.iceberg import IcebergArchive
 from headrace.stream.archive.tables import ArchiveTable, Exported, export
 from headrace.stream.errors import HistoryError, StoreError, UsageError
-from tests.support.archives import Record, write_segment
+from tests.support.archives import Record, end_threads_of_pyiceberg, write_segment
 from tests.support.hostile import Run
 
 TOPIC, ID = "events.pump-7", "aBcD"
@@ -100,10 +99,8 @@ class Kind:
 
 @pytest.fixture(autouse=True)
 def no_threads_of_pyiceberg() -> Iterator[None]:
-    """End the pool of threads that it keeps for its next call."""
     yield
-    ExecutorFactory.get_or_create().shutdown()
-    ExecutorFactory._instance = None
+    end_threads_of_pyiceberg()
 
 
 @pytest.fixture(params=["delta", "iceberg"])

@@ -6,21 +6,30 @@ import json
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 
+import headrace
 from headrace.datasets import RowReader, TopicEvents
+from headrace.saved import open_start
 from headrace.stream.archive.writer import archive
+from headrace.stream.audit.verify import verify
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
 from headrace.stream.process.paths import cache_dir, hold_lock
-from headrace.stream.task import Task
+from headrace.stream.task import Task, parse
+from tests.support.core import in_the_core
 from tests.support.events import POISON, good, task_text
+from tests.support.topics import read
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # installing them takes minutes
 
@@ -141,3 +150,45 @@ def test_tensorflow_reads_archives(kept: Kept, script: Script) -> None:
         "ids": ["int64", [17]],
     }
     assert told["batch"]["numeric"] == [64, 2]
+
+
+@pytest.mark.parametrize("network", ["mlp", "linear"])
+def test_pytorch_trains_a_network_that_a_service_begins_with(
+    network: str, kafka: KafkaConnection, topic: Callable[..., str], script: Script, tmp_path: Path
+) -> None:
+    name = f"weights-{network}-{uuid.uuid4().hex[:8]}"
+    text = task_text(name) + f'[model]\nnetwork = "{network}"\nhidden = [8, 5]\n'
+    task, events = parse(text, "t"), [json.loads(good(number)) for number in range(600)]
+    learner = headrace.Learner(task)
+    learner.predict_then_learn(events[:300])
+    learner.save(tmp_path / "learned.hr")
+    (tmp_path / "events.json").write_text(json.dumps(events[300:400]))
+    told = script("torch", "torch_weights", tmp_path / "learned.hr", tmp_path / "events.json",
+                  tmp_path)  # fmt: skip
+    said = in_the_core(learner, events[300:320])
+    assert np.abs(np.array(told["outputs"])[:, :20] - said).max() < 1e-6 * max(
+        1, np.abs(said).max()
+    )
+    assert told["losses"][-1] < 0.7 * told["losses"][0]
+    assert told["after"] == [told["trained"]] * 2
+    assert ["safetensors" in told["refused"][0], "none" in told["refused"][1]] == [True, True]
+    assert "missing" in told["refused"][2]
+
+    started = headrace.Learner.load(tmp_path / "started.hr")
+    assert (
+        np.abs(in_the_core(started, events[300:310])[0] - np.array(told["trained"])[:10]).max()
+        < 2e-6
+    )
+    ensure(kafka, topic_specs(task))
+    with closing(Producer(kafka.confluent())) as producer:
+        for event in events[300:]:
+            producer.produce(task.input.topic, json.dumps(event).encode())
+        producer.flush()
+    service = headrace.Service(
+        task, kafka, state=tmp_path / "state", start_from=tmp_path / "started.hr"
+    )
+    assert service.run(drain=True).events == 300
+    truth = started.predict_then_learn(events[300:])["prediction"].to_pylist()
+    assert [each["prediction"] for each in read(kafka, task.output("predictions"))] == truth
+    start = open_start(str(tmp_path / "started.hr"), None, task)
+    assert verify(task, kafka, deep=True, start=start).findings == []

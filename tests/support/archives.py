@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+from pyiceberg.utils.concurrent import ExecutorFactory
 
 from headrace.stream.archive.directory import SCHEMA, ArchiveDirectory, Segment, to_parquet
 
@@ -22,7 +23,12 @@ class Record(NamedTuple):
 
 
 def write_segment(
-    place: Path, topic: str, records: Sequence[Record], stop: int, date: str, topic_id: str = ""
+    place: Path | str,
+    topic: str,
+    records: Sequence[Record],
+    stop: int,
+    date: str,
+    topic_id: str = "",
 ) -> None:
     """Write the file of records of one partition, from the first one's offset to `stop`."""
     segment = Segment(records[0].partition, records[0].offset, stop, date)
@@ -30,3 +36,9 @@ def write_segment(
     arrays = [pa.array(c, of.type) for c, of in zip(columns, SCHEMA, strict=True)]
     batch = pa.record_batch(arrays, schema=SCHEMA)
     ArchiveDirectory(str(place), topic).put(segment, to_parquet(topic, segment, [batch], topic_id))
+
+
+def end_threads_of_pyiceberg() -> None:
+    """End the pool of threads that it keeps for its next call."""
+    ExecutorFactory.get_or_create().shutdown()
+    ExecutorFactory._instance = None
