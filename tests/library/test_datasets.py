@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from confluent_kafka import Producer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headrace
@@ -193,6 +193,7 @@ def test_shares_are_all_of_it_each_once(made: Made, tmp_path: Path, shares: int)
         assert max(map(len, parts)) < 2 * len(found) / shares  # none does most of the work
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 40)), max_size=6), st.integers(1, 9))
 def test_any_offsets_are_shared_out(sizes: list[tuple[int, int]], shares: int) -> None:
     ranges = [Range(p, start, start + size) for p, (start, size) in enumerate(sizes)]
