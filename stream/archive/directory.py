@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from datetime import date
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -293,14 +293,31 @@ class SegmentReader:
         """
         if self._columns is None or self._columns[0] != number:
             self._columns = None
-            try:
-                table = self._file.read_row_group(number, use_threads=False)
-                self._columns = number, self._checked(table, self.groups[number])
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise self._damaged(error) from error
+            table = self.table(number)
+            self._columns = (
+                number,
+                Columns(
+                    table["offset"].to_numpy().tolist(),
+                    table["timestamp_ms"].to_numpy().tolist(),
+                    *(table[of].to_numpy(zero_copy_only=False).tolist() for of in ("key", "value")),
+                ),
+            )
         return self._columns[1]
 
-    def _checked(self, table: Any, group: Group) -> Columns:
+    def table(self, number: int) -> pa.Table:
+        """Return the records of one row group as Arrow's columns, as in SCHEMA.
+
+        Raises:
+            HistoryError: the file is damaged.
+        """
+        try:
+            table = self._file.read_row_group(number, use_threads=False)
+            self._check(table, self.groups[number])
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        return table
+
+    def _check(self, table: pa.Table, group: Group) -> None:
         offsets = table["offset"].to_numpy()
         if len(offsets) != group.rows or (offsets[0], offsets[-1]) != (group.first, group.last):
             raise ValueError("its records are not those that it says it has")
@@ -308,11 +325,6 @@ class SegmentReader:
             raise ValueError("its offsets are not in order")
         if np.any(table["partition"].to_numpy() != self.segment.partition):
             raise ValueError("it holds records of another partition")
-        return Columns(
-            offsets.tolist(),
-            table["timestamp_ms"].to_numpy().tolist(),
-            *(table[name].to_numpy(zero_copy_only=False).tolist() for name in ("key", "value")),
-        )
 
     def _damaged(self, error: Exception) -> HistoryError:
         reason = " ".join(str(error).split())

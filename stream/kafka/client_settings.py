@@ -43,13 +43,17 @@ class ClientSettings:
         named = found.pop("bootstrap.servers", "")
         self.servers = self.servers or named
         self.properties = found
-        self._given = self.tokens is not None
+        self._given = self.tokens
         if self.mechanism == "OAUTHBEARER":
             self.tokens = Kept(self.tokens or _token_source(found, self.servers))
         self._tls = _tls(found) if self.protocol.endswith("SSL") else None
 
     def __str__(self) -> str:
         return self.servers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a worker process have it: what was given, of which it makes its own."""
+        return type(self), (self.servers, self.properties, self._given)
 
     @property
     def protocol(self) -> str:

@@ -1,4 +1,5 @@
-"""Spark and Flink beside a learner, as in `examples/`: real ones, in environments of their own."""
+"""Spark and Flink beside a learner, as in `examples/`, and Spark on tables of archives: real ones,
+in environments of their own."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,14 @@ import pytest
 from confluent_kafka import Producer
 
 import headrace
+from headrace.stream.archive.delta import DeltaArchive
+from headrace.stream.archive.iceberg import IcebergArchive
+from headrace.stream.archive.tables import export
 from headrace.stream.audit.verify import verify
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
+from tests.support.archives import Record, end_threads_of_pyiceberg, write_segment
 from tests.support.events import good, task_text
 from tests.support.maven import ensure_jar
 from tests.support.topics import read
@@ -53,7 +60,21 @@ JARS = {
             "5605c691d11a501382c383fecba37a7a552467da5ab7ba904ef5d6f3d62c5616",
         ),
     ],
-}  # Kafka's connectors, and their sha256
+    "tables": [
+        (
+            "io.delta:delta-spark_4.1_2.13:4.1.0",
+            "9b05d7a82196ee1f1073733a45a2faae59161e52b86ae918fe6742fad6eaf036",
+        ),
+        (
+            "io.delta:delta-storage:4.1.0",
+            "6d0520ffcc35b582369f92c23fa24e14a5bb935cf6e31ed7f47c5046ae17cb25",
+        ),
+        (
+            "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0",
+            "d6ea6c5d099288daeb7d5a92061bd3d7d8f296492632b42378e5f2f0e3066242",
+        ),
+    ],
+}  # connectors to Kafka, and to tables, and their sha256
 Example = Callable[..., str]
 
 
@@ -73,7 +94,7 @@ def java() -> str:
 
 
 def jars(engine: str) -> list[str]:
-    """Return an engine's jars for Kafka; fetch those that are not there."""
+    """Return an engine's jars; fetch those that are not there."""
     return [str(ensure_jar(engine, coordinates, sha256)) for coordinates, sha256 in JARS[engine]]
 
 
@@ -94,6 +115,38 @@ def example(kafka: KafkaConnection, java: str) -> Example:
         return done.stdout
 
     return run
+
+
+def test_spark_reads_tables_of_archives(java: str, tmp_path: Path) -> None:
+    """Spark's own Delta and Iceberg, of what was written in several commits."""
+    archive, topic = tmp_path / "archive", "events.spark"
+    delta, iceberg = tmp_path / "delta", tmp_path / "iceberg"
+    wanted = []
+    for part, day in enumerate(("2026-03-05", "2026-03-06")):
+        records = [
+            Record(0, at, 1000 + at, b"k" if at % 2 else None, None if at % 5 == 0 else good(at))
+            for at in range(part * 50, part * 50 + 50)
+        ]
+        write_segment(archive, topic, records, part * 50 + 50, day)
+        for table in (DeltaArchive(str(delta), topic), IcebergArchive(str(iceberg), topic)):
+            assert export(str(archive), topic, table).records == 50
+        wanted += [
+            [day, *each[:3], *(None if v is None else v.hex() for v in each[3:])]
+            for each in records
+        ]
+    end_threads_of_pyiceberg()
+    with closing(sqlite3.connect(iceberg / "catalog.db")) as catalog:
+        (metadata,) = catalog.execute("SELECT metadata_location FROM iceberg_tables")
+    script = Path(__file__).parent / "frameworks/spark_tables.py"
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        ["uv", "run", "--quiet", "--script", script, ",".join(jars("tables")), delta, metadata[0]],
+        capture_output=True,
+        text=True,
+        env=env | {"JAVA_HOME": java},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == {"delta": wanted, "iceberg": wanted}
 
 
 class Task:

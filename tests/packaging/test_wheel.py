@@ -74,7 +74,8 @@ def test_it_holds_one_package_and_no_bench(built: Path) -> None:
     inner = {name.split("/")[1] for name in names if name.startswith("headrace/")}
     packages = {"cli", "demo", "examples", "model", "producers", "stream"}
     library = {"__init__.py", "columns.py", "learner.py", "reading.py", "river.py", "saved.py"}
-    library |= {"predictions.py", "service.py", "sklearn.py", "tables.py"}
+    library |= {"datasets.py", "predictions.py", "service.py", "sklearn.py", "tables.py"}
+    library |= {"tensorflow.py", "torch.py", "weights.py"}
     assert inner == packages | library | {"__main__.py", "py.typed"}
     for name in (
         *("stream/broker/jars.sha256", "stream/broker/server.properties"),

@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 
+from headrace.stream.archive import tables
+from headrace.stream.archive.delta import DeltaArchive
 from headrace.stream.archive.directory import ArchiveDirectory, Segment
-from headrace.stream.errors import HeadraceError, RecoveryError
+from headrace.stream.errors import HeadraceError, RecoveryError, StoreError
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.storage import failures, open_store
 from headrace.stream.storage.remote import UrlStore
+from tests.support.archives import Record, write_segment
 from tests.support.checkpoints import (
     KEY,
     RUN,
@@ -217,3 +222,30 @@ def test_what_is_not_there_or_not_allowed_is_told(
         with pytest.raises(RecoveryError, match=r"signature|[Ff]orbidden|denied") as caught:
             call()
         assert "wrong-canary" not in str(caught.value)
+
+
+def test_delta_tables_there_hold_each_record_once(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an archive there, too, with three writers at once."""
+    monkeypatch.setattr(tables, "COMMIT_BYTES", 1)  # a commit for each segment
+    for start in range(0, 200, 50):
+        records = [Record(0, at, at, None, b"%d" % at) for at in range(start, start + 50)]
+        write_segment(f"{place}/archive", "events", records, start + 50, "2026-03-05")
+    done, to, start_all = list[tables.Exported](), f"{place}/table", threading.Barrier(3)
+
+    def work() -> None:
+        start_all.wait()
+        for _ in range(20):  # this server may show another writer's file before it is whole
+            with suppress(StoreError):
+                done.append(tables.export(f"{place}/archive", "events", DeltaArchive(to, "events")))
+                return
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(done) == 3
+    found = DeltaTable(to, storage_options={"AWS_ALLOW_HTTP": "true"}).to_pyarrow_table()
+    assert sorted(found["offset"].to_pylist()) == [*range(200)]

@@ -1,19 +1,24 @@
-"""The command `archive`: keep a topic for longer than Kafka does."""
+"""The commands `archive` and `table`: keep a topic for longer than Kafka does, and as a table."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.console import AsJson, Bootstrap, KafkaConfig, Stop, bar, connection_of
+from headrace.stream.errors import UsageError
 from headrace.stream.process.terminal import say
+
+if TYPE_CHECKING:
+    from headrace.stream.archive.tables import ArchiveTable
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the commands."""
     app.command(no_args_is_help=True)(archive)
+    app.command(no_args_is_help=True)(table)
 
 
 def archive(
@@ -75,3 +80,69 @@ def archive(
         else f"{done.records:,} records in {done.files} new files, {done.size_bytes:,} bytes; "
         f"{topic} is kept in {to} up to offset {ends or 'nothing yet'}"
     )
+
+
+def table(
+    topic: Annotated[str, typer.Argument(help="The topic that was archived.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", help="Where `headrace archive` writes: a directory or a URL.", metavar="PLACE"
+        ),
+    ],
+    delta: Annotated[
+        str | None,
+        typer.Option(
+            help="A Delta table: a directory, or a URL such as s3://bucket/path (extra delta).",
+            metavar="PLACE",
+        ),
+    ] = None,
+    iceberg: Annotated[
+        str | None,
+        typer.Option(
+            help="An Iceberg table: a directory, with a catalog in SQLite (extra iceberg).",
+            metavar="PLACE",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add what was archived of a topic to a Delta or an Iceberg table.
+
+    The table gets the columns of the archive's files, and their date, by which
+    it is partitioned. Run it as often as you like: the table itself says up to
+    which offset it holds each partition, in the same commit as the records, so
+    that none is doubled or lost, also after it was killed or run twice at once.
+
+        headrace table events.sensor --from s3://history/kafka --delta s3://tables/sensor
+    """
+    from headrace.stream.archive.tables import export
+    from headrace.stream.process.garbage import tune_memory
+
+    found, stop = _table_at(topic, delta, iceberg), Stop()
+    tune_memory()
+    with bar("exporting", None, quiet=as_json, unit="records") as update:
+        done = export(
+            source,
+            topic,
+            found,
+            stop=stop,
+            on_progress=lambda records: update(records, "records"),
+        )
+    ends = ", ".join(f"{p}: {end:,}" for p, end in sorted(done.ends.items()))
+    say(
+        asdict(done)
+        if as_json
+        else f"{done.records:,} records in {done.commits} commits; {delta or iceberg} holds "
+        f"{topic} up to offset {ends or 'nothing yet'}"
+    )
+
+
+def _table_at(topic: str, delta: str | None, iceberg: str | None) -> ArchiveTable:
+    from headrace.stream.archive.delta import DeltaArchive
+    from headrace.stream.archive.iceberg import IcebergArchive
+
+    if delta and not iceberg:
+        return DeltaArchive(delta, topic)
+    if iceberg and not delta:
+        return IcebergArchive(iceberg, topic)
+    raise UsageError("expected either --delta PLACE or --iceberg PLACE")
