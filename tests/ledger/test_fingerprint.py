@@ -22,7 +22,8 @@ def test_all_that_decides_a_row_or_the_state_counts() -> None:
     }
     assert {f"stream/{name}.py" for name in forgotten} <= NAMES
     model = {path.relative_to(fingerprint.ROOT).as_posix() for path in MODEL}
-    assert {name for name in NAMES if name.startswith("model/")} >= model - {"model/__init__.py"}
+    beside = {"model/__init__.py", "model/predictor.py"}  # which learns nothing
+    assert {name for name in NAMES if name.startswith("model/")} >= model - beside
     assert not {name for name in NAMES if "cli" in name or name == "stream/service/service.py"}
 
 
