@@ -18,11 +18,12 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
+from headrace.export import network as network_of_pool
+from headrace.export.network import Shape as Shape
 from headrace.learner import CAPACITY, Learner
 from headrace.model import embed, ladder, pool, target
 from headrace.model.inputs import load_row
-from headrace.model.networks.seen import flat_width
-from headrace.model.spec import Activation, Spec
+from headrace.model.spec import Spec
 from headrace.model.state import State, named
 from headrace.stream.errors import EventError, UsageError
 from headrace.stream.rows.classes import Classes
@@ -33,16 +34,6 @@ from headrace.tables import rows_of
 Arrays = Mapping[str, NDArray[np.float32]]
 _BELOW = "champion.params.below['head']['layers'][{}]['kernel']"
 _LAST = "champion.params.last"
-
-
-class Shape(NamedTuple):
-    """Say what a network looks like."""
-
-    inputs: int
-    hidden: tuple[int, ...]  # units of each layer
-    outputs: int
-    activation: Activation
-    direct: int  # the first input that the last layer sees, too: those before it are pixels
 
 
 class Examples(NamedTuple):
@@ -59,16 +50,10 @@ def shape_of(learner: Learner) -> Shape:
     Raises:
         UsageError: they are neither `linear` nor `mlp`.
     """
-    spec = learner.task.spec
-    if spec.network not in ("linear", "mlp"):
-        raise UsageError(
-            f"model.network = {spec.network!r}: expected 'linear' or 'mlp', whose weights can be "
-            "taken out and in"
-        )
-    if spec.network == "linear":
-        return Shape(spec.inputs, (), spec.outputs, spec.activation, 0)
-    first = spec.pixels if spec.hidden else 0
-    return Shape(flat_width(spec), spec.hidden, spec.outputs, spec.activation, first)
+    try:
+        return network_of_pool.shape_of(learner.task.spec)
+    except NotImplementedError as error:
+        raise UsageError(str(error)) from error
 
 
 def read(learner: Learner, network: int | str) -> dict[str, NDArray[np.float32]]:
@@ -77,16 +62,11 @@ def read(learner: Learner, network: int | str) -> dict[str, NDArray[np.float32]]
     Raises:
         UsageError: there is no such network, or it is neither `linear` nor `mlp`.
     """
-    shape, at = shape_of(learner), _place(learner, network)
+    shape_of(learner)
+    at = _place(learner, network)
     with learner.turn:
-        state = learner._trainer.snapshot().tensors()
-    found = {}
-    for layer in range(len(shape.hidden)):
-        kernel = state[_BELOW.format(layer)][at]
-        found[f"hidden.{layer}.weight"], found[f"hidden.{layer}.bias"] = kernel[:-1].T, kernel[-1]
-    last = state[_LAST][at]
-    found["output.weight"], found["output.bias"] = last[:, :-1], last[:, -1]
-    return {name: np.array(array, np.float32, order="C") for name, array in found.items()}
+        state = learner._trainer.frozen().state
+    return network_of_pool.weights_of(learner.task.spec, state.champion.params, at)
 
 
 def write(learner: Learner, network: int | str, weights: Arrays) -> None:

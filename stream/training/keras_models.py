@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -134,8 +134,18 @@ def _load(data: bytes) -> Any:
         raise ValueError(f"Keras cannot load it: {why}") from error
 
 
-def _split(model: Any) -> Split:
-    """Take a model apart.
+class _Layers(NamedTuple):
+    """Hold the layers of a model: a model of what comes first, and the Dense layers behind it."""
+
+    model: Any
+    first: Any
+    hidden: list[Any]
+    last: Any
+    activation: str
+
+
+def _layers(model: Any) -> _Layers:
+    """Take a model apart; its layers stay its own.
 
     Raises:
         ValueError: it has another form than one that can be learned row by row.
@@ -150,22 +160,74 @@ def _split(model: Any) -> Split:
     last, features, activation = _last_dense(model)
     _check_state(model)
     _check_variables(model)
-    hidden: list[Dense] = []
+    hidden: list[Any] = []
     while _is_hidden(model, layer := _made_by(features)[0], features):
-        hidden.insert(0, _dense(layer))
+        hidden.insert(0, layer)
         features = _made_by(features)[1]
-    first = keras.Model(inputs, features)
+    return _Layers(model, keras.Model(inputs, features), hidden, last, activation)
+
+
+def _split(model: Any) -> Split:
+    _, first, hidden, last, activation = _layers(model)
     learned = [np.asarray(variable.value) for variable in first.trainable_variables]
     return Split(
         first,
-        tuple(tuple(each.shape[1:]) for each in inputs),
+        tuple(tuple(each.shape[1:]) for each in first.inputs),
         tuple(value.reshape(-1, (1, *value.shape)[-1]) for value in learned),
         tuple(value.shape for value in learned),
         tuple(np.asarray(variable.value) for variable in first.non_trainable_variables),
-        tuple(hidden),
+        tuple(map(_dense, hidden)),
         _dense(last),
         activation,
     )
+
+
+def save(
+    data: bytes,
+    path: Path,
+    first: Sequence[NDArray[Any]],
+    hidden: Sequence[NDArray[Any]],
+    last: NDArray[Any],
+) -> None:
+    """Write the model that vetted bytes of a file hold, with other weights, those of a `Split`.
+
+    Args:
+        last: kernel of the last layer and, below it, its bias if it has one.
+    """
+    model = _load(data)
+    layers = _layers(model)
+    for variable, value in zip(layers.first.trainable_variables, first, strict=True):
+        variable.assign(value.reshape(variable.shape))
+    for layer, kernel in zip([*layers.hidden, layers.last], [*hidden, last], strict=True):
+        layer.kernel.assign(kernel[: layer.kernel.shape[0]])
+        if layer.use_bias:
+            layer.bias.assign(kernel[-1])
+    model.save(path)
+
+
+def dense_network(
+    path: Path, inputs: int, direct: int, activation: str, hidden: Sequence[Any], last: Any
+) -> None:
+    """Write a Keras model of dense layers, of which the last sees the inputs, too.
+
+    Args:
+        direct: the first input that the last layer sees.
+        hidden, last: kernel and bias of each layer.
+    """
+    keras = _keras()
+    given = keras.Input((inputs,))
+    deep, models = given, []
+    for kernel, bias in hidden:
+        layer = keras.layers.Dense(len(bias), activation=activation)
+        deep = layer(deep)
+        models.append((layer, kernel, bias))
+    seen = given[:, direct:] if direct else given
+    end = keras.layers.Dense(len(last[1]))
+    said = end(keras.layers.Concatenate()([deep, seen]) if hidden else seen)
+    model = keras.Model(given, said)
+    for layer, kernel, bias in [*models, (end, *last)]:
+        layer.set_weights([kernel, bias])
+    model.save(path)
 
 
 def _dense(layer: Any) -> Dense:

@@ -42,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
 def export(
     task: TaskFile,
     to: Annotated[
-        str, typer.Option(help="The format.", metavar="onnx|stablehlo|tf|tflite")
+        str, typer.Option(help="The format.", metavar="onnx|stablehlo|tf|tflite|torch|keras")
     ] = "onnx",
     file: Annotated[
         Path | None,
@@ -73,7 +73,8 @@ def export(
     """Write what a service would predict next as a file that needs no headrace.
 
     It is the newest checkpoint's state, so a service is not disturbed; with --at that of a moment,
-    as in `headrace state`. Beside the file comes a model card (FILE.md): what it takes and gives,
+    as in `headrace state`. torch and keras get one network of the pool, all others the whole
+    predictor. Beside the file comes a model card (FILE.md): what it takes and gives,
     how good it was beside baselines, what it does not do.
 
         headrace export power.toml --to onnx

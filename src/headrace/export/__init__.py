@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from headrace.export import network
 from headrace.export.card import Card as Card
 from headrace.export.card import make_card
 from headrace.export.function import Predictor, in_32_bits
@@ -42,7 +43,10 @@ def export(trainer: Trainer, path: Path, to: str, origin: dict[str, str], licenc
     if path.suffix != form.suffix:
         expected = f"a name that ends in {form.suffix}" if form.suffix else "the name of a folder"
         raise UsageError(f"{path}: expected {expected} for {to}")
-    card, frozen = make_card(trainer, to, form.reader, origin, licence), trainer.frozen()
+    card, frozen = (
+        make_card(trainer, to, form.reader, form.whole, origin, licence),
+        trainer.frozen(),
+    )
     try:
         form.write(frozen, path, card)
         card.write(path)
@@ -130,6 +134,17 @@ def _write_stablehlo(frozen: Frozen, path: Path, card: Card) -> None:
     (path / "state.safetensors").write_bytes(tensors.pack(arrays))
 
 
+def _write_torch(frozen: Frozen, path: Path, card: Card) -> None:
+    network.write_torch(frozen, path)
+
+
+def _write_keras(frozen: Frozen, path: Path, card: Card) -> None:
+    try:
+        network.write_keras(frozen, path)
+    except ValueError as error:  # Keras is missing, or not on JAX
+        raise NotImplementedError(str(error)) from error
+
+
 class Format(NamedTuple):
     """Say what a format is called, what reads it, and what writes it."""
 
@@ -137,6 +152,7 @@ class Format(NamedTuple):
     extra: str  # of this package, with what is needed to write it
     reader: str
     write: Callable[[Frozen, Path, Card], None]
+    whole: bool = True  # the predictor, or else one network of its pool
 
 
 FORMATS = {
@@ -144,4 +160,6 @@ FORMATS = {
     "stablehlo": Format("", "stablehlo", "XLA, through jax.export", _write_stablehlo),
     "tf": Format("", "tensorflow", "TensorFlow, as a SavedModel", _write_tf),
     "tflite": Format(".tflite", "tensorflow", "TensorFlow Lite", _write_tflite),
+    "torch": Format(".safetensors", "", "headrace.torch.Network", _write_torch, whole=False),
+    "keras": Format(".keras", "keras", "Keras", _write_keras, whole=False),
 }

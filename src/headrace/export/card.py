@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from headrace.export.signature import inputs, outputs
+from headrace.export.network import heaviest
+from headrace.export.signature import Input, Output, inputs, outputs
+from headrace.model.networks.seen import flat_width
 from headrace.stream.evaluation.infer import to_toml
 from headrace.stream.evaluation.scores import score_cells
 from headrace.stream.task import Task
@@ -86,11 +88,26 @@ class Card:
 
 
 def make_card(
-    trainer: Trainer, format: str, reader: str, origin: dict[str, str], licence: str
+    trainer: Trainer, format: str, reader: str, whole: bool, origin: dict[str, str], licence: str
 ) -> Card:
-    """Make the card of a learner as it stands."""
+    """Make the card of a learner as it stands.
+
+    Args:
+        whole: whether the file is the predictor, or one network of its pool.
+    """
     frozen = trainer.frozen()
     task, classes = frozen.task, [*frozen.classes]
+    taken, given, limits = inputs(task), outputs(task, classes), _limits(task, format)
+    if not whole:
+        _, name, weight = heaviest(task.spec, frozen.state)
+        width = frozen.state.champion.params.last.shape[-2]
+        taken = [Input("inputs", "float32", (flat_width(task.spec),), "of `headrace.weights`")]
+        given = [Output("outputs", "float32", (width,), "logits, or deviations of the number")]
+        limits = [
+            f"It is one network of the pool, {name!r}, the one that weighs most: {weight:.2f} of "
+            "all. It is not the predictor, which is a mixture of the pool, and sees standardised "
+            "inputs: `headrace.weights.examples` makes them."
+        ]
     return Card(
         format=format,
         reader=reader,
@@ -100,10 +117,10 @@ def make_card(
         labels=trainer.learned,
         state=digest(trainer.snapshot().tensors()),
         metrics=trainer.report(),
-        inputs=[each._asdict() for each in inputs(task)],
-        outputs=[each._asdict() for each in outputs(task, classes)],
+        inputs=[each._asdict() for each in taken],
+        outputs=[each._asdict() for each in given],
         classes=classes if task.spec.classes else [],
-        limits=_limits(task, format),
+        limits=limits,
         licence=licence,
     )
 

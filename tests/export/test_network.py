@@ -1,0 +1,82 @@
+"""One network of the pool, as PyTorch's weights and as a Keras model: by numpy and by Keras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+import headrace
+from headrace import weights
+from headrace.model import pool
+from headrace.stream.errors import UsageError
+from tests.export.tasks import TASKS, events
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*__array__.*:DeprecationWarning")
+
+
+def by_numpy(found: dict[str, NDArray[Any]], inputs: NDArray[Any]) -> NDArray[Any]:
+    """Calculate what a network with one hidden layer of relu says."""
+    deep = np.maximum(inputs @ found["hidden.0.weight"].T + found["hidden.0.bias"], 0.0)
+    seen = np.concatenate([deep, inputs], 1)
+    return np.asarray(seen @ found["output.weight"].T + found["output.bias"])
+
+
+def test_the_network_that_weighs_most_leaves(tmp_path: Path, plainly_compiled: None) -> None:
+    task = TASKS["words"]()
+    learner, drawn = headrace.Learner(task), events(task, 160)
+    learner.predict_then_learn(drawn[:120])
+    card = learner.export(tmp_path / "it.safetensors", "torch")
+    networks = pool.names(task.spec)[: task.spec.networks]
+    told = {name: learner.metrics["members"][name] for name in networks}
+    (name,) = (name for name in networks if f"{name!r}" in card.limits[0])
+    assert told[name] == max(told.values()) and f"{told[name]:.2f} of" in card.limits[0]
+    found = load_file(tmp_path / "it.safetensors")
+    inputs = weights.examples(learner, drawn[120:], name).inputs
+    assert card.inputs[0]["shape"] == (inputs.shape[1],)
+
+    learner.export(tmp_path / "it.keras", "keras")
+    import keras
+
+    model = keras.saving.load_model(tmp_path / "it.keras", safe_mode=True)
+    said = np.asarray(model(inputs))
+    np.testing.assert_allclose(said, by_numpy(found, inputs), atol=1e-5)
+    assert said.std() > 0.01
+    with pytest.raises(UsageError, match="'linear' or 'mlp'"):
+        headrace.Learner(TASKS["image"]()).export(tmp_path / "other.safetensors", "torch")
+
+
+def test_a_keras_model_comes_back_with_what_it_learned(
+    tmp_path: Path, plainly_compiled: None
+) -> None:
+    from headrace.stream.training import keras_models
+
+    keras = keras_models._keras()
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4, 3)),
+            keras.layers.Conv2D(2, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, activation="relu"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    task = TASKS["image"]().model_copy(update={"lags": headrace.Task.model_fields["lags"].default})
+    learner = headrace.Learner(task, network=model)
+    learner.export(tmp_path / "before.keras", "keras")
+    learner.predict_then_learn(events(task, 80))
+    learner.export(tmp_path / "after.keras", "keras")
+    before, after = (
+        keras.saving.load_model(tmp_path / f"{when}.keras", safe_mode=True)
+        for when in ("before", "after")
+    )
+    for old, given, new in zip(before.weights, model.weights, after.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(old.value), np.asarray(given.value))
+        assert (np.asarray(new.value) != np.asarray(old.value)).any()
+    params = learner._trainer.frozen().state.champion.params
+    last = np.concatenate([after.layers[-1].kernel.value, after.layers[-1].bias.value[None]])
+    assert any(np.array_equal(last.T, each) for each in np.asarray(params.last))
