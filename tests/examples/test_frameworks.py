@@ -27,6 +27,7 @@ from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.process.paths import cache_dir, hold_lock
 from headrace.stream.task import Task, parse
+from tests.export.tasks import TASKS, events
 from tests.support.core import in_the_core
 from tests.support.events import POISON, good, task_text
 from tests.support.topics import read
@@ -35,7 +36,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # installing them ta
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "frameworks"
-FRAMEWORKS = {"torch": "torch==2.5.1", "tensorflow": "tensorflow-cpu==2.21.0"}
+FRAMEWORKS = {"torch": "torch==2.5.1", "tensorflow": "tensorflow-cpu==2.21.0\nonnx==1.23.2"}
 INTEGERS = ("entity", "label", "time_ms", "partition", "offset")
 Script = Callable[..., Any]
 
@@ -192,3 +193,23 @@ def test_pytorch_trains_a_network_that_a_service_begins_with(
     assert [each["prediction"] for each in read(kafka, task.output("predictions"))] == truth
     start = open_start(str(tmp_path / "started.hr"), None, task)
     assert verify(task, kafka, deep=True, start=start).findings == []
+
+
+@pytest.mark.parametrize("kind", ["words", "image", "quantiles, linear", "entities"])
+def test_tensorflow_says_what_the_learner_says(kind: str, script: Script, tmp_path: Path) -> None:
+    task = TASKS[kind]()
+    learner, drawn = headrace.Learner(task), events(task, 160)
+    learner.predict_then_learn(drawn[:120])
+    learner.save(tmp_path / "saved.hr")
+    (tmp_path / "events.json").write_text(json.dumps(drawn[120:]))
+    told = script(
+        "tensorflow", "tensorflow_export", tmp_path / "saved.hr", tmp_path / "events.json", tmp_path
+    )
+    said = learner.predict(drawn[120:])
+    name = "probabilities" if task.spec.classes else "prediction"
+    assert "XlaCallModule" not in told["operations"]
+    np.testing.assert_allclose(told["tf"][name], said[name].to_pylist(), atol=1e-5)
+    if kind == "entities":  # with a calendar
+        assert "cannot be written as tflite: TensorFlow Lite has no" in told["refused"]
+    else:
+        np.testing.assert_allclose(told["tflite"][name], said[name].to_pylist(), atol=1e-4)
