@@ -76,6 +76,19 @@ def images(
     say(found if as_json else table(found))
 
 
+@app.command("exported")
+def exported(
+    source: Annotated[Path, typer.Option("--input", "-i", help="A CSV file.", metavar="FILE")],
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model of ONNX, and the learner that it was exported from; on one core."""
+    from bench.exported import exported, table
+
+    found = exported(source, target, on_progress=note)
+    say(found if as_json else table(found))
+
+
 @app.command("memory")
 def memory(
     events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,

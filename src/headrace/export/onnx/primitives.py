@@ -131,6 +131,8 @@ def _translate(
     out = outputs[0]
     if name in _UNARY:
         return graph.op(_UNARY[name], given, given[0].shape, out.dtype)
+    if name == "div" and given[1].array is not None and out.dtype.kind == "f":
+        name, given = "mul", [given[0], constant(1.0 / given[1].array, out.dtype)]  # takes less
     if name in _BINARY:
         return graph.bounded(graph.op(_BINARY[name], given, _broadcast(given), out.dtype))
     if name in _COMPARED:
