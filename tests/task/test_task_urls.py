@@ -15,7 +15,7 @@ import headrace
 from headrace.stream.errors import TaskError, UsageError
 from headrace.stream.ledger import fingerprint
 from headrace.stream.storage import open_store
-from headrace.stream.task import task as tasks
+from headrace.stream.task import files as tasks
 from tests.support.events import good, task_text
 from tests.support.s3_server import S3Server, ensure_jar
 from tests.support.storage_servers import forget_connections
