@@ -159,3 +159,36 @@ def test_what_goes_wrong_is_told(
     with pytest.raises(UsageError, match=r"pip install 'headrace\[onnx\]'"):
         learner.export(tmp_path / "it.onnx")
     assert [*tmp_path.iterdir()] == []
+
+
+TAKEN = ("event.time_ms", "event.label", "event.entity", "prediction", "low", "/Shape/1")
+
+
+@pytest.mark.parametrize("kind", ["onnx", "stablehlo"])
+def test_any_name_of_a_feature_is_an_input(
+    kind: str, tmp_path: Path, plainly_compiled: None
+) -> None:
+    task = TASKS["numbers, costs"]()
+    told = task.model_dump(exclude_defaults=True)
+    numbers = {name: {"kind": "number", "field": "xy"[at % 2]} for at, name in enumerate(TAKEN)}
+    told["features"] = numbers | {
+        "color": {"kind": "category"},
+        "shape": {"kind": "category"},
+        "color x shape": {"kind": "category", "field": "who"},
+        "t": {"kind": "text", "field": "text", "max_tokens": 8},
+        "t, words": {"kind": "text", "field": "color", "max_tokens": 3},
+    }
+    told["model"] |= {"network": "textcnn"}
+    told |= {"cross": [["color", "shape"]], "calendar": ["hour"]}
+    told["input"] = {"topic": "t", "time": "time", "entity": "who"}
+    task = headrace.Task.model_validate(told)
+    learner, asked = learned(task)
+    said, arrays = learner.predict(asked), learner.arrays(asked)
+    place = tmp_path / ("it.onnx" if kind == "onnx" else "it")
+    card = learner.export(place, kind)
+    found = (run_onnx if kind == "onnx" else run_stablehlo)(place, arrays)
+    assert differences(task, said, found, card.classes).max() < 1e-5
+    taken = [each["name"] for each in card.inputs]
+    assert len({*taken}) == len(taken) == 6 + 3 + 1 + 4 + 2
+    assert arrays["event.time_ms"].tolist() == [1000 * each["time"] for each in asked]
+    assert arrays["prediction_"].tolist()[2] == asked[2]["y"]
