@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_the_card_says_what_it_is(tmp_path: Path, plainly_compiled: None) -> Non
         f"{scores['baselines']['no_change']['all']['accuracy']:.4f}",
         "`color x shape`",
         "['n', 16]",
-        "no, yes, perhaps",
+        "`no`, `yes`, `perhaps`",
         "[features]",
         card.state,
         "rows that it learned from",
@@ -159,3 +160,91 @@ def test_what_goes_wrong_is_told(
     with pytest.raises(UsageError, match=r"pip install 'headrace\[onnx\]'"):
         learner.export(tmp_path / "it.onnx")
     assert [*tmp_path.iterdir()] == []
+
+
+TAKEN = ("event.time_ms", "event.label", "event.entity", "prediction", "low", "/Shape/1")
+
+
+@pytest.mark.parametrize("kind", ["onnx", "stablehlo"])
+def test_any_name_of_a_feature_is_an_input(
+    kind: str, tmp_path: Path, plainly_compiled: None
+) -> None:
+    task = TASKS["numbers, costs"]()
+    told = task.model_dump(exclude_defaults=True)
+    numbers = {name: {"kind": "number", "field": "xy"[at % 2]} for at, name in enumerate(TAKEN)}
+    told["features"] = numbers | {
+        "color": {"kind": "category"},
+        "shape": {"kind": "category"},
+        "color x shape": {"kind": "category", "field": "who"},
+        "t": {"kind": "text", "field": "text", "max_tokens": 8},
+        "t, words": {"kind": "text", "field": "color", "max_tokens": 3},
+    }
+    told["model"] |= {"network": "textcnn"}
+    told |= {"cross": [["color", "shape"]], "calendar": ["hour"]}
+    told["input"] = {"topic": "t", "time": "time", "entity": "who"}
+    task = headrace.Task.model_validate(told)
+    learner, asked = learned(task)
+    said, arrays = learner.predict(asked), learner.arrays(asked)
+    place = tmp_path / ("it.onnx" if kind == "onnx" else "it")
+    card = learner.export(place, kind)
+    found = (run_onnx if kind == "onnx" else run_stablehlo)(place, arrays)
+    assert differences(task, said, found, card.classes).max() < 1e-5
+    taken = [each["name"] for each in card.inputs]
+    assert len({*taken}) == len(taken) == 6 + 3 + 1 + 4 + 2
+    assert arrays["event.time_ms"].tolist() == [1000 * each["time"] for each in asked]
+    assert arrays["prediction_"].tolist()[2] == asked[2]["y"]
+
+
+def test_a_program_of_stablehlo_names_no_files_of_the_machine(
+    tmp_path: Path, plainly_compiled: None
+) -> None:
+    learner, _ = learned(TASKS["numbers, costs"]())
+    learner.export(tmp_path / "it", "stablehlo")
+    assert b".py" not in (tmp_path / "it" / "predictor.stablehlo").read_bytes()
+
+
+def test_what_is_there_stays_where_an_export_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plainly_compiled: None
+) -> None:
+    learner, drawn = learned(TASKS["numbers, costs"]())
+    learner.export(tmp_path / "it.onnx")
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    learner.learn_one(drawn[0])
+
+    def interrupted(card: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(headrace.export.Card, "as_markdown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learner.export(tmp_path / "it.onnx")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
+def test_names_break_out_of_no_line_of_the_card(tmp_path: Path, plainly_compiled: None) -> None:
+    odd = "a|b\n## Licence\x1b[31m `c` ``` <b>"
+    told = TASKS["numbers, costs"]().model_dump(exclude_defaults=True)
+    told["target"] = {"field": "label", "kind": "classify", "classes": ["no", odd]}
+    told["features"] = {odd: {"kind": "number", "field": "x"}}
+    learner = headrace.Learner(headrace.Task.model_validate(told))
+    learner.learn_one({"x": 1.0, "label": odd})
+    learner.export(tmp_path / "it.onnx", licence="MIT\x1b[31m\ud800")
+    text = (tmp_path / "it.onnx.md").read_text("utf-8")
+    assert "\x1b" not in text and text.count("\n## Licence") == 1
+    name = r"a\|b\u000a## Licence\u001b[31m `c` ``` <b>"
+    assert f"| ```` {name} ```` | float64 |" in text
+    assert "\n````toml\n" in text and text.endswith("\n````\n")
+
+
+def test_a_category_is_hashed_as_the_page_says(plainly_compiled: None) -> None:
+    learner = headrace.Learner(TASKS["words"]())
+    key = blake2b(b"tried", digest_size=32).digest()
+    for value, text, kind in (
+        (" Stra\u200bße ", "strasse", "category"),
+        ("E\u0301te", "\u00e9te", "category"),
+        (3.0, "3", "category: number"),
+        (0.1, "0.1", "category: number"),
+        (True, "true", "category: boolean"),
+    ):
+        hashed = blake2b(f"{kind}\0color\0{text}".encode(), key=key, digest_size=4).digest()
+        found = learner.arrays([{"color": value}])["color"]
+        assert found.tolist() == [int.from_bytes(hashed, "little")]

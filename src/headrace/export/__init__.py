@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,9 +48,13 @@ def export(trainer: Trainer, path: Path, to: str, origin: dict[str, str], licenc
         make_card(trainer, to, form.reader, form.whole, origin, licence),
         trainer.frozen(),
     )
+    new = path.with_name(f".{path.stem}.tmp{path.suffix}") if form.suffix else path
+    about = Path(f"{path}.md"), Path(f"{new}.md")
     try:
-        form.write(frozen, path, card)
-        card.write(path)
+        form.write(frozen, new, card)
+        about[1].write_text(card.as_markdown(), "utf-8")
+        new.replace(path)
+        about[1].replace(about[0])
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{error.name} is not installed, which {to} needs: pip install 'headrace[{form.extra}]'"
@@ -58,6 +63,10 @@ def export(trainer: Trainer, path: Path, to: str, origin: dict[str, str], licenc
         raise UsageError(f"this learner cannot be written as {to}: {error}") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if new != path:  # what is left where it went wrong
+            for each in (new, about[1]):
+                each.unlink(missing_ok=True)
     return card
 
 
@@ -125,13 +134,25 @@ def _write_stablehlo(frozen: Frozen, path: Path, card: Card) -> None:
 
     predictor = _predictor(frozen)
     arrays = {name: np.asarray(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), _without_places():
         rows = dict(zip(given, predictor.shapes(ROWS), strict=True))
         told = jax.export.export(jax.jit(program))(arrays, rows, np.int32(0))
         data = told.serialize()
     path.mkdir(exist_ok=True)
     (path / "predictor.stablehlo").write_bytes(data)
     (path / "state.safetensors").write_bytes(tensors.pack(arrays))
+
+
+@contextmanager
+def _without_places() -> Iterator[None]:
+    """Keep out of a program where in which files of this machine each operation was written."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)  # type: ignore[no-untyped-call]
 
 
 def _write_torch(frozen: Frozen, path: Path, card: Card) -> None:

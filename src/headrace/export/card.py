@@ -5,8 +5,8 @@ After Mitchell et al. (2019), "Model cards for model reporting".
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from headrace.export.signature import Input, Output, inputs, outputs
 from headrace.model.networks.seen import flat_width
 from headrace.stream.evaluation.infer import to_toml
 from headrace.stream.evaluation.scores import score_cells
+from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task
 from headrace.stream.task.features import Category, Text
 from headrace.stream.training.snapshot import digest
@@ -58,15 +59,11 @@ class Card:
         about = msgspec.json.encode(asdict(self)).decode()
         return {"headrace": about, "classes": msgspec.json.encode(self.classes).decode()}
 
-    def write(self, path: Path) -> None:
-        """Write it beside a file, as Markdown."""
-        Path(f"{path}.md").write_text(self.as_markdown())
-
     def as_markdown(self) -> str:
-        """Return it for people."""
+        """Return it for people; what strangers named stays within its line and its cell."""
         lines = [f"# {self.name}", ""]
         lines += [f"A predictor by headrace, for {self.reader}.", "", "## What it learned from", ""]
-        lines += [f"- {what}: {value}" for what, value in self.origin.items()]
+        lines += [f"- {what}: {visible(value, keep='')}" for what, value in self.origin.items()]
         lines += [f"- labels learned: {self.labels:,}", f"- digest of the state: `{self.state}`"]
         lines += ["", "## How good it was", ""]
         lines += ["Each event was predicted before its label was known."] if self.labels else []
@@ -75,15 +72,16 @@ class Card:
             lines += ["", f"## {title}", "", "Arrays with a line for each row.", ""]
             head = ["name", "type", "shape", "meaning"]
             rows = [
-                [f"`{each['name']}`", each["dtype"], str(["n", *each["shape"]]), each["meaning"]]
+                [_code(each["name"]), each["dtype"], str(["n", *each["shape"]]), each["meaning"]]
                 for each in arrays
             ]
             lines += _table([head, *rows])
         if self.classes:
-            lines += ["", f"The classes, in their order: {', '.join(self.classes)}."]
+            lines += ["", f"The classes, in their order: {', '.join(map(_code, self.classes))}."]
         lines += ["", "## What it does not do", "", *(f"- {limit}" for limit in self.limits)]
         lines += ["", "## Licence", "", self.licence or "None was stated.", ""]
-        lines += ["## The task", "", "```toml", self.task.strip(), "```", ""]
+        fence = "`" * (_longest_ticks(self.task, 2) + 1)
+        lines += ["## The task", "", f"{fence}toml", visible(self.task.strip()), fence, ""]
         return "\n".join(lines)
 
 
@@ -121,7 +119,7 @@ def make_card(
         outputs=[each._asdict() for each in given],
         classes=classes if task.spec.classes else [],
         limits=limits,
-        licence=licence,
+        licence=visible(licence),
     )
 
 
@@ -156,7 +154,18 @@ def _limits(task: Task, format: str) -> list[str]:
     return found
 
 
+def _code(text: str) -> str:
+    """Return a name as Markdown's code, whatever is in it."""
+    ticks, pad = "`" * (_longest_ticks(text) + 1), " " if "`" in text else ""
+    return f"{ticks}{pad}{visible(text, keep='')}{pad}{ticks}"
+
+
+def _longest_ticks(text: str, least: int = 0) -> int:
+    return max([least, *map(len, re.findall("`+", text))])
+
+
 def _table(lines: list[list[str]]) -> list[str]:
     head, *body = lines
     rows = [head, ["---"] * len(head), *body]
-    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+    cells = ([cell.replace("|", r"\|") for cell in row] for row in rows)
+    return [f"| {' | '.join(row)} |" for row in cells]

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.extend.core import jaxpr_as_fun
 
-from headrace.export.signature import ENTITY, LABEL, TIME, encoded, inputs
+from headrace.export.signature import ENTITY, LABEL, TIME, inputs
 from headrace.model import aggregates, frame
 from headrace.model.batch import Batch
 from headrace.model.frame import Frame
@@ -112,10 +112,10 @@ class Predictor:
         """Return the numeric columns [n, N]: converted, and NaN where they count as missing."""
         task, found = self._task, list[Array]()
         numbers: dict[str, Number] = task.of_kind(Number)
+        given = [rows[each.name] for each in self._given]
         if numbers:
-            given = jnp.stack([rows[name] for name in numbers], 1)
-            found.append(self._converted(numbers, given))
-        found += [rows[encoded(task, name)] for name in task.encoded]
+            found.append(self._converted(numbers, jnp.stack(given[: len(numbers)], 1)))
+        found += given[len(numbers) :][: len(task.encoded)]
         if TIME in rows:
             for cycle, place in places(task.calendar, rows[TIME]).items():
                 found.append(jnp.asarray(TABLES[cycle])[place].astype(self._real))

@@ -15,6 +15,7 @@ from headrace.stream.task import Task
 from headrace.stream.task.features import Category, Encoded, Image, Number, Text
 
 TIME, ENTITY, LABEL = "event.time_ms", "event.entity", "event.label"
+RESERVED = (TIME, ENTITY, LABEL, "prediction", "probabilities", "low", "high")
 
 
 class Input(NamedTuple):
@@ -36,14 +37,31 @@ class Output(NamedTuple):
 
 
 def inputs(task: Task) -> list[Input]:
-    """Return the inputs of a task's predictor, in their order."""
+    """Return the inputs of a task's predictor, in their order: the numbers, what is encoded, ...
+
+    Each has a name of its own: that of a feature is followed by _ where it is taken or RESERVED.
+    """
+    found = list[Input]()
+    names = {*RESERVED}
+    for each in _of_features(task):
+        name = each.name
+        while name in names:
+            name += "_"
+        names.add(name)
+        found.append(each._replace(name=name))
+    return found + _of_events(task)
+
+
+def _of_features(task: Task) -> list[Input]:
     spec, found = task.spec, list[Input]()
     for name, number in task.of_kind(Number).items():
         unit = f", in {number.unit}" if number.unit else ""
         found.append(Input(name, "float64", (), f"the number as events have it{unit}; NaN: none"))
     for name, each in task.encoded.items():
         meaning = f"what the encoder {each.encoder} makes of the field"
-        found.append(Input(encoded(task, name), "float64", (each.numbers,), meaning))
+        alone = isinstance(each, Encoded)  # a text has its hashes, too
+        name = name if alone else f"{name}, encoded"
+        found.append(Input(name, "float64", (each.numbers,), meaning))
     for name in task.single:
         found.append(Input(name, "uint32", (), "the category's hash; 0: none"))
     for names in task.cross:
@@ -63,6 +81,11 @@ def inputs(task: Task) -> list[Input]:
         if image.encoder:
             continue
         found.append(Input(name, "uint8", image.shape, "its pixels: rows, columns, channels"))
+    return found
+
+
+def _of_events(task: Task) -> list[Input]:
+    spec, found = task.spec, list[Input]()
     if task.calendar or aggregates.clock_parts(spec, np.zeros(0, np.int64)):
         found.append(Input(TIME, "int64", (), "the time of the event, milliseconds since 1970"))
     if spec.entities:
@@ -72,11 +95,6 @@ def inputs(task: Task) -> list[Input]:
         meaning = f"the label that the event brings, of an earlier one: {what}; NaN: none"
         found.append(Input(LABEL, "float64", (), meaning))
     return found
-
-
-def encoded(task: Task, name: str) -> str:
-    """Name the input of what an encoder makes of a feature; a text has its hashes, too."""
-    return name if isinstance(task.features[name], Encoded) else f"{name}, encoded"
 
 
 def outputs(task: Task, classes: Sequence[str]) -> list[Output]:

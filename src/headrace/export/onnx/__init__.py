@@ -37,7 +37,7 @@ def to_onnx(
     """
     closed = jax.make_jaxpr(function)(*(shape for _, shape in inputs))
     used, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(outputs), instantiate=True)
-    graph = Graph()
+    graph = Graph({*outputs, *(name for name, _ in inputs)})
     given = [graph.add_input(name, shape.shape, shape.dtype) for name, shape in inputs]
     kept = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     found = convert(graph, used, [kept[each] for each in used.constvars], given)

@@ -7,7 +7,7 @@ copied out before something needs it whole (`Graph.whole`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +61,14 @@ def integers(numbers: Any) -> Value:
 
 
 class Graph:
-    """Hold the nodes made so far."""
+    """Hold the nodes made so far.
 
-    def __init__(self) -> None:
+    Args:
+        taken: names of inputs and outputs, which no other value may have.
+    """
+
+    def __init__(self, taken: Collection[str]) -> None:
+        self._taken = taken
         self.nodes: list[onnx.NodeProto] = []
         self._known: dict[tuple[str, Shape, bytes], str] = {}
         self._single: dict[str, Any] = {}  # numbers that are known, by name
@@ -215,8 +220,11 @@ class Graph:
         return str(self._made[does].output[0])
 
     def _fresh(self, kind: str) -> str:
-        self._count += 1
-        return f"/{kind}/{self._count}"
+        name = ""
+        while not name or name in self._taken:
+            self._count += 1
+            name = f"/{kind}/{self._count}"
+        return name
 
 
 def _same(one: Any, other: Any) -> bool:
