@@ -274,7 +274,7 @@ class Learner:
         """Write what it would say next to a file for other runtimes, a model card beside it.
 
         Args:
-            to: `onnx`, `tflite`, or `stablehlo`, `tf`: a folder.
+            to: `onnx`, `stablehlo` or `tf` (folders), `tflite`; `torch`, `keras`: one network.
 
         Raises:
             UsageError: the file cannot be written, the format cannot express this learner, or what

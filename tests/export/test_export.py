@@ -248,3 +248,21 @@ def test_a_category_is_hashed_as_the_page_says(plainly_compiled: None) -> None:
         hashed = blake2b(f"{kind}\0color\0{text}".encode(), key=key, digest_size=4).digest()
         found = learner.arrays([{"color": value}])["color"]
         assert found.tolist() == [int.from_bytes(hashed, "little")]
+
+
+def test_only_a_predictor_is_replaced(tmp_path: Path, plainly_compiled: None) -> None:
+    learner, _ = learned(TASKS["numbers, costs"]())
+    learner.export(tmp_path / "it", "stablehlo")
+    state = load_file(tmp_path / "it" / "state.safetensors")
+    learner.learn_one(events(learner.task, 200)[-1])
+    learner.export(tmp_path / "it", "stablehlo")
+    after = load_file(tmp_path / "it" / "state.safetensors")
+    assert any((after[name] != state[name]).any() for name in state)
+    for place, to in (("it", "stablehlo"), ("folder.onnx", "onnx")):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "mine.txt").write_text("mine")
+        with pytest.raises(UsageError, match="is there, and no predictor as"):
+            learner.export(tmp_path / place, to)
+        assert (tmp_path / place / "mine.txt").read_text() == "mine"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"it", "it.md", "folder.onnx"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,15 +45,17 @@ def export(trainer: Trainer, path: Path, to: str, origin: dict[str, str], licenc
     if path.suffix != form.suffix:
         expected = f"a name that ends in {form.suffix}" if form.suffix else "the name of a folder"
         raise UsageError(f"{path}: expected {expected} for {to}")
-    card, frozen = (
-        make_card(trainer, to, form.reader, form.whole, origin, licence),
-        trainer.frozen(),
-    )
-    new = path.with_name(f".{path.stem}.tmp{path.suffix}") if form.suffix else path
+    card = make_card(trainer, to, form.reader, form.whole, origin, licence)
+    frozen = trainer.frozen()
+    new, old = (path.with_name(f".{path.stem}.{what}{path.suffix}") for what in ("new", "old"))
     about = Path(f"{path}.md"), Path(f"{new}.md")
     try:
+        if path.exists() and not form.is_another(path):
+            raise UsageError(f"{path}: is there, and no predictor as {to}: expected another name")
         form.write(frozen, new, card)
         about[1].write_text(card.as_markdown(), "utf-8")
+        if path.is_dir():  # which nothing can take the place of while it is there
+            path.replace(old)
         new.replace(path)
         about[1].replace(about[0])
     except ModuleNotFoundError as error:
@@ -64,9 +67,11 @@ def export(trainer: Trainer, path: Path, to: str, origin: dict[str, str], licenc
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        if new != path:  # what is left where it went wrong
-            for each in (new, about[1]):
-                each.unlink(missing_ok=True)
+        if old.exists() and not path.exists():  # interrupted right there
+            old.replace(path)
+        for each in (new, old):
+            shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
+        about[1].unlink(missing_ok=True)
     return card
 
 
@@ -138,7 +143,7 @@ def _write_stablehlo(frozen: Frozen, path: Path, card: Card) -> None:
         rows = dict(zip(given, predictor.shapes(ROWS), strict=True))
         told = jax.export.export(jax.jit(program))(arrays, rows, np.int32(0))
         data = told.serialize()
-    path.mkdir(exist_ok=True)
+    path.mkdir()
     (path / "predictor.stablehlo").write_bytes(data)
     (path / "state.safetensors").write_bytes(tensors.pack(arrays))
 
@@ -152,6 +157,8 @@ def _without_places() -> Iterator[None]:
     try:
         yield
     finally:
+        if old.exists() and not path.exists():  # interrupted right there
+            old.replace(path)
         jax.config.update(name, before)  # type: ignore[no-untyped-call]
 
 
@@ -174,12 +181,23 @@ class Format(NamedTuple):
     reader: str
     write: Callable[[Frozen, Path, Card], None]
     whole: bool = True  # the predictor, or else one network of its pool
+    holds: frozenset[str] = frozenset()  # what may lie in the folder
+
+    def is_another(self, path: Path) -> bool:
+        """Return whether what is there may be replaced: a file, or a folder of this format."""
+        if self.suffix:
+            return not path.is_dir()
+        return path.is_dir() and {each.name for each in path.iterdir()} <= self.holds
 
 
+PROGRAM = frozenset({"predictor.stablehlo", "state.safetensors"})
+SAVED_MODEL = frozenset({"saved_model.pb", "fingerprint.pb", "variables", "assets"})
 FORMATS = {
     "onnx": Format(".onnx", "onnx", "any runtime of ONNX, such as onnxruntime", _write_onnx),
-    "stablehlo": Format("", "stablehlo", "XLA, through jax.export", _write_stablehlo),
-    "tf": Format("", "tensorflow", "TensorFlow, as a SavedModel", _write_tf),
+    "stablehlo": Format(
+        *("", "stablehlo", "XLA, through jax.export", _write_stablehlo), holds=PROGRAM
+    ),
+    "tf": Format(*("", "tensorflow", "TensorFlow, as a SavedModel", _write_tf), holds=SAVED_MODEL),
     "tflite": Format(".tflite", "tensorflow", "TensorFlow Lite", _write_tflite),
     "torch": Format(".safetensors", "", "headrace.torch.Network", _write_torch, whole=False),
     "keras": Format(".keras", "keras", "Keras", _write_keras, whole=False),

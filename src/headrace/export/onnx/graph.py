@@ -71,6 +71,7 @@ class Graph:
         self._taken = taken
         self.nodes: list[onnx.NodeProto] = []
         self._known: dict[tuple[str, Shape, bytes], str] = {}
+        self._shapes: dict[str, Shape] = {}
         self._single: dict[str, Any] = {}  # numbers that are known, by name
         self._made: dict[str, onnx.NodeProto] = {}  # by what each does
         self._by_output: dict[str, onnx.NodeProto] = {}
@@ -98,7 +99,9 @@ class Graph:
     ) -> Value:
         """Add a node, and return its first output, of `several`."""
         names = [self.name_of(value) for value in given]
-        return Value(self._node(kind, names, **attributes), tuple(shape), np.dtype(dtype))
+        made = self._node(kind, names, **attributes)
+        self._shapes[made] = tuple(shape)
+        return Value(made, tuple(shape), np.dtype(dtype))
 
     def name_of(self, value: Value) -> str:
         """Return a value's name; what is known gets into the model."""
@@ -197,6 +200,14 @@ class Graph:
         helper.set_model_props(made, notes)
         onnx.checker.check_model(made, full_check=True)
         return made
+
+    def single(self, name: str) -> Any:
+        """Return the one number that a name stands for, if it is known."""
+        return self._single.get(name)
+
+    def shape_of(self, name: str) -> Shape | None:
+        """Return the shape of what a node made."""
+        return self._shapes.get(name)
 
     def maker_of(self, value: Value) -> onnx.NodeProto | None:
         """Return the node that makes a value, if one does."""

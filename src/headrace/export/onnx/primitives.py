@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from headrace.export.onnx.graph import Graph, Shape, Value, constant, is_one, is_symbol
+from headrace.export.onnx.simpler import broadcast, extreme, scaled
 
 Rule = Callable[..., Value | list[Value]]
 
@@ -133,33 +134,24 @@ def _translate(
         return graph.op(_UNARY[name], given, given[0].shape, out.dtype)
     if name == "div" and given[1].array is not None and out.dtype.kind == "f":
         name, given = "mul", [given[0], constant(1.0 / given[1].array, out.dtype)]  # takes less
+    if name == "mul" and out.dtype.kind == "f":
+        given = scaled(graph, given)
     if name in _BINARY:
-        return graph.bounded(graph.op(_BINARY[name], given, _broadcast(given), out.dtype))
+        return graph.bounded(graph.op(_BINARY[name], given, broadcast(given), out.dtype))
     if name in _COMPARED:
         return _compared(graph, _COMPARED[name], given)
     if name in _BITS:
         kind = _BITS[name][out.dtype != np.bool_]
-        return graph.op(kind, given, _broadcast(given), out.dtype)
+        return graph.op(kind, given, broadcast(given), out.dtype)
     if name in RULES:
         return RULES[name](graph, params, given, shapes, outputs)
     raise NotImplementedError(f"{name} has no translation to ONNX")
 
 
-def _broadcast(given: Sequence[Value]) -> Shape:
-    axes = max(len(value.shape) for value in given)
-    shapes = [(1,) * (axes - len(value.shape)) + value.shape for value in given]
-    return tuple(map(_largest, zip(*shapes, strict=True)))
-
-
-def _largest(sizes: Sequence[Any]) -> Any:
-    symbols = [size for size in sizes if is_symbol(size)]
-    return symbols[0] if symbols else max(sizes)
-
-
 def _compared(graph: Graph, kind: str, given: Sequence[Value]) -> Value:
     if given[0].dtype in (np.bool_, np.uint8):
         given = [graph.cast(value, np.int32) for value in given]
-    return graph.op(kind, given, _broadcast(given), np.bool_)
+    return graph.op(kind, given, broadcast(given), np.bool_)
 
 
 def _ne(graph: Graph, params: Any, given: list[Value], *_: Any) -> Value:
@@ -180,7 +172,7 @@ def _is_finite(graph: Graph, params: Any, given: list[Value], *_: Any) -> Value:
 
 
 def _rem(graph: Graph, params: Any, given: list[Value], *_: Any) -> Value:
-    return graph.op("Mod", given, _broadcast(given), given[0].dtype, fmod=1)
+    return graph.op("Mod", given, broadcast(given), given[0].dtype, fmod=1)
 
 
 def _round(graph: Graph, params: Any, given: list[Value], *_: Any) -> Value:
@@ -223,8 +215,8 @@ def clamp(graph: Graph, least: Value, value: Value, most: Value) -> Value:
         return constant(np.clip(value.array, least.array, most.array), value.dtype)
     if least.shape == most.shape == ():
         return graph.op("Clip", [value, least, most], value.shape, value.dtype)
-    above = graph.op("Max", [value, least], _broadcast([value, least]), value.dtype)
-    return graph.op("Min", [above, most], _broadcast([above, most]), value.dtype)
+    above = graph.op("Max", [value, least], broadcast([value, least]), value.dtype)
+    return graph.op("Min", [above, most], broadcast([above, most]), value.dtype)
 
 
 def _select(graph: Graph, params: Any, given: list[Value], *_: Any) -> Value:
@@ -243,26 +235,14 @@ def select(graph: Graph, which: Value, no: Value, yes: Value) -> Value:
         which = graph.reshape(which, (1,) * max(len(yes.shape), len(no.shape)))
     if which.array is not None and which.array.size == 1:
         return yes if which.array.item() else no
-    if kind := _extreme(graph, which, yes, no):
-        return graph.op(kind, [yes, no], _broadcast([yes, no]), no.dtype)
+    if kind := extreme(graph, which, yes, no):
+        return graph.op(kind, [yes, no], broadcast([yes, no]), no.dtype)
     if no.dtype != np.bool_:
-        return graph.op("Where", [which, yes, no], _broadcast([which, yes, no]), no.dtype)
-    one = graph.op("And", [which, yes], _broadcast([which, yes]), np.bool_)
+        return graph.op("Where", [which, yes, no], broadcast([which, yes, no]), no.dtype)
+    one = graph.op("And", [which, yes], broadcast([which, yes]), np.bool_)
     never = graph.op("Not", [which], which.shape, np.bool_)
-    other = graph.op("And", [never, no], _broadcast([never, no]), np.bool_)
-    return graph.op("Or", [one, other], _broadcast([one, other]), np.bool_)
-
-
-def _extreme(graph: Graph, which: Value, yes: Value, no: Value) -> str | None:
-    """Say whether a choice is that of the lesser or the greater of two, of which none is NaN."""
-    made = graph.maker_of(which)
-    if made is None or made.op_type not in ("Less", "Greater"):
-        return None
-    one, other = made.input
-    straight = graph.is_same(one, yes) and graph.is_same(other, no)
-    if not straight and not (graph.is_same(one, no) and graph.is_same(other, yes)):
-        return None
-    return "Min" if (made.op_type == "Less") == straight else "Max"
+    other = graph.op("And", [never, no], broadcast([never, no]), np.bool_)
+    return graph.op("Or", [one, other], broadcast([one, other]), np.bool_)
 
 
 def _convert_type(graph: Graph, params: Any, given: list[Value], *_: Any) -> Value:
