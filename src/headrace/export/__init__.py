@@ -157,8 +157,6 @@ def _without_places() -> Iterator[None]:
     try:
         yield
     finally:
-        if old.exists() and not path.exists():  # interrupted right there
-            old.replace(path)
         jax.config.update(name, before)  # type: ignore[no-untyped-call]
 
 
