@@ -84,6 +84,7 @@ def test_what_goes_wrong_is_told_in_a_line(
         (["--state", str(tmp_path / "none")], "no checkpoint of a service lies there"),
         (["--from", str(tmp_path / "none.hr")], "cannot be read"),
         (["--from", "x", "--at", "9"], "it goes without --from"),
+        (["--at", "yesterday", "--bootstrap", "127.0.0.1:1"], "'yesterday'"),
     ):
         done = command("export", file, "--file", place, *arguments)
         assert done.code == 2 and told in done.err.replace("\n", " "), done

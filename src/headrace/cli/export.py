@@ -29,6 +29,7 @@ from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
     from headrace.learner import Learner
+    from headrace.stream.audit.replay_range import LedgerPosition
     from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.task import Task
     from headrace.stream.training.snapshot import SavedState
@@ -94,9 +95,12 @@ def export(
     place = file or Path(f"{loaded.name}{suffix}" if suffix else f"{loaded.name}-{to}")
     with TemporaryDirectory(prefix="headrace-") as folder:
         if at:
+            from headrace.stream.audit.replay_range import parse_position
+
+            moment = parse_position(at)
             kafka = connection_of(bootstrap, kafka_config)
             start = read_start(start_from, loaded, key)
-            _learn_again(loaded, kafka, at, folder, archive, start, as_json)
+            _learn_again(loaded, kafka, moment, folder, archive, start, as_json)
             learner, key = folder, None
         found = _open(loaded, learner or _checkpoints(state, loaded), key)
     card = found.export(place, to, licence=licence)
@@ -140,16 +144,14 @@ def _open(task: Task, place: str, key: bytes | None) -> Learner:
 def _learn_again(
     task: Task,
     kafka: KafkaConnection,
-    at: str,
+    moment: LedgerPosition,
     folder: str,
     archive: str | None,
     start: SavedState | None,
     quiet: bool,
 ) -> None:
     from headrace.stream.audit import replay as replays
-    from headrace.stream.audit.replay_range import parse_position
 
-    moment = parse_position(at)
     with bar("rebuilding", None, quiet=quiet, unit="events") as update:
 
         def on_progress(done: int, total: int) -> None:
