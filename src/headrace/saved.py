@@ -145,14 +145,19 @@ def open_start(place: str, key: bytes | None, task: Task) -> SavedState:
         other, state, about = unpack(data, place, any_code=True)
         found = SavedState(state, about.learned, about.code)
         numbered = bool(about.number)
-    if fingerprint.of_task(other) != fingerprint.of_task(task):
-        settings = fingerprint.settings_of(other), fingerprint.settings_of(task)
-        changed = "; ".join(fingerprint.differences(*settings)) or "the key of the hashes"
-        raise UsageError(f"{place}: is a learner of another task than {task.name}: {changed}")
+    check_task(other, task, place)
     if numbered:  # the numbers that its rows got are no ids of the service's events
         no_ids = np.frombuffer(msgspec.msgpack.encode([]), np.uint8)
         found = replace(found, tensors={**state, "recent": no_ids})
     return found
+
+
+def check_task(other: Task, task: Task, place: str) -> None:
+    """Raise a UsageError if a learner, which lies at a place, is of another task."""
+    if fingerprint.of_task(other) != fingerprint.of_task(task):
+        settings = fingerprint.settings_of(other), fingerprint.settings_of(task)
+        changed = "; ".join(fingerprint.differences(*settings)) or "the key of the hashes"
+        raise UsageError(f"{place}: is a learner of another task than {task.name}: {changed}")
 
 
 def read(place: str) -> bytes | None:

@@ -26,8 +26,6 @@ from headrace.model.inputs import load_row
 from headrace.model.spec import Spec
 from headrace.model.state import State, named
 from headrace.stream.errors import EventError, UsageError
-from headrace.stream.rows.classes import Classes
-from headrace.stream.rows.rows import Rows
 from headrace.stream.training.plugins import learner_of
 from headrace.tables import rows_of
 
@@ -121,7 +119,7 @@ def examples(learner: Learner, table: Any, network: int | str) -> Examples:
             rows, refused = learner._reader.read(batch, learner.events)
             for letter in refused:
                 raise EventError(letter.code, letter.detail)
-            rows = rows._replace(label=_known(rows, trainer.classes))
+            rows = rows._replace(label=trainer.classes.indices(rows.label, rows.new_class))
             packed = trainer._batch(rows, trainer._values(rows), 0, len(rows.id))
             given = _look(spec)(trainer._state, packed, sees)
             found.append(Examples(*(np.asarray(each)[: len(rows.id)] for each in given)))
@@ -153,15 +151,6 @@ def _look(spec: Spec) -> Any:
         return lax.map(lambda row: one(state, batch, sees, row), jnp.arange(len(batch.label)))
 
     return look
-
-
-def _known(rows: Rows, classes: Classes) -> NDArray[np.float64]:
-    """Return labels, with the place of a class that came and NaN for one that did not."""
-    label = rows.label.copy()
-    for at in np.flatnonzero([name is not None for name in rows.new_class]).tolist():
-        place = classes.find(rows.new_class[at] or "")
-        label[at] = np.nan if place is None else place
-    return label
 
 
 def _place(learner: Learner, network: int | str) -> int:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.stream.archive.tables import SCHEMA, Offsets, check_columns, check_topic, properties
-from headrace.stream.errors import StoreError, UsageError
+from headrace.stream.archive.tables import (
+    SCHEMA,
+    Offsets,
+    check_columns,
+    check_topic,
+    one_line,
+    properties,
+)
+from headrace.stream.errors import UsageError
 
 
 class DeltaArchive:
@@ -94,13 +101,7 @@ class DeltaArchive:
         return f"headrace/{self._topic}/{partition}"
 
 
-@contextmanager
-def _one_line(place: str, what: str, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+def _one_line(place: str, what: str, *but: type[Exception]) -> AbstractContextManager[None]:
     from deltalake.exceptions import DeltaError
 
-    try:
-        yield
-    except but:
-        raise
-    except (DeltaError, OSError, ValueError) as error:
-        raise StoreError(f"{place}: cannot be {what}: {' '.join(str(error).split())}") from error
+    return one_line(place, what, DeltaError, but=but)

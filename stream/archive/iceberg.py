@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.stream.archive.tables import Offsets, check_columns, check_topic, properties
-from headrace.stream.errors import HistoryError, StoreError, UsageError
+from headrace.stream.archive.tables import Offsets, check_columns, check_topic, one_line, properties
+from headrace.stream.errors import HistoryError, UsageError
 
 NAMESPACE = "headrace"
 OFFSETS = "headrace.offsets"
@@ -126,13 +126,7 @@ def _schema() -> Any:
     )
 
 
-@contextmanager
-def _one_line(place: str, what: str, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+def _one_line(place: str, what: str, *but: type[Exception]) -> AbstractContextManager[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        yield
-    except but:
-        raise
-    except (SQLAlchemyError, OSError, ValueError) as error:
-        raise StoreError(f"{place}: cannot be {what}: {' '.join(str(error).split())}") from error
+    return one_line(place, what, SQLAlchemyError, but=but)

@@ -7,7 +7,8 @@ of two writers that commit after the same state of the table one is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 
 from headrace.stream.archive import directory as archives
 from headrace.stream.archive.directory import ArchiveDirectory, Segment
-from headrace.stream.errors import HistoryError, UsageError
+from headrace.stream.errors import HistoryError, StoreError, UsageError
 
 COMMIT_BYTES = 256 << 20  # of records in one commit, or one segment's if that is more
 SCHEMA = pa.schema([pa.field("date", pa.date32(), nullable=False), *archives.SCHEMA])
@@ -177,3 +178,17 @@ def check_topic(place: str, told: dict[str, str], topic: str, topic_id: str = ""
 def properties(topic: str, topic_id: str) -> dict[str, str]:
     """Return what `check_topic` will want to know, for a table that is made."""
     return {"headrace.topic": topic, "headrace.topic_id": topic_id}
+
+
+@contextmanager
+def one_line(
+    place: str, what: str, *kinds: type[Exception], but: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn errors of a table's library, and of the files, into a StoreError of one line."""
+    turned: tuple[type[Exception], ...] = (*kinds, OSError, ValueError)
+    try:
+        yield
+    except but:
+        raise
+    except turned as error:
+        raise StoreError(f"{place}: cannot be {what}: {' '.join(str(error).split())}") from error

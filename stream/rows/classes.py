@@ -83,6 +83,16 @@ class Classes:
         """Return the index of a class that there is."""
         return self._index.get(name)
 
+    def indices(
+        self, label: NDArray[np.float64], new_class: Sequence[str | None]
+    ) -> NDArray[np.float64]:
+        """Return labels, each that names a class by its index; NaN for one that never came."""
+        found = label.copy()
+        for at in np.flatnonzero(label == NEW_CLASS).tolist():
+            index = self.find(new_class[at] or "")
+            found[at] = math.nan if index is None else index
+        return found
+
     def take_up(self, name: str) -> int | None:
         """Return the index of a class, a new one perhaps; None if there is no room for another."""
         at = self._index.get(name)

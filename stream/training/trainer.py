@@ -191,12 +191,9 @@ class Trainer:
         Rows know nothing of each other, and nothing changes. Last bits may differ from those of
         `foresee`, which takes a row the whole way.
         """
-        count, new = len(rows.id), np.flatnonzero(rows.label == NEW_CLASS)
-        if self._learner.spec.open_classes and len(new):  # with a horizon, of earlier rows
-            rows = rows._replace(label=rows.label.copy())
-            for at in new.tolist():
-                index = self._classes.find(rows.new_class[at] or "")
-                rows.label[at] = math.nan if index is None else index
+        count = len(rows.id)
+        if self._learner.spec.open_classes:  # of which a horizon's earlier rows may name new ones
+            rows = rows._replace(label=self._classes.indices(rows.label, rows.new_class))
         batch = self._batch(rows, self._values(rows), 0, count)
         said = np.asarray(self._learner.ask(self._state, batch, np.int32(count)))[:count]
         published = self._in_words(said, self._frame)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
-import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
+
+from tests.support.threaded_server import ThreadedServer
 
 PRODUCE, END_TRANSACTION = 0, 26
 
 
-class Proxy:
+class Proxy(ThreadedServer):
     """Pass everything between a port of its own and a broker's, and hurt what `hurts` chooses.
 
     Args:
@@ -36,47 +36,14 @@ class Proxy:
         late_s: float = 5.0,
         seed: int = 6,
     ) -> None:
-        self._port, self._upstream, self._hurts = port, upstream, hurts
+        super().__init__("proxy", port)
+        self._upstream, self._hurts = upstream, hurts
         self._client, self._late_s, self._chance = client, late_s, random.Random(seed)
         self.requests: Counter[int] = Counter()  # of the client, by api key
         self.hurt: Counter[tuple[int, str]] = Counter()
-        self._loop = asyncio.new_event_loop()
-        self._open = threading.Event()
-        self._closing = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="proxy")
 
-    def __enter__(self) -> Proxy:
-        self._thread.start()
-        assert self._open.wait(10)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._meet, "127.0.0.1", self._port)
-        self._open.set()
-        await self._closing.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass requests and replies on, until either side ends."""
         opened = [writer]
         ends = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
         try:
@@ -92,7 +59,6 @@ class Proxy:
         finally:
             for each in opened:
                 each.close()
-            self._tasks.discard(task)
 
     async def _requests(
         self,

@@ -25,7 +25,7 @@ from tests.support.checkpoints import RUN, SHAPES, everything, manifest, seq_of,
 from tests.support.events import good, task_text
 from tests.support.faulty_proxy import Fault, FaultyProxy, Refuse, Request
 from tests.support.s3_server import S3Server, ensure_jar
-from tests.support.storage_servers import SERVERS, StorageServer, forget_connections
+from tests.support.storage_servers import SERVERS, StorageServer, forget_connections, started
 from tests.support.topics import read, send
 
 TOKEN = "canary-token-4720"
@@ -49,18 +49,14 @@ ALL = [
 ATTEMPTS = 40  # more than any operation makes
 
 
-def started(kind: str, home: Path) -> StorageServer:
-    try:
-        return S3Server(home, ensure_jar()) if kind == "s3" else SERVERS[kind](home)
-    except (OSError, RuntimeError, ImportError) as error:
-        pytest.skip(f"NOT RUN: no {kind} server to be had ({error})")
-
-
 @pytest.fixture(scope="module", params=ALL)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StorageServer]:
-    running = started(request.param, tmp_path_factory.mktemp(request.param))
+    def s3(home: Path) -> StorageServer:
+        return S3Server(home, ensure_jar())
+
+    running = started(SERVERS.get(request.param, s3), tmp_path_factory.mktemp(request.param))
     yield running
     running.kill()
 

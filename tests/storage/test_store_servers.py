@@ -35,7 +35,7 @@ from tests.support.checkpoints import (
     state,
 )
 from tests.support.events import good, task_text
-from tests.support.storage_servers import SERVERS, Hdfs, StorageServer, forget_connections
+from tests.support.storage_servers import SERVERS, Hdfs, StorageServer, forget_connections, started
 from tests.support.topics import read, send
 
 pytestmark = [
@@ -45,18 +45,11 @@ pytestmark = [
 ]
 
 
-def started(kind: str, home: Path) -> StorageServer:
-    try:
-        return SERVERS[kind](home)
-    except (OSError, RuntimeError, ImportError) as error:
-        pytest.skip(f"NOT RUN: no {kind} server to be had ({error})")
-
-
 @pytest.fixture(scope="module", params=SERVERS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StorageServer]:
-    running = started(request.param, tmp_path_factory.mktemp(request.param))
+    running = started(SERVERS[request.param], tmp_path_factory.mktemp(request.param))
     yield running
     running.kill()
 
@@ -187,7 +180,7 @@ def test_what_a_killed_writer_left_is_not_seen_and_swept(
 def test_a_server_that_is_gone_is_told_in_one_line(
     server: StorageServer, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mortal = started(next(k for k, v in SERVERS.items() if type(server) is v), tmp_path)
+    mortal = started(type(server), tmp_path)
     try:
         for setting, value in mortal.environment.items():
             monkeypatch.setenv(setting, value)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Literal, NamedTuple
+
+from tests.support.threaded_server import ThreadedServer
 
 ENDS = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, ExceptionGroup)
 
@@ -38,59 +38,24 @@ with the whole request done by the server and nothing of its answer sent back.""
 Fault = Refuse | Cut | None
 
 
-class FaultyProxy:
+class FaultyProxy(ThreadedServer):
     """Pass requests on to a server of this machine, but for those that `hurts` finds a fault for.
 
     Redirections of the server to other ports are followed through here too.
     """
 
     def __init__(self, upstream: int) -> None:
+        super().__init__("faulty proxy")
         self._upstream, self._elsewhere = upstream, 0
         self.hurts: Callable[[Request], Fault] = lambda _: None
         self.requests: list[Request] = []
-        self.port = 0
-        self._loop = asyncio.new_event_loop()
-        self._open, self._closing = threading.Event(), asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="faulty proxy")
 
-    def __enter__(self) -> FaultyProxy:
-        self._thread.start()
-        assert self._open.wait(10)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._meet, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._open.set()
-        await self._closing.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass one request after the other on."""
         with suppress(*ENDS):
             while await self._exchange(reader, writer):
                 pass
         writer.close()
-        self._tasks.discard(task)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; return whether the connection stays open."""

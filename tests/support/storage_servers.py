@@ -15,8 +15,11 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from headrace.stream.process.paths import cache_dir, hold_lock
 from tests.support.maven import ensure_jar
@@ -261,3 +264,11 @@ def forget_connections(server: StorageServer) -> Any:
     import fsspec
 
     fsspec.get_filesystem_class(server.scheme).clear_instance_cache()
+
+
+def started(make: Callable[[Path], StorageServer], home: Path) -> StorageServer:
+    """Return a server that runs; skip the test, saying so, where there is none to be had."""
+    try:
+        return make(home)
+    except (OSError, RuntimeError, ImportError) as error:
+        pytest.skip(f"NOT RUN: no server for {home.name} to be had ({error})")

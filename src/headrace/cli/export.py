@@ -23,12 +23,11 @@ from headrace.cli.console import (
     read_key,
     read_start,
 )
-from headrace.cli.replay import MOMENT, Archive
+from headrace.cli.replay import MOMENT, Archive, shown_by
 from headrace.stream.errors import UsageError
 from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
-    from headrace.learner import Learner
     from headrace.stream.audit.replay_range import LedgerPosition
     from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.task import Task
@@ -85,6 +84,8 @@ def export(
         headrace export power.toml --at 2026-03-01T12:00:00Z --licence CC-BY-4.0
     """
     from headrace.export import FORMATS
+    from headrace.learner import Learner
+    from headrace.saved import check_task
 
     if to not in FORMATS:
         raise UsageError(f"--to {to}: expected one of {', '.join(FORMATS)}")
@@ -102,7 +103,9 @@ def export(
             start = read_start(start_from, loaded, key)
             _learn_again(loaded, kafka, moment, folder, archive, start, as_json)
             learner, key = folder, None
-        found = _open(loaded, learner or _checkpoints(state, loaded), key)
+        from_place = learner or _checkpoints(state, loaded)
+        found = Learner.load(from_place, key=key)
+        check_task(found.task, loaded, from_place)
     card = found.export(place, to, licence=licence)
     if as_json:
         say({"file": str(place), "card": asdict(card)})
@@ -128,19 +131,6 @@ def _checkpoints(state: str | None, task: Task) -> str:
     return place
 
 
-def _open(task: Task, place: str, key: bytes | None) -> Learner:
-    """Return the learner that lies somewhere, which has to be of the task."""
-    from headrace.learner import Learner
-    from headrace.stream.ledger import fingerprint
-
-    found = Learner.load(place, key=key)
-    if fingerprint.of_task(found.task) != fingerprint.of_task(task):
-        settings = fingerprint.settings_of(found.task), fingerprint.settings_of(task)
-        changed = "; ".join(fingerprint.differences(*settings)) or "the key of the hashes"
-        raise UsageError(f"{place}: is a learner of another task than {task.name}: {changed}")
-    return found
-
-
 def _learn_again(
     task: Task,
     kafka: KafkaConnection,
@@ -153,10 +143,6 @@ def _learn_again(
     from headrace.stream.audit import replay as replays
 
     with bar("rebuilding", None, quiet=quiet, unit="events") as update:
-
-        def on_progress(done: int, total: int) -> None:
-            update(done, f"of {total:,}")
-
         replays.state(
-            task, kafka, moment, folder, archive=archive, start=start, on_progress=on_progress
+            task, kafka, moment, folder, archive=archive, start=start, on_progress=shown_by(update)
         )

@@ -126,7 +126,7 @@ def replay(
             speed=factor,
             points=POINTS if plot else 0,
             stop=stop,
-            on_progress=_shown_by(update),
+            on_progress=shown_by(update),
         )
     if plot and found.curve:
         draw(loaded, found.curve, plot, names=AS_IT_WAS)
@@ -180,7 +180,7 @@ def state(
             archive=archive,
             start=read_start(start_from, loaded, key),
             key=key,
-            on_progress=_shown_by(update),
+            on_progress=shown_by(update),
         )
     if as_json:
         say({"manifest": msgspec.to_builtins(kept.manifest), "replayed": kept.replayed.as_json()})
@@ -204,7 +204,8 @@ def _factor(text: str) -> float | None:
     return factor
 
 
-def _shown_by(update: Callable[..., None]) -> Callable[[int, int], None]:
+def shown_by(update: Callable[..., None]) -> Callable[[int, int], None]:
+    """Return what tells a bar how many of how many events are done."""
     return lambda done, total: update(done, f"of {total:,}")
 
 

@@ -45,8 +45,8 @@ def export(trainer: Trainer, path: Path, to: str, origin: dict[str, str], licenc
     if path.suffix != form.suffix:
         expected = f"a name that ends in {form.suffix}" if form.suffix else "the name of a folder"
         raise UsageError(f"{path}: expected {expected} for {to}")
-    card = make_card(trainer, to, form.reader, form.whole, origin, licence)
     frozen = trainer.frozen()
+    card = make_card(trainer, frozen, to, form.reader, form.whole, origin, licence)
     new, old = (path.with_name(f".{path.stem}.{what}{path.suffix}") for what in ("new", "old"))
     about = Path(f"{path}.md"), Path(f"{new}.md")
     try:

@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 from headrace.export.network import heaviest
-from headrace.export.signature import Input, Output, inputs, outputs
+from headrace.export.signature import TensorSpec, inputs, outputs
 from headrace.model.networks.seen import flat_width
 from headrace.stream.evaluation.infer import to_toml
 from headrace.stream.evaluation.scores import score_cells
 from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task
 from headrace.stream.task.features import Category, Text
-from headrace.stream.training.snapshot import digest
+from headrace.stream.training.snapshot import Frozen, digest
 from headrace.stream.training.trainer import Trainer
 
 
@@ -86,21 +86,27 @@ class Card:
 
 
 def make_card(
-    trainer: Trainer, format: str, reader: str, whole: bool, origin: dict[str, str], licence: str
+    trainer: Trainer,
+    frozen: Frozen,
+    format: str,
+    reader: str,
+    whole: bool,
+    origin: dict[str, str],
+    licence: str,
 ) -> Card:
     """Make the card of a learner as it stands.
 
     Args:
+        frozen: what it would predict by.
         whole: whether the file is the predictor, or one network of its pool.
     """
-    frozen = trainer.frozen()
     task, classes = frozen.task, [*frozen.classes]
     taken, given, limits = inputs(task), outputs(task, classes), _limits(task, format)
     if not whole:
         _, name, weight = heaviest(task.spec, frozen.state)
         width = frozen.state.champion.params.last.shape[-2]
-        taken = [Input("inputs", "float32", (flat_width(task.spec),), "of `headrace.weights`")]
-        given = [Output("outputs", "float32", (width,), "logits, or deviations of the number")]
+        taken = [TensorSpec("inputs", "float32", (flat_width(task.spec),), "of `headrace.weights`")]
+        given = [TensorSpec("outputs", "float32", (width,), "logits, or deviations of the number")]
         limits = [
             f"It is one network of the pool, {name!r}, the one that weighs most: {weight:.2f} of "
             "all. It is not the predictor, which is a mixture of the pool, and sees standardised "

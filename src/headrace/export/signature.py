@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,8 @@ TIME, ENTITY, LABEL = "event.time_ms", "event.entity", "event.label"
 RESERVED = (TIME, ENTITY, LABEL, "prediction", "probabilities", "low", "high")
 
 
-class Input(NamedTuple):
-    """Say what an input is: an array [n, *shape]."""
+class TensorSpec(NamedTuple):
+    """Say what an input or output is: an array [n, *shape]."""
 
     name: str
     dtype: str  # as numpy names it
@@ -27,21 +27,12 @@ class Input(NamedTuple):
     meaning: str
 
 
-class Output(NamedTuple):
-    """Say what an output is: an array [n, *shape]."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    meaning: str
-
-
-def inputs(task: Task) -> list[Input]:
+def inputs(task: Task) -> list[TensorSpec]:
     """Return the inputs of a task's predictor, in their order: the numbers, what is encoded, ...
 
     Each has a name of its own: that of a feature is followed by _ where it is taken or RESERVED.
     """
-    found = list[Input]()
+    found = list[TensorSpec]()
     names = {*RESERVED}
     for each in _of_features(task):
         name = each.name
@@ -52,65 +43,77 @@ def inputs(task: Task) -> list[Input]:
     return found + _of_events(task)
 
 
-def _of_features(task: Task) -> list[Input]:
-    spec, found = task.spec, list[Input]()
+def _of_features(task: Task) -> list[TensorSpec]:
+    spec, found = task.spec, list[TensorSpec]()
     for name, number in task.of_kind(Number).items():
         unit = f", in {number.unit}" if number.unit else ""
-        found.append(Input(name, "float64", (), f"the number as events have it{unit}; NaN: none"))
+        found.append(
+            TensorSpec(name, "float64", (), f"the number as events have it{unit}; NaN: none")
+        )
     for name, each in task.encoded.items():
         meaning = f"what the encoder {each.encoder} makes of the field"
         alone = isinstance(each, Encoded)  # a text has its hashes, too
         name = name if alone else f"{name}, encoded"
-        found.append(Input(name, "float64", (each.numbers,), meaning))
+        found.append(TensorSpec(name, "float64", (each.numbers,), meaning))
     for name in task.single:
-        found.append(Input(name, "uint32", (), "the category's hash; 0: none"))
+        found.append(TensorSpec(name, "uint32", (), "the category's hash; 0: none"))
     for names in task.cross:
-        found.append(Input(" x ".join(names), "uint32", (), "the hash of the combination; 0: none"))
+        found.append(
+            TensorSpec(" x ".join(names), "uint32", (), "the hash of the combination; 0: none")
+        )
     for name, category in task.of_kind(Category).items():
         if category.tokens:
             meaning = "hashes of its values and n-grams; 0: none"
-            found.append(Input(name, "uint32", (category.tokens,), meaning))
+            found.append(TensorSpec(name, "uint32", (category.tokens,), meaning))
     texts: dict[str, Text] = task.of_kind(Text)
     for name, text in texts.items():
         meaning = "hashes of its words and n-grams; 0: none"
-        found.append(Input(name, "uint32", (text.max_tokens,), meaning))
+        found.append(TensorSpec(name, "uint32", (text.max_tokens,), meaning))
     for name, most in zip(texts, spec.words, strict=False):
-        found.append(Input(f"{name}, words", "uint32", (most,), "hashes of its words in order"))
+        found.append(
+            TensorSpec(f"{name}, words", "uint32", (most,), "hashes of its words in order")
+        )
     images: dict[str, Image] = task.of_kind(Image)
     for name, image in images.items():
         if image.encoder:
             continue
-        found.append(Input(name, "uint8", image.shape, "its pixels: rows, columns, channels"))
+        found.append(TensorSpec(name, "uint8", image.shape, "its pixels: rows, columns, channels"))
     return found
 
 
-def _of_events(task: Task) -> list[Input]:
-    spec, found = task.spec, list[Input]()
+def _of_events(task: Task) -> list[TensorSpec]:
+    spec, found = task.spec, list[TensorSpec]()
     if task.calendar or aggregates.clock_parts(spec, np.zeros(0, np.int64)):
-        found.append(Input(TIME, "int64", (), "the time of the event, milliseconds since 1970"))
+        found.append(
+            TensorSpec(TIME, "int64", (), "the time of the event, milliseconds since 1970")
+        )
     if spec.entities:
-        found.append(Input(ENTITY, "uint32", (2,), "the hash of the entity, its lower half first"))
+        found.append(
+            TensorSpec(ENTITY, "uint32", (2,), "the hash of the entity, its lower half first")
+        )
     if spec.horizon:
         what = "its class, counted from 0" if spec.classes else "the number"
         meaning = f"the label that the event brings, of an earlier one: {what}; NaN: none"
-        found.append(Input(LABEL, "float64", (), meaning))
+        found.append(TensorSpec(LABEL, "float64", (), meaning))
     return found
 
 
-def outputs(task: Task, classes: Sequence[str]) -> list[Output]:
+def outputs(task: Task, classes: Sequence[str]) -> list[TensorSpec]:
     """Return the outputs of a task's predictor, in their order."""
     if task.spec.classes:
         place = "the class that is predicted, counted from 0; -1: none is known yet"
         chances = "the probability of each class"
         return [
-            Output("prediction", "int64", (), place),
-            Output("probabilities", "float32", (len(classes),), chances),
+            TensorSpec("prediction", "int64", (), place),
+            TensorSpec("probabilities", "float32", (len(classes),), chances),
         ]
     ends = f"holds the number with a probability of {task.model.coverage:g}; NaN: not known yet"
     return [
-        Output("prediction", "float64", (), "the number that is predicted; NaN: none is known yet"),
-        Output("low", "float64", (), f"the lower end of what {ends}"),
-        Output("high", "float64", (), f"the upper end of what {ends}"),
+        TensorSpec(
+            "prediction", "float64", (), "the number that is predicted; NaN: none is known yet"
+        ),
+        TensorSpec("low", "float64", (), f"the lower end of what {ends}"),
+        TensorSpec("high", "float64", (), f"the upper end of what {ends}"),
     ]
 
 
@@ -136,7 +139,7 @@ def arrays(
         elif each.name == ENTITY:
             array = rows.entity
         elif each.name == LABEL:
-            array = _known(rows, classes) if spec.open_classes else rows.label
+            array = classes.indices(rows.label, rows.new_class)
         elif each.dtype == "uint8":
             array = rows.image
         elif each.dtype == "uint32":
@@ -149,14 +152,3 @@ def arrays(
             array = next(taken)
         found[each.name] = np.ascontiguousarray(array, each.dtype)
     return found
-
-
-def _known(rows: Rows, classes: Classes) -> NDArray[np.float64]:
-    """Return labels by their class's index, NaN for a class that was never met."""
-    names = [*classes]
-    place: Mapping[str, int] = {name: at for at, name in enumerate(names)}
-    found = [
-        label if name is None else place.get(name, float("nan"))
-        for label, name in zip(rows.label.tolist(), rows.new_class, strict=True)
-    ]
-    return np.array(found, np.float64)

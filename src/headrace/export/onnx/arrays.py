@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace.export.onnx.graph import Graph, Shape, Value, constant, integers, is_one, is_symbol
 from headrace.export.onnx.primitives import RULES, convert, select, transposed
+from headrace.export.onnx.simpler import broadcast, broadcast_shapes
 
 _REDUCED = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
 _WORD_BITS = (0x55555555, 0x33333333, 0x0F0F0F0F)
@@ -189,10 +190,7 @@ def _dot_general(graph: Graph, params: Any, given: list[Value], shapes: Any, out
     size = _product(width)
     one = graph.reshape(one, (*one.shape[: len(first[0])], _product(rows), size))
     other = graph.reshape(other, (*other.shape[: len(second[0])], size, _product(columns)))
-    batch_shape = [
-        a if is_symbol(a) or a != 1 else b
-        for a, b in zip(one.shape[:-2], other.shape[:-2], strict=True)
-    ]
+    batch_shape = broadcast_shapes([one.shape[:-2], other.shape[:-2]])
     shape = (*batch_shape, one.shape[-2], other.shape[-1])
     made = graph.op("MatMul", [one, other], shape, out.dtype)
     return graph.reshape(made, (*batch_shape, *rows, *columns))
@@ -210,19 +208,12 @@ def _shift(name: str) -> Any:
 
     def rule(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs: Any) -> Value:
         value, places = (graph.op("Cast", [v], v.shape, np.uint64, to=13) for v in given)
-        shape = tuple(
-            a if is_symbol(a) or a != 1 else b
-            for a, b in zip(_ranked(value, places), _ranked(places, value), strict=True)
-        )
+        shape = broadcast([value, places])
         made = graph.op("BitShift", [value, places], shape, np.uint64, direction=name)
         wide = graph.op("Cast", [made], shape, np.uint32, to=7)
         return graph.bounded(wide)
 
     return rule
-
-
-def _ranked(value: Value, other: Value) -> Shape:
-    return (1,) * (len(other.shape) - len(value.shape)) + value.shape
 
 
 def _population_count(

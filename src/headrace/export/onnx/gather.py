@@ -8,8 +8,17 @@ from typing import Any
 import numpy as np
 
 from headrace.export.onnx.arrays import cut
-from headrace.export.onnx.graph import Graph, Value, constant, integers, is_one, is_symbol
+from headrace.export.onnx.graph import (
+    Graph,
+    Value,
+    constant,
+    integers,
+    is_one,
+    is_same_size,
+    is_symbol,
+)
 from headrace.export.onnx.primitives import RULES, clamp, reshaped, transposed
+from headrace.export.onnx.simpler import broadcast
 
 
 def _gather(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs: Any) -> Value:
@@ -21,7 +30,7 @@ def _gather(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs:
     given, shapes, params = _without_copies(graph, given, shapes, params)
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     indices, index_shape = given[1], shapes[1]
-    whole = [at for at, size in enumerate(sizes) if not _same(size, shapes[0][at])]
+    whole = [at for at, size in enumerate(sizes) if not is_same_size(size, shapes[0][at])]
     if len(numbers.start_index_map) == 1 and not numbers.operand_batching_dims:
         (axis,) = numbers.start_index_map
         if whole in ([], [axis]) and numbers.collapsed_slice_dims == (axis,):
@@ -57,7 +66,7 @@ def _gather(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs:
         if place.array is not None and more.array is not None:
             place = constant(place.array + more.array, np.int64)
             return
-        place = graph.op("Add", [place, more], _broad(place, more), np.int64)
+        place = graph.op("Add", [place, more], broadcast([place, more]), np.int64)
 
     for k, at in enumerate(indexed):
         starts, ends = [0] * lookup + [k], [*index_shape[:-1], k + 1]
@@ -158,16 +167,6 @@ def _ordered(graph: Graph, found: Value, offsets: Sequence[int], out: Any) -> Va
     for source, at in enumerate([*front, *offsets]):
         order[at] = source
     return transposed(graph, found, order)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return is_symbol(one) == is_symbol(other) and (is_symbol(one) or one == other)
-
-
-def _broad(one: Value, other: Value) -> tuple[Any, ...]:
-    return tuple(
-        a if is_symbol(a) or a != 1 else b for a, b in zip(one.shape, other.shape, strict=True)
-    )
 
 
 def _scatter(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs: Any) -> Value:

@@ -163,7 +163,7 @@ class Graph:
             size if at in chosen else held
             for at, (size, held) in enumerate(zip(shape, value.shape, strict=True))
         ]
-        if all(_same(*pair) for pair in zip(wanted, value.shape, strict=True)):
+        if all(is_same_size(*pair) for pair in zip(wanted, value.shape, strict=True)):
             return value
         if value.array is not None and not any(map(is_symbol, wanted)):
             array = np.broadcast_to(value.array, wanted)
@@ -238,5 +238,6 @@ class Graph:
         return name
 
 
-def _same(one: Any, other: Any) -> bool:
+def is_same_size(one: Any, other: Any) -> bool:
+    """Return whether two sizes are equal, the rows' only to itself."""
     return is_symbol(one) == is_symbol(other) and (is_symbol(one) or one == other)

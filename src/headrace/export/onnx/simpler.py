@@ -12,9 +12,14 @@ from headrace.export.onnx.graph import Graph, Shape, Value, constant, is_symbol
 
 def broadcast(given: Sequence[Value]) -> Shape:
     """Return the shape of what several values are broadcast to."""
-    axes = max(len(value.shape) for value in given)
-    shapes = [(1,) * (axes - len(value.shape)) + value.shape for value in given]
-    return tuple(map(_largest, zip(*shapes, strict=True)))
+    return broadcast_shapes([value.shape for value in given])
+
+
+def broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
+    """Return the shape that all of several are broadcast to, as numpy does."""
+    axes = max(map(len, shapes))
+    filled = [(1,) * (axes - len(shape)) + shape for shape in shapes]
+    return tuple(map(_largest, zip(*filled, strict=True)))
 
 
 def _largest(sizes: Sequence[Any]) -> Any:
