@@ -83,7 +83,7 @@ def publish(
     limit: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    delivery_timeout_s: float = 30.0,
+    delivery_timeout_s: float = 120.0,  # Kafka's own
 ) -> Delivery:
     """Send events to an existing topic, keys deciding the partition as in Java's client.
 
