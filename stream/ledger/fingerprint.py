@@ -27,7 +27,8 @@ def settings_of(task: Task) -> dict[str, Any]:
     """Return what decides which state a stream leads to: all of the task but how topics are made.
 
     Of what it names of other packages also the versions of these; without any, the key is left out.
-    Of a frozen encoder it is what its files hold, not where they lie.
+    Of a frozen encoder it is what its files hold, not where they lie; of the key of the hashes that
+    there is one.
 
     Raises:
         TaskError: an encoder's file cannot be read.
@@ -43,6 +44,8 @@ def settings_of(task: Task) -> dict[str, Any]:
     for place, key in ((settings["model"], "members"), (settings, "metrics")):
         if not place[key]:
             del place[key]  # as in ledgers of before there were any
+    if task.hash_key_file:
+        settings["hash_key_file"] = "given"  # wherever it lies: `of_task` digests what it holds
     if network := task.model.network:
         settings["model"]["network"] = keras_file.identity(network)  # wherever its file lies
     packages = versions(task)

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from headrace.model.spec import Aggregate as ColumnAggregate
 from headrace.model.spec import Schedule as RateSchedule
@@ -15,7 +15,6 @@ from headrace.model.spec import Spec
 from headrace.stream.errors import TaskError
 from headrace.stream.task.compatibility import misfit
 from headrace.stream.task.features import (
-    ABSOLUTE,
     LONGEST_NAME,
     Aggregate,
     Category,
@@ -27,6 +26,7 @@ from headrace.stream.task.features import (
     Part,
     PluginName,
     Text,
+    beside,
 )
 from headrace.stream.task.files import read
 from headrace.stream.task.keras_file import identity
@@ -61,7 +61,9 @@ class Task(Part):
         description="Feature crosses of categories: one hashed id for each combination.",
     )
     hash_key_file: Path | None = Field(
-        None, description="A file whose bytes key the hash function; default: the task's name."
+        None,
+        description="A file whose bytes key the hash function; default: the task's name. Relative "
+        "to the task file.",
     )
     metrics: tuple[PluginName, ...] = Field(
         (),
@@ -76,10 +78,10 @@ class Task(Part):
 
     @field_validator("hash_key_file")
     @classmethod
-    def _is_a_path(cls, value: Path | None) -> Path | None:
+    def _beside_the_task_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if "\0" in str(value):
             raise ValueError("expected the path of a file")
-        return value
+        return value and beside(value, info)
 
     @model_validator(mode="after")
     def _crosses_categories(self) -> Task:
@@ -275,11 +277,7 @@ def load(path: str | Path) -> Task:
         UsageError: there is no driver for such a URL.
         StoreError: what it names cannot be reached.
     """
-    task = parse(*(found := read(path)))
-    key = task.hash_key_file
-    if found[2] is None and key and not key.is_absolute():
-        raise TaskError(f"{found[1]}: hash_key_file = {str(key)!r}: {ABSOLUTE}")
-    return task
+    return parse(*read(path))
 
 
 def parse(text: str, origin: str, folder: Path | None = Path()) -> Task:
@@ -287,7 +285,7 @@ def parse(text: str, origin: str, folder: Path | None = Path()) -> Task:
 
     Args:
         origin: names it in errors.
-        folder: what paths of encoders and models in it are relative to; None: they may not be.
+        folder: what paths of files in it are relative to; None: they may not be.
     """
     try:
         return validate(tomllib.loads(text), origin, folder)
