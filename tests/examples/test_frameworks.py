@@ -195,7 +195,8 @@ def test_pytorch_trains_a_network_that_a_service_begins_with(
     assert verify(task, kafka, deep=True, start=start).findings == []
 
 
-@pytest.mark.parametrize("kind", ["words", "image", "textcnn"])
+@pytest.mark.filterwarnings("ignore:.*__array__.*:DeprecationWarning")  # as Keras saves
+@pytest.mark.parametrize("kind", ["words", "image", "keras", "textcnn"])
 def test_tensorflow_says_what_the_learner_says(kind: str, script: Script, tmp_path: Path) -> None:
     task = TASKS[kind]()
     learner, drawn = headrace.Learner(task), events(task, 160)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import headrace
+from headrace.stream.training import keras_models
 
 Event = dict[str, Any]
 SMALL: dict[str, Any] = {"hidden": [5], "neighbours": 12}
@@ -32,6 +33,7 @@ def _make(target: Any, features: Any, model: Any = None, **more: Any) -> headrac
 
 X_AND_Y = {"x": {"kind": "number"}, "y": {"kind": "number"}}
 TEXT = {"text": {"kind": "text", "max_tokens": 12}}
+IMAGE = {"image": {"kind": "image", "height": 5, "width": 4, "channels": 3}}
 TASKS: dict[str, Callable[[], headrace.Task]] = {
     "numbers, costs": lambda: _make(
         CLASSES | {"costs": {"yes": {"no": 5.0}}},
@@ -80,9 +82,10 @@ TASKS: dict[str, Callable[[], headrace.Task]] = {
     ),
     "image": lambda: _make(
         CLASSES,
-        {"image": {"kind": "image", "height": 5, "width": 4, "channels": 3}},
+        IMAGE,
         {"chunk": 4},
     ),
+    "keras": lambda: _make(CLASSES, IMAGE, {"chunk": 4}).with_network(_convolutions()),
     "quantiles, linear": lambda: _make(NUMBER, X_AND_Y, {"loss": "pinball", "network": "linear"}),
     "new classes": lambda: _make(
         {"field": "label", "kind": "classify", "max_classes": 6}, X_AND_Y, {"activation": "tanh"}
@@ -93,6 +96,24 @@ TASKS: dict[str, Callable[[], headrace.Task]] = {
     "textbag": lambda: _make(CLASSES, TEXT, {"network": "textbag", "chunk": 4}),
     "horizon": lambda: _make(NUMBER | {"horizon": 2}, X_AND_Y, input=TIMED),
 }
+
+
+def _convolutions() -> str:
+    """Return the name of a Keras model with convolutions and pooling of several kinds."""
+    keras = keras_models._keras()
+    layers = keras.layers
+    image = keras.Input((5, 4, 3))
+    seen = layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    seen = layers.MaxPooling2D(2, padding="same")(seen)
+    seen = layers.DepthwiseConv2D(2, padding="same", depth_multiplier=2)(seen)
+    seen = layers.Conv2D(6, 2, strides=(1, 2), groups=2, padding="same", activation="tanh")(seen)
+    means = layers.AveragePooling2D(2, strides=1, padding="same")(seen)
+    line = layers.Reshape((6, 3))(layers.Conv2D(6, 1, activation="relu")(means))
+    line = layers.MaxPooling1D(2)(layers.Conv1D(5, 2, padding="causal", dilation_rate=2)(line))
+    found = [layers.GlobalMaxPooling2D()(seen), layers.GlobalAveragePooling2D()(means)]
+    said = layers.Concatenate()([*found, layers.Flatten()(line)])
+    said = layers.Dense(3, activation="softmax")(layers.Dense(4, activation="relu")(said))
+    return keras_models.given(keras.Model(image, said))
 
 
 def events(task: headrace.Task, count: int, seed: int = 0) -> list[Event]:

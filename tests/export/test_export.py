@@ -54,6 +54,7 @@ def differences(
     return np.asarray(np.abs(np.array(chances) - found["probabilities"]).max(1))
 
 
+@pytest.mark.filterwarnings("ignore:.*__array__.*:DeprecationWarning")  # as Keras saves
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_model_of_onnx_says_what_the_learner_says(
     kind: str, tmp_path: Path, plainly_compiled: None

@@ -60,6 +60,7 @@ _PLAIN: dict[str, Op] = {
 }
 _REDUCED = {"ReduceMax": tf.reduce_max, "ReduceMin": tf.reduce_min, "ReduceSum": tf.reduce_sum}
 _SHIFTS = {b"LEFT": tf.bitwise.left_shift, b"RIGHT": tf.bitwise.right_shift}
+_POOLED = {"AveragePool": "AVG", "MaxPool": "MAX"}
 _OPS: dict[str, Op] = {
     "ArgMax": lambda x, axis, keepdims: tf.argmax(x, axis),
     "ArgMin": lambda x, axis, keepdims: tf.argmin(x, axis),
@@ -158,6 +159,10 @@ def _run(node: Any, values: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
         case "Pad":
             low, high = np.split(known[node.input[1]], 2)
             return _pad(given[0], low, high, given[2])
+        case "Conv":
+            return _convolution(*given, **attributes)
+        case kind if kind in _POOLED:
+            return _pool(_POOLED[kind], given[0], **attributes)
         case kind if kind in _PLAIN:
             return _PLAIN[kind](*given)
         case kind:
@@ -207,3 +212,34 @@ def _xor(one: Any, other: Any) -> Any:
     """Return where bits differ; of 32 bits in 64, which TensorFlow Lite has no operation for."""
     narrow = (tf.bitcast(tf.cast(x, tf.uint32), tf.int32) for x in (one, other))
     return tf.bitcast(tf.bitwise.bitwise_xor(*narrow), tf.uint32)
+
+
+def _convolution(
+    array: Any, kernel: Any, strides: list[int], dilations: list[int], group: int
+) -> Any:
+    """Convolve group by group: TensorFlow's own groups are not for all machines."""
+    rank = len(strides)
+    kernel = tf.transpose(kernel, [*range(2, rank + 2), 1, 0])
+    parts = (tf.split(each, group, -1) for each in (_channels_last(array), kernel))
+    made = [
+        tf.nn.convolution(*pair, strides, "VALID", dilations=dilations)
+        for pair in zip(*parts, strict=True)
+    ]
+    return _channels_first(made[0] if group == 1 else tf.concat(made, -1))
+
+
+def _pool(
+    kind: str, array: Any, kernel_shape: list[int], strides: list[int], dilations: Any = None
+) -> Any:
+    array = _channels_last(array)
+    made = tf.nn.pool(array, kernel_shape, kind, strides, "VALID", dilations=dilations)
+    return _channels_first(made)
+
+
+def _channels_last(array: Any) -> Any:
+    """Put channels, which ONNX has before the axes of a window, behind them."""
+    return tf.transpose(array, [0, *range(2, array.shape.rank), 1])
+
+
+def _channels_first(array: Any) -> Any:
+    return tf.transpose(array, [0, array.shape.rank - 1, *range(1, array.shape.rank - 1)])

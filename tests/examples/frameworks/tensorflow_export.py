@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+os.environ["KERAS_BACKEND"] = "jax"  # before TensorFlow imports Keras
 
 import numpy as np
 import tensorflow as tf

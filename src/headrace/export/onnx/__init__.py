@@ -13,7 +13,7 @@ import jax
 import onnx
 from jax.interpreters import partial_eval
 
-from headrace.export.onnx import arrays, gather  # noqa: F401  they add their rules
+from headrace.export.onnx import arrays, gather, windows  # noqa: F401  they add their rules
 from headrace.export.onnx.graph import Graph, Shape
 from headrace.export.onnx.primitives import convert
 

@@ -100,17 +100,55 @@ def _split(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs: 
 
 
 def _pad(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs: Any) -> Value:
-    value, filling = given
     low, high, within = zip(*params["padding_config"], strict=True)
-    if any(within) or min(*low, *high) < 0:
-        raise NotImplementedError("padding between numbers has no translation to ONNX")
+    value, shape = spread(graph, given[0], shapes[0], within, given[1])
+    return padded(graph, value, shape, low, high, given[1])
+
+
+def padded(
+    graph: Graph,
+    value: Value,
+    shape: Shape,
+    low: Sequence[int],
+    high: Sequence[int],
+    filling: Value,
+) -> Value:
+    """Put so many numbers before and behind a value, along each axis."""
     axes = [at for at, both in enumerate(zip(low, high, strict=True)) if any(both)]
-    value = graph.whole(value, shapes[0], axes)
-    pads = integers([*low, *high])
-    shape = [
+    if not axes:
+        return value
+    if min(*low, *high) < 0:
+        raise NotImplementedError("padding by less than nothing has no translation to ONNX")
+    value = graph.whole(value, shape, axes)
+    sizes = [
         held + low[at] + high[at] if at in axes else held for at, held in enumerate(value.shape)
     ]
-    return graph.op("Pad", [value, pads, filling], tuple(shape), value.dtype)
+    given = [value, integers([*low, *high]), filling]
+    return graph.op("Pad", given, tuple(sizes), value.dtype)
+
+
+def spread(
+    graph: Graph, value: Value, shape: Shape, between: Sequence[int], filling: Value
+) -> tuple[Value, Shape]:
+    """Put so many numbers between those of a value, along each axis; return its shape, too."""
+    for axis, more in enumerate(between):
+        if not more:
+            continue
+        value = graph.whole(value, shape, [axis])
+        before, size, after = shape[:axis], shape[axis], shape[axis + 1 :]
+        held = [*value.shape]
+        rest = [0] * len(shape)
+        alone = graph.reshape(value, (*held[: axis + 1], 1, *held[axis + 1 :]))
+        high = [*rest[: axis + 1], more, *rest[axis + 1 :]]
+        wide = padded(graph, alone, (*shape[: axis + 1], 1, *after), [*rest, 0], high, filling)
+        held[axis] = size * (more + 1)
+        value = graph.reshape(wide, tuple(held))
+        shape = (*before, held[axis], *after)
+        ends = [*shape]
+        ends[axis] -= more
+        value = cut(graph, value, shape, rest, ends, [1] * len(shape))
+        shape = tuple(ends)
+    return value, shape
 
 
 def _iota(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs: Any) -> Value:

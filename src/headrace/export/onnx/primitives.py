@@ -264,7 +264,10 @@ def _broadcast_in_dim(graph: Graph, params: Any, given: list[Value], *_: Any) ->
 
 
 def _reshape(graph: Graph, params: Any, given: list[Value], shapes: Any, outputs: Any) -> Value:
-    return reshaped(graph, given[0], shapes[0], outputs[0].shape)
+    (value,), (shape,), order = given, shapes, params["dimensions"]
+    if order is not None:  # it is transposed before
+        value, shape = transposed(graph, value, order), tuple(shape[at] for at in order)
+    return reshaped(graph, value, shape, outputs[0].shape)
 
 
 def reshaped(graph: Graph, value: Value, old: Shape, new: Shape) -> Value:

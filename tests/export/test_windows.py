@@ -1,0 +1,102 @@
+"""Convolutions and pooling in ONNX are what JAX makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+import pytest
+from jax import Array, lax
+
+from headrace.export.onnx import to_onnx
+
+DRAWN = np.random.default_rng(0)
+LAST = ("NHWC", "HWIO", "NHWC")
+Function = Callable[[Array], Array]
+
+
+def _kernel(*shape: int) -> Array:
+    return jnp.asarray(DRAWN.normal(size=shape), jnp.float32)
+
+
+def _convolve(kernel: Array, *settings: Any, **named: Any) -> Function:
+    return lambda rows: lax.conv_general_dilated(rows, kernel, *settings, **named)
+
+
+def _fold(start: float, fold: Any, *settings: Any, **named: Any) -> Function:
+    return lambda rows: lax.reduce_window(rows, start, fold, *settings, **named)
+
+
+def _by_network(kernels: Array) -> Function:
+    """Convolve each row by the kernels of several networks, each of which sees its own."""
+    scales = jnp.arange(1.0, len(kernels) + 1)
+
+    def one(row: Array, kernel: Array, by: Array) -> Array:
+        return _convolve(kernel, (1, 1), "SAME", dimension_numbers=LAST)(by * row[None])
+
+    each = jax.vmap(one, (None, 0, 0))
+    return lambda rows: jax.vmap(each, (0, None, None))(rows, kernels, scales)
+
+
+FUNCTIONS: dict[str, tuple[Function, tuple[int, ...]]] = {
+    "strides, same": (
+        _convolve(_kernel(3, 2, 3, 8), (2, 1), "SAME", dimension_numbers=LAST),
+        (5, 4, 3),
+    ),
+    "dilated groups": (
+        _convolve(
+            *(_kernel(2, 2, 3, 8), (1, 1), "VALID"),
+            rhs_dilation=(2, 1),
+            dimension_numbers=LAST,
+            feature_group_count=2,
+        ),
+        (5, 4, 6),
+    ),
+    "transposed": (
+        _convolve(
+            *(_kernel(3, 3, 3, 2), (1, 1), [(2, 1), (1, 1)]),
+            lhs_dilation=(2, 3),
+            dimension_numbers=LAST,
+        ),
+        (5, 4, 3),
+    ),
+    "along one axis, channels first": (_convolve(_kernel(7, 3, 2), (3,), [(0, 1)]), (3, 9)),
+    "along three axes": (_convolve(_kernel(2, 3, 2, 2, 1), (1, 2, 1), "SAME"), (3, 3, 4, 2)),
+    "by network": (_by_network(_kernel(2, 2, 3, 3, 4)), (5, 4, 3)),
+    "greatest": (_fold(-np.inf, lax.max, (1, 3, 2, 1), (1, 2, 2, 1), "SAME"), (5, 4, 6)),
+    "greatest, dilated": (
+        _fold(-np.inf, lax.max, (1, 2, 1), (1, 1, 1), "VALID", window_dilation=(1, 3, 1)),
+        (7, 2),
+    ),
+    "sum": (_fold(0.0, lax.add, (1, 3, 2, 1), (1, 1, 2, 1), "SAME"), (5, 4, 6)),
+    "sum of channels, too": (_fold(0.0, lax.add, (1, 2, 2), (1, 2, 2), "VALID"), (6, 4)),
+    "numbers put between": (
+        lambda rows: lax.pad(rows, jnp.float32(7), [(0, 0, 0), (1, 2, 0), (0, 1, 2)]),
+        (5, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_a_model_of_onnx_does_what_jax_does(kind: str) -> None:
+    function, shape = FUNCTIONS[kind]
+    (rows,) = jax.export.symbolic_shape("n")
+    given = jax.ShapeDtypeStruct((rows, *shape), np.float32)  # type: ignore[no-untyped-call]
+    made = to_onnx(lambda rows: [function(rows)], [("rows", given)], ["said"], {})
+    session = onnxruntime.InferenceSession(
+        made.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    drawn = DRAWN.normal(size=(3, *shape)).astype(np.float32)
+    (said,) = session.run(None, {"rows": drawn})
+    np.testing.assert_allclose(said, function(jnp.asarray(drawn)), rtol=1e-5, atol=1e-5)
+
+
+def test_what_runtimes_cannot_is_refused() -> None:
+    given = jax.ShapeDtypeStruct((2, 4, 6), np.float32)  # type: ignore[no-untyped-call]
+    dilated = _fold(0.0, lax.add, (1, 2, 1), (1, 1, 1), "VALID", window_dilation=(1, 2, 1))
+    with pytest.raises(NotImplementedError, match="sum of windows"):
+        to_onnx(lambda rows: [dilated(rows)], [("rows", given)], ["said"], {})
