@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headrace.model.confidence import Gains, add, asymptotic, bounded
 from headrace.model.memory import WAYS
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.refusals import Refusal, Refusals
 from headrace.stream.events import Records
 from headrace.stream.ledger import fingerprint
 from headrace.stream.rows.normalizer import Normalizer
@@ -160,6 +161,7 @@ class Rival:
     ) -> None:
         self.trainer = Trainer(other, capacity)
         self.gains, self.alone = Gains(), 0
+        self.refusals = Refusals(other)
         self._bound = bounded if task.spec.classes else asymptotic
         self._normalizer, self._on_learned = Normalizer(other), on_learned
         self._working: list[Pending] = []
@@ -169,8 +171,9 @@ class Rival:
     def take(self, records: Records) -> None:
         """Learn raw records; `other` must have told of all that was read before the last ones."""
         self._pair()
-        rows, _ = self._normalizer.normalize(records)
-        rows, _ = self.trainer.admit(rows, records.topic)
+        rows, refused = self._normalizer.normalize(records)
+        rows, repeated = self.trainer.admit(rows, records.topic)
+        self.refusals.add([*refused, *repeated])
         pending = [self.trainer.submit(part) for part in split(rows, self.trainer.capacity)]
         self._collect()
         self._working = pending
@@ -245,8 +248,9 @@ class Comparison:
     `gain` is what the other task gained over the pairs, the events that both scored: accuracy, or
     of a regression absolute error that it avoided. `low` and `high` bound it at any time of
     looking, with 95 % confidence (None: no bound yet). `alone` counts the events that only one of
-    the two scored: those the other refused. `differences` are the metrics of the other task less
-    those as it was, each over all that it scored.
+    the two scored: those the other refused; `refusals` says why the other task refused any.
+    `differences` are the metrics of the other task less those as it was, each over all that it
+    scored.
     """
 
     changes: list[str]
@@ -259,6 +263,7 @@ class Comparison:
     low: float | None
     high: float | None
     verdict: Verdict
+    refusals: tuple[Refusal, ...]
 
 
 def compare(task: Task, other: Task, report: dict[str, Any], rival: Rival) -> Comparison:
@@ -281,5 +286,6 @@ def compare(task: Task, other: Task, report: dict[str, Any], rival: Rival) -> Co
         },
         alone=rival.alone,
         verdict=lead.verdict,
+        refusals=rival.refusals.all,
         **lead._asdict(),
     )

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.columns import ColumnCheck, too_good
 from headrace.stream.evaluation.compare import Rival, compare
 from headrace.stream.evaluation.evaluation import Evaluation
+from headrace.stream.evaluation.file_rows import FileRows
 from headrace.stream.evaluation.plot import Curve, Point, measure
+from headrace.stream.evaluation.refusals import Refusals
 from headrace.stream.evaluation.trace import Trace, tracing
-from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep, Records
-from headrace.stream.formats import files
-from headrace.stream.formats.codec import pointer
-from headrace.stream.rows import outside
+from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep
+from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task
-from headrace.stream.task.features import Aggregate, Image, Number, Text
 from headrace.stream.training.trainer import Pending, Trainer
 
 BATCH = 4096
@@ -95,13 +93,14 @@ class _Run:
         self, task: Task, path: Path, limit: int | None, other: Task | None, book: Trace | None
     ) -> None:
         self._task, self._other, self._book = task, other, book
-        self._rows = _Rows(task, path, limit)
-        self._other_rows = _Rows(other, path, limit) if other else None
+        self._rows = FileRows(task, path, limit)
+        self._other_rows = FileRows(other, path, limit) if other else None
         self._normalizer = Normalizer(self._rows.task)
         self.trainer = Trainer(task, BATCH)
         self._rival = Rival(task, self._other_rows.task, BATCH) if self._other_rows else None
         self._working: tuple[list[int], list[DeadLetter], Pending | None] | None = None
-        self._codes: dict[str, int] = {}
+        self._refusals, self._columns = Refusals(task), ColumnCheck(task)
+        self._fields = NewFields(self._rows.task)
         self._drift: list[DriftRecord] = []
         self.events = 0
         self._started = time.perf_counter()
@@ -116,8 +115,9 @@ class _Run:
         rows, refused = self._normalizer.normalize(records)
         rows, repeated = self.trainer.admit(rows, records.topic)
         letters = [*refused, *repeated]
-        for letter in letters:
-            self._codes[letter.code] = self._codes.get(letter.code, 0) + 1
+        self._refusals.add(letters)
+        self._columns.add(rows)
+        self._fields.add(records.values)
         pending = self.trainer.submit(rows) if rows.id else None
         self._collect()
         self._working = records.offsets, letters, pending
@@ -145,7 +145,7 @@ class _Run:
         return Evaluation(
             events=self.events,
             learned=self.trainer.learned,
-            rejected=sum(self._codes.values()),
+            rejected=self._refusals.total,
             seconds=time.perf_counter() - self._started,
             metrics={scope: report[scope] for scope in ("all", "window")},
             baselines=report["baselines"],
@@ -163,12 +163,24 @@ class _Run:
                 for step in self._drift
                 if isinstance(step, LadderStep)
             ],
-            codes=self._codes,
+            codes=self._refusals.codes,
+            refusals=self._refusals.all,
+            warnings=tuple(self._warnings(report)),
             further=report.get("further", {}),
             comparison=compare(self._task, self._other, report, self._rival)
             if self._other and self._rival
             else None,
         )
+
+    def _warnings(self, report: dict[str, Any]) -> Iterator[str]:
+        """Yield what else is to be known: of the rows, of the columns, of the score."""
+        yield from self._refusals.warnings(self.events)
+        columns = self._columns.warnings()
+        yield from columns
+        if not columns and (praise := too_good(report)) and (best := self._columns.best()):
+            field = self._task.target.field
+            yield f"{praise}: is this too good to be true? Of {field}, {best}"
+        yield from self._fields.lines()
 
     def _collect(self) -> None:
         if self._working is None:
@@ -182,84 +194,3 @@ class _Run:
         if self._book:
             said = self.trainer.predictions(learned) if learned else []
             self._book.add(offsets, letters, learned, said)
-
-
-class _Rows:
-    """Cut a file's rows into records as a topic would give them; the offset is the row.
-
-    `task` is the one that reads these rows: see `_events`. Where it maps no time, none is needed:
-    a calendar and aggregates, which use it, are refused, and all rows have a time that it allows.
-    """
-
-    def __init__(self, task: Task, path: Path, limit: int | None) -> None:
-        if timed := outside.needs_time(task):
-            raise UsageError(
-                f"{path}: {timed} needs the time of an event, and the rows of a file have none: "
-                f"name its column by input.time, or leave {timed} out"
-            )
-        self._topic, self._next = str(path), 0
-        self.task, events = _events(task, path)
-        self._rows = islice(events, limit)
-
-    def take(self, count: int) -> Records:
-        """Return the next `count` rows, or what is left."""
-        values = list(islice(self._rows, count))
-        first, self._next = self._next, self._next + len(values)
-        return outside.records(self.task, self._topic, values, first)
-
-
-def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
-    """Read a file's rows, and give the task that reads them as the service reads its events.
-
-    A task of CloudEvents reads rows without an envelope as `produce --cloudevents` would wrap
-    them: as the data of events. Rows that carry no id of their own are numbered.
-    """
-    source, sample = task.input, files.sample(path)
-    if source.format == "cloudevents" and not any("specversion" in row for row in sample):
-        source = source.model_copy(update={"format": "json"})
-    within = ("data",) if source.format == "cloudevents" else ()
-    columns = {name for row in sample for name in row}
-    _require(task, path, within, sample)
-    rows = files.read(path, _kinds(task, columns) if files.form_of(path) == "csv" else None)
-    if not any(files.has(row, pointer(source.id)) for row in sample):
-        key = outside.number_field(columns)
-        source = source.model_copy(update={"id": key})
-        rows = starmap(partial(outside.numbered, key.encode()), enumerate(rows))
-    return task.model_copy(update={"input": source}), rows
-
-
-def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
-    """Return which columns of a CSV file the task reads as numbers, and which as texts."""
-    weight = pointer(task.input.weight) if task.input.weight else ()
-    numbers: dict[str, files.Kind] = {
-        key: "number" for key in weight if len(weight) == 1 and key in columns
-    }
-    return numbers | {
-        place[0]: "number" if isinstance(feature, Number) else "string"
-        for name, feature in task.features.items()
-        if isinstance(feature, Number | Text | Image)
-        and len(place := pointer(feature.field or name)) == 1
-        and place[0] in columns
-    }
-
-
-def _require(
-    task: Task, path: Path, within: tuple[str, ...], sample: list[dict[str, object]]
-) -> None:
-    """Refuse a file without a field that the task names; JSON lines may have it in later rows."""
-    read = {name: f for name, f in task.features.items() if not isinstance(f, Aggregate)}
-    named: dict[str, tuple[str | None, tuple[str, ...]]] = {
-        "target.field": (task.target.field, within),
-        "input.time": (task.input.time, ()),
-        "input.entity": (task.input.entity, within),
-        "input.weight": (task.input.weight, within),
-    } | {f"features.{name}": (f.field or name, within) for name, f in read.items()}
-    places = {key: (*inside, *pointer(field)) for key, (field, inside) in named.items() if field}
-    missing = files.lacking(path, places.values())
-    for key, place in places.items():
-        if place in missing:
-            inner = [row.get("data") if within and len(place) > 1 else row for row in sample]
-            names = dict.fromkeys(name for row in inner if isinstance(row, dict) for name in row)
-            raise UsageError(
-                f"{path}: no column {named[key][0]!r} for {key}; the file has {', '.join(names)}"
-            )

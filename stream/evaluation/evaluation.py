@@ -12,6 +12,7 @@ from typing import Any
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.compare import Comparison
 from headrace.stream.evaluation.plot import Curve, Point, check_plot, draw
+from headrace.stream.evaluation.refusals import Refusal, nothing_learned
 from headrace.stream.evaluation.scores import score_cells, shown
 from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task
@@ -33,6 +34,8 @@ class Evaluation:
         ladder: what was done about them.
         comparison: with the other task, if there is one.
         further: what metrics from other packages say, by their names.
+        refusals: why rows were refused: for each code the first of them.
+        warnings: lines to know before the scores are believed.
     """
 
     events: int
@@ -47,9 +50,23 @@ class Evaluation:
     codes: dict[str, int]
     comparison: Comparison | None
     further: dict[str, Any] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    warnings: tuple[str, ...] = ()
     names: tuple[str, str] = ("headrace", "")
     curve: Curve | None = field(default=None, compare=False)
     task: Task | None = field(default=None, compare=False)
+
+    @property
+    def failure(self) -> str | None:
+        """Say why nothing was learned or scored, if so."""
+        if self.learned and self.metrics["all"].get("events") == 0:
+            return (
+                f"nothing was scored: of {self.learned:,} labels none came target.horizon events "
+                "of its entity after a prediction"
+            )
+        if self.comparison and self.learned and not self.comparison.pairs:
+            return "nothing is compared: no row was scored by both tasks"
+        return nothing_learned(self.events, self.learned, self.refusals)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw how learning went: the headline metric beside its baselines, alarms, the pool.
@@ -90,6 +107,19 @@ class Evaluation:
         """Return a line for each metric from another package."""
         return [visible(f"{name}: {_told(value)}", keep="") for name, value in self.further.items()]
 
+    def told_rows(self) -> list[str]:
+        """Return a line for each code of refusals, and each warning."""
+        lines = [*map(str, self.refusals)]
+        if self.comparison:
+            lines += [f"{self.names[1]}: {each}" for each in self.comparison.refusals]
+        lines += [f"warning: {each}" for each in self.warnings]
+        return [visible(line, keep="") for line in lines]
+
+    def _below(self) -> list[str]:
+        """Return the lines below the table."""
+        end = [self.failure] if self.failure else []
+        return [*self.told_further(), self._sum(), *self.told_rows(), *end]
+
     def _sum(self) -> str:
         codes = ", ".join(f"{code} {count:,}" for code, count in self.codes.items())
         alarms = len(self.drifts)
@@ -106,7 +136,7 @@ class Evaluation:
             + "".join(f"  {c:>{w}}" for c, w in zip(line[1:], widths, strict=True))
             for line in cells
         ]
-        return "\n".join([*lines, *self.told_further(), self._sum()])
+        return "\n".join([*lines, *self._below()])
 
     def _repr_html_(self) -> str:
         head, *body = self._table()
@@ -116,7 +146,7 @@ class Evaluation:
             for name, *told in body
         ]
         lines = "".join(f"<tr>{row}</tr>" for row in rows)
-        told = "<br>".join(map(escape, [*self.told_further(), self._sum()]))
+        told = "<br>".join(map(escape, self._below()))
         return f"<table>{lines}</table><p>{told}</p>"
 
     def as_json(self) -> dict[str, Any]:
@@ -135,6 +165,8 @@ class Evaluation:
             "drifts": self.drifts,
             "ladder": self.ladder,
             "reject_codes": self.codes,
+            "refusals": [asdict(each) for each in self.refusals],
+            "warnings": [*self.warnings],
             "comparison": asdict(self.comparison) if self.comparison else None,
         } | ({"further": self.further} if self.further else {})
 

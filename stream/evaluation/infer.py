@@ -11,6 +11,7 @@ from typing import Any, Literal
 import tomli_w
 
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation import labels as labels_of
 from headrace.stream.formats import files
 from headrace.stream.formats.codec import MAX_DEPTH, pointer, time_ms
 from headrace.stream.formats.scalars import scalar_text
@@ -23,7 +24,6 @@ from headrace.stream.task.schema import MOST_EVENT_BYTES
 SAMPLED = 1000
 FIRST_EVENT_S = 10.0
 CLASSES_FROM = 200_000
-MOST_CLASSES = 50
 ID_NAMES = {"id", "event_id", "uuid", "_id"}
 TIME_NAMES = {"time", "timestamp", "ts", "datetime", "date", "created_at", "event_time"}
 Kind = Literal["classify", "regress"]
@@ -37,6 +37,7 @@ def infer_file(
     drop: Sequence[str] = (),
     time: str | None = None,
     entity: str | None = None,
+    max_classes: int | None = None,
 ) -> Task:
     """Guess a task from a CSV, Parquet or JSON-lines file.
 
@@ -50,9 +51,19 @@ def infer_file(
     rows = list(files.objects(islice(files.read(path), SAMPLED)))
     if not rows:
         raise UsageError(f"{path}: no JSON object in the first {SAMPLED} rows; one a line expected")
-    labels = None if kind == "regress" else _labels(files.read(path), target)
+    labels = None if kind == "regress" else _labels(files.read(path), target, max_classes)
     name = task_name(path.name.split(".")[0])
-    return infer(rows, name, target, kind=kind, drop=drop, time=time, entity=entity, labels=labels)
+    return infer(
+        rows,
+        name,
+        target,
+        kind=kind,
+        drop=drop,
+        time=time,
+        entity=entity,
+        max_classes=max_classes,
+        labels=labels,
+    )
 
 
 def infer_topic(
@@ -64,6 +75,7 @@ def infer_topic(
     drop: Sequence[str] = (),
     time: str | None = None,
     entity: str | None = None,
+    max_classes: int | None = None,
 ) -> Task:
     """Guess a task from the first events of a topic.
 
@@ -81,7 +93,17 @@ def infer_topic(
     if not rows:
         raise UsageError(f"{topic}: no JSON event within {FIRST_EVENT_S:g} s")
     name = task_name(topic.removeprefix("events."))
-    task = infer(rows, name, target, kind=kind, drop=drop, time=time, entity=entity, topic=topic)
+    task = infer(
+        rows,
+        name,
+        target,
+        kind=kind,
+        drop=drop,
+        time=time,
+        entity=entity,
+        max_classes=max_classes,
+        topic=topic,
+    )
     return _as_seen(task, len(source.partitions), max(map(len, raws)))
 
 
@@ -94,6 +116,7 @@ def infer(
     drop: Sequence[str] = (),
     time: str | None = None,
     entity: str | None = None,
+    max_classes: int | None = None,
     labels: Iterable[Any] | None = None,
     topic: str | None = None,
 ) -> Task:
@@ -102,15 +125,18 @@ def infer(
     Raises:
         UsageError: a named column is not there, or the target cannot be predicted.
     """
+    labels_of.check_single(target, rows)
     columns = _columns(rows)
     for wanted in (target, *drop, *filter(None, (time, entity))):
         if wanted not in columns:
             raise UsageError(f"{wanted}: no such column; there are {', '.join(columns)}")
-    for wanted in (target, *filter(None, (time, entity))):
+    for wanted in filter(None, (time, entity)):
         if any(isinstance(value, list) for value in columns[wanted]):
             raise UsageError(f"{wanted}: a list, expected a single value")
     known = [v for v in (columns[target] if labels is None else labels) if v is not None]
-    kind = kind or ("classify" if _is_class(known) else "regress")
+    if max_classes and kind == "regress":
+        raise UsageError(f"--max-classes {max_classes}: numbers have no classes; leave it out")
+    kind = kind or ("classify" if max_classes or _is_class(known) else "regress")
     identity = next((c for c in columns if _leaf(c) in ID_NAMES and c != target), None)
     time = time or next((c for c in columns if _is_time(c, columns[c]) and c != target), None)
     table: dict[str, Any] = {
@@ -125,7 +151,11 @@ def infer(
         if value is not None
     }
     if kind == "classify":
-        table["target"]["classes"] = _class_names(target, known)
+        table["target"]["classes"] = labels_of.class_names(target, known, max_classes)
+        if max_classes:
+            table["target"]["max_classes"] = max_classes
+    else:
+        labels_of.check_numbers(target, known)
     if time is not None:
         table["calendar"] = ["hour", "weekday", "year"]
     used = {target, identity, time, entity, *drop}
@@ -206,7 +236,7 @@ def _is_set(values: Sequence[Any]) -> bool:
     return not any(isinstance(v, dict | list | float) for v in values)
 
 
-def _labels(events: Iterable[bytes], target: str) -> list[Any]:
+def _labels(events: Iterable[bytes], target: str, max_classes: int | None) -> list[Any]:
     """Collect the distinct labels of a file, in the order of their first appearance."""
     path = pointer(target)
     seen: dict[str, Any] = {}
@@ -216,7 +246,7 @@ def _labels(events: Iterable[bytes], target: str) -> list[Any]:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None and not isinstance(value, dict | list):
             seen.setdefault(scalar_text(value), value)
-            if len(seen) > 10 * MOST_CLASSES:
+            if len(seen) > labels_of.SEEN * (max_classes or labels_of.MOST_CLASSES):
                 break
     return list(seen.values())
 
@@ -227,16 +257,6 @@ def _is_class(labels: Sequence[Any]) -> bool:
         return True
     distinct = set(labels)
     return len(distinct) <= 20 and all(isinstance(v, int) or v.is_integer() for v in distinct)
-
-
-def _class_names(target: str, labels: Sequence[Any]) -> list[str]:
-    names = list(dict.fromkeys(map(scalar_text, labels)))
-    if not 2 <= len(names) <= MOST_CLASSES:
-        found = f"{names[0]!r} alone" if len(names) == 1 else f"{len(names)} different labels"
-        raise UsageError(
-            f"{target}: {found}, expected 2 to {MOST_CLASSES} classes; is it --kind regress?"
-        )
-    return sorted(names)
 
 
 def _feature(values: Sequence[Any]) -> dict[str, Any]:

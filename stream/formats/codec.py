@@ -16,6 +16,7 @@ import numpy as np
 
 from headrace.stream.events import Reject
 from headrace.stream.formats.fields import ANY, Forms, Level
+from headrace.stream.formats.misfits import misfit
 from headrace.stream.task import Task
 from headrace.stream.task.features import Category, Encoded, Image, Number, Text
 
@@ -118,7 +119,7 @@ class Codec:
         except UnicodeDecodeError as error:
             return Reject("encoding", f"not UTF-8 at byte {error.start}")
         except msgspec.ValidationError as error:
-            return Reject("schema", str(error))
+            return Reject("schema", misfit(raw, str(error)))
         except RecursionError:
             return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
         except (msgspec.DecodeError, ValueError) as error:

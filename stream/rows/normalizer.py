@@ -29,6 +29,8 @@ from headrace.stream.task import Task, plugins
 from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
 from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
 
+EXCLUDED = "excluded"
+
 
 class Normalizer:
     """Normalise the events of one task; `normalize(records)` is a pure function."""
@@ -159,7 +161,7 @@ class Normalizer:
         ]
         for at, value in enumerate(entities if self._excluded else ()):
             if (text := scalar_text(value)) in self._excluded:
-                bad[at] = Reject("excluded", f"{text[:40]!r} is among input.exclude")
+                bad[at] = excluded(text)
         entity = np.zeros((len(events), 2), np.uint32)
         if entities:
             entity[:] = list(map(self._hasher.entity, entities))
@@ -307,6 +309,11 @@ class Normalizer:
     def _dead(self, records: Records, place: int, reject: Reject) -> DeadLetter:
         where = (records.topic, records.partitions[place], records.offsets[place])
         return dead_letter(reject, *where, records.keys[place], records.values[place])
+
+
+def excluded(entity: str) -> Reject:
+    """Say that an event is refused for its entity."""
+    return Reject(EXCLUDED, f"{entity[:80]!r} is among input.exclude")
 
 
 def _whole(ids: Sequence[Any]) -> list[Any]:

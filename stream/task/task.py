@@ -32,6 +32,7 @@ from headrace.stream.task.files import read
 from headrace.stream.task.keras_file import identity
 from headrace.stream.task.problems import explain
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Target, Topics
+from headrace.stream.task.target_field import given_away
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 WORDS = 64  # of a text that are read in their order
@@ -108,6 +109,12 @@ class Task(Part):
                     f"features.{name}.of = {each.of!r}: expected a {kind} "
                     f"among features, of {', '.join(known) or 'which there is none'}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _predicts_what_it_is_not_told(self) -> Task:
+        if problem := given_away(self.input, self.target, self.features):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -155,7 +155,7 @@ def test_json_pointers_reach_nested_fields() -> None:
     raw = b'{"id":"1","time":0,"entity":"e","a":{"b/c":2.5}}'
     assert nested.decode(raw) == ("1", None, "e", 0.0, 2.5, None, None, None)
     assert nested.decode(raw.replace(b"2.5", b'"2.5"')) == Reject(
-        "schema", "Expected `float | null`, got `str` - at `$.a.b/c`"
+        "schema", "a.b/c: '2.5' is text, expected a number or null"
     )
 
 

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,9 +22,13 @@ from headrace.cli.console import (
     score_table,
     tell_comparison,
 )
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.evaluation.scores import shown
 from headrace.stream.process.terminal import as_toml, note, say, visible
+
+if TYPE_CHECKING:
+    from headrace.stream.evaluation.evaluation import Evaluation
+    from headrace.stream.task import Task
 
 Kind = Annotated[
     Literal["classify", "regress"] | None, typer.Option(help="Default: from the target's values.")
@@ -35,6 +39,10 @@ Time = Annotated[str | None, typer.Option(help="The column with event time.", me
 Entity = Annotated[
     str | None,
     typer.Option(help="The column with the entity that lags belong to.", metavar="COLUMN"),
+]
+MaxClasses = Annotated[
+    int | None,
+    typer.Option(help="Most classes that the target may have; default: 50.", min=2, max=1000),
 ]
 
 
@@ -51,6 +59,7 @@ def infer(
     drop: Drop = "",
     time: Time = None,
     entity: Entity = None,
+    max_classes: MaxClasses = None,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
 ) -> None:
@@ -59,14 +68,26 @@ def infer(
     Example: headrace infer power.csv --target price > power.toml
     """
     from headrace.stream.evaluation import infer as guess
+    from headrace.stream.evaluation.inspection import inspect_file, inspect_topic
     from headrace.stream.formats.files import form_of
 
-    options: dict[str, Any] = {"kind": kind, "drop": _names(drop), "time": time, "entity": entity}
+    options: dict[str, Any] = {
+        "kind": kind,
+        "max_classes": max_classes,
+        "drop": _names(drop),
+        "time": time,
+        "entity": entity,
+    }
     if form_of(source) or "/" in source or os.path.isfile(source):
         found = guess.infer_file(Path(source), target, **options)
+        seen = inspect_file(found, source)
     else:
-        found = guess.infer_topic(connection_of(bootstrap, kafka_config), source, target, **options)
+        kafka = connection_of(bootstrap, kafka_config)
+        found = guess.infer_topic(kafka, source, target, **options)
+        seen = inspect_topic(found, kafka)
     note(guess.describe(found))
+    for line in seen.lines():
+        note(line)
     say(as_toml(guess.to_toml(found).rstrip()))
 
 
@@ -84,6 +105,7 @@ def evaluate(
     drop: Drop = "",
     time: Time = None,
     entity: Entity = None,
+    max_classes: MaxClasses = None,
     compare: Annotated[
         str | None,
         typer.Option(
@@ -130,16 +152,21 @@ def evaluate(
     if input is None:
         raise UsageError("--input: missing; name a CSV, Parquet or JSON-lines file")
     other = load_task(compare) if compare else None
+    options: dict[str, Any] = {
+        "kind": kind,
+        "max_classes": max_classes,
+        "drop": _names(drop),
+        "time": time,
+        "entity": entity,
+    }
     if task is not None:
-        loaded = load_task(task)
+        loaded = _overridden(load_task(task), task, target, options)
     elif target is None:
         raise UsageError("--target: missing; name a task file, or the column to predict")
     else:
         from headrace.stream.evaluation import infer as guess
 
-        loaded = guess.infer_file(
-            input, target, kind=kind, drop=_names(drop), time=time, entity=entity
-        )
+        loaded = guess.infer_file(input, target, **options)
         if not as_json:
             note(guess.describe(loaded))
     metric = "accuracy" if loaded.spec.classes else "mae"
@@ -178,24 +205,62 @@ def evaluate(
         found.plot(plot)
     if as_json:
         say(found.as_json())
-        return
-    if found.comparison:
-        tell_comparison(names, found.metrics, found.comparison, found.baselines)
     else:
+        _tell_all(found, names)
+    if found.failure:
+        raise HeadraceError(found.failure)
+
+
+def _overridden(loaded: Task, path: str, target: str | None, options: dict[str, Any]) -> Task:
+    """Return a task with what options say otherwise, and note what that changes."""
+    from headrace.stream.evaluation.overrides import override
+    from headrace.stream.ledger.fingerprint import differences, settings_of
+
+    changed = override(loaded, path, target=target, **options)
+    for line in differences(settings_of(loaded), settings_of(changed)):
+        note(f"{path}, changed: {line}")
+    return changed
+
+
+def _tell_all(found: Evaluation, names: tuple[str, str]) -> None:
+    """Print an evaluation for a person."""
+    if found.comparison and not found.failure:
+        tell_comparison(names, found.metrics, found.comparison, found.baselines)
+    elif not found.failure:
         score_table({"headrace": found.metrics} | found.baselines)
         _tell_rarest(found.per_class.get("all", {}))
     for line in found.told_further():
         say(line)
     _tell(found.as_json())
+    for line in found.told_rows():
+        say(line)
 
 
-def check(task: TaskFile) -> None:
-    """Say in words what a task will do, or which key is wrong and what was expected."""
+def check(
+    task: TaskFile,
+    input: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", help="Read rows of this file, too: CSV, Parquet, JSON ..."),
+    ] = None,
+) -> None:
+    """Say in words what a task will do, or which key is wrong and what was expected.
+
+    With a file: which of its first rows are refused, and why, and which columns
+    must not be learned from: leaks of the target, constants, copies, ids. Exit
+    code 1 if nothing would be learned.
+    """
     loaded = load_task(task)
     from headrace.stream.evaluation.explain import explain  # JAX takes seconds to import
 
     for line in explain(loaded):
         say(visible(line, keep=""))
+    if input:
+        from headrace.stream.evaluation.inspection import inspect_file
+
+        seen = inspect_file(loaded, input)
+        for line in seen.lines():
+            say(line)
+        seen.check()
 
 
 def schema() -> None:

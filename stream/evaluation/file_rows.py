@@ -1,0 +1,97 @@
+"""The rows of a file as a task reads them: records as a topic would give them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from functools import partial
+from itertools import islice, starmap
+from pathlib import Path
+
+from headrace.stream.errors import UsageError
+from headrace.stream.events import Records
+from headrace.stream.formats import files
+from headrace.stream.formats.codec import pointer
+from headrace.stream.rows import outside
+from headrace.stream.task import Task
+from headrace.stream.task.features import Aggregate, Image, Number, Text
+
+
+class FileRows:
+    """Cut a file's rows into records as a topic would give them; the offset is the row.
+
+    `task` is the one that reads these rows: see `_events`. Where it maps no time, none is needed:
+    a calendar and aggregates, which use it, are refused, and all rows have a time that it allows.
+    """
+
+    def __init__(self, task: Task, path: Path, limit: int | None) -> None:
+        if timed := outside.needs_time(task):
+            raise UsageError(
+                f"{path}: {timed} needs the time of an event, and the rows of a file have none: "
+                f"name its column by input.time, or leave {timed} out"
+            )
+        self._topic, self._next = str(path), 0
+        self.task, events = _events(task, path)
+        self._rows = islice(events, limit)
+
+    def take(self, count: int) -> Records:
+        """Return the next `count` rows, or what is left."""
+        values = list(islice(self._rows, count))
+        first, self._next = self._next, self._next + len(values)
+        return outside.records(self.task, self._topic, values, first)
+
+
+def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
+    """Read a file's rows, and give the task that reads them as the service reads its events.
+
+    A task of CloudEvents reads rows without an envelope as `produce --cloudevents` would wrap
+    them: as the data of events. Rows that carry no id of their own are numbered.
+    """
+    source, sample = task.input, files.sample(path)
+    if source.format == "cloudevents" and not any("specversion" in row for row in sample):
+        source = source.model_copy(update={"format": "json"})
+    within = ("data",) if source.format == "cloudevents" else ()
+    columns = {name for row in sample for name in row}
+    _require(task, path, within, sample)
+    rows = files.read(path, _kinds(task, columns) if files.form_of(path) == "csv" else None)
+    if not any(files.has(row, pointer(source.id)) for row in sample):
+        key = outside.number_field(columns)
+        source = source.model_copy(update={"id": key})
+        rows = starmap(partial(outside.numbered, key.encode()), enumerate(rows))
+    return task.model_copy(update={"input": source}), rows
+
+
+def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
+    """Return which columns of a CSV file the task reads as numbers, and which as texts."""
+    weight = pointer(task.input.weight) if task.input.weight else ()
+    numbers: dict[str, files.Kind] = {
+        key: "number" for key in weight if len(weight) == 1 and key in columns
+    }
+    return numbers | {
+        place[0]: "number" if isinstance(feature, Number) else "string"
+        for name, feature in task.features.items()
+        if isinstance(feature, Number | Text | Image)
+        and len(place := pointer(feature.field or name)) == 1
+        and place[0] in columns
+    }
+
+
+def _require(
+    task: Task, path: Path, within: tuple[str, ...], sample: list[dict[str, object]]
+) -> None:
+    """Refuse a file without a field that the task names; JSON lines may have it in later rows."""
+    read = {name: f for name, f in task.features.items() if not isinstance(f, Aggregate)}
+    named: dict[str, tuple[str | None, tuple[str, ...]]] = {
+        "target.field": (task.target.field, within),
+        "input.time": (task.input.time, ()),
+        "input.entity": (task.input.entity, within),
+        "input.weight": (task.input.weight, within),
+    } | {f"features.{name}": (f.field or name, within) for name, f in read.items()}
+    places = {key: (*inside, *pointer(field)) for key, (field, inside) in named.items() if field}
+    missing = files.lacking(path, places.values())
+    for key, place in places.items():
+        if place in missing:
+            inner = [row.get("data") if within and len(place) > 1 else row for row in sample]
+            names = dict.fromkeys(name for row in inner if isinstance(row, dict) for name in row)
+            raise UsageError(
+                f"{path}: no column {named[key][0]!r} for {key}; the file has {', '.join(names)}"
+            )

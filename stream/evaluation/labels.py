@@ -1,0 +1,131 @@
+"""What the values of a target can be predicted as; of those that cannot, what to do instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from headrace.stream.errors import UsageError
+from headrace.stream.formats.codec import pointer, time_ms
+from headrace.stream.formats.misfits import shortened
+from headrace.stream.formats.scalars import scalar_text
+
+MOST_CLASSES = 50  # unless --max-classes says more
+SEEN = 10  # times as many different labels are looked at, at most
+MOST = 0.9  # share of the labels that make them what they are called
+
+_NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)*|\.\d+)([eE][-+]?\d+)?")
+_AMOUNT = re.compile(rf"[^\d\w.+-]{{0,3}}\s*{_NUMBER.pattern}\s*([^\W\d]{{1,8}}|[^\d\w]{{1,3}})?")
+
+
+def check_single(target: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Make sure that a field holds no list and no object.
+
+    Raises:
+        UsageError: it does; names the row and what is in it.
+    """
+    for number, row in enumerate(rows, 1):
+        value: Any = row
+        for key in pointer(target):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list):
+            raise UsageError(
+                f"{target}: a list, expected a single value; row {number:,} has "
+                f"{shortened(value)}: give what is to be read a field of its own"
+            )
+        if isinstance(value, dict):
+            inner = "/".join(("", *pointer(target), next(iter(value), "...")))
+            raise UsageError(
+                f"{target}: an object, expected a single value; row {number:,} has "
+                f"{shortened(value)}: name a field in it, such as {inner}"
+            )
+
+
+def check_numbers(target: str, labels: Sequence[Any]) -> None:
+    """Make sure that there are numbers to predict.
+
+    Raises:
+        UsageError: there are values, and none is a number.
+    """
+    if labels and not any(_is_number(label) for label in labels):
+        what, instead = _described(labels)
+        if "--max-classes" in instead:
+            instead = "if each is a class, leave --kind regress out"
+        raise UsageError(f"{target}: {what}, expected numbers for --kind regress; {instead}")
+
+
+def class_names(target: str, labels: Sequence[Any], most: int | None) -> list[str]:
+    """Return the classes that labels name, sorted.
+
+    Args:
+        labels: each different one at least once.
+        most: what --max-classes says, if it does.
+
+    Raises:
+        UsageError: there are too few or too many.
+    """
+    names = list(dict.fromkeys(map(scalar_text, labels)))
+    room = most or MOST_CLASSES
+    if 2 <= len(names) <= room:
+        return sorted(names)
+    if not names:
+        raise _none(target)
+    if len(names) == 1:
+        raise UsageError(
+            f"{target}: {names[0]!r} alone, expected 2 to {room} classes; if the file is sorted by "
+            "it, sort it by time"
+        )
+    count = f"{len(names):,}{' or more' if len(names) > SEEN * room else ''}"
+    what, instead = _described(labels)
+    raise UsageError(
+        f"{target}: {count} different labels, {what}, expected 2 to {room} classes; {instead}"
+    )
+
+
+def _none(target: str) -> UsageError:
+    return UsageError(f"{target}: no value in any row that was read; name another --target")
+
+
+def _described(labels: Sequence[Any]) -> tuple[str, str]:
+    """Say what labels are, and what to do with a target of such."""
+    count = len(set(map(scalar_text, labels)))
+    example = f"such as {shortened(labels[0])}"
+    classes = f"if each is a class, say --max-classes {count}" if count <= 1000 else ""
+    if all(_is_number(label) for label in labels):
+        if all(float(label).is_integer() for label in labels):
+            predict = "to predict the number, say --kind regress"
+            return f"whole numbers {example}", f"{predict}{f'; {classes}' if classes else ''}"
+        return f"numbers {example}", "to predict the number, say --kind regress"
+    texts = [label for label in labels if isinstance(label, str)]
+    if _mostly(texts, labels, lambda text: time_ms(text) == time_ms(text)):
+        return f"dates {example}", (
+            "a date is no target: name a number that follows from it, such as the hours until "
+            "then; the time of events is named by --time"
+        )
+    if _mostly(texts, labels, lambda text: bool(_NUMBER.fullmatch(text.strip()))):
+        return f"numbers written as text {example}", (
+            "to predict them write numbers, without quotes, and say --kind regress"
+        )
+    if _mostly(texts, labels, lambda text: bool(_AMOUNT.fullmatch(text.strip()))):
+        return f"amounts written as text {example}", (
+            "to predict the amount write a plain number, without currency or unit, and say "
+            "--kind regress"
+        )
+    if texts and sum(len(text.split()) for text in texts) >= 3 * len(texts):
+        return f"free texts {example}", (
+            "a text is no target, but it can be a feature; name a column of classes or of numbers"
+        )
+    if not texts:
+        return f"truth values {example}", classes
+    if not classes:
+        return f"texts {example}", "there is room for 1,000 classes: name a coarser column"
+    return f"texts {example}", classes
+
+
+def _mostly(texts: Sequence[str], labels: Sequence[Any], is_such: Callable[[str], bool]) -> bool:
+    return sum(map(is_such, texts)) >= MOST * len(labels)
+
+
+def _is_number(label: Any) -> bool:
+    return isinstance(label, int | float) and not isinstance(label, bool)
