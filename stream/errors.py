@@ -19,6 +19,9 @@ HeadraceError                exit 1   anything below; the command line prints it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class HeadraceError(Exception):
     """Report a failure the user can act on: each argument is one line."""
@@ -107,3 +110,10 @@ class StoppedError(HeadraceError):
     """Report an end that was asked for before there was anything to end in order."""
 
     exit_code = 130
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'input'?` if a word is nearly one of those known, else nothing."""
+    names = {name.casefold(): name for name in known}
+    near = get_close_matches(word.casefold()[:100], names, 1, 0.6)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""

@@ -11,7 +11,8 @@ from headrace.model.spec import METRIC_BYTES
 from headrace.stream.events import LETTER_BYTES
 from headrace.stream.task import Task
 from headrace.stream.task.features import LONGEST_NAME
-from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY, MOST_NAMED
+from headrace.stream.task.schema import LONGEST_ID, LONGEST_KEY
+from headrace.stream.task.target import LONGEST_CLASS, MOST_NAMED
 
 KAFKA_BYTES = 1_048_588  # Kafka's own default of max.message.bytes, that all clients know
 BATCH_BYTES = 131_072  # of the records that we send together; a larger record goes alone

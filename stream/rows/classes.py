@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.stream.formats.scalars import Scalar, number_text, scalar_text
 from headrace.stream.task import Task
-from headrace.stream.task.schema import LONGEST_CLASS
+from headrace.stream.task.target import LONGEST_CLASS
 
 NEW_CLASS = -1.0  # the index of a class that the task file does not name, before it is taken up
 

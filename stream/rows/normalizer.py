@@ -27,7 +27,9 @@ from headrace.stream.rows.rows import Rows, take
 from headrace.stream.rows.units import conversion
 from headrace.stream.task import Task, plugins
 from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
-from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+from headrace.stream.task.origin import names_the_file
+from headrace.stream.task.schema import LONGEST_ID, LONGEST_KEY
+from headrace.stream.task.target import LONGEST_CLASS
 
 EXCLUDED = "excluded"
 
@@ -35,6 +37,7 @@ EXCLUDED = "excluded"
 class Normalizer:
     """Normalise the events of one task; `normalize(records)` is a pure function."""
 
+    @names_the_file
     def __init__(self, task: Task) -> None:
         self._task = task
         self._spec = task.spec

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from headrace.model.spec import CLASS_LOSSES, NUMBER_LOSSES, WINDOWED, Spec
+from headrace.stream.task.features import Mistake
 
 
-def misfit(spec: Spec) -> str | None:
-    """Return which setting of a model does not go with a task, and what was expected."""
+def misfits(spec: Spec) -> Iterator[Mistake]:
+    """Yield the settings of a model that do not go with a task, and what was expected."""
     kind, losses = ("classify", CLASS_LOSSES) if spec.classes else ("regress", NUMBER_LOSSES)
     if spec.objective not in losses:
-        return (
-            f"model.loss = {spec.loss!r}: not for target.kind = {kind!r}; "
-            f"expected {' or '.join(losses)}"
-        )
+        told = f"not for target.kind = {kind!r}; expected {' or '.join(losses)}"
+        yield Mistake(("model", "loss"), told)
     needs: list[tuple[object, str]] = []
     if spec.network in WINDOWED:
         needs.append((spec.numeric, "a window of numbers: expected a number among features"))
@@ -25,8 +26,10 @@ def misfit(spec: Spec) -> str | None:
         needs.append((spec.hidden, "with as many units as model.hidden begins with, not []"))
     if spec.network == "cnn2d":
         needs.append((spec.pixels, "an image: expected one among features"))
+    for met, need in needs:
+        if not met:
+            yield Mistake(("model", "network"), f"it reads {need}")
     above = [rung for rung in spec.ladder if rung in ("restore", "rollback")]
     if above and "challenger" not in spec.ladder:
-        return f"drift.ladder: {above[0]} is a step above challenger: expected both"
-    missing = [need for met, need in needs if not met]
-    return f"model.network = {spec.network!r}: it reads {missing[0]}" if missing else None
+        told = f"{above[0]} is a step above challenger: expected both"
+        yield Mistake(("drift", "ladder"), told)

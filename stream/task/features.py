@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    Strict,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -52,10 +54,56 @@ FieldPath = Annotated[
 PluginName = Annotated[str, Field(pattern=PLUGIN)]
 
 
+Whole = Annotated[int, Strict()]  # `true` and "1" are none
+Real = Annotated[float, Strict()]
+
+
+class Mistake(NamedTuple):
+    """Say what is wrong with a key of a part, in the light of the others."""
+
+    key: str | tuple[str | int, ...]  # or the path to one; "" is the part itself
+    told: str
+
+
+class MistakesError(ValueError):
+    """Hold every mistake of a part whose keys are right, each by itself."""
+
+    def __init__(self, found: list[Mistake]) -> None:
+        super().__init__("; ".join(f"{key}: {told}" for key, told in found))
+        self.found = found
+
+
 class Part(BaseModel):
-    """Refuse unknown keys and later changes."""
+    """Refuse unknown keys, later changes, and keys that do not go with each other."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong about keys that are right, each by itself."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if found := [*self.mistakes()]:
+            raise MistakesError(found)
+        return self
+
+
+def doubled(values: Iterable[Any]) -> Any:
+    """Return the first value that stands there twice, or None."""
+    seen: list[Any] = []
+    for value in values:
+        if value in seen:
+            return value
+        seen.append(value)
+    return None
+
+
+def once(key: str, values: Iterable[Any]) -> Iterator[Mistake]:
+    """Yield the mistake that a value stands in a list twice."""
+    if (value := doubled(values)) is not None:
+        shown = f"{value:g}" if isinstance(value, float) else repr(value)
+        yield Mistake(key, f"{shown} stands there twice: expected each once")
 
 
 class Number(Part):
@@ -65,19 +113,17 @@ class Number(Part):
     field: FieldPath | None = Field(None, description=WHERE)
     unit: str | None = Field(None, description="The unit in the events, such as degF.")
     to: str | None = Field(None, description="The unit to learn in, such as degC.")
-    min: float | None = Field(None, description="Smaller values count as missing.")
-    max: float | None = Field(None, description="Larger values count as missing.")
-    missing: tuple[float, ...] = Field(
-        (), description="Values that count as missing, such as -999."
-    )
+    min: Real | None = Field(None, description="Smaller values count as missing.")
+    max: Real | None = Field(None, description="Larger values count as missing.")
+    missing: tuple[Real, ...] = Field((), description="Values that count as missing, such as -999.")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Number:
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong about its unit and its range."""
         if (self.unit is None) != (self.to is None):
-            raise ValueError("unit and to go together")
+            given, other = ("unit", "to") if self.unit is not None else ("to", "unit")
+            yield Mistake(given, f"unit and to go together: expected {other}, too")
         if self.min is not None and self.max is not None and self.min >= self.max:
-            raise ValueError(f"min must be below max, not {self.min} and {self.max}")
-        return self
+            yield Mistake("min", f"min must be below max, not {self.min:g} and {self.max:g}")
 
 
 def _ordered(value: tuple[int, int]) -> tuple[int, int]:
@@ -86,7 +132,7 @@ def _ordered(value: tuple[int, int]) -> tuple[int, int]:
     return value
 
 
-Lengths = Annotated[tuple[int, int], AfterValidator(_ordered)]
+Lengths = Annotated[tuple[Whole, Whole], AfterValidator(_ordered)]
 
 
 class Category(Part):
@@ -104,7 +150,7 @@ class Category(Part):
         description="Shortest and longest character n-gram, so that similarly spelt values are "
         "similar; default: none.",
     )
-    max_tokens: int = Field(
+    max_tokens: Whole = Field(
         32, ge=1, le=4096, description="Values of a list and n-grams kept; values come first."
     )
 
@@ -113,11 +159,12 @@ class Category(Part):
         """Count the token slots of a row that it takes."""
         return self.max_tokens if self.several or self.ngrams else 0
 
-    @model_validator(mode="after")
-    def _needs_tokens(self) -> Category:
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong where nothing is cut into tokens."""
         if "max_tokens" in self.model_fields_set and not self.tokens:
-            raise ValueError("max_tokens bounds lists and n-grams: expected several or ngrams")
-        return self
+            yield Mistake(
+                "max_tokens", "it bounds lists and n-grams: expected several or ngrams, too"
+            )
 
 
 class Frozen(Part):
@@ -130,7 +177,7 @@ class Frozen(Part):
         description="A frozen encoder: an ONNX file, or a folder with a model.onnx; of a text with "
         "the tokenizer.json beside it. Relative to the task file.",
     )
-    dimensions: int = Field(
+    dimensions: Whole = Field(
         128,
         ge=1,
         le=4096,
@@ -144,11 +191,10 @@ class Frozen(Part):
             raise ValueError("expected the path of a file or folder")
         return value and beside(value, info)
 
-    @model_validator(mode="after")
-    def _needs_encoder(self) -> Frozen:
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong where there is no encoder."""
         if "dimensions" in self.model_fields_set and not self.encoder:
-            raise ValueError("dimensions are of an encoder: expected one")
-        return self
+            yield Mistake("dimensions", "dimensions are of an encoder: expected one")
 
     @property
     def numbers(self) -> int:
@@ -161,7 +207,7 @@ class Text(Frozen):
 
     kind: Literal["text"]
     ngrams: Lengths = Field((3, 5), description="Shortest and longest character n-gram.")
-    max_tokens: int = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
+    max_tokens: Whole = Field(256, ge=1, le=4096, description="Tokens kept; words come first.")
 
 
 class Image(Frozen):
@@ -171,9 +217,9 @@ class Image(Frozen):
     """
 
     kind: Literal["image"]
-    height: int = Field(ge=1, description="Rows of pixels.")
-    width: int = Field(ge=1, description="Pixels of a row.")
-    channels: int = Field(1, ge=1, description="Bytes per pixel: 1 for grey, 3 for colours.")
+    height: Whole = Field(ge=1, description="Rows of pixels.")
+    width: Whole = Field(ge=1, description="Pixels of a row.")
+    channels: Whole = Field(1, ge=1, description="Bytes per pixel: 1 for grey, 3 for colours.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -185,14 +231,15 @@ class Image(Frozen):
         """Count the bytes of an image."""
         return self.height * self.width * self.channels
 
-    @model_validator(mode="after")
-    def _small(self) -> Image:
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong about its size."""
+        yield from super().mistakes()
         if self.size > MOST_BYTES and not self.encoder:
-            raise ValueError(
+            yield Mistake(
+                "",
                 f"height x width x channels = {self.size}: expected {MOST_BYTES} bytes at most, or "
-                "an encoder"
+                "an encoder",
             )
-        return self
 
 
 class Encoded(Part):
@@ -204,7 +251,7 @@ class Encoded(Part):
         description="The encoder, by the name that an installed package gives it (entry points of "
         "the group headrace.encoders)."
     )
-    width: int = Field(ge=1, le=4096, description="Numbers that it makes of a value.")
+    width: Whole = Field(ge=1, le=4096, description="Numbers that it makes of a value.")
 
     @property
     def numbers(self) -> int:
@@ -224,19 +271,20 @@ class Aggregate(Part):
         min_length=1,
         description="The number feature to aggregate; for distinct, the category.",
     )
-    seconds: float | None = Field(
+    seconds: Real | None = Field(
         None, ge=1, le=3_153_600_000, description="Window in event time, exact to a sixteenth."
     )
 
-    @model_validator(mode="after")
-    def _complete(self) -> Aggregate:
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield the keys that its statistic lacks, or does not take."""
         for key, needed in (
             ("of", self.statistic not in ("count", "since_last")),
             ("seconds", self.statistic != "since_last"),
         ):
-            if needed != (getattr(self, key) is not None):
-                raise ValueError(f"{self.statistic} {'needs' if needed else 'takes no'} {key}")
-        return self
+            if needed and getattr(self, key) is None:
+                yield Mistake("", f"{self.statistic} needs {key}")
+            if not needed and getattr(self, key) is not None:
+                yield Mistake(key, f"{self.statistic} takes no {key}")
 
 
 Feature = Annotated[

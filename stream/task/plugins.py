@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 from headrace.model.registry import Registry, told
 from headrace.model.spec import Detector, NetworkName
-from headrace.stream.errors import TaskError
+from headrace.stream.errors import TaskError, did_you_mean
 from headrace.stream.task import keras_file
 from headrace.stream.task.features import Encoded, Text
 from headrace.stream.task.task import Task
@@ -132,8 +132,8 @@ def _offered(kind: Kind, key: str, name: str, registry: Registry[Any]) -> EntryP
             "uninstall the others"
         )
     others = {*entry_points(group=kind.group).names, *registry} - {*registry.own}
-    there = ", ".join([*kind.own, *sorted(others)])
+    known = [*kind.own, *sorted(others)]
     raise TaskError(
         f"{key}: no installed package offers {name!r} (entry point group {kind.group}); "
-        f"there is {there or 'none'}"
+        f"there is {', '.join(known) or 'none'}{did_you_mean(name, known)}"
     )

@@ -1,12 +1,14 @@
-"""The tables of a task file, each with its keys, their ranges and defaults, but features."""
+"""The tables of a task file, each with its keys, their ranges and defaults, but two."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    BeforeValidator,
     Discriminator,
     Field,
     Tag,
@@ -15,26 +17,39 @@ from pydantic import (
     WithJsonSchema,
     WrapValidator,
     field_validator,
-    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from headrace.model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
 from headrace.stream.task import keras_file
-from headrace.stream.task.features import PLUGIN, FieldPath, Part, PluginName, beside
+from headrace.stream.task.features import (
+    PLUGIN,
+    FieldPath,
+    Mistake,
+    Part,
+    PluginName,
+    Real,
+    Whole,
+    beside,
+    once,
+)
 
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
-MOST_CLASSES = 1000
-LONGEST_CLASS = 255  # bytes of a class's name in UTF-8, where it is taken up in mid-stream
 MOST_EVENT_BYTES = 16_777_216
 LONGEST_ID = 256  # characters
 LONGEST_KEY = 65_536  # bytes of an event's key in Kafka, which its prediction has too
-DECISIONS = ("class_weight", "threshold", "costs")  # keys of which one may be given
-MOST_NAMED = 100  # classes of which each has scores of its own in a report
-ROOM = 16  # classes, where none is named
 
-Rate = Annotated[float, Field(gt=0, le=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Cost = Annotated[float, Field(ge=0, le=1e6)]
+Rate = Annotated[Real, Field(gt=0, le=1)]
+
+
+def _moment(value: Any) -> Any:
+    """Refuse what pydantic would take for a time, and nobody means: a number of seconds."""
+    if not isinstance(value, str | date):
+        raise PydanticCustomError("no_time", "a time")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 
 
 def _ours_or_other(names: Any, *others: str) -> WithJsonSchema:
@@ -79,16 +94,16 @@ class Input(Part):
         description="The field with the sample weight, 0 (not learned) to 1000; null or absent = "
         "1. Metrics are not weighted.",
     )
-    earliest: datetime = Field(
+    earliest: Moment = Field(
         datetime(1900, 1, 1, tzinfo=UTC), description="Events with an earlier time are rejected."
     )
-    latest: datetime = Field(
+    latest: Moment = Field(
         datetime(2100, 1, 1, tzinfo=UTC), description="Events with a later time are rejected."
     )
-    max_bytes: int = Field(
+    max_bytes: Whole = Field(
         65_536, ge=64, le=MOST_EVENT_BYTES, description="Largest event accepted."
     )
-    recent_ids: int = Field(
+    recent_ids: Whole = Field(
         100_000, ge=0, description="Ids remembered to reject duplicate events; 0 = none."
     )
     exclude: tuple[str, ...] = Field(
@@ -100,144 +115,37 @@ class Input(Part):
     def _in_utc(cls, value: datetime) -> datetime:
         return value if value.tzinfo else value.replace(tzinfo=UTC)
 
-    @model_validator(mode="after")
-    def _excludable(self) -> Input:
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong about the times and entities that are let in."""
+        if self.earliest > self.latest:
+            yield Mistake("earliest", f"expected none after latest = {self.latest:%FT%TZ}")
         if self.exclude and not self.entity:
-            raise ValueError("exclude names entities: entity must say which field holds them")
-        return self
-
-
-ClassWeight = Annotated[
-    Annotated[Literal["balanced"], Tag("[name]")] | Annotated[dict[str, Cost], Tag("[table]")],
-    Discriminator(lambda value: "[table]" if isinstance(value, dict) else "[name]"),
-]
-
-
-class Target(Part):
-    """What to predict."""
-
-    field: FieldPath = Field(description="The field with the label; null or absent = unknown.")
-    kind: Literal["classify", "regress"] = Field(description="Classification or regression.")
-    classes: tuple[Annotated[str, Field(max_length=LONGEST_CLASS)], ...] = Field(
-        (),
-        description="The classes, for classify; the order is that of probabilities.",
-        max_length=MOST_CLASSES,
-    )
-    max_classes: int | None = Field(
-        None,
-        ge=2,
-        le=MOST_CLASSES,
-        description="Most classes, declared and new; default: as many as classes declares, "
-        f"{ROOM} if none.",
-    )
-    class_weight: ClassWeight | None = Field(
-        None,
-        description="Misclassification cost by true class (others: 1); balanced: inversely to the "
-        "frequency of the class.",
-    )
-    threshold: Annotated[dict[str, Share], Field(min_length=1, max_length=1)] | None = Field(
-        None,
-        description="Of two classes one, and the least probability at which it is predicted.",
-    )
-    costs: dict[str, dict[str, Cost]] | None = Field(
-        None,
-        description="Cost matrix: true class (outer key), predicted class (inner key); default: 1, "
-        "and 0 for the true class.",
-    )
-    horizon: int = Field(
-        0,
-        ge=0,
-        le=1000,
-        description="Predict the label of this many events of the same entity ahead; 0 = its own.",
-    )
-
-    @property
-    def room(self) -> int:
-        """Count the classes that there is room for; 0 if the target is a number."""
-        if self.kind == "regress":
-            return 0
-        return self.max_classes or len(self.classes) or ROOM
-
-    @property
-    def decided_by(self) -> list[str]:
-        """Name the keys that say what misses cost."""
-        return [key for key in DECISIONS if getattr(self, key) is not None]
-
-    @property
-    def cost_rows(self) -> tuple[tuple[float, ...], ...]:
-        """Return what predicting each class (columns) costs by the true one (rows); () if 1."""
-        names: list[str | int] = [*self.classes, *range(len(self.classes), self.room)]
-        costs: dict[Any, dict[Any, float]] = {**(self.costs or {})}
-        if self.threshold:
-            ((name, share),) = self.threshold.items()
-            share *= 1.0 - 1e-6  # a probability that is equal, but for rounding, is enough
-            costs = {true: dict.fromkeys(names, share) for true in names}
-            costs[name] = dict.fromkeys(names, 1.0 - share)
-        elif isinstance(self.class_weight, dict):
-            costs = {true: dict.fromkeys(names, cost) for true, cost in self.class_weight.items()}
-        return tuple(
-            tuple(0.0 if true == said else costs.get(true, {}).get(said, 1.0) for said in names)
-            for true in (names if costs else ())
-        )
-
-    @model_validator(mode="after")
-    def _decides(self) -> Target:
-        chosen = self.decided_by
-        if chosen and self.kind == "regress":
-            raise ValueError(f"{chosen[0]} is for classes, not for kind = 'regress'")
-        if len(chosen) > 1:
-            raise ValueError(f"{' and '.join(chosen)}: expected one of them at most")
-        told: Any = getattr(self, chosen[0]) if chosen else None
-        if not told or told == "balanced":
-            return self
-        named = [
-            *told,
-            *(said for each in told.values() if isinstance(each, dict) for said in each),
-        ]
-        unknown = [name for name in named if name not in self.classes]
-        if unknown:
-            raise ValueError(
-                f"{chosen[0]}: {unknown[0]!r} is not among classes = {[*self.classes]}"
+            yield Mistake(
+                "exclude", "exclude names entities: expected entity, the field that holds them"
             )
-        if any(isinstance(each, dict) and true in each for true, each in told.items()):
-            raise ValueError("costs: of a class where it is true, expected none: it is right")
-        if self.threshold and self.room != 2:
-            raise ValueError(f"threshold: of {self.room} classes, expected two; see class_weight")
-        if self.room > MOST_NAMED:
-            raise ValueError(f"{chosen[0]}: of {self.room} classes, expected {MOST_NAMED} at most")
-        return self
-
-    @model_validator(mode="after")
-    def _classes(self) -> Target:
-        if self.kind == "regress":
-            if self.classes or self.max_classes:
-                raise ValueError("regress takes no classes")
-        elif len(set(self.classes)) < len(self.classes):
-            raise ValueError("classes: each once")
-        elif self.room < max(2, len(self.classes)):
-            raise ValueError(
-                f"room for {self.room} of {len(self.classes)} classes: expected for all of them, "
-                "and for two at least"
-            )
-        return self
+        yield from once("exclude", self.exclude)
 
 
 class Lags(Part):
     """What is remembered of each entity."""
 
-    labels: int = Field(1, ge=0, le=1000, description="Lagged labels used as inputs.")
-    rows: int = Field(0, ge=0, le=1000, description="Lagged rows whose numbers are inputs.")
-    traces: tuple[Annotated[float, Field(ge=1, le=1e6)], ...] = Field(
+    labels: Whole = Field(1, ge=0, le=1000, description="Lagged labels used as inputs.")
+    rows: Whole = Field(0, ge=0, le=1000, description="Lagged rows whose numbers are inputs.")
+    traces: tuple[Annotated[Real, Field(ge=1, le=1e6)], ...] = Field(
         (8.0, 64.0),
         description="Spans, in events, of moving averages; a row's distances from them are inputs.",
         max_length=16,
     )
-    entities: int = Field(
+    entities: Whole = Field(
         1024,
         ge=1,
         le=10_000_000,
         description="Entities remembered; the least recently seen are evicted.",
     )
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield spans that stand there twice."""
+        yield from once("traces", self.traces)
 
 
 class Schedule(Part):
@@ -246,9 +154,16 @@ class Schedule(Part):
     kind: Literal["constant", "linear", "cosine", "exponential"] = Field(
         "constant", description="Shape; exponential halves the rate every `steps` steps."
     )
-    steps: int = Field(100_000, ge=1, description="Optimizer steps to the end, or per halving.")
-    end: float = Field(0.1, gt=0, le=1, description="Final fraction of the rate.")
-    warmup: int = Field(0, ge=0, description="Steps of linear warm-up.")
+    steps: Whole = Field(100_000, ge=1, description="Optimizer steps to the end, or per halving.")
+    end: Real = Field(0.1, gt=0, le=1, description="Final fraction of the rate.")
+    warmup: Whole = Field(0, ge=0, description="Steps of linear warm-up.")
+
+
+Rates = Annotated[
+    Annotated[Rate, Tag("[number]")]
+    | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16), Tag("[list]")],
+    Discriminator(lambda value: "[list]" if isinstance(value, list | tuple) else "[number]"),
+]
 
 
 class Model(Part):
@@ -260,11 +175,11 @@ class Model(Part):
         "from installed packages (entry points of the group headrace.networks), or are a Keras "
         "model: keras:PATH, relative to the task file.",
     )
-    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+    hidden: tuple[Annotated[Whole, Field(ge=1, le=4096)], ...] = Field(
         (32, 32), description="Widths of the hidden layers."
     )
     activation: Activation = Field("relu", description="Activation function of the hidden layers.")
-    chunk: int = Field(
+    chunk: Whole = Field(
         1,
         ge=1,
         le=4096,
@@ -274,13 +189,13 @@ class Model(Part):
     loss: Loss | None = Field(
         None, description="Default: cross_entropy for classify, huber for regress."
     )
-    learning_rate: Rate | Annotated[tuple[Rate, ...], Field(min_length=1, max_length=16)] = Field(
+    learning_rate: Rates = Field(
         (0.001, 0.005), description="Learning rate; several make a pool with a network for each."
     )
     optimizer: OptimizerName = Field(
         "adam", description="Optimizer of the networks, by optax's name."
     )
-    neighbours: int = Field(
+    neighbours: Whole = Field(
         1000,
         ge=0,
         le=100_000,
@@ -292,20 +207,28 @@ class Model(Part):
         description="Further members of the pool, by the names that installed packages give them "
         "(entry points of the group headrace.members).",
     )
-    beta1: float = Field(
+    beta1: Real = Field(
         0.0, ge=0, lt=1, description="First-moment decay of Adam and its variants (momentum)."
     )
-    beta2: float = Field(
+    beta2: Real = Field(
         0.999, ge=0, lt=1, description="Second-moment decay of Adam and its variants."
     )
-    clip: float = Field(0.0, ge=0, description="Gradient clipping by norm; 0 = none.")
+    clip: Real = Field(0.0, ge=0, description="Gradient clipping by norm; 0 = none.")
     schedule: Schedule = Field(Schedule(), description="Learning rate schedule.")
-    embedding: int = Field(8, ge=1, le=256, description="Dimensions of the embeddings.")
-    table_bits: int = Field(16, ge=4, le=26, description="log2 of the rows of the embedding table.")
-    coverage: float = Field(
+    embedding: Whole = Field(8, ge=1, le=256, description="Dimensions of the embeddings.")
+    table_bits: Whole = Field(
+        16, ge=4, le=26, description="log2 of the rows of the embedding table."
+    )
+    coverage: Real = Field(
         0.9, gt=0, lt=1, description="Nominal coverage of the prediction interval."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the initial weights.")
+    seed: Whole = Field(0, ge=0, lt=2**63, description="Seed of the initial weights.")
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield learning rates and members that stand there twice."""
+        if isinstance(self.learning_rate, tuple):
+            yield from once("learning_rate", self.learning_rate)
+        yield from once("members", self.members)
 
 
 class Drift(Part):
@@ -316,21 +239,26 @@ class Drift(Part):
         description="Drift detectors on the error of every labelled event. Others come from "
         "installed packages (entry points of the group headrace.detectors).",
     )
-    adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
-    page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's threshold.")
+    adwin_delta: Real = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
+    page_hinkley_threshold: Real = Field(50.0, gt=0, description="Page-Hinkley's threshold.")
     ladder: tuple[Rung, ...] = Field(RUNGS, description="Responses to drift; [] = none.")
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield detectors and rungs that stand there twice."""
+        yield from once("detectors", self.detectors)
+        yield from once("ladder", self.ladder)
 
 
 class Topics(Part):
     """How the task's topics are made."""
 
-    partitions: int = Field(
+    partitions: Whole = Field(
         1,
         ge=1,
         le=10_000,
         description="Partitions of the raw topic, if it is created; outputs have as many.",
     )
-    retention_hours: int = Field(
+    retention_hours: Whole = Field(
         168,
         ge=1,
         le=10_000_000,

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headrace.stream.task.schema import Input, Target
+from headrace.stream.task.features import Mistake
+from headrace.stream.task.schema import Input
+from headrace.stream.task.target import Target
 
 
-def given_away(source: Input, target: Target, features: Mapping[str, Any]) -> str | None:
-    """Say which key makes an input of the label that is to be predicted, if one does.
+def given_away(source: Input, target: Target, features: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield the keys that make an input of the label that is to be predicted.
 
     With a horizon it is known by then, and a good input.
     """
     if target.horizon:
-        return None
-    read = {f"features.{name}": each.field or name for name, each in _that_read(features)}
-    read["input.entity"] = source.entity or ""
-    for key, field in read.items():
+        return
+    read: dict[tuple[str, ...], str | None] = {
+        ("features", name): each.field or name
+        for name, each in features.items()
+        if hasattr(each, "field")
+    }
+    for key, field in (read | {("input", "entity"): source.entity}).items():
         if field and _place(field) == _place(target.field):
-            return (
-                f"{key} reads {field!r}, which is target.field itself: it would be known before it "
-                "is predicted; leave it out, or predict ahead by target.horizon"
+            yield Mistake(
+                key,
+                f"it reads {field!r}, which is target.field itself: it would be known before it is "
+                "predicted; leave it out, or predict ahead by target.horizon",
             )
-    return None
-
-
-def _that_read(features: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    return ((name, each) for name, each in features.items() if hasattr(each, "field"))
 
 
 def _place(field: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from headrace.model.spec import Aggregate as ColumnAggregate
 from headrace.model.spec import Schedule as RateSchedule
 from headrace.model.spec import Spec
-from headrace.stream.errors import TaskError
-from headrace.stream.task.compatibility import misfit
+from headrace.stream.errors import TaskError, did_you_mean
+from headrace.stream.task.compatibility import misfits
 from headrace.stream.task.features import (
     LONGEST_NAME,
     Aggregate,
@@ -22,16 +23,20 @@ from headrace.stream.task.features import (
     Feature,
     Frozen,
     Image,
+    Mistake,
     Number,
     Part,
     PluginName,
     Text,
     beside,
+    doubled,
+    once,
 )
 from headrace.stream.task.files import read
 from headrace.stream.task.keras_file import identity
-from headrace.stream.task.problems import explain
-from headrace.stream.task.schema import Drift, Input, Lags, Model, Target, Topics
+from headrace.stream.task.origin import Origin, problems
+from headrace.stream.task.schema import Drift, Input, Lags, Model, Topics
+from headrace.stream.task.target import Target
 from headrace.stream.task.target_field import given_away
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
@@ -76,6 +81,7 @@ class Task(Part):
     model: Model = Model()
     drift: Drift = Drift()
     topics: Topics = Topics()
+    _origin: Origin = PrivateAttr(Origin())
 
     @field_validator("hash_key_file")
     @classmethod
@@ -84,73 +90,74 @@ class Task(Part):
             raise ValueError("expected the path of a file")
         return value and beside(value, info)
 
-    @model_validator(mode="after")
-    def _crosses_categories(self) -> Task:
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong about tables that are right, each by itself."""
+        yield from (
+            found := [
+                *given_away(self.input, self.target, self.features),
+                *self._crosses(),
+                *self._aggregates(),
+                *self._pictures(),
+                *once("calendar", self.calendar),
+                *once("metrics", self.metrics),
+            ]
+        )
+        if self.input.topic in map(self.output, STAGES):
+            yield Mistake(
+                ("input", "topic"),
+                "written by this task itself: expected the topic of its events",
+            )
+        if not found:  # what it takes can be counted
+            yield from misfits(self.spec)
+            if self.row_bytes > MOST_ROW_BYTES:
+                yield Mistake(
+                    "features",
+                    f"a row takes {self.row_bytes} bytes, expected {MOST_ROW_BYTES} at most: "
+                    "name fewer texts and lists, or give them fewer max_tokens",
+                )
+
+    def _crosses(self) -> Iterator[Mistake]:
         single = self.single
-        for names in self.cross:
+        for place, names in enumerate(self.cross):
             wrong = [name for name in names if name not in single]
             if wrong or len(set(names)) < len(names):
-                raise ValueError(
-                    f"cross = {[*names]}: expected different categories of one value each, "
-                    f"of {', '.join(sorted(single)) or 'which there is none'}"
+                near = did_you_mean(wrong[0], single) if wrong else ""
+                yield Mistake(
+                    ("cross", place),
+                    "expected different categories of one value each, "
+                    f"of {', '.join(sorted(single)) or 'which there is none'}{near}",
                 )
-        if len({frozenset(names) for names in self.cross}) < len(self.cross):
-            raise ValueError("cross: each combination once")
-        return self
+        if doubled([frozenset(names) for names in self.cross]):
+            yield Mistake("cross", "expected each combination once")
 
-    @model_validator(mode="after")
-    def _aggregates_of_features(self) -> Task:
+    def _aggregates(self) -> Iterator[Mistake]:
         for name, each in self.of_kind(Aggregate).items():
             kind, known = "number", [*self.of_kind(Number)]
             if each.statistic == "distinct":
                 kind, known = "category", self.single
             if each.of is not None and each.of not in known:
-                raise ValueError(
-                    f"features.{name}.of = {each.of!r}: expected a {kind} "
-                    f"among features, of {', '.join(known) or 'which there is none'}"
+                yield Mistake(
+                    ("features", name, "of"),
+                    f"expected a {kind} among features, of "
+                    f"{', '.join(known) or 'which there is none'}{did_you_mean(each.of, known)}",
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _predicts_what_it_is_not_told(self) -> Task:
-        if problem := given_away(self.input, self.target, self.features):
-            raise ValueError(problem)
-        return self
-
-    @model_validator(mode="after")
-    def _one_image_that_fits(self) -> Task:
+    def _pictures(self) -> Iterator[Mistake]:
         images = [f"features.{name}" for name in self._images]
         if len(images) > 1:
-            raise ValueError(
+            yield Mistake(
+                "features",
                 f"{' and '.join(images)} are images: expected one of them at most, and others with "
-                "an encoder"
+                "an encoder",
             )
         for name, image in self.of_kind(Image).items():
             coded = 4 * math.ceil(image.size / 3)
             if coded > self.input.max_bytes:
-                raise ValueError(
+                yield Mistake(
+                    ("features", name),
                     f"features.{name} takes {coded} bytes in base64, "
-                    f"input.max_bytes = {self.input.max_bytes}: expected room for it"
+                    f"input.max_bytes = {self.input.max_bytes}: expected room for it",
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _reads_what_others_write(self) -> Task:
-        if self.input.topic in map(self.output, STAGES):
-            raise ValueError(
-                f"input.topic = {self.input.topic!r} is written by this task itself: expected the "
-                "topic of its events"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _small_rows(self) -> Task:
-        if self.row_bytes > MOST_ROW_BYTES:
-            raise ValueError(
-                f"features: a row takes {self.row_bytes} bytes, expected {MOST_ROW_BYTES} at most: "
-                "name fewer texts and lists, or give them fewer max_tokens"
-            )
-        return self
 
     @classmethod
     def load(cls, path: str | Path) -> Task:
@@ -160,12 +167,6 @@ class Task(Part):
     def of_kind(self, kind: type[Any]) -> dict[str, Any]:
         """Return the features of one kind by name, in the order of the file."""
         return {name: f for name, f in self.features.items() if isinstance(f, kind)}
-
-    @model_validator(mode="after")
-    def _fits(self) -> Task:
-        if problem := misfit(self.spec):
-            raise ValueError(problem)
-        return self
 
     def with_network(self, name: str) -> Task:
         """Return the same task with another `model.network`."""
@@ -291,21 +292,29 @@ def parse(text: str, origin: str, folder: Path | None = Path()) -> Task:
     """Read a task from TOML text.
 
     Args:
-        origin: names it in errors.
+        origin: names it in errors, before line and column.
         folder: what paths of files in it are relative to; None: they may not be.
     """
     try:
-        return validate(tomllib.loads(text), origin, folder)
+        return validate(tomllib.loads(text), origin, folder, text)
     except RecursionError:
         raise TaskError(f"{origin}: not TOML of a task: it is nested too deep") from None
     except ValueError as error:  # tomllib's own, and Python's of a number with too many digits
-        raise TaskError(f"{origin}: not TOML: {error}") from error
+        raise TaskError(*problems().of_toml(error, text, origin)) from error
 
 
-def validate(table: dict[str, Any], origin: str, folder: Path | None = Path()) -> Task:
-    """Read a task from a table as TOML would give it; `folder` is where its file lies."""
+def validate(
+    table: dict[str, Any], origin: str, folder: Path | None = Path(), text: str = ""
+) -> Task:
+    """Read a task from a table as TOML would give it.
+
+    Args:
+        folder: where its file lies.
+        text: of the file, where the table is of one: errors say line and column.
+    """
     try:
-        return Task.model_validate(table, context={"folder": folder})
+        task = Task.model_validate(table, context={"folder": folder})
+        task._origin = Origin(origin, text)
+        return task
     except ValidationError as error:
-        lines = [explain(problem, Task) for problem in error.errors()]
-        raise TaskError(*(f"{origin}: {line}" for line in lines)) from error
+        raise TaskError(*problems().of_task(error, Task, text, origin)) from error

@@ -17,6 +17,7 @@ from headrace.model.state import named
 from headrace.stream.errors import TaskError
 from headrace.stream.rows import frozen
 from headrace.stream.task import Task, keras_file, plugins
+from headrace.stream.task.origin import names_the_file
 from headrace.stream.training import keras_network
 
 REGISTRIES: tuple[Registry[Any], ...] = (
@@ -28,6 +29,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
 )
 
 
+@names_the_file
 def load(task: Task) -> None:
     """Load what a task names of other packages, and its frozen encoders.
 
@@ -45,6 +47,7 @@ def load(task: Task) -> None:
         keras_network.use(network)
 
 
+@names_the_file
 def learner_of(task: Task) -> Learner:
     """Return the learner of a task, with what it names of other packages.
 
@@ -62,6 +65,7 @@ def learner_of(task: Task) -> Learner:
     return learner
 
 
+@names_the_file
 def first_state(learner: Learner, task: Task, capacity: int) -> Any:
     """Compile for `capacity` rows, and return the first state.
 

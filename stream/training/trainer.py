@@ -27,7 +27,7 @@ from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, 
 from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
-from headrace.stream.task.schema import MOST_NAMED
+from headrace.stream.task.target import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
 from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs

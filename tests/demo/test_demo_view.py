@@ -232,6 +232,47 @@ def test_the_view_fits_its_terminal(spam: Tally, width: int, height: int) -> Non
         assert "Ctrl-C stops everything" in running
 
 
+WIDE = {"over time", "latency"}
+SHOWN = {
+    50: {"task", "score"},
+    80: {"task", "score", "events", "pace", "drift alarms"},
+    120: {"task", "score", "events", "pace", "drift alarms", *WIDE},
+}
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_a_name_and_a_score_are_whole_in_any_terminal(spam: Tally, width: int) -> None:
+    """What matters least goes first, in whole columns, in the view and in the last table."""
+    status = replace(
+        status_of(spam),
+        events=1_234_567,
+        predictions=1_234_560,
+        value=0.9375,
+        baseline=0.5625,
+        baseline_name="no_change",
+        p50_ms=1234.0,
+        p99_ms=12_345.0,
+        history=(0.1, 0.9),
+    )
+    statuses = [replace(status, name=name) for name in ("pm25", "hackernews", "spam")]
+    demo = Demo(200.0, bootstrap="127.0.0.1:9092")
+    demo.monitor = cast(
+        Any, SimpleNamespace(statuses=lambda: statuses, first_prediction_s=demo.started_s + 9)
+    )
+    running = drawn(render(demo, demo.started_s + 61, 18), width)
+    last = drawn(summary(statuses), width)
+    for text in (running, last):
+        assert all(len(line) <= width for line in text.splitlines())
+        assert text.count("accuracy 0.938") == 3
+        for name in ("pm25", "hackernews", "spam"):
+            assert f"{name} " in text
+    assert "1:01" in running.splitlines()[0]
+    titles = {title for title in SHOWN[120] if title in running}
+    assert titles == SHOWN[width]
+    assert "…" not in last
+    assert ("p50, p99 ms" in last) == (width > 80)
+
+
 @pytest.mark.parametrize("text", STRINGS, ids=ascii)
 def test_the_view_obeys_no_event(spam: Tally, text: str, capfd: pytest.CaptureFixture[str]) -> None:
     event = {"id": text, "label": "spam", "text": text}

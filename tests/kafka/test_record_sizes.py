@@ -28,7 +28,8 @@ from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import LONGEST_NAME
-from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+from headrace.stream.task.schema import LONGEST_ID, LONGEST_KEY
+from headrace.stream.task.target import LONGEST_CLASS
 from headrace.stream.training.trainer import Trainer
 
 WORST = "\x01"  # six bytes in JSON, one in UTF-8

@@ -92,10 +92,10 @@ def test_combinations_have_an_id_each_and_none_without_a_part() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('cross = [["a", "c"]]\n' + PAIR, r"cross = \['a', 'c'\]: .*of a, b"),
-        ('cross = [["a", "a"]]\n' + PAIR, r"cross = \['a', 'a'\]: expected different"),
+        ('cross = [["a", "c"]]\n' + PAIR, r"cross\[0\] = \['a', 'c'\]: .*of a, b"),
+        ('cross = [["a", "a"]]\n' + PAIR, r"cross\[0\] = \['a', 'a'\]: expected different"),
         ('cross = [["a", "b"], ["b", "a"]]\n' + PAIR, "each combination once"),
-        ('cross = [["a"]]\n' + PAIR, r"cross.0 = \['a'\]"),
+        ('cross = [["a"]]\n' + PAIR, r"cross\[0\] = \['a'\]"),
         ('cross = [["tags", "tags2"]]\n' + LIST, "of which there is none"),
         (SPELT.replace("[3, 3]", "[3, 2]"), r"ngrams = \[3, 2\]: .*shortest first"),
         (SPELT.replace("ngrams = [3, 3], ", ""), "expected several or ngrams"),

@@ -24,7 +24,7 @@ recent_ids = 0
 [target]
 field = "label"
 kind = "classify"
-classes = ["1", "true", "no"]
+classes = ["1", "no"]
 max_classes = 40
 [features]
 c = { kind = "category" }

@@ -22,7 +22,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     [
         (('kind = "classify"', 'kind = "guess"'), r"target\.kind = 'guess': .*'classify' or"),
         (('["no", "yes"]', '["no"]'), r"target.*room for 1 of 1 classes"),
-        (('time = "time"', 'tiem = "time"'), r"input\.tiem: no such key; known: .*time"),
+        (
+            ('time = "time"', 'tiem = "time"'),
+            r"tiem: no such key; did you mean 'time'\? known: topic",
+        ),
         (("max_bytes = 4096", "max_bytes = 1"), r"input\.max_bytes = 1: .*64"),
         (("min = -100", "min = 1000"), r"features\.x.*min must be below max, not 1000"),
         (('unit = "x"', ""), None),
@@ -53,7 +56,7 @@ def test_a_wrong_key_is_named_with_value_and_expectation(
     assert text != IMAGE_TASK
     with pytest.raises(TaskError, match=line) as error:
         parse(text, "wrong.toml")
-    assert all(part.startswith("wrong.toml: ") for part in str(error.value).splitlines())
+    assert all(part.startswith("wrong.toml:") for part in str(error.value).splitlines())
 
 
 def test_a_task_with_an_image_has_the_network_that_sees_it() -> None:
@@ -67,7 +70,11 @@ def test_a_task_with_an_image_has_the_network_that_sees_it() -> None:
 @pytest.mark.parametrize(
     ("model", "change", "line"),
     [
-        ('network = "../rnn"', ("", ""), r"model\.network = '\.\./rnn': .*pattern"),
+        (
+            'network = "../rnn"',
+            ("", ""),
+            r"model\.network = '\.\./rnn': .*the name of an inst",
+        ),
         ('activation = "swish"', ("", ""), r"model\.activation = 'swish': .*'relu'.*'gelu'"),
         ('loss = "absolute"', ("", ""), r"model\.loss = 'absolute': .*'pinball'"),
         (
@@ -86,14 +93,18 @@ def test_a_task_with_an_image_has_the_network_that_sees_it() -> None:
         ('network = "textbag"', ('= "text"', '= "category"'), r"'textbag': .*a text"),
         ('network = "textcnn"\nhidden = []', ("", ""), r"'textcnn': .*model\.hidden"),
         ('network = "gru"\nhidden = []\n[lags]\nrows = 2', ("", ""), r"'gru': .*model\.hidden"),
-        ('[drift]\nladder = ["restore"]', ("", ""), r"drift\.ladder: restore .*expected both"),
+        (
+            '[drift]\nladder = ["restore"]',
+            ("", ""),
+            r"drift\.ladder = .*: restore .*expected both",
+        ),
     ],
 )
 def test_a_model_that_does_not_fit_its_task_is_explained(
     model: str, change: tuple[str, str], line: str
 ) -> None:
     text = re.sub(r", m(in|ax|ax_tokens) = -?\d+", "", TASK).replace(*change)
-    with pytest.raises(TaskError, match=f"^t: {line}|^t: model.network = {line}"):
+    with pytest.raises(TaskError, match=rf"^t:\d+:\d+: (model.network = )?{line}"):
         parse(f"{text}[model]\n{model}\n", "t")
 
 
@@ -152,7 +163,10 @@ def test_what_is_encoded_are_columns_behind_the_numbers() -> None:
     at = len(plain.of_kind(Number))
     assert task.columns == [*plain.columns[:at], "place, 1", "place, 2", *plain.columns[at:]]
     assert task.spec.numeric == plain.spec.numeric + 2
-    with pytest.raises(TaskError, match=r"features\.place\.encoder = 'os:system'.*pattern"):
+    with pytest.raises(
+        TaskError,
+        match=r"place\.encoder = 'os:system': expected the name of an",
+    ):
         parse(TASK.replace("[features]", f"[features]\n{more.replace('odd', 'os:system')}"), "t")
 
 

@@ -50,7 +50,7 @@ def test_a_task_behind_a_url_is_the_one_of_a_file(
     ("text", "words"),
     [
         (b"\xff", "memory:///tasks/of-ours/task.toml: not UTF-8 text"),
-        (b"a = [", "memory:///tasks/of-ours/task.toml: not TOML: "),
+        (b"a = [", "memory:///tasks/of-ours/task.toml:1:6: not TOML: "),
         (b"name = 'x'", "memory:///tasks/of-ours/task.toml: input: missing"),
         (b"#" * 101, "memory:///tasks/of-ours/task.toml: has more than 0 MiB"),
         (

@@ -141,15 +141,21 @@ def test_what_was_decided_is_what_is_scored_when_its_label_comes(tmp_path: Path)
     ("decision", "said"),
     [
         ("target.threshold = { bad = 0.2 }", "threshold: of 3 classes, expected two"),
-        ("target.threshold = { bad = 1.0 }", r"target.threshold.bad = 1.0: .*less than 1"),
+        (
+            "target.threshold = { bad = 1.0 }",
+            "threshold.bad = 1.0: expected a number above 0 and",
+        ),
         ("target.class_weight = { worse = 2 }", "class_weight: 'worse' is not among classes"),
         ("target.costs = { bad = { worse = 2 } }", "costs: 'worse' is not among classes"),
         ("target.costs = { bad = { ok = -2 } }", r"target.costs.bad.ok = -2"),
         (
             'target.class_weight = "even"',
-            "class_weight = 'even': Input should be 'balanced'",
+            "class_weight = 'even': expected 'balanced' or a table",
         ),
-        ("target.class_weight = { bad = -1 }", r"target.class_weight.bad = -1: .*equal to 0"),
+        (
+            "target.class_weight = { bad = -1 }",
+            "class_weight.bad = -1: expected a number from 0 to",
+        ),
         ("target.costs = { bad = { bad = 2 } }", "costs: of a class where it is true"),
         (
             'target.class_weight = "balanced"\ntarget.costs = { bad = { ok = 2 } }',

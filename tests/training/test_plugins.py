@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +17,7 @@ from headrace.stream.errors import RecoveryError, TaskError
 from headrace.stream.ledger import fingerprint
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import rows_of
-from headrace.stream.task import Task, parse, plugins
+from headrace.stream.task import Task, plugins, validate
 from headrace.stream.training.plugins import REGISTRIES, learner_of
 from tests.support.json_rows import normalised, records_of
 
@@ -80,7 +81,7 @@ def task_of(*kinds: str) -> Task:
         text = text.replace(place, line)
     for place in ("METRICS", "ENCODED", "MODEL", "DRIFT"):
         text = text.replace(place, "")
-    return parse(text, "t")
+    return validate(tomllib.loads(text), "t")
 
 
 def offer(site: Path, package: str, part: str, kind: str = "member") -> None:

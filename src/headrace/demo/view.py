@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +31,8 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 BLOCKS = "▁▂▃▄▅▆▇█"
 TREND = 10
 FIXED_LINES = 18  # all but the lines of the latest predictions
+MEASURED = 10_000  # columns, more than anything here takes
+HEADS = (("online learning on a real Kafka", " at {}"), ("Kafka", " at {}"), ("", "{}"), ("", ""))
 
 
 @contextmanager
@@ -61,16 +65,13 @@ def summarize(demo: Demo, *, quiet: bool) -> None:
 
 
 def render(demo: Demo, now_s: float, height: int) -> RenderableType:
-    """Draw everything as of a moment of the monotonic clock; 100 columns by 30 lines show all."""
+    """Draw everything as of a moment of the monotonic clock; 100 columns by 30 lines show all.
+
+    Where there is less room, names and scores stay whole; sparklines and latencies go first.
+    """
     statuses = demo.monitor.statuses() if demo.monitor else []
     first_s = demo.first_prediction_s
-    head = Text.assemble(
-        ("headrace", "bold cyan"),
-        f"  online learning on a real Kafka{f' at {demo.bootstrap}' if demo.bootstrap else ''}",
-        (f"   {clock(now_s - demo.started_s)}", "bold"),
-        (f"   first prediction after {first_s:.1f} s" if first_s else "", "dim"),
-    )
-    body: list[RenderableType] = [head]
+    body: list[RenderableType] = [Roomy([_head(demo, now_s, *parts) for parts in HEADS])]
     if first_s is None:
         body.append(_stages(demo, now_s))
     else:
@@ -85,25 +86,36 @@ def render(demo: Demo, now_s: float, height: int) -> RenderableType:
     return Group(*body)
 
 
-def summary(statuses: Sequence[TaskStatus]) -> Table:
-    """Make the table that stays on the screen at the end."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for column in ("task", "score", "best baseline"):
-        table.add_column(column, no_wrap=True)
-    for column in ("events", "predicted", "dead", "p50, p99 ms", "drift"):
-        table.add_column(column, no_wrap=True, justify="right")
-    for s in statuses:
-        table.add_row(
-            s.name,
-            f"{s.metric} {number(s.value)}",
-            f"{s.baseline_name} {number(s.baseline)}",
-            f"{s.events:,}",
-            f"{s.predictions:,}",
-            f"{s.dead_letters:,}",
-            f"{_ms(s.p50_ms)}, {_ms(s.p99_ms)}",
-            f"{s.drifts}",
-        )
-    return table
+def summary(statuses: Sequence[TaskStatus]) -> RenderableType:
+    """Make the table that stays on the screen at the end: whole columns, as many as have room."""
+    columns = [
+        Column("task", [Text(s.name) for s in statuses]),
+        Column("score", [Text(f"{s.metric} {number(s.value)}") for s in statuses]),
+        Column(
+            "best baseline", [Text(f"{s.baseline_name} {number(s.baseline)}") for s in statuses], 1
+        ),
+        Column("events", [Text(f"{s.events:,}") for s in statuses], 3, right=True),
+        Column("predicted", [Text(f"{s.predictions:,}") for s in statuses], 2, right=True),
+        Column("dead", [Text(f"{s.dead_letters:,}") for s in statuses], 4, right=True),
+        Column(
+            "p50, p99 ms",
+            [Text(f"{_ms(s.p50_ms)}, {_ms(s.p99_ms)}") for s in statuses],
+            6,
+            right=True,
+        ),
+        Column("drift", [Text(f"{s.drifts}") for s in statuses], 5, right=True),
+    ]
+
+    def table(kept: Sequence[Column]) -> RenderableType:
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+        for column in kept:
+            side: Literal["left", "right"] = "right" if column.right else "left"
+            made.add_column(column.title, no_wrap=True, justify=side, overflow="ellipsis")
+        for row in zip(*(column.cells for column in kept), strict=True):
+            made.add_row(*row)
+        return made
+
+    return Roomy([table(kept) for kept in fewer(columns)])
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -128,6 +140,54 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+class Column(NamedTuple):
+    """Hold a column of a table; where there is no room for all, the highest `rank` goes first."""
+
+    title: str
+    cells: list[Text]
+    rank: int = 0  # 0 stays
+    right: bool = False
+    width: int = 0  # at least
+
+
+def fewer(columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
+    """Yield columns, and then each time without the one of the highest rank."""
+    yield columns
+    for rank in sorted({column.rank for column in columns if column.rank}, reverse=True):
+        yield [column for column in columns if column.rank < rank]
+
+
+class Roomy:
+    """Draw the first of several drawings that is not wider than the room there is, or the last."""
+
+    def __init__(self, drawings: Sequence[RenderableType]) -> None:
+        self._drawings = drawings
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Choose, and draw."""
+        wide = options.update(max_width=MEASURED)
+        for drawing in self._drawings:
+            if console.measure(drawing, options=wide).maximum <= options.max_width:
+                break
+        yield drawing
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Take all the room there is."""
+        return Measurement(1, options.max_width)
+
+
+def _head(demo: Demo, now_s: float, what: str, at: str) -> Text:
+    first_s = demo.first_prediction_s
+    return Text.assemble(
+        ("headrace", "bold cyan"),
+        f"  {what}{at.format(demo.bootstrap) if demo.bootstrap else ''}".rstrip(),
+        (f"   {clock(now_s - demo.started_s)}", "bold"),
+        (f"   first prediction after {first_s:.1f} s" if first_s else "", "dim"),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
 def _stages(demo: Demo, now_s: float) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     words = {"Kafka": "starting Kafka", "topics": "making topics", "normaliser": "starting Faust"}
@@ -146,24 +206,49 @@ def _stages(demo: Demo, now_s: float) -> RenderableType:
 
 
 def _tasks(statuses: Sequence[TaskStatus], now_s: float) -> RenderableType:
-    table = Table.grid(expand=True, padding=(0, 1))
-    table.add_column(no_wrap=True, ratio=1)
-    for width in (9, 8, 16, TREND, 12, 15):  # events, pace, score, trend, latency, drift
-        table.add_column(no_wrap=True, width=width)
-    titles = ("task", "events", "pace", "score", "over time", "latency", "drift alarms")
-    table.add_row(*(Text(f"{title}\n", "dim") for title in titles))
-    for s in statuses:
-        dead = f"{s.dead_letters:,} dead" if s.dead_letters else ""
-        table.add_row(
-            Text.assemble((s.name, "bold"), (f"\n{ABOUT.get(s.name, '')}\n", "dim")),
-            Text.assemble(f"{s.events:,}", (f"\n{dead}", "dim")),
-            Text.assemble(f"{s.per_second:,.0f}/s", (f"\n{s.open:,} wait", "dim")),
-            _score(s),
-            Text(sparkline(s.history, TREND), "cyan"),
-            Text(f"p50 {_ms(s.p50_ms)} ms\np99 {_ms(s.p99_ms)} ms"),
-            _drift(s, now_s),
-        )
-    return Panel(table, title="learning", title_align="left", border_style="cyan", padding=(0, 1))
+    columns = [
+        Column("events", [_two(f"{s.events:,}", _dead(s)) for s in statuses], 3, width=9),
+        Column("pace", [_two(f"{s.per_second:,.0f}/s", f"{s.open:,} wait") for s in statuses], 4),
+        Column("score", [_score(s) for s in statuses], width=16),
+        Column(
+            "over time",
+            [Text(sparkline(s.history, TREND), "cyan") for s in statuses],
+            6,
+            width=TREND,
+        ),
+        Column(
+            "latency",
+            [_two(f"p50 {_ms(s.p50_ms)} ms", f"p99 {_ms(s.p99_ms)} ms", "") for s in statuses],
+            5,
+            width=12,
+        ),
+        Column("drift alarms", [_drift(s, now_s) for s in statuses], 2, width=15),
+    ]
+    short = Column("task", [Text(s.name, "bold") for s in statuses])
+    long = Column("task", [_two(s.name, ABOUT.get(s.name, ""), first="bold") for s in statuses])
+
+    def table(kept: Sequence[Column]) -> RenderableType:
+        made = Table.grid(expand=True, padding=(0, 1))
+        for at, column in enumerate(kept):
+            made.add_column(no_wrap=True, min_width=column.width or None, ratio=None if at else 1)
+        made.add_row(*(Text(f"{column.title}\n", "dim") for column in kept))
+        for row in zip(*(column.cells for column in kept), strict=True):
+            made.add_row(*row)
+        return made
+
+    drawings = [table([long, *kept]) for kept in fewer(columns)]
+    drawings.append(table([short, *(column for column in columns if not column.rank)]))
+    return Panel(
+        Roomy(drawings), title="learning", title_align="left", border_style="cyan", padding=(0, 1)
+    )
+
+
+def _two(above: str, below: str, second: str = "dim", *, first: str = "") -> Text:
+    return Text.assemble((above, first), (f"\n{below}\n", second))
+
+
+def _dead(s: TaskStatus) -> str:
+    return f"{s.dead_letters:,} dead" if s.dead_letters else ""
 
 
 def _score(s: TaskStatus) -> Text:

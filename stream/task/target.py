@@ -1,0 +1,157 @@
+"""What a task predicts: the table `[target]`, with what misses cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from headrace.stream.errors import did_you_mean
+from headrace.stream.task.features import FieldPath, Mistake, Part, Real, Whole, once
+
+MOST_CLASSES = 1000
+LONGEST_CLASS = 255  # bytes of a class's name in UTF-8, where it is taken up in mid-stream
+DECISIONS = ("class_weight", "threshold", "costs")  # keys of which one may be given
+MOST_NAMED = 100  # classes of which each has scores of its own in a report
+ROOM = 16  # classes, where none is named
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?", re.ASCII).fullmatch
+Share = Annotated[Real, Field(gt=0, lt=1)]
+Cost = Annotated[Real, Field(ge=0, le=1e6)]
+
+ClassWeight = Annotated[
+    Annotated[Literal["balanced"], Tag("[name]")] | Annotated[dict[str, Cost], Tag("[table]")],
+    Discriminator(lambda value: "[table]" if isinstance(value, dict) else "[name]"),
+]
+
+
+class Target(Part):
+    """What to predict."""
+
+    field: FieldPath = Field(description="The field with the label; null or absent = unknown.")
+    kind: Literal["classify", "regress"] = Field(description="Classification or regression.")
+    classes: tuple[Annotated[str, Field(max_length=LONGEST_CLASS)], ...] = Field(
+        (),
+        description="The classes, for classify; the order is that of probabilities.",
+        max_length=MOST_CLASSES,
+    )
+    max_classes: Whole | None = Field(
+        None,
+        ge=2,
+        le=MOST_CLASSES,
+        description="Most classes, declared and new; default: as many as classes declares, "
+        f"{ROOM} if none.",
+    )
+    class_weight: ClassWeight | None = Field(
+        None,
+        description="Misclassification cost by true class (others: 1); balanced: inversely to the "
+        "frequency of the class.",
+    )
+    threshold: Annotated[dict[str, Share], Field(min_length=1, max_length=1)] | None = Field(
+        None,
+        description="Of two classes one, and the least probability at which it is predicted.",
+    )
+    costs: dict[str, dict[str, Cost]] | None = Field(
+        None,
+        description="Cost matrix: true class (outer key), predicted class (inner key); default: 1, "
+        "and 0 for the true class.",
+    )
+    horizon: Whole = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Predict the label of this many events of the same entity ahead; 0 = its own.",
+    )
+
+    @property
+    def room(self) -> int:
+        """Count the classes that there is room for; 0 if the target is a number."""
+        if self.kind == "regress":
+            return 0
+        return self.max_classes or len(self.classes) or ROOM
+
+    @property
+    def decided_by(self) -> list[str]:
+        """Name the keys that say what misses cost."""
+        return [key for key in DECISIONS if getattr(self, key) is not None]
+
+    @property
+    def cost_rows(self) -> tuple[tuple[float, ...], ...]:
+        """Return what predicting each class (columns) costs by the true one (rows); () if 1."""
+        names: list[str | int] = [*self.classes, *range(len(self.classes), self.room)]
+        costs: dict[Any, dict[Any, float]] = {**(self.costs or {})}
+        if self.threshold:
+            ((name, share),) = self.threshold.items()
+            share *= 1.0 - 1e-6  # a probability that is equal, but for rounding, is enough
+            costs = {true: dict.fromkeys(names, share) for true in names}
+            costs[name] = dict.fromkeys(names, 1.0 - share)
+        elif isinstance(self.class_weight, dict):
+            costs = {true: dict.fromkeys(names, cost) for true, cost in self.class_weight.items()}
+        return tuple(
+            tuple(0.0 if true == said else costs.get(true, {}).get(said, 1.0) for said in names)
+            for true in (names if costs else ())
+        )
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong about classes, and about what misses cost."""
+        if self.kind == "regress":
+            for key in ("classes", "max_classes"):
+                if getattr(self, key):
+                    yield Mistake(key, "regress takes no classes: expected kind = 'classify'")
+        elif self.room < max(2, len(self.classes)):
+            yield Mistake(
+                "max_classes" if self.max_classes else "classes",
+                f"room for {self.room} of {len(self.classes)} classes: expected for all of them, "
+                "and for two at least",
+            )
+        yield from once("classes", self.classes)
+        yield from _numbers_once(self.classes)
+        yield from self._undecidable()
+
+    def _undecidable(self) -> Iterator[Mistake]:
+        chosen = self.decided_by
+        if chosen and self.kind == "regress":
+            yield Mistake(chosen[0], f"{chosen[0]} is for classes, not for kind = 'regress'")
+            return
+        if len(chosen) > 1:
+            yield Mistake(chosen[1], f"{' and '.join(chosen)}: expected one of them at most")
+        for key in chosen:
+            told: Any = getattr(self, key)
+            if not told or told == "balanced":
+                continue
+            named = [
+                *told,
+                *(said for each in told.values() if isinstance(each, dict) for said in each),
+            ]
+            for name in dict.fromkeys(name for name in named if name not in self.classes):
+                near = did_you_mean(name, self.classes)
+                yield Mistake(
+                    key, f"{key}: {name!r} is not among classes = {[*self.classes]}{near}"
+                )
+            if any(isinstance(each, dict) and true in each for true, each in told.items()):
+                yield Mistake(key, "costs: of a class where it is true, expected none: it is right")
+            if key == "threshold" and self.room != 2:
+                yield Mistake(
+                    key, f"threshold: of {self.room} classes, expected two; see class_weight"
+                )
+            if self.room > MOST_NAMED:
+                yield Mistake(key, f"{key}: of {self.room} classes, expected {MOST_NAMED} at most")
+
+
+def _numbers_once(classes: Sequence[str]) -> Iterator[Mistake]:
+    """Yield classes that a label could not tell apart, or that no stream has together."""
+    spelt: dict[float, str] = {}
+    for name in classes:
+        if not _NUMBER(name):
+            continue
+        other = spelt.setdefault(float(name), name)
+        if other != name:
+            yield Mistake("classes", f"{other!r} and {name!r} are one number: expected one of them")
+    truths = [name for name in classes if name in ("true", "false")]
+    if truths and spelt:
+        number = next(iter(spelt.values()))
+        yield Mistake(
+            "classes",
+            f"{truths[0]!r} is a truth value and {number!r} a number: expected classes of one sort",
+        )
