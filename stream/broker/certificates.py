@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import GeneralName
 
 DAYS = 3650
+MISSING = "a secure broker needs the package cryptography: install headrace[local]"
 
 
 class Certificate(NamedTuple):
@@ -40,9 +41,7 @@ class Authority:
         try:
             from cryptography.hazmat.primitives.asymmetric import ec
         except ImportError:
-            raise BrokerError(
-                "a secure broker needs the package cryptography: install headrace[local]"
-            ) from None
+            raise BrokerError(MISSING) from None
         self._name, self._key = name, ec.generate_private_key(ec.SECP256R1())
         self.certificate = self._sign(name, self._key, hosts=None, days=DAYS)
 
@@ -112,6 +111,24 @@ class Authority:
             builder = builder.add_extension(names, critical=False)
         signed = builder.sign(self._key, hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM)
+
+
+def hosts_of(certificate: bytes) -> list[str]:
+    """Return the names and addresses that a server's certificate (PEM) is for.
+
+    Raises:
+        BrokerError: the package cryptography is not installed; or it is no such certificate.
+    """
+    try:
+        from cryptography import x509
+    except ImportError:
+        raise BrokerError(MISSING) from None
+    try:
+        found = x509.load_pem_x509_certificate(certificate)
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        raise BrokerError("broker.crt is no certificate of a server: delete its folder") from None
+    return [str(name.value) for name in names]
 
 
 def _general(host: str) -> GeneralName:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -147,7 +148,8 @@ def _run(launch: Launch, ports: Ports) -> Iterator[Broker]:
         pid = _await_start(supervisor, launch, ports)
         bootstrap, clients = f"{HOST}:{port}", None
         if launch.secure:
-            secure.add_users(home, port, ports.inner)
+            inner = secure.inner(home, ports.inner)
+            secure.add_users(inner, partial(secure.client, home), servers=bootstrap)
             clients = home / secure.CLIENTS
         yield Broker(
             bootstrap, pid, home, launch.log, lambda: _trouble(supervisor, launch), clients

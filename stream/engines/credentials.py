@@ -6,8 +6,10 @@ import asyncio
 from typing import Any
 
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaConnectionError
 from faust import auth
 
+from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.tokens import TokenSource
 
@@ -19,7 +21,11 @@ class _Provider(AbstractTokenProvider):  # type: ignore[misc]
         self._tokens = tokens
 
     async def token(self) -> str:
-        return (await asyncio.to_thread(self._tokens)).value
+        """Return a token; without one there is no connection, and the client tries again later."""
+        try:
+            return (await asyncio.to_thread(self._tokens)).value
+        except HeadraceError as error:
+            raise KafkaConnectionError(str(error)) from error
 
 
 def settings_of(kafka: ClientSettings) -> dict[str, Any]:

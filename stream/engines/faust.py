@@ -12,98 +12,40 @@ import inspect
 import logging
 import os
 import sys
+import threading
 import time
-from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import faust
-import msgspec
+from aiokafka.conn import CloseReason
 from faust.transport.drivers import aiokafka
 from faust.types import EventT
 
 from headrace.stream.engines.credentials import settings_of
+from headrace.stream.engines.stage import OUTPUTS, Stage
 from headrace.stream.errors import AccessError
 from headrace.stream.events import Records
 from headrace.stream.kafka.access import require_group
 from headrace.stream.kafka.acls import normalizer_group
 from headrace.stream.kafka.connection import KafkaConnection, connect
+from headrace.stream.kafka.diagnosis import explain
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import admin_of
 from headrace.stream.process import workers as processes
 from headrace.stream.process.terminal import LogHandler, guard, note
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task, load
-from headrace.stream.task.schema import LONGEST_KEY
 
 TAKE = 2_000
 WITHIN_S = 0.01
 COMMIT_S = 1.0
 FULL_S = 1.0
-OUTPUTS = ("features", "dead-letter")
 METADATA_MS = 3_000  # after which partitions that were added are noticed
 SESSION_S = 6.0  # the least that Kafka allows: partitions of a killed worker wait so long
-
-
-class Output(Protocol):
-    """Take records and wait for Kafka; `headrace.stream.kafka.sink.Sink` does."""
-
-    def send(
-        self,
-        topic: str,
-        values: Sequence[bytes],
-        *,
-        keys: Sequence[bytes | None] | None = None,
-        partitions: Sequence[int] | None = None,
-    ) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def refresh(self, topic: str) -> None: ...
-
-
-class Stage:
-    """Normalise the records of one topic for every task that reads it.
-
-    Args:
-        make_room: gives outputs the partitions that the topic has, and says how many these are.
-    """
-
-    def __init__(self, tasks: Iterable[Task], output: Output, make_room: Callable[[], int]) -> None:
-        self._tasks = [(task, Normalizer(task)) for task in tasks]
-        self._output, self._make_room = output, make_room
-        self._partitions = make_room()
-        self._pack = msgspec.msgpack.Encoder().encode
-        self._encode = msgspec.json.Encoder().encode
-
-    def __call__(self, records: Records) -> None:
-        """Publish the rows and dead letters of records; all are acknowledged when this returns.
-
-        Raises:
-            DeliveryError: one was not acknowledged.
-        """
-        if max(records.partitions) >= self._partitions:
-            self._partitions = self._make_room()
-            for topic in [task.output(stage) for task, _ in self._tasks for stage in OUTPUTS]:
-                self._output.refresh(topic)
-        for task, normalizer in self._tasks:
-            features, letters = normalizer.features(records)
-            self._output.send(
-                task.output("features"),
-                list(map(self._pack, features)),
-                keys=[key if len(key or b"") <= LONGEST_KEY else None for key in records.keys],
-                partitions=records.partitions,
-            )
-            if letters:
-                self._output.send(
-                    task.output("dead-letter"),
-                    list(map(self._encode, letters)),
-                    keys=[letter.key for letter in letters],
-                    partitions=[letter.partition for letter in letters],
-                )
-        self._output.flush()
 
 
 async def pump(
@@ -134,11 +76,25 @@ def records_of(events: Sequence[EventT[Any]]) -> Records:
 
 
 class _Thread(aiokafka.AIOKafkaConsumerThread):
-    """Fetch what is committed; Faust does so only for its own transactions."""
+    """Fetch what is committed; Faust does so only for its own transactions.
+
+    Look why a connection was closed, too: aiokafka connects again, and does so for ever where it is
+    let in no more. Of a token that is refused it does not even hear: it takes what Kafka answers
+    for a yes, and finds the connection closed.
+    """
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # looked at when it starts
+        client, broken = consumer._client, transport.app.on_broken
+        closed = client._on_connection_closed
+
+        def on_closed(connection: Any, reason: CloseReason | None) -> None:
+            if reason not in (CloseReason.IDLE_DROP, CloseReason.SHUTDOWN):
+                broken()
+            closed(connection, reason)
+
+        client._on_connection_closed = on_closed
         return consumer
 
 
@@ -203,7 +159,12 @@ class _Transport(aiokafka.Transport):
 
 
 class _App(faust.App):
-    """Keep no tables, and therefore no directory for them."""
+    """Keep no tables, and therefore no directory for them.
+
+    `on_broken` is called when a connection was closed, and not by us.
+    """
+
+    on_broken: Callable[[], None]
 
     def _create_directories(self) -> None:
         pass
@@ -225,26 +186,55 @@ def make_app(tasks: Sequence[Task], kafka: KafkaConnection) -> faust.App:
         topic_disable_leader=True,
         web_enabled=False,
     )
+    app.on_broken = _once(partial(_look, kafka))
     app.transport = _Transport(app.conf.broker_consumer, app)
     for topic in sorted({task.input.topic for task in tasks}):
         readers = [task for task in tasks if task.input.topic == topic]
         stage = Stage(readers, kafka.sink(), partial(_make_room, readers, kafka))
-        app.agent(app.topic(topic), name=topic)(_agent(stage))
+        app.agent(app.topic(topic), name=topic)(_agent(stage, kafka))
     return app
 
 
-def _agent(publish: Callable[[Records], None]) -> Callable[[Any], Any]:
+def _agent(publish: Callable[[Records], None], kafka: KafkaConnection) -> Callable[[Any], Any]:
     async def agent(stream: Any) -> None:
         try:
             await pump(stream.noack_take(TAKE, within=WITHIN_S), publish)
         except Exception as error:
-            _die(error)
+            _die(error, kafka)
 
     return agent
 
 
-def _die(error: BaseException) -> NoReturn:
-    """End now, whatever Faust would do: what is not committed is done again by the next worker."""
+def _once(look: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that has `look` called in a thread, but never twice at a time."""
+    looking = threading.Lock()
+
+    def run() -> None:
+        try:
+            look()
+        finally:
+            looking.release()
+
+    def ask() -> None:
+        if looking.acquire(blocking=False):
+            threading.Thread(target=run, daemon=True).start()
+
+    return ask
+
+
+def _look(kafka: KafkaConnection) -> None:
+    """End this process if Kafka does not let us in, with the next token either."""
+    if kafka.properties and isinstance(wrong := explain(kafka), AccessError):
+        _die(wrong, kafka)
+
+
+def _die(error: BaseException, kafka: KafkaConnection) -> NoReturn:
+    """End now, whatever Faust would do: what is not committed is done again by the next worker.
+
+    Clients that were not let in say that nobody answers: then Kafka is asked why.
+    """
+    if not isinstance(error, AccessError) and kafka.properties:
+        error = explain(kafka) or error
     refused = isinstance(error, AccessError)
     note(f"headrace normalize: {error if refused else f'{type(error).__name__}: {error}'}")
     os._exit(processes.USELESS if refused else 1)
@@ -311,7 +301,7 @@ async def _serve(tasks: Sequence[Task], kafka: KafkaConnection) -> None:
     ends = [asyncio.ensure_future(wait) for wait in (ended.wait(), app.wait_until_stopped())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if app.crash_reason:
-        _die(app.crash_reason)
+        _die(app.crash_reason, kafka)
     await app.stop()
 
 
@@ -339,10 +329,11 @@ def main(paths: Sequence[str]) -> NoReturn:
         import uvloop
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    kafka = connect()
     try:
-        asyncio.run(_serve([load(path) for path in paths], connect()))
+        asyncio.run(_serve([load(path) for path in paths], kafka))
     except Exception as error:
-        _die(error)
+        _die(error, kafka)
     os._exit(0)  # Faust's threads would not end by themselves
 
 

@@ -6,8 +6,10 @@ import json
 import signal
 import ssl
 import stat
+import subprocess
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +23,7 @@ from headrace.stream.broker.embedded import Broker, embedded
 from headrace.stream.errors import AccessError, BrokerError
 from headrace.stream.kafka.access import NO_PARTITION
 from headrace.stream.kafka.acls import ROLES, Acl, Role, acls, grant, normalizer_group
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.properties import read
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure, list_topics
@@ -260,6 +263,64 @@ def test_what_is_printed_is_what_is_granted(path: Path, task: Task, run: Run) ->
     plain = run("acls", path).out
     assert f"User:learner     WRITE             transactional-id  {task.name}.learn" in plain
     assert set(get_args(Role)) == set(ROLES)
+
+
+def test_certificates_are_for_all_the_names_and_stay(tmp_path: Path, run: Run) -> None:
+    place, hosts = tmp_path / "tls", ("--host", "kafka", "--host", "127.0.0.1")
+    done = run("certificates", place, *hosts)
+    assert (done.code, done.out) == (0, f"made: {place}, for kafka, 127.0.0.1\n"), done.err
+    kept = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    names = {"ca.pem", "broker/broker.crt", "broker/broker.key", "broker/broker.pem"}
+    assert {str(path.relative_to(place)) for path in kept} == names
+    openssl = ("openssl", "verify", "-CAfile", str(place / "ca.pem"), "-verify_hostname", "kafka")
+    crt = str(place / "broker" / "broker.crt")
+    assert (
+        "OK" in subprocess.run([*openssl, crt], check=True, capture_output=True, text=True).stdout
+    )
+    trusting = ssl.create_default_context(cafile=place / "ca.pem")
+    trusting.load_cert_chain(place / "broker" / "broker.pem")  # the key is the certificate's
+    for path in kept:
+        others = stat.S_IMODE(path.stat().st_mode) & 0o007
+        assert others == (0o4 if path.name == "ca.pem" else 0), path
+    again = run("certificates", place, *hosts)
+    assert (again.code, again.out[:13]) == (0, "there already"), again.err
+    other = run("certificates", place, "--host", "elsewhere")
+    assert other.code == 3
+    assert "is for kafka, 127.0.0.1, and not for elsewhere: delete the folder" in other.err
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_users_are_made_in_a_kafka_that_is_there(
+    guarded: Broker, path: Path, tmp_path: Path, run: Run
+) -> None:
+    files, guarded_file = (
+        tmp_path / "{role}" / "made.properties",
+        partial(secure.client, guarded.data_dir),
+    )
+    made = {role: Path(str(files).replace("{role}", role)) for role in ROLES}
+    done = run("acls", path, "--users", files, "--kafka-config", guarded_file("admin"))
+    assert done.code == 0, done.err
+    try:
+        for role, file in made.items():
+            assert stat.S_IMODE(file.stat().st_mode) & 0o007 == 0
+            found = read(file)
+            assert found["sasl.username"] == role
+            assert found["sasl.password"] not in done.out + done.err
+            assert list_topics(KafkaConnection(guarded.bootstrap, found)) is not None
+        at = ("-b", guarded.bootstrap)
+        first = {role: file.read_bytes() for role, file in made.items()}
+        again = run("acls", path, "--users", files, "--kafka-config", made["admin"], *at)
+        assert again.code == 0, again.err
+        assert {role: file.read_bytes() for role, file in made.items()} == first
+        reader = ("--kafka-config", made["reader"], *at)
+        refused = run("acls", path, "--users", tmp_path / "of-{role}", *reader)
+        assert refused.code == 2
+        assert "User:reader lacks ALTER on the cluster" in refused.err
+        assert not [*tmp_path.glob("of-*")]
+        assert run("acls", path, "--users", "users.properties").code == 2
+    finally:  # others log in with the passwords that were before
+        whole = KafkaConnection(guarded.bootstrap, read(made["admin"]))
+        secure.add_users(whole, guarded_file, servers=guarded.bootstrap)
 
 
 def test_up_says_how_to_log_in_and_grants_what_tasks_need(path: Path, tmp_path: Path) -> None:

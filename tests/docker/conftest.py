@@ -47,7 +47,7 @@ def read() -> Read:
 
     def read(kafka: KafkaConnection, topic: str, count: int) -> list[dict[str, Any]]:
         consumer = KafkaConsumer(
-            bootstrap_servers=kafka.servers, auto_offset_reset="earliest", enable_auto_commit=False
+            **kafka.kafka_python(), auto_offset_reset="earliest", enable_auto_commit=False
         )
         try:
             assert consumer.partitions_for_topic(topic) == {0}

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.stream.engines.faust import Stage, _Begun, pump, records_of
+from headrace.stream.engines.faust import _Begun, pump, records_of
+from headrace.stream.engines.stage import Stage
 from headrace.stream.errors import DeliveryError, HeadraceError
 from headrace.stream.events import DeadLetter, Feature, Records
 from headrace.stream.process.workers import RESTARTS, keep_running

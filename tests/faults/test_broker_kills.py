@@ -7,17 +7,22 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from headrace.stream.broker.embedded import embedded
+from headrace.stream.broker.secure import client
+from headrace.stream.kafka.acls import acls, grant
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from tests.faults.case import Case
-from tests.faults.nodes import Node, make_nodes
+from tests.faults.nodes import Node, free_ports, make_nodes
 from tests.faults.oracle import Oracle, read
 from tests.faults.supervisor import Supervisor
 from tests.faults.traffic import Feeder, Witness
+from tests.support.hostile import Run
 
 ENDS = {3, 5}  # no broker, a commit in doubt
 
@@ -44,6 +49,38 @@ def test_a_broker_that_dies_takes_nothing_along(
     finally:
         node.close()
     tell(f"T4: {rounds} kills of the broker; learners ended with {codes}")
+
+
+@pytest.mark.long
+def test_nor_does_a_secure_one(
+    make_case: Callable[[KafkaConnection], Case],
+    tmp_path: Path,
+    thorough: bool,
+    tell: Callable[[str], None],
+    run: Run,
+) -> None:
+    """Each learner logs in anew: users and what they may do are of the data that stays."""
+    home, (port,) = tmp_path / "kafka", free_ports(1)
+    (rounds, down_s), chance = (5, 20.0) if thorough else (3, 3.0), random.Random(5)
+    with ExitStack() as stack:
+        broker = stack.enter_context(embedded(home, port=port, secured=True))
+        case = make_case(broker.kafka)
+        grant(broker.kafka, acls([case.task]))
+        case.config = client(home, "learner")
+
+        def kill() -> None:
+            nonlocal broker
+            os.kill(broker.pid, signal.SIGKILL)
+            time.sleep(chance.uniform(0, down_s))
+            stack.pop_all().close()  # it is gone
+            broker = stack.enter_context(embedded(home, port=port, secured=True))
+
+        codes = live_through(case, kill, rounds)
+        reader = ("--kafka-config", client(home, "reader"))
+        done = run("verify", case.path, "--deep", "--json", *reader)
+        assert (done.code, done.err) == (0, ""), done.err
+        assert done.values[-1]["sound"], done.out
+    tell(f"T4: {rounds} kills of a secure broker; learners ended with {codes}")
 
 
 @pytest.mark.long

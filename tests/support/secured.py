@@ -355,13 +355,14 @@ def _write_certificates(home: Path) -> None:
 class Oidc:
     """Be an OIDC provider on a port of its own: /jwks, and /token for client credentials.
 
-    `asked` counts the tokens that it gave, `life_s` is how long they are valid.
+    `asked` counts the tokens that it gave, `life_s` is how long they are valid; it gives none to
+    those that it `refuses`.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         from cryptography.hazmat.primitives.asymmetric import rsa
 
-        self.asked, self.life_s = 0, 300
+        self.asked, self.life_s, self.refuses = 0, 300, False
         self._key = rsa.generate_private_key(65537, 2048)
         provider = self
 
@@ -383,7 +384,7 @@ class Oidc:
                     return
                 basic = base64.b64decode(self.headers["Authorization"].removeprefix("Basic "))
                 user, password = map(urllib.parse.unquote, basic.decode().split(":"))
-                if password != PASSWORD:
+                if password != PASSWORD or provider.refuses:
                     self._answer(401, {"error": "invalid_client"})
                     return
                 provider.asked += 1

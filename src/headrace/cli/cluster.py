@@ -1,4 +1,4 @@
-"""Commands about Kafka itself: up, topics, acls, tail, dead-letters."""
+"""Commands about Kafka itself: up, certificates, topics, acls, tail, dead-letters."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_he
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(up)
+    app.command()(certificates)
     app.add_typer(topics_app, name="topics")
     app.command()(acls)
     app.command()(tail)
@@ -79,6 +80,24 @@ def up(
                 raise BrokerError(trouble)
             time.sleep(0.1)
     say("stopped")
+
+
+def certificates(
+    place: Annotated[Path, typer.Argument(help="The folder that they are written into.")],
+    host: Annotated[
+        list[str], typer.Option(help="A name or address by which clients reach the broker.")
+    ],
+) -> None:
+    """Make certificates for a Kafka of your own: an authority's, and a broker's that it signed.
+
+    ca.pem is for everybody. In the folder `broker`, for the broker alone, are broker.pem, its key
+    store, and the same as broker.crt and broker.key, to log in with as the broker. What is there
+    stays. The authority's key is not kept: nobody can sign another certificate.
+    """
+    from headrace.stream.broker.secure import make_certificates
+
+    made = make_certificates(place, host, shared=True)
+    say(f"{'made' if made else 'there already'}: {place}, for {', '.join(host)}")
 
 
 @topics_app.command()
@@ -171,6 +190,14 @@ def acls(
     grant: Annotated[
         bool, typer.Option("--grant", help="Have the Kafka allow it; needs an administrator.")
     ] = False,
+    users: Annotated[
+        str | None,
+        typer.Option(
+            help="Have the Kafka know a user with a password for each role, too (SCRAM-SHA-512), "
+            "and write what it logs in with to FILE, in which {role} stands for the role.",
+            metavar="FILE",
+        ),
+    ] = None,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
@@ -183,9 +210,16 @@ def acls(
     """
     from headrace.stream.kafka import acls as lists
 
+    if users and "{role}" not in users:
+        raise UsageError(f"--users {users}: expected a name with {{role}} in it, one for each role")
     found = lists.acls([load_task(path) for path in task])
-    if grant:
-        lists.grant(connection_of(bootstrap, kafka_config), found)
+    kafka = connection_of(bootstrap, kafka_config) if grant or users else None
+    if kafka and users:
+        from headrace.stream.broker.secure import add_users
+
+        add_users(kafka, lambda role: Path(users.replace("{role}", role)), shared=True)
+    if kafka and grant:
+        lists.grant(kafka, found)
     for acl in found:
         name = f"{acl.name}*" if acl.prefixed else acl.name
         say(
@@ -195,6 +229,8 @@ def acls(
         )
     if grant and not as_json:
         note(f"{len(found)} granted")
+    if users and not as_json:
+        note(f"users log in by --kafka-config {users}")
 
 
 def tail(
