@@ -94,6 +94,8 @@ def _apply(graph: Graph, equation: Any, given: list[Value]) -> list[Value]:
     sizes = chain.from_iterable([*shapes, *(aval.shape for aval in outputs)])
     if all(value.array is not None for value in given) and not any(map(is_symbol, sizes)):
         return _fold(equation, given, shapes)
+    if name == "div" and isinstance(equation.invars[1], Literal) and given[0].dtype.kind == "f":
+        name, given = "mul", [given[0], constant(1.0 / given[1].array, given[1].dtype)]  # as XLA
     made = _translate(graph, name, params, given, shapes, outputs)
     return made if isinstance(made, list) else [made]
 
@@ -132,8 +134,6 @@ def _translate(
     out = outputs[0]
     if name in _UNARY:
         return graph.op(_UNARY[name], given, given[0].shape, out.dtype)
-    if name == "div" and given[1].array is not None and out.dtype.kind == "f":
-        name, given = "mul", [given[0], constant(1.0 / given[1].array, out.dtype)]  # takes less
     if name == "mul" and out.dtype.kind == "f":
         given = scaled(graph, given)
     if name in _BINARY:

@@ -1,4 +1,4 @@
-"""Convolutions and pooling in ONNX are what JAX makes of them."""
+"""What functions of JAX become in ONNX: convolutions and pooling, and how a division rounds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from jax import Array, lax
+from numpy.typing import NDArray
 
 from headrace.export.onnx import to_onnx
 
@@ -84,15 +85,31 @@ FUNCTIONS: dict[str, tuple[Function, tuple[int, ...]]] = {
 @pytest.mark.parametrize("kind", FUNCTIONS)
 def test_a_model_of_onnx_does_what_jax_does(kind: str) -> None:
     function, shape = FUNCTIONS[kind]
+    drawn = DRAWN.normal(size=(3, *shape)).astype(np.float32)
+    said = _by_onnxruntime(function, drawn)
+    np.testing.assert_allclose(said, function(jnp.asarray(drawn)), rtol=1e-5, atol=1e-5)
+
+
+def _by_onnxruntime(function: Function, drawn: NDArray[np.float32]) -> NDArray[np.float32]:
     (rows,) = jax.export.symbolic_shape("n")
-    given = jax.ShapeDtypeStruct((rows, *shape), np.float32)  # type: ignore[no-untyped-call]
+    given = jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call]
+        (rows, *drawn.shape[1:]), np.float32
+    )
     made = to_onnx(lambda rows: [function(rows)], [("rows", given)], ["said"], {})
     session = onnxruntime.InferenceSession(
         made.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    drawn = DRAWN.normal(size=(3, *shape)).astype(np.float32)
-    (said,) = session.run(None, {"rows": drawn})
-    np.testing.assert_allclose(said, function(jnp.asarray(drawn)), rtol=1e-5, atol=1e-5)
+    return np.asarray(session.run(None, {"rows": drawn})[0])
+
+
+def test_a_division_rounds_as_the_learner_does() -> None:
+    rows = DRAWN.normal(size=(1000, 3)).astype(np.float32)
+    state = np.array([0.1, 3.0, 7.7], np.float32)  # which a learner's program does not know
+    said = _by_onnxruntime(lambda rows: rows / state, rows)
+    each = jax.jit(lambda rows, state: lax.map(lambda row: row / state, rows))
+    np.testing.assert_array_equal(said, each(rows, state))
+    said = _by_onnxruntime(lambda rows: rows / 9.0, rows)
+    np.testing.assert_array_equal(said, jax.jit(lambda rows: rows / 9.0)(rows))
 
 
 def test_what_runtimes_cannot_is_refused() -> None:
