@@ -36,6 +36,7 @@ ladder = []
 [lags]
 traces = []
 """
+Z = 'z = { kind = "number" }\nw = { kind = "number" }\nx = {'
 Write = Callable[..., list[str]]
 
 
@@ -130,9 +131,9 @@ def test_nothing_learned_is_no_success(
 
 
 def test_a_rival_that_refuses_all_is_told(run: Run, write: Write, tmp_path: Path) -> None:
-    named = write([good(n, z="text") for n in range(50)])
+    named = write([good(n, z="text", w=1) for n in range(50)])
     other = tmp_path / "other.toml"
-    other.write_text(Path(named[0]).read_text().replace("x = {", 'z = { kind = "number" }\nx = {'))
+    other.write_text(Path(named[0]).read_text().replace("x = {", Z))
     done = run("evaluate", *named, "--compare", other).is_safe()
     assert done.code == 1
     assert "other: refused (schema), row 1 and 49 more: z: 'text' is text, expected a" in done.out

@@ -57,7 +57,7 @@ def warned(task: Task, table: Mapping[str, Iterable[Any]], batch: int = 700) -> 
 
 
 NUMBER, CATEGORY, TEXT = {"kind": "number"}, {"kind": "category"}, {"kind": "text"}
-LEAKS = {
+LEAKS: dict[str, tuple[str, Any, dict[str, str], Any, str]] = {
     "equal": ("regress", NOISE, NUMBER, NOISE, "is equal to the target y in all 3,000 rows"),
     "equal, slow": ("regress", WALK, NUMBER, WALK, "is equal to the target y"),
     "other unit": ("regress", WALK, NUMBER, 1.8 * WALK + 32, "sorts all 3,000 rows as the target"),
@@ -103,7 +103,7 @@ CLOCK = np.arange(ROWS) ** 1.01
 ONE_CLASS = [
     value if label == 1 else None for value, label in zip(NOISE.tolist(), CLASS, strict=True)
 ]
-HONEST = {
+HONEST: dict[str, tuple[str, Any, dict[str, str], Any]] = {
     "clock beside a slow target": ("regress", np.sin(CLOCK / 300), NUMBER, CLOCK),
     "clock beside slow classes": ("classify", np.arange(ROWS) // 50 % 4, NUMBER, CLOCK),
     "clock of a growing target": ("regress", CLOCK**2, NUMBER, CLOCK),
