@@ -22,6 +22,7 @@ from headrace.stream.formats.codec import pointer
 from headrace.stream.process.signals import interrupted_later
 from headrace.stream.process.turns import in_turn
 from headrace.stream.rows import outside
+from headrace.stream.rows.refusals import Refusal, Refusals
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
 from headrace.stream.training import keras_models
@@ -71,6 +72,7 @@ class Learner:
         self._trainer = Trainer(self.task, CAPACITY)
         self._reader = Reader(self.task)
         self._asked: tuple[int, bytes, Rows, Foreseen] | None = None  # the newest prediction
+        self._refusals = Refusals(self.task)
         self._origin: dict[str, str] = {}  # for a model card
         self._drift: deque[DriftRecord] = deque(maxlen=NEWEST)
         self.events = 0
@@ -225,7 +227,9 @@ class Learner:
             self._reader.decide()
         pending = self._trainer.submit(rows) if rows.id else None
         first, self.events = self.events, self.events + len(batch)
-        return _Working(first, len(batch), [*refused, *repeated], pending)
+        letters = [*refused, *repeated]
+        self._refusals.add(letters)
+        return _Working(first, len(batch), letters, pending)
 
     def _collect(self, work: _Working) -> pa.Table:
         learned = self._trainer.collect(work.pending) if work.pending else None
@@ -255,6 +259,11 @@ class Learner:
         A copy, and what `load` returns, begin with none.
         """
         return [*self._drift]
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Say why `predict_then_learn` refused rows: for each code the first; of this object."""
+        return self._refusals.all
 
     @property
     def state_bytes(self) -> int:

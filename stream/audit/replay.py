@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from headrace.stream.archive.reader import ArchiveHistory
 from headrace.stream.audit.paced_publisher import PacedPublisher, check_name, make_empty
 from headrace.stream.audit.replay_range import LedgerPosition, ReplayRange, scan
+from headrace.stream.audit.replayed import Replayed
 from headrace.stream.errors import AuditError
-from headrace.stream.evaluation.compare import Comparison, Rival, compare
+from headrace.stream.evaluation.compare import Rival, compare
 from headrace.stream.evaluation.plot import Point, measure
 from headrace.stream.events import Records
+from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, Range, TopicHistory
 from headrace.stream.kafka.watch import other_topic
@@ -24,6 +26,7 @@ from headrace.stream.ledger.checkpoint import Manifest, fitting, start_manifest
 from headrace.stream.ledger.ledger import Entry
 from headrace.stream.ledger.position import Position
 from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.refusals import Refusals
 from headrace.stream.rows.rows import split
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.run import begun, open_checkpoints
@@ -32,35 +35,6 @@ from headrace.stream.training.snapshot import SavedState, digest
 from headrace.stream.training.trainer import Learned
 
 CAPACITY = 4096
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """Say what was learned again, and how far it is proven to be what was learned then."""
-
-    run: str
-    records: tuple[int, int]  # the first and the last record of the ledger
-    events: int  # predicted
-    refused: int
-    batches: int  # records with events that were learned whole
-    equal: int  # of them, those whose outcome was compared with the ledger's: it is the same
-    checkpoints: int  # states that the ledger announces: the same
-    part: int | None  # a record that was learned in part, and is not proven
-    stopped: bool  # before the end, as it was told to
-    state: str  # digest
-    seconds: float
-    published: int
-    metrics: dict[str, Any]
-    baselines: dict[str, Any]
-    comparison: Comparison | None
-    curve: list[Point]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        found = asdict(self)
-        del found["curve"]
-        pace = (self.events + self.refused) / max(self.seconds, 1e-9)
-        return found | {"seconds": round(self.seconds, 3), "events_per_second": round(pace, 1)}
 
 
 def replay(
@@ -207,8 +181,15 @@ class _Again:
         _, last = span.ends()
         proven_from = last.record.seq + 1 if span.begin else span.proven_from
         self._proven_from = proven_from
+        self._fields, self._refusals = NewFields(task), Refusals(task, topic=True)
         self._replayer = LedgerReplayer(
-            task, self.trainer, self, proven_from=proven_from, on_learned=self._on_learned
+            task,
+            self.trainer,
+            self,
+            proven_from=proven_from,
+            fields=self._fields,
+            on_refused=self._refusals.add,
+            on_learned=self._on_learned,
         )
         self._normalizer = Normalizer(task)
         self._position = Position(dict(span.begins))
@@ -277,6 +258,8 @@ class _Again:
             comparison=compare(self._task, self._changed, report, self._rival)
             if self._changed and self._rival
             else None,
+            refusals=self._refusals.all,
+            warnings=tuple(self._warnings()),
             curve=self._curve,
         )
 
@@ -296,7 +279,15 @@ class _Again:
             time_ms=time.time_ns() // 1_000_000,
             topics=self._topics,
             settings=fitting(fingerprint.written(self._task)),
+            fields=self._fields.state(),
         )
+
+    def _warnings(self) -> Iterator[str]:
+        """Yield what came that nobody asked for, and what was asked for and never came."""
+        yield from self._refusals.warnings(self._read)
+        if self._rival:
+            yield from (f"changed: {line}" for line in self._rival.refusals.warnings(self._read))
+        yield from self._fields.lines("event")
 
     def _take(self, entry: Entry) -> None:
         record = entry.record
@@ -326,6 +317,9 @@ class _Again:
         records = self.read(ranges)
         rows, refused = self._normalizer.normalize(records)
         rows, repeated = self.trainer.admit(rows, records.topic)
+        self._refusals.add([*refused, *repeated])
+        if not entry.record.reading:
+            self._fields.add(records.values)
         for part in split(rows, self.trainer.capacity):
             self._on_learned(self.trainer.collect(self.trainer.submit(part)))
         counts = self._position.counts

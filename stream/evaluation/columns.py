@@ -160,7 +160,8 @@ class ColumnCheck:
         label = np.concatenate(block.label)
         wanted: Iterable[str] = self._names
         if not self._first:
-            wanted = {*self._suspects, *(name for pair in self._copies for name in pair)}
+            asked = {*self._suspects, *(name for pair in self._copies for name in pair)}
+            wanted = [name for name in self._names if name in asked]  # in the order of before
         parts = self._split(numeric, ids)
         columns = {
             name: self._column(name, parts[name]) for name in wanted if name not in self._constant
@@ -206,7 +207,7 @@ def too_good(report: dict[str, Any]) -> str | None:
     if None in misses or report["all"]["events"] < GOOD_FROM:
         return None
     ours, *theirs = [1.0 - miss if metric == "accuracy" else miss for miss in misses]
-    if ours >= TOO_GOOD * min(theirs):
+    if not ours < TOO_GOOD * min(theirs):
         return None
     return f"{metric} {shown(misses[0])} in the newest rows"
 

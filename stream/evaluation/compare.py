@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from headrace.model.confidence import Gains, add, asymptotic, bounded
 from headrace.model.memory import WAYS
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluation.refusals import Refusal, Refusals
 from headrace.stream.events import Records
 from headrace.stream.ledger import fingerprint
 from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.refusals import Refusal, Refusals
 from headrace.stream.rows.rows import Rows, split
 from headrace.stream.task import Task, validate
 from headrace.stream.training.trainer import Learned, Pending, Trainer
@@ -53,6 +53,23 @@ def changed_task(task: Task, settings: Sequence[str]) -> Task:
     if changed.input.topic != task.input.topic:
         raise UsageError("--set input.topic: both learn from the same events; leave it as it is")
     return changed
+
+
+def without_effect(task: Task, settings: Sequence[str]) -> list[str]:
+    """Return a line for each setting of `changed_task` whose key has that value already."""
+    lines = []
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        known: Any = task.model_dump(mode="json")
+        for part in _path(key) or ():
+            known = known.get(part, _NOWHERE) if isinstance(known, dict) else _NOWHERE
+        wanted = _value(text)
+        if known == wanted and isinstance(known, bool) == isinstance(wanted, bool):
+            lines.append(f"--set {setting}: {key.strip()} is that already, so it changes nothing")
+    return lines
+
+
+_NOWHERE = object()
 
 
 def _path(key: str) -> list[str] | None:

@@ -14,11 +14,11 @@ from headrace.stream.evaluation.compare import Rival, compare
 from headrace.stream.evaluation.evaluation import Evaluation
 from headrace.stream.evaluation.file_rows import FileRows
 from headrace.stream.evaluation.plot import Curve, Point, measure
-from headrace.stream.evaluation.refusals import Refusals
 from headrace.stream.evaluation.trace import Trace, tracing
 from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep
 from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.refusals import Refusals
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Pending, Trainer
 

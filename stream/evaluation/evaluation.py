@@ -12,9 +12,9 @@ from typing import Any
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.compare import Comparison
 from headrace.stream.evaluation.plot import Curve, Point, check_plot, draw
-from headrace.stream.evaluation.refusals import Refusal, nothing_learned
 from headrace.stream.evaluation.scores import score_cells, shown
 from headrace.stream.process.terminal import visible
+from headrace.stream.rows.refusals import Refusal, nothing_learned
 from headrace.stream.task import Task
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from headrace.stream.errors import HeadraceError
 from headrace.stream.evaluation.columns import ColumnCheck
 from headrace.stream.evaluation.file_rows import FileRows
-from headrace.stream.evaluation.refusals import Refusal, Refusals, nothing_learned
 from headrace.stream.events import Records
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.refusals import Refusal, Refusals, nothing_learned
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
 from headrace.stream.task.features import Frozen

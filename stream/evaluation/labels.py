@@ -10,6 +10,7 @@ from headrace.stream.errors import UsageError
 from headrace.stream.formats.codec import pointer, time_ms
 from headrace.stream.formats.misfits import shortened
 from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.task.schema import MOST_CLASSES as ROOM
 
 MOST_CLASSES = 50  # unless --max-classes says more
 SEEN = 10  # times as many different labels are looked at, at most
@@ -76,8 +77,9 @@ def class_names(target: str, labels: Sequence[Any], most: int | None) -> list[st
             f"{target}: {names[0]!r} alone, expected 2 to {room} classes; if the file is sorted by "
             "it, sort it by time"
         )
-    count = f"{len(names):,}{' or more' if len(names) > SEEN * room else ''}"
-    what, instead = _described(labels)
+    cut = len(names) > SEEN * room
+    count = f"{len(names):,}{' or more' if cut else ''}"
+    what, instead = _described(labels, cut=cut)
     raise UsageError(
         f"{target}: {count} different labels, {what}, expected 2 to {room} classes; {instead}"
     )
@@ -87,11 +89,12 @@ def _none(target: str) -> UsageError:
     return UsageError(f"{target}: no value in any row that was read; name another --target")
 
 
-def _described(labels: Sequence[Any]) -> tuple[str, str]:
-    """Say what labels are, and what to do with a target of such."""
+def _described(labels: Sequence[Any], *, cut: bool = False) -> tuple[str, str]:
+    """Say what labels are, and what to do with a target of such; `cut`: there may be more."""
     count = len(set(map(scalar_text, labels)))
     example = f"such as {shortened(labels[0])}"
-    classes = f"if each is a class, say --max-classes {count}" if count <= 1000 else ""
+    room = f", up to {ROOM:,}" if cut else f" {count}"
+    classes = f"if each is a class, say --max-classes{room}" if count <= ROOM else ""
     if all(_is_number(label) for label in labels):
         if all(float(label).is_integer() for label in labels):
             predict = "to predict the number, say --kind regress"
@@ -119,7 +122,7 @@ def _described(labels: Sequence[Any]) -> tuple[str, str]:
     if not texts:
         return f"truth values {example}", classes
     if not classes:
-        return f"texts {example}", "there is room for 1,000 classes: name a coarser column"
+        return f"texts {example}", f"there is room for {ROOM:,} classes: name a coarser column"
     return f"texts {example}", classes
 
 

@@ -62,7 +62,9 @@ def override(
             table["features"].pop(feature, None)
     if not table["features"]:
         raise UsageError(f"--drop {','.join(drop)}: no feature of {origin} is left to learn from")
-    return validate(table, origin)
+    options = {"--time": time, "--entity": entity, "--max-classes": max_classes}
+    said = ", ".join(f"{option} {value}" for option, value in options.items() if value is not None)
+    return validate(table, f"{origin} with {said}" if said else origin)
 
 
 def _reading(task: Task, origin: str, name: str) -> list[str]:

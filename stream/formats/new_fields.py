@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,13 +14,15 @@ from headrace.stream.task.features import Aggregate
 USUAL_EVENTS = 200  # whose fields are no news
 LOOK_EVERY = 16  # events of a shape that is known: fields may have changed places
 MOST_NAMED = 20
-MOST_USUAL = 10_000  # names; where there are more of them, nothing is news
+MOST_USUAL = 20_000  # characters of all names; where there are more of them, nothing is news
+MOST_SHAPES = 256
 LONGEST_NAME = 100  # characters
 RAGGED = {
     "_extra": "cells beyond the columns of the header",
     "_absent": "too few cells for the header's columns",
 }  # what reading CSV puts into such rows
 
+_BEGINNING: Mapping[str, Any] = {}
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -34,13 +36,16 @@ class NewField(NamedTuple):
 class NewFields:
     """Watch the top-level fields of events (of CloudEvents: of their data) for new ones.
 
-    What the first USUAL_EVENTS hold is usual, and so is what the task reads. After these only
-    events are decoded that have another number of keys, and each LOOK_EVERY-th: a field that takes
-    the place of another one is found so many events later at most. What is found depends on the
-    events and their order alone, not on how they are batched.
+    What the first USUAL_EVENTS hold is usual, and so is what the task reads. After these, events
+    are decoded that have another number of keys, and each LOOK_EVERY-th: a field that takes the
+    place of another one is found so many events later at most. What is found depends on the events
+    and their order alone, not on how they are batched.
+
+    Args:
+        state: to go on from, as `state` returned it; {} is the beginning.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, state: Mapping[str, Any] = _BEGINNING) -> None:
         self._envelope = task.input.format == "cloudevents"
         source, read = task.input, [task.target.field]
         read += [name for name in (source.entity, source.weight) if name]
@@ -50,12 +55,24 @@ class NewFields:
             for name, feature in task.features.items()
             if not isinstance(feature, Aggregate)
         ]
-        self._usual = {pointer(field)[0] for field in read}
-        self._shapes: set[int] = set()
-        self._found: dict[str, NewField] = {}
-        self._events = 0
-        self._more = 0
-        self._watching = True
+        self._read = {pointer(field)[0] for field in read}
+        self._usual = set[str](state.get("usual", ()))
+        self._shapes = {shape: usual for shape, usual in state.get("shapes", ())}  # by keys
+        self._found = {name: NewField(*each) for name, each in state.get("found", {}).items()}
+        self._events: int = state.get("events", 0)
+        self._more: int = state.get("more", 0)
+        self._watching: bool = state.get("watching", True)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that it knows as JSON has it, MOST_USUAL characters and a little."""
+        return {
+            "events": self._events,
+            "watching": self._watching,
+            "usual": sorted(self._usual),
+            "shapes": [[*each] for each in self._shapes.items()],
+            "found": {name: [*each] for name, each in self._found.items()},
+            "more": self._more,
+        }
 
     def add(self, values: Sequence[bytes | None]) -> None:
         """Take the next events."""
@@ -64,12 +81,11 @@ class NewFields:
         shapes, first, self._events = self._shapes, self._events, self._events + len(values)
         for place, raw in enumerate(values, first):
             shape = raw.count(b'":') if raw else 0
-            if shape in shapes and place % LOOK_EVERY and place >= USUAL_EVENTS:
+            if shapes.get(shape) and place % LOOK_EVERY and place >= USUAL_EVENTS:
                 continue
-            if self._look(raw or b"", place):
-                shapes.discard(shape)
-            else:
-                shapes.add(shape)
+            usual = not self._look(raw or b"", place)
+            if shape in shapes or len(shapes) < MOST_SHAPES:
+                shapes[shape] = usual and shapes.get(shape, True)
 
     def found(self) -> dict[str, NewField]:
         """Return the new fields by name, in the order in which they came: MOST_NAMED at most."""
@@ -99,10 +115,11 @@ class NewFields:
                 fields = _decode(fields.get("data", b"{}"))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        names = [name for name in fields if name not in self._usual]
+        names = [name for name in fields if name not in self._usual and name not in self._read]
         if place < USUAL_EVENTS:
-            self._watching = len(self._usual) + len(names) <= MOST_USUAL
-            self._usual.update(name for name in names if name not in RAGGED)
+            usual = self._usual | {name for name in names if name not in RAGGED}
+            self._watching = sum(map(len, usual)) <= MOST_USUAL
+            self._usual = usual if self._watching else set()
             names = [name for name in names if name in RAGGED]
         named = False
         for name in names:

@@ -63,12 +63,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tensors_sha256: str = ""
     topics: dict[str, str] = {}  # ids of the task's topics by name
     settings: dict[str, Any] = {}  # the whole task, unless it is too large to stand here
+    fields: dict[str, Any] = {}  # of events that the task does not read, see `formats.new_fields`
 
     @property
     def position(self) -> Position:
         """Return where the learner stood."""
         counts = {name: count for name, count in self.counts.items() if name != "learned"}
-        return Position(dict(self.positions), dict(self.reading), Counts(**counts))
+        return Position(dict(self.positions), dict(self.reading), Counts(**counts), self.fields)
 
     def as_words(self) -> dict[str, str]:
         """Return for people where and when the state was."""

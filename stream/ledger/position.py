@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,7 @@ class Position:
     offsets: Offsets = field(default_factory=dict)  # of the raw topic
     reading: Offsets = field(default_factory=dict)  # of the features topic
     counts: Counts = field(default_factory=Counts)
+    fields: dict[str, Any] = field(default_factory=dict)  # of `formats.new_fields`
 
     def advance(self, record: Record) -> None:
         """Move on to after a record."""
@@ -53,11 +55,11 @@ class Position:
         """Digest offsets and counts, in 16 characters.
 
         What is read of the features topic is left out: whatever a learner skips there it makes
-        itself, and whatever it reads again it drops.
+        itself, and whatever it reads again it drops. So are fields, which decide nothing.
         """
         parts = (sorted(self.offsets.items()), self.counts)
         return sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
     def copy(self) -> Position:
         """Copy it: the original goes on."""
-        return Position(dict(self.offsets), dict(self.reading), replace(self.counts))
+        return Position(dict(self.offsets), dict(self.reading), replace(self.counts), self.fields)

@@ -135,6 +135,7 @@ class Checkpointer:
                     time_ms=time.time_ns() // 1_000_000,
                     topics=self._topics,
                     settings=self._settings,
+                    fields=position.fields,
                 ),
                 tensors,
             )

@@ -67,6 +67,8 @@ def learn(
         )
         on_ready()
         progress = service.run(drain=drain, stop=stop)
+    for line in (*service.refusals.all, *service.new_fields()):
+        on_note(str(line))
     if drain and (hidden := _hidden(kafka, task.input.topic)):
         on_note(waits(hidden))
     return progress

@@ -21,6 +21,7 @@ class Progress:
     events_per_second: float
     record: int  # of the ledger, the last one written
     checkpoint_age_s: float | None
+    new_fields: dict[str, int]  # events by field that is new in mid-stream, and not of the task
     report: dict[str, Any]
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing
 
 from headrace.stream.errors import AuditError, HistoryError, RecoveryError, StoppedError
+from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import TopicHistory
 from headrace.stream.kafka.source import cut_off
@@ -106,7 +107,10 @@ def _learn_again(
         told_s = time.monotonic()
         with closing(TopicHistory(kafka, task.input.topic)) as history:
             proven_from = 0 if proven else found.tip.record.seq + 1
-            replayer = LedgerReplayer(task, trainer, history, proven_from=proven_from)
+            fields = NewFields(task, found.position.fields)
+            replayer = LedgerReplayer(
+                task, trainer, history, proven_from=proven_from, fields=fields
+            )
             last = found.tip.offset + 1
             for entry in ledger.read(kafka, task.output("ledger"), found.start, last):
                 if stop():
@@ -117,6 +121,7 @@ def _learn_again(
                     told_s = time.monotonic()
                     on_note(f"learned again: {replayer.counts.events:,} of {found.events:,} events")
             replayer.finish()
+        found.position.fields = fields.state()
     if found.new_features:
         found.position.reading = dict.fromkeys(found.position.reading, 0)
     if found.new_topic:

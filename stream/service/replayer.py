@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from headrace.stream.errors import AuditError
+from headrace.stream.events import DeadLetter
+from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.history import History
 from headrace.stream.ledger.ledger import Record
 from headrace.stream.ledger.position import Counts
@@ -27,6 +29,8 @@ class LedgerReplayer:
         trainer: stands before the first record that is fed.
         history: gives the raw events.
         proven_from: outcomes of records before this one are not compared with the ledger.
+        fields: takes the events that the learner decoded itself, as it took them then.
+        on_refused: called with the dead letters of each batch.
         on_learned: called with each batch as it was learned again.
 
     Raises (add, finish):
@@ -41,11 +45,14 @@ class LedgerReplayer:
         history: History,
         *,
         proven_from: int = 0,
+        fields: NewFields | None = None,
+        on_refused: Callable[[list[DeadLetter]], None] = lambda letters: None,
         on_learned: Callable[[Learned], None] = lambda learned: None,
     ) -> None:
         self._trainer, self._history = trainer, history
         self._normalizer = Normalizer(task)
         self._proven_from, self._on_learned = proven_from, on_learned
+        self._fields, self._on_refused = fields, on_refused
         self._group: list[Record] = []
         self._span = 0
         self._working: tuple[list[Record], list[Pending]] | None = None
@@ -55,7 +62,8 @@ class LedgerReplayer:
         """Learn a record again, sooner or later."""
         span = sum(each.stop - each.start for each in record.consumed)
         full = self._span + span > self._trainer.capacity
-        if self._group and (full or record.seq == self._proven_from):
+        other = bool(self._group) and bool(self._group[0].reading) != bool(record.reading)
+        if self._group and (full or other or record.seq == self._proven_from):
             self._submit()
         self._group.append(record)
         self._span += span
@@ -79,6 +87,9 @@ class LedgerReplayer:
         records = self._history.read(ranges)
         rows, refused = self._normalizer.normalize(records)
         rows, repeated = self._trainer.admit(rows, records.topic)
+        self._on_refused([*refused, *repeated])
+        if self._fields and not group[0].reading:
+            self._fields.add(records.values)
         if group[0].seq >= self._proven_from:
             self._compare("events used", group, len(rows.id), [r.predicted for r in group])
             self._compare("events refused", group, len(refused), [r.rejected for r in group])

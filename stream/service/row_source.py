@@ -7,12 +7,14 @@ from the raw topic however it was read the first time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from headrace.stream.errors import InDoubtError, RecoveryError
 from headrace.stream.events import DeadLetter, Feature, Records
+from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range, TopicHistory
 from headrace.stream.kafka.watch import TopicWatch
@@ -20,6 +22,8 @@ from headrace.stream.ledger.position import Offsets
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.task import Task
+
+_UNSEEN: Mapping[str, Any] = {}
 
 
 class MicroBatch(NamedTuple):
@@ -35,7 +39,9 @@ class MicroBatch(NamedTuple):
 
 
 class RowSource(Protocol):
-    """Take micro-batches from a stream."""
+    """Take micro-batches from a stream; `fields` watches the events that are decoded here."""
+
+    fields: NewFields
 
     def take(self, most: int, timeout_s: float) -> MicroBatch | None:
         """Take up to `most` events; None when nothing came in time."""
@@ -69,6 +75,7 @@ class EventSource:
         positions: raw offsets up to which everything was taken; the first range begins there.
         starts: where to read on; later than `positions` where events were deleted.
         watch: of the raw topic.
+        fields: state of `fields`.
     """
 
     def __init__(
@@ -78,8 +85,9 @@ class EventSource:
         positions: Offsets,
         starts: Offsets,
         watch: TopicWatch | None = None,
+        fields: Mapping[str, Any] = _UNSEEN,
     ) -> None:
-        self._normalizer = Normalizer(task)
+        self._normalizer, self.fields = Normalizer(task), NewFields(task, fields)
         self._source = kafka.source(
             task.input.topic,
             offsets=starts,
@@ -96,6 +104,7 @@ class EventSource:
             return None
         ranges = advance(self._positions, records)
         rows, letters = self._normalizer.normalize(records)
+        self.fields.add(records.values)
         return MicroBatch(ranges, rows, letters, len(letters))
 
     def pass_over(self) -> list[Range]:
@@ -120,7 +129,7 @@ class FeatureSource:
     A record that is not a row of this task (another version's, a stranger's) counts as left out.
 
     Args:
-        positions, starts: as for `EventSource`.
+        positions, starts, fields: as for `EventSource`; rows tell no fields.
         reading: where to read on in the features topic.
         identity: the id of the features topic; "" takes the one that is there.
     """
@@ -133,9 +142,10 @@ class FeatureSource:
         starts: Offsets,
         reading: Offsets,
         identity: str = "",
+        fields: Mapping[str, Any] = _UNSEEN,
     ) -> None:
         self._task = task
-        self._normalizer = Normalizer(task)
+        self._normalizer, self.fields = Normalizer(task), NewFields(task, fields)
         self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
         features = task.output("features")
         watch = kafka.watch(features, identity)

@@ -20,6 +20,7 @@ from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.process.watchdog import Watchdog
+from headrace.stream.rows.refusals import Refusals
 from headrace.stream.rows.rows import Rows
 from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.progress import Progress
@@ -82,6 +83,7 @@ class Service:
         self._work: Work | None = None
         self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._passed_s = -math.inf  # a loss that was accepted is written down at once
+        self.refusals = Refusals(task, topic=True)  # of this session
         self._seq = ledger.seq  # of the batch that is submitted next
 
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
@@ -105,6 +107,10 @@ class Service:
                     break
             return self._end(watchdog, hurry=stop())
 
+    def new_fields(self) -> list[str]:
+        """Say which fields came in mid-stream that the task does not read, a line each."""
+        return self._source.fields.lines("event")
+
     def _submit(self, taken: MicroBatch) -> Work:
         self._make_room(taken)
         rows, repeated = self._trainer.admit(taken.rows, self._task.input.topic)
@@ -123,6 +129,7 @@ class Service:
             self._save(self._seq)
         self._seq += 1
         letters = [*taken.letters, *repeated]
+        self.refusals.add(letters)
         return Work(taken, rows, letters, len(repeated), pending, self._position.digest())
 
     def _make_room(self, taken: MicroBatch) -> None:
@@ -134,6 +141,7 @@ class Service:
 
     def _save(self, seq: int) -> None:
         """Keep the state that is reached with record `seq`, for a checkpoint."""
+        self._position.fields = self._source.fields.state()
         self._checkpointer.stage(seq, self._trainer.snapshot(), self._position)
 
     def _publish(self, work: Work) -> None:
@@ -232,6 +240,7 @@ class Service:
             events_per_second=(counts.events - events) / max(now_s - before_s, 1e-9),
             record=self._ledger.seq - 1,
             checkpoint_age_s=None if age_s is None else round(age_s, 1),
+            new_fields={name: new.events for name, new in self._source.fields.found().items()},
             report=self._report(),
         )
         if not last:

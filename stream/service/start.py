@@ -149,9 +149,9 @@ def _source(
     offsets = position.offsets
     starts = recovery.readable_offsets(task, kafka, offsets, accept_loss=safety.accept_loss)
     if origin == "events":
-        return EventSource(task, kafka, offsets, starts, watch)
+        return EventSource(task, kafka, offsets, starts, watch, position.fields)
     identity = topics.get(task.output("features"), "")
-    return FeatureSource(task, kafka, offsets, starts, position.reading, identity)
+    return FeatureSource(task, kafka, offsets, starts, position.reading, identity, position.fields)
 
 
 def _keep_start(

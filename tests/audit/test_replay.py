@@ -20,8 +20,9 @@ from headrace.cli.replay import add_to
 from headrace.model.confidence import Gains, add, bounded
 from headrace.stream.archive.writer import archive
 from headrace.stream.audit import replay as replays
-from headrace.stream.audit.replay import Replayed, replay, state
+from headrace.stream.audit.replay import replay, state
 from headrace.stream.audit.replay_range import LedgerPosition, ReplayRange, parse_position, scan
+from headrace.stream.audit.replayed import Replayed
 from headrace.stream.errors import AuditError, RecoveryError, TaskError, UsageError
 from headrace.stream.evaluation.compare import changed_task
 from headrace.stream.events import Records

@@ -296,7 +296,12 @@ def test_rows_are_numbered_if_none_of_the_first_brings_an_id(tmp_path: Path) -> 
     later = [{"x": 1.0, "y": 2.0}] * 5 + [{"x": 1.0, "y": 2.0, "row": 3}]
     some = [{"x": 1.0, "y": 2.0}, *({"x": 1.0, "y": 2.0, "id": at // 2} for at in range(6))]
     for events, codes in ((later, [None] * 6), (some, ["schema", *[None, "duplicate_id"] * 3])):
-        said = headrace.Learner(task).predict_then_learn(events)["rejected"].to_pylist()
+        learner = headrace.Learner(task)
+        said = learner.predict_then_learn(events)["rejected"].to_pylist()
+        refused = {each.code: (each.count, each.offset) for each in learner.refusals}
+        assert refused == {
+            code: (codes.count(code), codes.index(code)) for code in {*codes} - {None}
+        }
         assert said == codes
         (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, events)))
         trace = tmp_path / "trace.parquet"

@@ -24,6 +24,8 @@ from hypothesis import strategies as st
 from headrace.stream.audit.verify import verify
 from headrace.stream.errors import FencedError, HeadraceError
 from headrace.stream.events import Records
+from headrace.stream.formats import new_fields
+from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.rows.normalizer import Normalizer
@@ -60,6 +62,7 @@ ladder = []
 )
 RAW, ROWS = TASK.input.topic, TASK.output("features")
 MICRO_BATCH = 8
+NEW_FROM = 15  # from this event on some have a field that the task does not know
 PLACES = 2  # where learners keep their checkpoints
 pack = msgspec.msgpack.Encoder().encode
 
@@ -166,7 +169,8 @@ class World:
     def _send(self, events: int) -> None:
         for number in range(self.sent, self.sent + events):
             at = number * number % len(self.kafka.topics[RAW])
-            value = b"poison" if number % 8 == 5 else good(number)
+            new = {"new": 1} if number > NEW_FROM and number % 3 == 0 else {}
+            value = b"poison" if number % 8 == 5 else good(number, **new)
             self.kafka.topics[RAW][at].append(value, skip=number % 11 == 3)
         self.sent += events
 
@@ -216,6 +220,7 @@ def world(partitions: int, start: SavedState | None = None) -> Iterator[World]:
         patch.setattr(checkpointer, "Thread", Inline)
         patch.setattr(checkpointer, "EVERY_EVENTS", 12)
         patch.setattr(service, "METRICS_EVERY_S", 0.0)
+        patch.setattr(new_fields, "USUAL_EVENTS", 10)
         for module in (learn, service):
             patch.setattr(module, "tune_memory", lambda: None)
         yield made
@@ -238,6 +243,9 @@ def check(made: World, done: Any, lives: list[Life]) -> None:
     assert set(found) <= set(poison)  # the normaliser writes those of rows that it made
     if all(life.origin == "events" for life in lives):
         assert found == poison
+        if len(made.kafka.topics[RAW]) == 1:
+            new = sum(b'"new"' in value for value in made.kafka.topics[RAW][0].values)
+            assert done.new_fields == ({"new": new} if new else {})
     assert len(set(found)) == len(found)
     assert (done.events, done.rejected) == (made.sent - len(poison), len(poison))
     audit = verify(TASK, made.kafka, deep=True, start=made.start)
@@ -308,6 +316,7 @@ BREAKAGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a checkpoint's state is not taken over": lambda patch: patch.setattr(
         Trainer, "restore", lambda self, tensors, learned: None
     ),
+    "new fields are forgotten": lambda patch: patch.setattr(NewFields, "state", lambda self: {}),
     "repeated rows are learned again": lambda patch: patch.setattr(
         FeatureSource, "_looked_up_to", lambda self, partition, offset: offset
     ),

@@ -44,6 +44,7 @@ MaxClasses = Annotated[
     int | None,
     typer.Option(help="Most classes that the target may have; default: 50.", min=2, max=1000),
 ]
+_GONE = "-> not there"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -218,7 +219,8 @@ def _overridden(loaded: Task, path: str, target: str | None, options: dict[str, 
 
     changed = override(loaded, path, target=target, **options)
     for line in differences(settings_of(loaded), settings_of(changed)):
-        note(f"{path}, changed: {line}")
+        key, _, values = line.partition(": ")
+        note(f"{path}, changed: {key}: {'left out' if values.endswith(_GONE) else values}")
     return changed
 
 

@@ -25,7 +25,7 @@ from headrace.cli.console import (
     read_key,
 )
 from headrace.cli.ending import deadline
-from headrace.stream.errors import DeliveryError
+from headrace.stream.errors import DeliveryError, HeadraceError
 from headrace.stream.process.terminal import note, say
 
 
@@ -139,13 +139,16 @@ def learn(
         deadline.code, deadline.told = 5, "the last commit is in doubt, start again"
         say({"ready": loaded.name}) if as_json else note(f"{loaded.name}: ready")
 
-    service.run(
+    done = service.run(
         drain=drain,
         stop=stop,
         on_ready=on_ready,
         on_progress=on_progress,
         on_note=lambda line: note(f"{loaded.name}: {line}"),
     )
+    refused = done.rejected + done.repeated
+    if drain and refused and not done.events:
+        raise HeadraceError(f"nothing is learned: all {refused:,} events are refused")
 
 
 def normalize(

@@ -25,10 +25,10 @@ from headrace.cli.console import (
     tell_comparison,
 )
 from headrace.stream.errors import UsageError
-from headrace.stream.process.terminal import say
+from headrace.stream.process.terminal import note, say
 
 if TYPE_CHECKING:
-    from headrace.stream.audit.replay import Replayed
+    from headrace.stream.audit.replayed import Replayed
 
 Archive = Annotated[
     str | None,
@@ -109,6 +109,8 @@ def replay(
     factor = _factor(speed)
     moments = [None if text is None else parse_position(text) for text in (begin, until)]
     changed = compare.changed_task(loaded, settings) if settings else None
+    for line in compare.without_effect(loaded, settings or ()):
+        note(line)
     if plot:
         check_plot(plot)
     kafka, stop = connection_of(bootstrap, kafka_config), Stop()
@@ -224,6 +226,8 @@ def _tell(found: Replayed) -> None:
     if found.published:
         say(f"{found.published:,} predictions published")
     score_table({"headrace": found.metrics} | found.baselines)
+    for line in (*map(str, found.refusals), *(f"warning: {each}" for each in found.warnings)):
+        say(line)
 
 
 def _proof(found: Replayed) -> str:

@@ -22,29 +22,32 @@ class Refusal:
     Attributes:
         code: of their dead letters.
         count: how many rows.
-        offset: of the first one, from 0; `row` counts from 1.
+        partition, offset: of the first one; of a file the offset is the row, from 0.
+        place: the same in words: `row 6`, which counts from 1, or `offset 5 of partition 0`.
         detail: what is wrong with the first one: field, value, and what was expected.
     """
 
     code: str
     count: int
+    partition: int
     offset: int
+    place: str
     detail: str
-
-    @property
-    def row(self) -> int:
-        """Return the number of the first row, from 1."""
-        return self.offset + 1
 
     def __str__(self) -> str:
         more = f" and {self.count - 1:,} more" if self.count > 1 else ""
-        return f"refused ({self.code}), row {self.row:,}{more}: {self.detail}"
+        return f"refused ({self.code}), {self.place}{more}: {self.detail}"
 
 
 class Refusals:
-    """Take the dead letters of a file's rows, in the rows' order."""
+    """Take the dead letters of rows, in the rows' order.
 
-    def __init__(self, task: Task) -> None:
+    Args:
+        topic: they are events of a topic, not rows of a file.
+    """
+
+    def __init__(self, task: Task, *, topic: bool = False) -> None:
+        self._topic = topic
         self._fields = {
             "id": task.input.id,
             "time": task.input.time,
@@ -61,9 +64,7 @@ class Refusals:
                 self._excluded.pop(letter.detail, None)
             known = self._found.get(letter.code)
             self._found[letter.code] = (
-                replace(known, count=known.count + 1)
-                if known
-                else Refusal(letter.code, 1, letter.offset, self._detail(letter))
+                replace(known, count=known.count + 1) if known else self._first(letter)
             )
 
     @property
@@ -83,15 +84,23 @@ class Refusals:
 
     def warnings(self, rows: int) -> list[str]:
         """Return a line for each thing to know at the end of so many rows."""
+        noun = "event" if self._topic else "row"
         lines = [
-            f"input.exclude names {name!r}, and no row came of it; the entity is "
-            f"{self._fields[EXCLUDED]!r}, check the spelling"
+            f"input.exclude names {name!r}, and no {noun} of it came; check the spelling, and "
+            f"whether {self._fields[EXCLUDED]} is the entity"
             for name in self._excluded.values()
         ][:MOST_NAMED]
         if WARN_FROM * rows < self.total < rows:
-            share = f"{self.total:,} of {rows:,} rows ({100 * self.total / rows:.1f} %)"
+            share = f"{self.total:,} of {rows:,} {noun}s ({100 * self.total / rows:.1f} %)"
             lines.insert(0, f"{share} are refused: the scores are those of the others")
         return lines
+
+    def _first(self, letter: DeadLetter) -> Refusal:
+        place = f"row {letter.offset + 1:,}"
+        if self._topic:
+            place = f"offset {letter.offset:,} of partition {letter.partition}"
+        where = (letter.partition, letter.offset, place)
+        return Refusal(letter.code, 1, *where, self._detail(letter))
 
     def _detail(self, letter: DeadLetter) -> str:
         detail = letter.detail

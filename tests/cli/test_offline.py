@@ -1,0 +1,183 @@
+"""`evaluate`, `check` and `infer` of rows that are refused, or must not be learned from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace
+from headrace.stream.evaluation.compare import changed_task, without_effect
+from headrace.stream.task import parse
+from tests.support.hostile import Run
+
+TASK = """
+name = "t"
+[input]
+topic = "e"
+{input}
+[target]
+field = "y"
+kind = "classify"
+classes = ["a", "b"]
+{target}
+[features]
+x = {{ kind = "number" }}
+{features}
+[model]
+hidden = [2]
+neighbours = 0
+[drift]
+detectors = []
+ladder = []
+[lags]
+traces = []
+"""
+Z = 'z = { kind = "number" }\nw = { kind = "number" }\nx = {'
+Write = Callable[..., list[str]]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Return a function that writes a task and rows, and returns the arguments that name them."""
+
+    def written(
+        rows: list[Any], input: str = "", target: str = "", features: str = ""
+    ) -> list[str]:
+        task, file = tmp_path / "t.toml", tmp_path / "rows.jsonl"
+        task.write_text(TASK.format(input=input, target=target, features=features))
+        lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+        file.write_text("\n".join(lines) + "\n")
+        return [str(task), "-i", str(file)]
+
+    return written
+
+
+def good(number: int, **more: Any) -> dict[str, Any]:
+    return {"id": f"e{number}", "x": number % 7, "y": "ab"[number // 3 % 2]} | more
+
+
+REFUSED = {
+    "schema": (good(1, x="oops"), "x: 'oops' is text, expected a number or null"),
+    "label": (good(2, y="c"), "y: 'c': expected one of a, b"),
+    "id": (good(3, id=""), "id: '': expected 1 to 256 characters, or a whole number of 64 bits"),
+    "time": (good(4, when="soon"), "when: 'soon': expected RFC 3339 or Unix time from 1900-01-01"),
+    "excluded": (good(5, who="s7"), "who: 's7' is among input.exclude"),
+    "duplicate_id": (good(0), "id 'e0' came before, within 100000 events"),
+    "json": ('{"id": "e6", "x": NaN}', """, in '{"id": "e6", "x": NaN}'"""),
+    "duplicate_key": ('{"id": "e7", "x": 1, "x": 2, "when": 1, "who": "a"}', "the key 'x' stands"),
+}
+MAPPED = 'time = "when"\nentity = "who"\nexclude = ["s7", "s8"]'
+
+
+def test_each_code_has_one_example_with_row_value_and_expectation(run: Run, write: Write) -> None:
+    usual = {"when": 1_700_000_000, "who": "a"}
+    rows: list[Any] = [usual | good(0)]
+    rows += [usual | row if isinstance(row, dict) else row for row, _ in REFUSED.values()]
+    rows += [usual | good(n) for n in range(10, 100)] + [usual | good(100, x="again")]
+    named = write(rows, MAPPED)
+    done = run("evaluate", *named).is_safe()
+    assert done.code == 0
+    for place, (code, (_, words)) in enumerate(REFUSED.items(), 2):
+        more = " and 1 more" if code == "schema" else ""
+        [line] = [line for line in done.out.split("\n") if line.startswith(f"refused ({code})")]
+        assert line.startswith(f"refused ({code}), row {place}{more}: "), line
+        assert words in line
+    assert "warning: 9 of 100 rows (9.0 %) are refused: the scores are those of the o" in done.out
+    assert "input.exclude names 's8', and no row of it came; check the spelling" in done.out
+    assert "'s7', and no" not in done.out
+    [told] = run("evaluate", *named, "--json").values
+    assert {each["code"]: each["offset"] for each in told["refusals"]} == {
+        code: place for place, code in enumerate(REFUSED, 1)
+    }
+    assert told["refusals"][0] == {
+        "code": "schema",
+        "count": 2,
+        "partition": 0,
+        "offset": 1,
+        "place": "row 2",
+        "detail": "x: 'oops' is text, expected a number or null",
+    }
+    assert len(told["warnings"]) == 2
+    found = headrace.evaluate(headrace.Task.load(named[0]), named[2])
+    assert "refused (schema), row 2 and 1 more: x: 'oops' is text" in repr(found)
+    assert found.failure is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "target", "words"),
+    [
+        ([good(n, x="oops") for n in range(30)], "", "all 30 rows are refused"),
+        ([good(n, y=None) for n in range(30)], "", "in the 30 rows that are not refused the"),
+        ([good(n) for n in range(5)], "horizon = 9", "nothing was scored: of 5 labels none came"),
+    ],
+)
+def test_nothing_learned_is_no_success(
+    run: Run, write: Write, rows: list[Any], target: str, words: str
+) -> None:
+    named = write(rows, target=target)
+    done = run("evaluate", *named).is_safe()
+    assert (done.code, words in done.err) == (1, True), done
+    assert "accuracy" not in done.out  # no table of dashes
+    done = run("evaluate", *named, "--json").is_safe()
+    assert (done.code, words in done.err) == (1, True)
+    assert done.values[0]["events"] == len(rows)
+    if not target:
+        done = run("check", *named).is_safe()
+        assert (done.code, words in done.err) == (1, True)
+
+
+def test_a_rival_that_refuses_all_is_told(run: Run, write: Write, tmp_path: Path) -> None:
+    named = write([good(n, z="text", w=1) for n in range(50)])
+    other = tmp_path / "other.toml"
+    other.write_text(Path(named[0]).read_text().replace("x = {", Z))
+    done = run("evaluate", *named, "--compare", other).is_safe()
+    assert done.code == 1
+    assert "other: refused (schema), row 1 and 49 more: z: 'text' is text, expected a" in done.out
+    assert "nothing is compared: no row was scored by both tasks" in done.err
+
+
+def test_leaks_and_new_fields_are_told_by_check_and_evaluate(run: Run, write: Write) -> None:
+    rows = [good(n, copy=ord("ab"[n // 3 % 2]), still=1) for n in range(400)]
+    for row in rows[300:]:
+        row["humidity"] = 1
+    named = write(rows, features='copy = { kind = "number" }\nstill = { kind = "number" }')
+    leak = "warning: copy: alone tells the target y in 100 % of 400 rows; if it is known only"
+    still = "warning: still: the same in all 400 rows, which teaches nothing"
+    for command in ("check", "evaluate"):
+        done = run(command, *named).is_safe()
+        assert done.code == 0
+        assert leak in done.out
+        assert still in done.out
+    assert "humidity: a field that is new in mid-stream, which the task does not re" in done.out
+    assert "in 100 rows, the first is row 301" in done.out
+    done = run("infer", named[2], "--target", "y").is_safe()
+    assert leak in done.err
+    assert "[features]" in done.out
+    done = run("evaluate", *named, "--drop", "copy,still").is_safe()
+    assert f"{named[0]}, changed: features.copy: left out" in done.err
+    assert "the target" not in done.out
+
+
+def test_a_task_that_is_told_its_target_is_none(run: Run, write: Write) -> None:
+    named = write([good(1)], features='spy = { kind = "category", field = "/y" }')
+    done = run("check", named[0]).is_safe()
+    assert (done.code, done.out) == (2, "")
+    assert "features.spy reads '/y', which is target.field itself: it would be known" in done.err
+    named = write([good(1)], input='entity = "y"')
+    assert "input.entity reads 'y', which is target.field itself" in run("check", named[0]).err
+    named = write([good(1)], target="horizon = 1", features='y = { kind = "category" }')
+    assert run("check", named[0]).code == 0
+
+
+def test_settings_that_are_so_already_are_told() -> None:
+    task = parse(TASK.format(input="", target="", features=""), "t")
+    settings = ["model.hidden=[2]", "lags.labels=1", "model.seed=1", "model.clip=0", "lags.rows=1"]
+    assert changed_task(task, settings).model.seed == 1
+    assert without_effect(task, settings) == [
+        f"--set {setting}: {setting.partition('=')[0]} is that already, so it changes nothing"
+        for setting in ("model.hidden=[2]", "lags.labels=1", "model.clip=0")
+    ]
