@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from jax import Array, lax
 from numpy.typing import NDArray
 
 from headrace.export.onnx import to_onnx
+from headrace.model.members.neighbours import _least
 
 DRAWN = np.random.default_rng(0)
 LAST = ("NHWC", "HWIO", "NHWC")
@@ -90,12 +92,14 @@ def test_a_model_of_onnx_does_what_jax_does(kind: str) -> None:
     np.testing.assert_allclose(said, function(jnp.asarray(drawn)), rtol=1e-5, atol=1e-5)
 
 
-def _by_onnxruntime(function: Function, drawn: NDArray[np.float32]) -> NDArray[np.float32]:
+def _model(function: Function, *shape: int) -> onnx.ModelProto:
     (rows,) = jax.export.symbolic_shape("n")
-    given = jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call]
-        (rows, *drawn.shape[1:]), np.float32
-    )
-    made = to_onnx(lambda rows: [function(rows)], [("rows", given)], ["said"], {})
+    given = jax.ShapeDtypeStruct((rows, *shape), np.float32)  # type: ignore[no-untyped-call]
+    return to_onnx(lambda rows: [function(rows)], [("rows", given)], ["said"], {})
+
+
+def _by_onnxruntime(function: Function, drawn: NDArray[np.float32]) -> NDArray[np.float32]:
+    made = _model(function, *drawn.shape[1:])
     session = onnxruntime.InferenceSession(
         made.SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -117,3 +121,26 @@ def test_what_runtimes_cannot_is_refused() -> None:
     dilated = _fold(0.0, lax.add, (1, 2, 1), (1, 1, 1), "VALID", window_dilation=(1, 2, 1))
     with pytest.raises(NotImplementedError, match="sum of windows"):
         to_onnx(lambda rows: [dilated(rows)], [("rows", given)], ["said"], {})
+
+
+@pytest.mark.parametrize("size", [2, 3, 97, 128])
+def test_neighbours_are_weighed_in_few_passes(size: int) -> None:
+    columns = DRAWN.normal(size=(4, size)).astype(np.float32)
+    squares = np.arange(size, dtype=np.float32) / size
+
+    def weigh(rows: Array) -> Array:
+        def one(row: Array) -> Array:
+            apart = squares + jnp.square(row).sum() - row @ columns
+            kernel = 1.0 - (apart - _least(apart)) / 3.0
+            return jnp.where(kernel > 0.0, kernel, 0.0)
+
+        weights: Array = jax.vmap(one)(rows)
+        return weights
+
+    drawn = DRAWN.normal(size=(50, 4)).astype(np.float32)
+    apart = squares + np.square(drawn).sum(1, keepdims=True) - drawn @ columns
+    expected = np.clip(1.0 - (apart - apart.min(1, keepdims=True)) / 3.0, 0.0, None)
+    np.testing.assert_allclose(_by_onnxruntime(weigh, drawn), expected, rtol=1e-5, atol=1e-5)
+    if size > 2:
+        kinds = [node.op_type for node in _model(weigh, 4).graph.node]
+        assert {"Gemm", "ReduceMin", "HardSigmoid"} <= {*kinds} and not {"Min", "Max"} & {*kinds}

@@ -71,6 +71,8 @@ _OPS: dict[str, Op] = {
     "Concat": lambda *several, axis: tf.concat(several, axis),
     "CumSum": lambda x, axis, reverse: tf.cumsum(x, axis, reverse=bool(reverse)),
     "Gather": lambda x, at, axis: tf.gather(x, at, axis=axis),
+    "Gemm": lambda x, y, rest, alpha, beta: beta * rest + alpha * tf.matmul(x, y),
+    "HardSigmoid": lambda x, alpha, beta: tf.clip_by_value(alpha * x + beta, 0.0, 1.0),
     "Sign": lambda x: tf.cast(x > 0, x.dtype) - tf.cast(x < 0, x.dtype),
     "Shape": lambda x, start, end: tf.shape(x, tf.int64)[start:end],
     "TopK": lambda x, k, axis, largest: tf.sort(x, axis),

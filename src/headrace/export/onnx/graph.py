@@ -150,7 +150,9 @@ class Graph:
             return Value("", tuple(sizes), value.dtype, value.array.reshape(sizes))
         before = self.maker_of(value)
         if before is not None and before.op_type == "Reshape":
-            value = Value(before.input[0], (), value.dtype)
+            value = Value(before.input[0], self.shape_of(before.input[0]) or (), value.dtype)
+            if value.shape and value.shape == tuple(shape):
+                return value
         sizes = [-1 if is_symbol(size) else size for size in shape]
         if sizes.count(-1) > 1:
             raise NotImplementedError(f"a shape of several symbols: {shape}")
@@ -211,7 +213,11 @@ class Graph:
 
     def maker_of(self, value: Value) -> onnx.NodeProto | None:
         """Return the node that makes a value, if one does."""
-        return self._by_output.get(value.name)
+        return self.maker(value.name)
+
+    def maker(self, name: str) -> onnx.NodeProto | None:
+        """Return the node that makes what has a name, if one does."""
+        return self._by_output.get(name)
 
     def is_same(self, name: str, value: Value) -> bool:
         """Return whether a value is the one of a name, or the same single number."""

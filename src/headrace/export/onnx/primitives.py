@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from headrace.export.onnx.graph import Graph, Shape, Value, constant, is_one, is_symbol
-from headrace.export.onnx.simpler import broadcast, extreme, scaled
+from headrace.export.onnx.simpler import broadcast, extreme, fall, least, product_less, scaled
 
 Rule = Callable[..., Value | list[Value]]
 
@@ -136,6 +136,8 @@ def _translate(
         return graph.op(_UNARY[name], given, given[0].shape, out.dtype)
     if name == "mul" and out.dtype.kind == "f":
         given = scaled(graph, given)
+    if name == "sub" and (made := product_less(graph, given, broadcast(given), out.dtype)):
+        return made
     if name in _BINARY:
         return graph.bounded(graph.op(_BINARY[name], given, broadcast(given), out.dtype))
     if name in _COMPARED:
@@ -236,7 +238,11 @@ def select(graph: Graph, which: Value, no: Value, yes: Value) -> Value:
     if which.array is not None and which.array.size == 1:
         return yes if which.array.item() else no
     if kind := extreme(graph, which, yes, no):
-        return graph.op(kind, [yes, no], broadcast([yes, no]), no.dtype)
+        nothing = no.array is not None and not no.array.any()
+        if kind == "Max" and nothing and (made := fall(graph, yes)):
+            return made
+        made = graph.op(kind, [yes, no], broadcast([yes, no]), no.dtype)
+        return (made.shape[-1:] == (1,) and least(graph, made)) or made
     if no.dtype != np.bool_:
         return graph.op("Where", [which, yes, no], broadcast([which, yes, no]), no.dtype)
     one = graph.op("And", [which, yes], broadcast([which, yes]), np.bool_)
