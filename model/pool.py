@@ -57,12 +57,10 @@ class PoolInputs(NamedTuple):
 
 def names(spec: Spec) -> list[str]:
     """Name the members in the order of their weights."""
-    whole = "row and past" if spec.past_inputs else "row"
-    views = ("row", whole) if spec.views == 2 else (whole,)
     rates = [f"{rate:g}" for rate in spec.rates]
     if len(set(rates)) < len(rates):
         rates = [f"{rate}, seed {at}" for at, rate in enumerate(rates)]
-    networks = [f"{view}, rate {rate}" for view in views for rate in rates]
+    networks = [f"{view}, rate {rate}" for view in spec.views for rate in rates]
     return [
         *networks,
         *(f"mean of {name}" for name in networks[averaged(spec)]),
@@ -153,18 +151,27 @@ def read_bits(found: Array, like: Contender) -> Contender:
 
 
 def sight(spec: Spec) -> np.ndarray[Any, Any]:
-    """Return which inputs a network sees, f32[M, I]: those of the first view only the row."""
-    past = np.ones((len(spec.rates), spec.inputs), np.float32)
-    if spec.views == 1:
-        return past
-    row = past.copy()
-    row[:, spec.row_inputs :] = 0.0
-    return np.concatenate([row, past])
+    """Return which inputs a network sees, f32[M, I], by its view."""
+    made = np.ones(spec.numeric, bool)
+    made[spec.plain] = False
+    rows = 2 + 2 * spec.numeric_lags + len(spec.traces)  # of N inputs each
+    encoded = np.zeros(spec.inputs, bool)
+    encoded[spec.pixels : spec.pixels + rows * spec.numeric] = np.tile(made, rows)
+
+    def inputs(view: str) -> np.ndarray[Any, Any]:
+        sees = np.ones(spec.inputs, np.float32)
+        if not view.endswith("past"):
+            sees[spec.row_inputs :] = 0.0
+        if not view.startswith("encoded"):
+            sees[encoded] = 0.0
+        return sees
+
+    return np.repeat([inputs(view) for view in spec.views], len(spec.rates), 0)
 
 
 def rates(spec: Spec) -> np.ndarray[Any, Any]:
     """Return the learning rate of each network, f32[M]."""
-    return np.tile(np.asarray(spec.rates, np.float32), spec.views)
+    return np.tile(np.asarray(spec.rates, np.float32), len(spec.views))
 
 
 def paces(spec: Spec, params: Params, rates: Array) -> Params:

@@ -78,6 +78,7 @@ class Spec:
     Attributes:
         numeric: numeric columns of a row; the last ones are its aggregates.
         aggregates: of the events of the row's entity.
+        frozen: numeric columns that frozen encoders make: the first one, and how many.
         categories: categorical columns of a row.
         crosses: columns of combinations of categories; of their members only those that learn
             vectors and weights of ids go by them.
@@ -125,6 +126,7 @@ class Spec:
 
     numeric: int
     aggregates: tuple[Aggregate, ...] = ()
+    frozen: tuple[int, int] = (0, 0)
     categories: int = 0
     crosses: int = 0
     lists: tuple[int, ...] = ()
@@ -246,23 +248,35 @@ class Spec:
         return rows * self.numeric + self.label_lags * self.label_inputs
 
     @property
+    def plain(self) -> list[int]:
+        """Return the numeric columns that no frozen encoder makes."""
+        first, count = self.frozen
+        return [*range(first), *range(first + count, self.numeric)]
+
+    @property
     def aggregated(self) -> list[tuple[Aggregate, int]]:
         """Return the aggregates, and the numeric column of each."""
         first = self.numeric - len(self.aggregates)
         return [(each, first + at) for at, each in enumerate(self.aggregates)]
 
     @property
-    def views(self) -> int:
-        """Count what networks see: the row alone, if there is anything in it, and with its past.
+    def views(self) -> tuple[str, ...]:
+        """Name what networks see: the row alone, if there is anything in it, and with its past.
 
         Those that read a window see it always, those that see an image all that there is, and those
         that a file brings whatever their own inputs are.
+
+        What frozen encoders make of a row is many columns, and may be nothing but noise: it is seen
+        in a view of its own, beside the row, and in no other.
         """
-        if self.network in WINDOWED or self.pixels or self.network.startswith(LOADED):
-            return 1
-        return 2 if self.past_inputs and (self.row_inputs or self.ids) else 1
+        whole, encoded = "row and past" if self.past_inputs else "row", self.frozen[1] > 0
+        if self.network.startswith(LOADED):
+            return (f"encoded {whole}" if encoded else whole,)
+        together = self.network in WINDOWED or self.pixels or not self.past_inputs
+        found = (whole,) if together or not (self.plain or self.ids) else ("row", whole)
+        return (*found, f"encoded {found[0]}") if encoded else found
 
     @property
     def networks(self) -> int:
         """Count the networks of the pool: one for each rate and view."""
-        return self.views * len(self.rates)
+        return len(self.views) * len(self.rates)

@@ -6,13 +6,19 @@
 
     uv run flink_beside.py send events.json --topic events.text
     uv run flink_beside.py join --task spam --topic events.text --label label --to found.joined
+    uv run flink_beside.py join ... --follow state
 
 `send` writes each line of a JSON file to a topic, in Flink's transactions: exactly once.
 
 `join` puts each prediction beside its event's label, by the event's partition and offset, and
 writes it to a topic, exactly once; records of transactions that were aborted are not read. It ends
-at what is now the end of the topics, or with `--follow` never. The topics have to be there.
-Begun again, a job begins again: Flink goes on only from a checkpoint or savepoint that it is given.
+at what is now the end of the topics, and begun again writes all of them again. The topics have to
+be there.
+
+With `--follow FOLDER` it goes on for ever, and over all runs with this folder each prediction is
+written exactly once, in Flink's transactions. Ctrl-C or SIGTERM stops it with a savepoint in the
+folder. The next run begins there; after a crash it begins at the last checkpoint, which is kept in
+the folder, too.
 
 Needs Java 17, and the jar of Flink's SQL connector for Kafka:
 org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2.
@@ -21,11 +27,14 @@ org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from pyflink.common import Configuration
-from pyflink.table import EnvironmentSettings, TableEnvironment
+from pyflink.java_gateway import get_gateway
+from pyflink.table import EnvironmentSettings, TableEnvironment, TableResult
 
 PREDICTION = "`id` STRING, `prediction` STRING, `step` BIGINT, `partition` INT, `offset` BIGINT"
 METRICS = "`time_ms` BIGINT, `events` BIGINT, `all` MAP<STRING, STRING>"
@@ -43,12 +52,16 @@ def main() -> None:
     join_parser.add_argument("--task", required=True, help="the task's name")
     join_parser.add_argument("--label", required=True, help="the field with the label")
     join_parser.add_argument("--to", required=True, help="topic of what is joined")
-    join_parser.add_argument("--follow", action="store_true", help="never end")
+    join_parser.add_argument(
+        "--follow", type=Path, metavar="FOLDER", help="go on for ever; where the state is kept"
+    )
     for each in (send_parser, join_parser):
         each.add_argument("--topic", required=True, help="topic of the events")
     options = parser.parse_args()
+    follow = options.follow.resolve() if options.command == "join" and options.follow else None
     settings = Configuration()
     for key, value in {
+        **(_kept(follow) if follow else {}),
         "pipeline.jars": options.jar.resolve().as_uri(),
         "python.executable": sys.executable,
         "parallelism.default": "1",
@@ -63,9 +76,19 @@ def main() -> None:
     (send if options.command == "send" else join)(tables, options)
 
 
+def _kept(folder: Path) -> dict[str, str]:
+    """Return settings that keep checkpoints in a folder, and begin at the newest state there."""
+    states = sorted(folder.glob("**/_metadata"), key=lambda file: file.stat().st_mtime_ns)
+    return {
+        "execution.checkpointing.dir": f"file://{folder}",
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        **({"execution.state-recovery.path": f"file://{states[-1].parent}"} if states else {}),
+    }
+
+
 def send(tables: TableEnvironment, options: argparse.Namespace) -> None:
     """Write the lines of a JSON file to the topic."""
-    path = options.file.resolve().as_uri()
+    path = f"file://{options.file.resolve()}"
     tables.execute_sql(
         f"CREATE TABLE lines (`line` STRING) WITH "
         f"('connector' = 'filesystem', 'path' = '{path}', 'format' = 'raw')"
@@ -94,15 +117,33 @@ def join(tables: TableEnvironment, options: argparse.Namespace) -> None:
         "`offset` BIGINT",
         "json",
     )
-    tables.execute_sql(
+    job = tables.execute_sql(
         f"INSERT INTO joined SELECT p.id, p.prediction, e.`{options.label}`, p.step, "  # noqa: S608
         "p.`partition`, p.`offset` FROM predictions AS p JOIN events AS e "
         "ON p.`partition` = e.`partition` AND p.`offset` = e.`offset`"
-    ).wait()
+    )
+    if options.follow:
+        _stop_with_savepoint(job, options.follow.resolve())
+        return
+    job.wait()
     _read(tables, options, "metrics", f"{options.task}.metrics", METRICS)
     with tables.execute_sql("SELECT time_ms, events, `all` FROM metrics").collect() as found:
         for time_ms, events, scores in found:
             print(f"{time_ms} {events:>12,} events  {scores}")
+
+
+def _stop_with_savepoint(job: TableResult, folder: Path) -> None:
+    """Wait for a signal, then stop a job with a savepoint in a folder; or for it to fail."""
+    asked, client = threading.Event(), job.get_job_client()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
+    while not asked.wait(1.0):
+        if client.get_job_status().result().name == "FAILED":
+            client.get_job_execution_result().result()  # raises why
+    # As JobClient.stop_with_savepoint, which in 2.3.0 calls what Java does not have any more.
+    forms = get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType
+    stopped = client._j_job_client.stopWithSavepoint(False, f"file://{folder}", forms.CANONICAL)
+    print("stopped with", stopped.get())
 
 
 def _read(

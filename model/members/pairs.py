@@ -5,7 +5,8 @@ says is the sum of what these have learned: a generalised additive model with pa
 (Lou, Caruana, Gehrke & Hooker 2013, "Accurate intelligible models with pairwise interactions"),
 learned by Adagrad from each row. It sees what a tree two columns deep sees, without growing one.
 Numbers are standardised, so the bins are those of a normal distribution; a missing one has a bin
-of its own. Cells of a pair with a category are hashed.
+of its own. Cells of a pair with a category are hashed. What frozen encoders make has no axes along
+which rules would run, and is left out.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ class Cells(NamedTuple):
 
 def names(spec: Spec) -> list[str]:
     """Name the opinion, if there is anything to pair; of one category alone the words have it."""
-    return ["pairs"] if spec.numeric + spec.categories > 1 else []
+    return ["pairs"] if len(spec.plain) + spec.categories > 1 else []
 
 
 def init(spec: Spec) -> Array:
     """Start with an opinion of nothing, f32[V, 2 O]: weights, then Adagrad's sums of squares."""
-    hashed = (_chosen(spec) >= spec.numeric).any(1).sum()
+    hashed = (_chosen(spec) >= len(spec.plain)).any(1).sum()
     pairs = (len(_chosen(spec)) - hashed) * _TOGETHER**2 + hashed * HASHED
-    size = int(spec.numeric * _ALONE + pairs) if names(spec) else 0
+    size = int(len(spec.plain) * _ALONE + pairs) if names(spec) else 0
     return jnp.zeros((size, 2 * spec.outputs))
 
 
@@ -123,17 +124,20 @@ def _weights(found: Array) -> Array:
 def _places(spec: Spec, inputs: Array, ids: Array) -> Array:
     values = inputs[:, spec.pixels : spec.columns]
     missing = inputs[:, spec.columns : spec.columns + spec.numeric] > 0.0
+    if len(spec.plain) < spec.numeric:
+        values, missing = (of[:, np.array(spec.plain, int)] for of in (values, missing))
     alone, together = (
         jnp.where(missing, len(ends) + 1, (values[..., None] > ends).sum(-1))
         for ends in (ALONE, TOGETHER)
     )
     first, second = _chosen(spec).T
-    plain = np.maximum(first, second) < spec.numeric
+    plain = np.maximum(first, second) < len(spec.plain)
     numbers = together[:, first[plain]] * _TOGETHER + together[:, second[plain]]
     either = jnp.concatenate([together.astype(jnp.uint32), ids[:, : spec.categories]], 1)
     one, other = either[:, first[~plain]], either[:, second[~plain]]
     mixed = (one * jnp.uint32(0x9E3779B1) ^ (other + jnp.uint32(1))) * jnp.uint32(0x85EBCA6B)
-    widths = [_ALONE] * spec.numeric + [_TOGETHER**2] * plain.sum() + [HASHED] * (~plain).sum()
+    widths = [_ALONE] * len(spec.plain)
+    widths += [_TOGETHER**2] * plain.sum() + [HASHED] * (~plain).sum()
     starts = np.cumsum([0, *widths])[:-1].astype(np.int32)
     within = jnp.concatenate([alone, numbers, mixed % HASHED], 1, dtype=jnp.int32)
     return within + jnp.asarray(starts)
@@ -141,7 +145,7 @@ def _places(spec: Spec, inputs: Array, ids: Array) -> Array:
 
 def _chosen(spec: Spec) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """Return pairs of columns [P, 2], numbers before categories: all, or MOST of them by chance."""
-    every = list(combinations(range(spec.numeric + spec.categories), 2))
+    every = list(combinations(range(len(spec.plain) + spec.categories), 2))
     drawn = np.random.default_rng(spec.seed).permutation(len(every))[:MOST]
     return np.array([every[at] for at in sorted(drawn.tolist())], np.int64).reshape(-1, 2)
 

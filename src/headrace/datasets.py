@@ -7,9 +7,10 @@ aggregates, scaling) is not in it.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace.stream.archive.reader import ArchiveHistory
 from headrace.stream.errors import UsageError
 from headrace.stream.events import DeadLetter, Records
+from headrace.stream.formats.codec import time_ms
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, Range, TopicHistory
 from headrace.stream.rows.normalizer import Normalizer
@@ -31,6 +33,7 @@ BLOCK = 4096  # offsets that are read of a partition at a time
 WAIT_S = 0.2
 
 Offsets = dict[int, int]
+Point = Mapping[int, int] | str
 Columns = dict[str, NDArray[Any]]
 Record = tuple[
     int, int, int, bytes | None, bytes | None
@@ -58,6 +61,16 @@ class TopicEvents(NamedTuple):
         """
         with closing(self.kafka.source(self.topic)) as source:
             return dict(source.begins), source.ends()
+
+    def offsets_for_time(self, time_ms: int) -> Offsets:
+        """Return offsets before which no record has this timestamp or a later one, of each
+        partition that may have any.
+
+        Raises:
+            TopicError, BrokerError: there is no such topic; the broker does not answer.
+        """
+        with closing(self.kafka.source(self.topic)) as source:
+            return source.offsets_for_time(time_ms)
 
     def history(self) -> History:
         """Open the topic; aborted transactions are not read."""
@@ -89,6 +102,15 @@ class ArchivedEvents(NamedTuple):
         history = ArchiveHistory(self.place, self.topic)
         return history.begins(), history.ends()
 
+    def offsets_for_time(self, time_ms: int) -> Offsets:
+        """Return offsets before which no record has this timestamp or a later one, of each
+        partition that may have any.
+
+        Raises:
+            HistoryError: there is no archive of the topic, or it is damaged.
+        """
+        return ArchiveHistory(self.place, self.topic).offsets_for_time(time_ms)
+
     def history(self) -> History:
         """Open the archive."""
         return ArchiveHistory(self.place, self.topic)
@@ -103,18 +125,22 @@ class RowReader:
     Args:
         task: a task, or the path of its file.
         events: where they are; made of the name of the task's topic.
-        start: the first offset, by partition; default: the first there is.
-        stop: the offset after the last one, by partition; default: the end as it is now.
+        start: where to begin: the first offset, by partition, or a time (RFC 3339; UTC unless it
+            says otherwise): each partition's first record with that timestamp of Kafka's or a
+            later one; default: the first there is.
+        stop: where to end: the offset after the last one, by partition, or a time: before what
+            would begin there; default: the end as it is now.
         follow: whether to go on after `stop` with what comes, for ever. Kafka only.
 
     Attributes:
-        task, start, stop: as given, or found. A reader that starts where another one stopped goes
-            on where that one ends.
+        task: as given, or read.
+        start, stop: offsets by partition, as given or found. A reader that starts where another
+            one stopped goes on where that one ends.
         fields: what a row holds, by name.
 
     Raises:
         TaskError: the task file is wrong.
-        UsageError: an offset is not there, or the task names no classes.
+        UsageError: an offset is not there, a time is none, or the task names no classes.
         TopicError, BrokerError, HistoryError: there is no such topic, no broker, or no archive.
     """
 
@@ -123,8 +149,8 @@ class RowReader:
         task: Task | str | Path,
         events: Callable[[str], TopicEvents | ArchivedEvents],
         *,
-        start: Mapping[int, int] | None = None,
-        stop: Mapping[int, int] | None = None,
+        start: Point | None = None,
+        stop: Point | None = None,
         follow: bool = False,
     ) -> None:
         self.task = task if isinstance(task, Task) else Task.load(task)
@@ -135,8 +161,8 @@ class RowReader:
             )
         self._events, self._follow = events(self.task.input.topic), follow
         begins, ends = self._events.bounds()
-        self.start = _within("start", start or {}, begins, ends, begins)
-        self.stop = _within("stop", stop or {}, self.start, ends, ends)
+        self.start = self._offsets("start", {} if start is None else start, begins, ends, begins)
+        self.stop = self._offsets("stop", {} if stop is None else stop, self.start, ends, ends)
         self.fields = _fields(self.task)
 
     def batches(
@@ -165,6 +191,24 @@ class RowReader:
                 on_rejected(letters)
             if rows.id:
                 yield self._columns(rows)
+
+    def _offsets(
+        self, name: str, given: Point, low: Offsets, high: Offsets, default: Offsets
+    ) -> Offsets:
+        """Return an offset of each partition: what is given where it is, else the default."""
+        if not isinstance(given, str):
+            return _within(name, given, low, high, default)
+        if isnan(moment := time_ms(given)):
+            raise UsageError(
+                f"{name} = {given!r}: expected a time such as 2026-01-31T12:00:00Z, or offsets by "
+                "partition such as {0: 1234}"
+            )
+        near, found = self._events.offsets_for_time(int(moment)), Offsets()
+        with closing(self._events.history()) as history:
+            for p in default:
+                after = _of_range(history, Range(p, max(near.get(p, high[p]), low[p]), high[p]))
+                found[p] = next((at for ms, _, at, *_ in after if ms >= moment), high[p])
+        return found
 
     def _records(self, share: int, shares: int) -> Iterator[Records]:
         ranges = [Range(p, self.start[p], self.stop[p]) for p in sorted(self.stop)]
@@ -199,6 +243,21 @@ class RowReader:
         return {name: np.array(found[name]) for name in self.fields}
 
 
+def regrouped(blocks: Iterable[Columns], size: int) -> Iterator[Columns]:
+    """Yield the rows of blocks again, `size` at a time; of the last ones there may be fewer."""
+    rest: Columns = {}
+    for block in blocks:
+        joined = (
+            {n: np.concatenate([rest[n], each]) for n, each in block.items()} if rest else block
+        )
+        rows = len(joined["offset"])
+        for at in range(0, rows - size + 1, size):
+            yield {name: column[at : at + size] for name, column in joined.items()}
+        rest = {name: column[rows - rows % size :] for name, column in joined.items()}
+    if rest and len(rest["offset"]):
+        yield rest
+
+
 def _fields(task: Task) -> dict[str, Field]:
     spec = task.spec
     numeric = len(task.columns) - len(task.of_kind(Aggregate))
@@ -221,7 +280,11 @@ def _in_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
 def _within(
     name: str, given: Mapping[int, int], low: Offsets, high: Offsets, default: Offsets
 ) -> Offsets:
-    """Return an offset of each partition, those that are given where they are."""
+    """Return an offset of each partition, those that are given where they are.
+
+    Raises:
+        UsageError: there is no such partition, or its offset is not within `low` and `high`.
+    """
     for partition, at in given.items():
         if partition not in default:
             known = ", ".join(map(str, sorted(default)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from headrace import weights
-from headrace.datasets import ArchivedEvents, Field, Offsets, RowReader, TopicEvents
+from headrace.datasets import (
+    ArchivedEvents,
+    Field,
+    Offsets,
+    Point,
+    RowReader,
+    TopicEvents,
+    regrouped,
+)
 from headrace.learner import Learner
 from headrace.model.spec import Activation
 from headrace.stream.errors import UsageError
@@ -34,6 +42,10 @@ Row = dict[str, torch.Tensor]
 class _Dataset(IterableDataset):
     """Yield a dictionary of tensors for each event: the row that the service's normaliser makes.
 
+    With a `batch_size` it is one for so many events, the first axis being theirs; of the last ones
+    there may be fewer. A `DataLoader` is then given `batch_size=None`, and spared what it does for
+    each row.
+
     Every pass yields the same rows. Without workers they come in the order of the stream: those of
     a partition by offset, partitions merged by Kafka's timestamps. With `num_workers=n` a
     `DataLoader` has each worker read its own share of adjacent offsets, every row once, and takes
@@ -44,10 +56,14 @@ class _Dataset(IterableDataset):
         self,
         task: Task | str | Path,
         events: Callable[[str], TopicEvents | ArchivedEvents],
-        start: Mapping[int, int] | None,
-        stop: Mapping[int, int] | None,
+        start: Point | None,
+        stop: Point | None,
+        batch_size: int | None,
         follow: bool = False,
     ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size = {batch_size}: expected 1 or more, or None")
+        self._batch_size = batch_size
         self._reader = RowReader(task, events, start=start, stop=stop, follow=follow)
         self._rejected = torch.zeros(1 + MOST_WORKERS, dtype=torch.int64).share_memory_()
 
@@ -59,10 +75,15 @@ class _Dataset(IterableDataset):
         def count(letters: list[DeadLetter]) -> None:
             rejected.add_(len(letters))
 
-        for batch in self._reader.batches(*share, on_rejected=count):
-            columns = [torch.from_numpy(column).unbind() for column in batch.values()]
+        blocks = self._reader.batches(*share, on_rejected=count)
+        if self._batch_size is not None:
+            for block in regrouped(blocks, self._batch_size):
+                yield {name: torch.from_numpy(column) for name, column in block.items()}
+            return
+        for block in blocks:
+            columns = [torch.from_numpy(column).unbind() for column in block.values()]
             for row in zip(*columns, strict=True):
-                yield dict(zip(batch, row, strict=True))
+                yield dict(zip(block, row, strict=True))
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -94,13 +115,19 @@ class TopicDataset(_Dataset):
     Args:
         task: a task, or the path of its file.
         kafka: a connection, or `host:port[,host:port]` of any of its brokers.
-        start: the first offset, by partition; default: the first there is.
-        stop: the offset after the last one, by partition; default: the end as it is now.
+        start: where to begin: the first offset, by partition, or a time (RFC 3339; UTC unless it
+            says otherwise): each partition's first record with that timestamp of Kafka's or a
+            later one; default: the first there is.
+        stop: where to end: the offset after the last one, by partition, or a time: before what
+            would begin there; default: the end as it is now.
+        batch_size: events that a dictionary holds, for a `DataLoader` with `batch_size=None`;
+            default: one, whose tensors lack the axis of events.
         follow: go on after `stop` with what comes, for ever; a worker then has whole partitions.
 
     Raises:
         TaskError: the task file is wrong.
-        UsageError: an offset is not there, or the task names no classes.
+        UsageError: an offset is not there, a time or a batch size is none, or the task names no
+            classes.
         TopicError, BrokerError: there is no such topic; the broker does not answer.
     """
 
@@ -109,12 +136,13 @@ class TopicDataset(_Dataset):
         task: Task | str | Path,
         kafka: KafkaConnection | str,
         *,
-        start: Mapping[int, int] | None = None,
-        stop: Mapping[int, int] | None = None,
+        start: Point | None = None,
+        stop: Point | None = None,
+        batch_size: int | None = None,
         follow: bool = False,
     ) -> None:
         connection = KafkaConnection(kafka) if isinstance(kafka, str) else kafka
-        super().__init__(task, partial(TopicEvents, connection), start, stop, follow)
+        super().__init__(task, partial(TopicEvents, connection), start, stop, batch_size, follow)
 
 
 class ArchiveDataset(_Dataset):
@@ -123,11 +151,12 @@ class ArchiveDataset(_Dataset):
     Args:
         task: a task, or the path of its file.
         place: where `headrace archive` wrote: a directory, or a URL that fsspec knows.
-        start, stop: as of `TopicDataset`.
+        start, stop, batch_size: as of `TopicDataset`.
 
     Raises:
         TaskError: the task file is wrong.
-        UsageError: an offset is not there, or the task names no classes.
+        UsageError: an offset is not there, a time or a batch size is none, or the task names no
+            classes.
         HistoryError: there is no archive of the topic, or it is damaged.
     """
 
@@ -136,10 +165,11 @@ class ArchiveDataset(_Dataset):
         task: Task | str | Path,
         place: str | Path,
         *,
-        start: Mapping[int, int] | None = None,
-        stop: Mapping[int, int] | None = None,
+        start: Point | None = None,
+        stop: Point | None = None,
+        batch_size: int | None = None,
     ) -> None:
-        super().__init__(task, partial(ArchivedEvents, str(place)), start, stop)
+        super().__init__(task, partial(ArchivedEvents, str(place)), start, stop, batch_size)
 
 
 class Network(torch.nn.Module):

@@ -6,6 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
 
+import numpy as np
+
 from headrace.stream.archive.directory import ArchiveDirectory, Segment, SegmentReader
 from headrace.stream.errors import HistoryError
 from headrace.stream.events import Records
@@ -41,6 +43,20 @@ class ArchiveHistory:
     def ends(self) -> dict[int, int]:
         """Return the offset after the last one of each partition, as of the last look."""
         return {p: segments[-1].stop for p, segments in self._segments.items()}
+
+    def offsets_for_time(self, time_ms: int) -> dict[int, int]:
+        """Return the first offset of the first file that may hold a record with this timestamp or a
+        later one, of each partition with any."""
+        day = str(np.datetime64(time_ms, "ms").astype("datetime64[D]"))
+        found = dict[int, int]()
+        for partition, segments in self._segments.items():
+            newest = ""  # so far; a file holds records of that day and of earlier ones
+            for segment in segments:
+                newest = max(newest, segment.date)
+                if newest >= day:
+                    found[partition] = segment.start
+                    break
+        return found
 
     def read(self, ranges: Sequence[Range]) -> Records:
         """Return the records of the ranges, in the order of the ranges, then of offsets.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -232,6 +233,16 @@ class Source:
         """Ask for the end of each partition: the offset that the next record will get."""
         return {p: self._watermarks(p)[1] for p in self.partitions}
 
+    def offsets_for_time(self, time_ms: int) -> dict[int, int]:
+        """Ask each partition that has any for its first offset with this timestamp or a later one,
+        which may be that of a record that is not given."""
+        at = [TopicPartition(self.topic, p, max(time_ms, 0)) for p in self.partitions]
+        ask = partial(self._consumer.offsets_for_times, at, timeout=ANSWER_S)
+        found = _answer(self.topic, ask)
+        if wrong := next((each.error for each in found if each.error), None):
+            raise BrokerError(f"{self.topic}: {wrong.str()}")
+        return {each.partition: each.offset for each in found if each.offset >= 0}
+
     def lag(self) -> int:
         """Count the records known to wait, as of the last fetch; asks nobody."""
         lag = 0
@@ -247,7 +258,6 @@ class Source:
         _leave(self._consumer)
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
-        """Ask for the first offset of a partition and the one after its last."""
         return _watermarks(self._consumer, TopicPartition(self.topic, partition))
 
 
@@ -306,17 +316,22 @@ def _leave(consumer: Any) -> None:
 
 
 def _watermarks(consumer: Any, at: TopicPartition) -> tuple[int, int]:
-    """Ask for the two ends of a partition, and again while it has no leader."""
+    """Ask for the first offset of a partition and the one after its last."""
+    ask = partial(consumer.get_watermark_offsets, at, timeout=ANSWER_S)
+    low, high = _answer(f"{at.topic}/{at.partition}", ask)
+    return low, high
+
+
+def _answer(name: str, ask: Callable[[], Any]) -> Any:
+    """Ask something of partitions, and again while one has no leader."""
     give_up_s = time.monotonic() + ANSWER_S
     while True:
         try:
-            low, high = consumer.get_watermark_offsets(at, timeout=ANSWER_S)
+            return ask()
         except KafkaException as error:
             if error.args[0].code() not in _LEADERLESS or time.monotonic() > give_up_s:
-                raise BrokerError(f"{at.topic}/{at.partition}: {error.args[0].str()}") from error
+                raise BrokerError(f"{name}: {error.args[0].str()}") from error
             time.sleep(RETRY_S)
-        else:
-            return low, high
 
 
 def ends(

@@ -196,6 +196,13 @@ class Task(Part):
         return {name: each for name, each in self.of_kind(Frozen).items() if each.encoder}
 
     @property
+    def _frozen_columns(self) -> tuple[int, int]:
+        """Return the place of the first column of `frozen`, and how many there are."""
+        first = sum(each.numbers for each in self.of_kind(Encoded).values())
+        count = sum(each.numbers for each in self.frozen.values())
+        return (len(self.of_kind(Number)) + first, count) if count else (0, 0)
+
+    @property
     def encoded(self) -> dict[str, Encoded | Frozen]:
         """Return the features that an encoder makes numbers of, by name: in order of columns."""
         return self.of_kind(Encoded) | self.frozen
@@ -225,6 +232,7 @@ class Task(Part):
         return Spec(
             numeric=numeric,
             aggregates=tuple(map(self._aggregate, self.of_kind(Aggregate).values())),
+            frozen=self._frozen_columns,
             categories=single,
             crosses=len(self.cross),
             lists=tuple(each.tokens for each in self.of_kind(Category).values() if each.tokens),

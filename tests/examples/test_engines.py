@@ -7,16 +7,17 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 import headrace
 from headrace.stream.archive.delta import DeltaArchive
@@ -76,6 +77,7 @@ JARS = {
     ],
 }  # connectors to Kafka, and to tables, and their sha256
 Example = Callable[..., str]
+Started = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
 
 @pytest.fixture(scope="module")
@@ -98,23 +100,49 @@ def jars(engine: str) -> list[str]:
     return [str(ensure_jar(engine, coordinates, sha256)) for coordinates, sha256 in JARS[engine]]
 
 
+def command(kafka: KafkaConnection, java: str, engine: str, *arguments: str) -> dict[str, Any]:
+    """Return how to call an example's script with `uv run`, as its first lines say."""
+    given = {"spark": ["--jars", ",".join(jars("spark"))], "flink": ["--jar", *jars("flink")]}
+    script = EXAMPLES / engine / f"{engine}_beside.py"
+    called = ["uv", "run", "--quiet", "--script", str(script)]
+    called += ["--bootstrap", kafka.servers, *given[engine], *arguments]
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {"args": called, "env": env | {"JAVA_HOME": java}, "text": True}
+
+
 @pytest.fixture
 def example(kafka: KafkaConnection, java: str) -> Example:
-    """Return what runs an example's script with `uv run`, as its first lines say."""
+    """Return what runs an example's script."""
 
     def run(engine: str, *arguments: str) -> str:
-        given = {"spark": ["--jars", ",".join(jars("spark"))], "flink": ["--jar", *jars("flink")]}
-        script = EXAMPLES / engine / f"{engine}_beside.py"
-        command = ["uv", "run", "--quiet", "--script", str(script)]
-        command += ["--bootstrap", kafka.servers, *given[engine], *arguments]
-        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=env | {"JAVA_HOME": java}
-        )
+        done = subprocess.run(**command(kafka, java, engine, *arguments), capture_output=True)
         assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        return str(done.stdout)
 
     return run
+
+
+@pytest.fixture
+def started(kafka: KafkaConnection, java: str, tmp_path: Path) -> Started:
+    """Return what starts an example's script, and kills it and its children at the end."""
+
+    @contextmanager
+    def start(engine: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        with (tmp_path / "printed").open("a") as printed:
+            child = subprocess.Popen(
+                **command(kafka, java, engine, *arguments),
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,
+            )
+        try:
+            yield child
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+    return start
 
 
 def test_spark_reads_tables_of_archives(java: str, tmp_path: Path) -> None:
@@ -236,3 +264,44 @@ def test_flink_sends_and_joins_each_once(
     assert sorted(found) == made.expected()
     assert "accuracy" in shown
     assert verify(made.task, kafka, deep=True).findings == []
+
+
+def test_flink_goes_on_from_a_savepoint_and_after_a_crash(
+    kafka: KafkaConnection, topic: Callable[..., str], started: Started, tmp_path: Path
+) -> None:
+    """Over three runs: each prediction once, in the order in which it was made."""
+    made = Task(kafka, tmp_path, "beside-flink-following")
+    raw, to, state = made.task.input.topic, topic("joined"), tmp_path / "state of flink"
+    join = ("flink", "join", "--task", made.task.name, "--topic", raw, "--label", "label")
+
+    def learn(count: int) -> None:
+        new = events(len(made.events), len(made.events) + count)
+        with closing(Producer(kafka.confluent())) as producer:
+            for event in new:
+                producer.produce(raw, event)
+        made.events += new
+        made.learn()
+
+    def joined() -> list[tuple[int, Any, Any]]:
+        return [(row["offset"], row["prediction"], row["label"]) for row in read(kafka, to)]
+
+    settings = {"group.id": to, "isolation.level": "read_committed"}
+    witness, seen = Consumer(kafka.confluent() | settings), 0
+    witness.assign([TopicPartition(to, 0, 0)])
+    for number, end in enumerate(("savepoint", "kill -9", "savepoint")):
+        learn(40)
+        made.abort()
+        with started(*join, "--to", to, "--follow", str(state)) as child:
+            for more in (0, 30):
+                if more:
+                    learn(more)
+                while child.poll() is None and seen < len(made.events):
+                    seen += len(witness.consume(100, 1.0))
+                assert child.poll() is None, (tmp_path / "printed").read_text()[-3000:]
+            if end == "savepoint":
+                child.terminate()
+                assert child.wait(300) == 0, (tmp_path / "printed").read_text()[-3000:]
+        assert joined() == made.expected(), f"in run {number}"
+    witness.close()
+    assert (tmp_path / "printed").read_text().count("stopped with") == 2
+    assert len(made.events) == 210

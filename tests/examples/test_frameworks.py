@@ -127,7 +127,7 @@ def test_pytorch_loads_topics_and_archives(
 ) -> None:
     told = script("torch", "torch_rows", kept.file, kafka.servers, kept.place)
     assert len(kept.rows["offset"]) == 1500
-    for name in ("topic", "archive"):
+    for name in ("topic", "archive", "batched"):
         assert told[f"{name} 0"]["rows"] == kept.rows  # in the order of the stream
         for workers in (0, 2, 5):
             found = told[f"{name} {workers}"]

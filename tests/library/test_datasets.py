@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from headrace.datasets import (
     RowReader,
     TopicEvents,
     _share,
+    regrouped,
 )
 from headrace.stream.archive.writer import archive
 from headrace.stream.errors import HistoryError, TopicError, UsageError
@@ -38,6 +39,7 @@ from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.task import Task, parse
+from tests.support.archives import Record, write_segment
 from tests.support.events import IMAGE_TASK, POISON, coded, good, picture
 
 FIRST_MS = 1_772_668_800_000
@@ -83,6 +85,10 @@ class Made:
     @property
     def reader(self) -> Callable[..., RowReader]:
         return partial(RowReader, self.task, partial(TopicEvents, self.kafka))
+
+
+def kept_in(place: Path) -> Callable[[str], ArchivedEvents]:
+    return partial(ArchivedEvents, str(place))
 
 
 def event_of(number: int) -> bytes:
@@ -212,6 +218,52 @@ def test_one_reader_goes_on_where_another_stopped(made: Made) -> None:
     found = numbers(shown(first.batches())) + numbers(shown(second.batches()))
     assert sorted(found) == [number for number, _ in made.good]
     assert shown(made.reader(start=second.stop).batches()) == []
+
+
+def test_times_are_those_of_kafka_s_timestamps(made: Made, tmp_path: Path) -> None:
+    """From a time on, and before another; of the topic and of its archive."""
+    archive(made.kafka, made.topic, str(tmp_path))
+    low, high = 417, 1480
+    text = [str(np.datetime64(FIRST_MS + at, "ms")) for at in (low, high)]
+    for reader in (made.reader, partial(RowReader, made.task, kept_in(tmp_path))):
+        within = reader(start=f"{text[0]}Z", stop=f"{text[1]}+00:00")
+        wanted = [number for number, _ in made.good if low <= number < high]
+        assert sorted(numbers(shown(within.batches()))) == wanted
+        assert shown(reader(start=within.stop, stop=text[1]).batches()) == []
+        late = reader(start="2999-01-01T00:00:00Z")
+        assert (late.start, shown(late.batches())) == (late.stop, [])
+        early = reader(start="1969-01-01T00:00:00Z", stop={0: 3})
+        assert early.start == reader().start
+        assert shown(reader(start=text[1], stop=text[0]).batches()) == []
+        for wrong in ("yesterday", "12", ""):
+            with pytest.raises(UsageError, match=f"stop = '{wrong}': expected a time such as 2026"):
+                reader(stop=wrong)
+
+
+def test_a_late_record_in_an_archive_of_days_is_found(tmp_path: Path) -> None:
+    """As in Kafka, a time is that of the first record that is not before it."""
+    day = 86_400_000
+    times = [[10 * day, 9 * day], [10 * day + 5], [11 * day, 8 * day, 11 * day + 7]]
+    at = 0
+    for file, date in zip(times, ("1970-01-11", "1970-01-11", "1970-01-12"), strict=True):
+        records = [Record(0, at + n, ms, None, good(n)) for n, ms in enumerate(file)]
+        at += len(file)
+        write_segment(tmp_path, "events", records, at, date)
+    flat = [ms for file in times for ms in file]
+    for ms in [0, 9 * day, 10 * day, 10 * day + 1, 10 * day + 6, 11 * day, 11 * day + 1, 12 * day]:
+        first = next((n for n, found in enumerate(flat) if found >= ms), len(flat))
+        reader = RowReader(task_of("events"), kept_in(tmp_path), start=f"{np.datetime64(ms, 'ms')}")
+        assert reader.start == {0: first}
+
+
+@given(st.lists(st.integers(0, 9), max_size=6), st.integers(1, 12))
+def test_rows_are_regrouped_in_their_order(sizes: list[int], size: int) -> None:
+    borders = np.cumsum([0, *sizes])
+    blocks = [{"offset": np.arange(*pair)} for pair in pairwise(borders)]
+    found = [each["offset"].tolist() for each in regrouped(blocks, size)]
+    assert [*chain(*found)] == [*range(sum(sizes))]
+    assert {*map(len, found[:-1])} <= {size}
+    assert all(0 < len(each) <= size for each in found[-1:])
 
 
 def test_what_comes_is_followed(made: Made) -> None:

@@ -17,11 +17,13 @@ def main(task: str, servers: str, place: str) -> None:
     kafka = headrace.KafkaConnection(servers)
     told: dict[str, Any] = {}
     for workers in (0, 2, 5):
-        for name in ("topic", "archive"):
-            dataset = ArchiveDataset(task, place)
+        for name in ("topic", "archive", "batched"):
+            whole = 64 if name == "batched" else None
+            dataset = ArchiveDataset(task, place, batch_size=whole)
             if name == "topic":
                 dataset = TopicDataset(task, kafka)
-            batches = [*DataLoader(dataset, batch_size=64, num_workers=workers)]
+            rows = None if whole else 64
+            batches = [*DataLoader(dataset, batch_size=rows, num_workers=workers)]
             told[f"{name} {workers}"] = {
                 "rejected": dataset.rejected,
                 "shapes": {key: [*value.shape] for key, value in batches[0].items()},
