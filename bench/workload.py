@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from headrace.stream.events import Records
 from headrace.stream.task import Task, load
-from headrace.stream.task.schema import Lags, Model
+from headrace.stream.task.memory import Lags
+from headrace.stream.task.schema import Model
 
 Array = NDArray[np.float64]
 

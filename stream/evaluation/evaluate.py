@@ -234,8 +234,11 @@ def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
     numbers: dict[str, files.Kind] = {
         key: "number" for key in weight if len(weight) == 1 and key in columns
     }
+    label = pointer(task.target.field)
+    if len(label) == 1 and label[0] in columns and task.target.reads_texts:
+        numbers[label[0]] = "string"
     return numbers | {
-        place[0]: "number" if isinstance(feature, Number) else "string"
+        place[0]: "number" if isinstance(feature, Number) and not feature.reads_texts else "string"
         for name, feature in task.features.items()
         if isinstance(feature, Number | Text | Image)
         and len(place := pointer(feature.field or name)) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -58,23 +58,88 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Number(Part):
+Missing = Annotated[
+    tuple[float | Annotated[str, Field(max_length=100)], ...],
+    Field(
+        description='Values that count as missing, such as -999; also texts, such as "ERR".',
+        max_length=1000,
+    ),
+]
+Decimal = Annotated[
+    Literal[".", ","] | None,
+    Field(description="The decimal mark of numbers that are texts; default: a text is no number."),
+]
+Thousands = Annotated[
+    Literal[",", ".", " ", "'", "_"] | None,
+    Field(description="The mark between thousands, where numbers that are texts may have one."),
+]
+Duration = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="Texts are durations, such as 1:30:00, PT1H30M or 1h30m, and are read in "
+        "seconds.",
+    ),
+]
+
+
+READING = ("unit", "missing", "decimal", "thousands", "duration")
+
+
+class Quantity(Part):
+    """How a number is read where it is a text: what numeric features and targets share.
+
+    Each has these keys itself, in the order of its own.
+    """
+
+    if TYPE_CHECKING:
+        unit: str | None
+        missing: Missing
+        decimal: Decimal
+        thousands: Thousands
+        duration: Duration
+
+    @property
+    def reads_texts(self) -> bool:
+        """Return whether a text may be a number, or say that there is none."""
+        codes = any(isinstance(code, str) for code in self.missing)
+        return self.decimal is not None or self.duration or codes
+
+    @model_validator(mode="after")
+    def _readable(self) -> Quantity:
+        if self.thousands and not self.decimal:
+            raise ValueError("thousands needs decimal, the other mark: expected both")
+        if self.decimal and self.thousands == self.decimal:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}: expected two marks")
+        if self.duration and (self.decimal or self.unit):
+            raise ValueError("duration takes no decimal and no unit: it is in seconds")
+        return self
+
+
+class Number(Quantity):
     """A numeric feature."""
 
     kind: Literal["number"]
     field: FieldPath | None = Field(None, description=WHERE)
-    unit: str | None = Field(None, description="The unit in the events, such as degF.")
+    unit: str | None = Field(
+        None,
+        description="The unit in the events, such as degF; with decimal it may stand beside the "
+        "number in a text, such as 12 kWh, $5 or 3 %.",
+    )
     to: str | None = Field(None, description="The unit to learn in, such as degC.")
     min: float | None = Field(None, description="Smaller values count as missing.")
     max: float | None = Field(None, description="Larger values count as missing.")
-    missing: tuple[float, ...] = Field(
-        (), description="Values that count as missing, such as -999."
-    )
+    missing: Missing = ()
+    decimal: Decimal = None
+    thousands: Thousands = None
+    duration: Duration = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Number:
-        if (self.unit is None) != (self.to is None):
-            raise ValueError("unit and to go together")
+        if (self.unit is None) > (self.to is None) or (
+            self.unit is not None and self.to is None and self.decimal is None
+        ):
+            raise ValueError("unit and to go together; unit alone is for texts: see decimal")
         if self.min is not None and self.max is not None and self.min >= self.max:
             raise ValueError(f"min must be below max, not {self.min} and {self.max}")
         return self
@@ -99,6 +164,12 @@ class Category(Part):
         strict=True,
         description="The field may be a list of values; their order is ignored.",
     )
+    boolean: bool = Field(
+        False,
+        strict=True,
+        description="yes/no, t/f, y/n, on/off, 1/0 and true/false are the same two values, in any "
+        "case; other texts stay what they are.",
+    )
     ngrams: Lengths | None = Field(
         None,
         description="Shortest and longest character n-gram, so that similarly spelt values are "
@@ -117,6 +188,8 @@ class Category(Part):
     def _needs_tokens(self) -> Category:
         if "max_tokens" in self.model_fields_set and not self.tokens:
             raise ValueError("max_tokens bounds lists and n-grams: expected several or ngrams")
+        if self.boolean and self.tokens:
+            raise ValueError("boolean is for one value: expected neither several nor ngrams")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The tables of a task file, each with its keys, their ranges and defaults, but features."""
+"""The tables of a task file with their keys, ranges and defaults; see also features, memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,19 @@ from pydantic import (
 
 from headrace.model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
 from headrace.stream.task import keras_file
-from headrace.stream.task.features import PLUGIN, FieldPath, Part, PluginName, beside
+from headrace.stream.task.features import (
+    PLUGIN,
+    READING,
+    Decimal,
+    Duration,
+    FieldPath,
+    Missing,
+    Part,
+    PluginName,
+    Quantity,
+    Thousands,
+    beside,
+)
 
 TOPIC = r"^[a-zA-Z0-9._-]{1,249}$"
 MOST_CLASSES = 1000
@@ -88,6 +100,17 @@ class Input(Part):
     max_bytes: int = Field(
         65_536, ge=64, le=MOST_EVENT_BYTES, description="Largest event accepted."
     )
+    dayfirst: bool | None = Field(
+        None,
+        strict=True,
+        description="How dates such as 03/04/2026 are read: true = 3 April, false = 4 March; "
+        "default: they are rejected.",
+    )
+    non_finite: Literal["refuse", "missing"] = Field(
+        "refuse",
+        description="NaN and Infinity as literals, which JSON does not have: reject the event, or "
+        "count the value as missing.",
+    )
     recent_ids: int = Field(
         100_000, ge=0, description="Ids remembered to reject duplicate events; 0 = none."
     )
@@ -113,11 +136,18 @@ ClassWeight = Annotated[
 ]
 
 
-class Target(Part):
+class Target(Quantity):
     """What to predict."""
 
     field: FieldPath = Field(description="The field with the label; null or absent = unknown.")
     kind: Literal["classify", "regress"] = Field(description="Classification or regression.")
+    unit: str | None = Field(
+        None, description="What may stand beside the number in a text, such as kWh, $ or %."
+    )
+    missing: Missing = ()
+    decimal: Decimal = None
+    thousands: Thousands = None
+    duration: Duration = False
     classes: tuple[Annotated[str, Field(max_length=LONGEST_CLASS)], ...] = Field(
         (),
         description="The classes, for classify; the order is that of probabilities.",
@@ -208,6 +238,15 @@ class Target(Part):
         return self
 
     @model_validator(mode="after")
+    def _reads_numbers(self) -> Target:
+        reading = [key for key in READING if getattr(self, key)]
+        if reading and self.kind == "classify":
+            raise ValueError(f"{reading[0]} is for numbers, not for kind = 'classify'")
+        if self.unit and not self.decimal:
+            raise ValueError("unit is of texts: expected decimal, the mark of their numbers")
+        return self
+
+    @model_validator(mode="after")
     def _classes(self) -> Target:
         if self.kind == "regress":
             if self.classes or self.max_classes:
@@ -220,24 +259,6 @@ class Target(Part):
                 "and for two at least"
             )
         return self
-
-
-class Lags(Part):
-    """What is remembered of each entity."""
-
-    labels: int = Field(1, ge=0, le=1000, description="Lagged labels used as inputs.")
-    rows: int = Field(0, ge=0, le=1000, description="Lagged rows whose numbers are inputs.")
-    traces: tuple[Annotated[float, Field(ge=1, le=1e6)], ...] = Field(
-        (8.0, 64.0),
-        description="Spans, in events, of moving averages; a row's distances from them are inputs.",
-        max_length=16,
-    )
-    entities: int = Field(
-        1024,
-        ge=1,
-        le=10_000_000,
-        description="Entities remembered; the least recently seen are evicted.",
-    )
 
 
 class Schedule(Part):
@@ -319,20 +340,3 @@ class Drift(Part):
     adwin_delta: float = Field(0.002, gt=0, lt=1, description="ADWIN's confidence.")
     page_hinkley_threshold: float = Field(50.0, gt=0, description="Page-Hinkley's threshold.")
     ladder: tuple[Rung, ...] = Field(RUNGS, description="Responses to drift; [] = none.")
-
-
-class Topics(Part):
-    """How the task's topics are made."""
-
-    partitions: int = Field(
-        1,
-        ge=1,
-        le=10_000,
-        description="Partitions of the raw topic, if it is created; outputs have as many.",
-    )
-    retention_hours: int = Field(
-        168,
-        ge=1,
-        le=10_000_000,
-        description="Retention of events and outputs that are created, in hours.",
-    )

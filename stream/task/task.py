@@ -30,8 +30,9 @@ from headrace.stream.task.features import (
 )
 from headrace.stream.task.files import read
 from headrace.stream.task.keras_file import identity
+from headrace.stream.task.memory import Lags, Topics
 from headrace.stream.task.problems import explain
-from headrace.stream.task.schema import Drift, Input, Lags, Model, Target, Topics
+from headrace.stream.task.schema import Drift, Input, Model, Target
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 WORDS = 64  # of a text that are read in their order

@@ -22,7 +22,7 @@ from headrace.cli.console import (
     score_table,
     tell_comparison,
 )
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.evaluation.scores import shown
 from headrace.stream.process.terminal import as_toml, note, say, visible
 
@@ -51,23 +51,46 @@ def infer(
     drop: Drop = "",
     time: Time = None,
     entity: Entity = None,
+    decimal: Annotated[
+        Literal[".", ","] | None,
+        typer.Option(help="The decimal mark, where texts do not show which it is."),
+    ] = None,
+    dayfirst: Annotated[
+        bool | None,
+        typer.Option(
+            "--dayfirst/--no-dayfirst",
+            help="How dates such as 03/04/2026 are read; default: as they show it themselves.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if anything is left out, missing or not sure.")
+    ] = False,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
 ) -> None:
-    """Write a task file to start from: column types are guessed from the first rows.
+    """Write a task file to start from: column types are guessed from rows of all parts.
+
+    What is left out, or is read in a way that a person should know of, is told on
+    standard error, and stands in the file as comments. With --strict that is exit
+    code 1, and no task file is written.
 
     Example: headrace infer power.csv --target price > power.toml
     """
     from headrace.stream.evaluation import infer as guess
     from headrace.stream.formats.files import form_of
 
-    options: dict[str, Any] = {"kind": kind, "drop": _names(drop), "time": time, "entity": entity}
+    options = guess.Options(kind, _names(drop), time, entity, decimal, dayfirst)
     if form_of(source) or "/" in source or os.path.isfile(source):
-        found = guess.infer_file(Path(source), target, **options)
+        found = guess.guess_file(Path(source), target, options)
     else:
-        found = guess.infer_topic(connection_of(bootstrap, kafka_config), source, target, **options)
-    note(guess.describe(found))
-    say(as_toml(guess.to_toml(found).rstrip()))
+        kafka = connection_of(bootstrap, kafka_config)
+        found = guess.guess_topic(kafka, source, target, options)
+    note("\n".join([guess.describe(found.task), *found.lines()]))
+    if strict and (count := len(found.lines())):
+        lines = "1 line above says" if count == 1 else f"{count} lines above say"
+        raise HeadraceError(f"--strict: {lines} what is left out, missing or not sure")
+    say(as_toml(found.to_toml().rstrip()))
 
 
 def evaluate(
@@ -137,11 +160,10 @@ def evaluate(
     else:
         from headrace.stream.evaluation import infer as guess
 
-        loaded = guess.infer_file(
-            input, target, kind=kind, drop=_names(drop), time=time, entity=entity
-        )
+        inferred = guess.guess_file(input, target, guess.Options(kind, _names(drop), time, entity))
+        loaded = inferred.task
         if not as_json:
-            note(guess.describe(loaded))
+            note("\n".join([guess.describe(loaded), *inferred.lines()]))
     metric = "accuracy" if loaded.spec.classes else "mae"
     from headrace.stream.formats.files import total_rows
 

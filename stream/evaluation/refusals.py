@@ -1,0 +1,73 @@
+"""Ask a task's normaliser which events it refuses, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from headrace.stream.formats import files
+from headrace.stream.formats.codec import pointer
+from headrace.stream.rows import outside
+from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.task import Task
+from headrace.stream.task.features import Aggregate
+
+
+class Refused(NamedTuple):
+    """Hold how many events are refused for one reason.
+
+    Attributes:
+        feature: the name of the one whose values are the reason; "" if it is none, or not known.
+        detail: of the first of them.
+    """
+
+    code: str
+    feature: str
+    events: int
+    detail: str
+
+    @property
+    def told(self) -> str:
+        """Say why."""
+        return f"{self.code}: {self.detail}"
+
+
+def refusals(task: Task, raws: Sequence[bytes]) -> list[Refused]:
+    """Return why events are refused, the most frequent reason first.
+
+    Raises:
+        TaskError: the task cannot be used.
+    """
+    raws = [*raws]
+    if not any(files.has(row, pointer(task.input.id)) for row in files.objects(raws)):
+        names = {name for row in files.objects(raws) for name in row}
+        key = outside.number_field(names)
+        task = task.model_copy(update={"input": task.input.model_copy(update={"id": key})})
+        raws = [*map(partial(outside.numbered, key.encode()), range(len(raws)), raws)]
+    _, letters = Normalizer(task).normalize(outside.records(task, "", raws, 0))
+    found: dict[tuple[str, str], list[str]] = {}
+    for letter in letters:
+        details = found.setdefault((letter.code, _feature(task, letter.detail)), [])
+        details.append(letter.detail)
+    told = [Refused(*key, len(details), details[0]) for key, details in found.items()]
+    return sorted(told, key=lambda each: -each.events)
+
+
+def _feature(task: Task, detail: str) -> str:
+    """Return the feature that the reason of a refusal names, "" for none."""
+    place = re.search(r"at `\$\.(.*)`$| - in `(.*)`$|^(.*?): ", detail)
+    said = next(filter(None, place.groups()), "") if place else ""
+    for name, feature in task.features.items():
+        if isinstance(feature, Aggregate):
+            continue
+        path = ".".join(pointer(feature.field or name))
+        if said in (path, name) and path not in _others(task):
+            return name
+    return ""
+
+
+def _others(task: Task) -> set[str]:
+    fields = (task.target.field, task.input.id, task.input.time, task.input.entity)
+    return {".".join(pointer(field)) for field in fields if field}
