@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.stream.errors import UsageError
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import MILLISECONDS_FROM, time_ms
+from headrace.stream.formats.times import time_ms, unit_of
 
 DATA = Path(__file__).parent / "data"
 _LOOKAHEAD_ROWS = 100
@@ -229,8 +229,11 @@ def _again(event: Event, new_id: str, id_column: str, time: str | None, shift_ms
 
 def _shifted(value: str | float, shift_ms: int) -> str | float:
     if isinstance(value, str):
-        text = (datetime.fromisoformat(value) + timedelta(milliseconds=shift_ms)).isoformat()
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:  # written otherwise
+            return _rfc3339(round(time_ms(value)) + shift_ms)
+        text = (moment + timedelta(milliseconds=shift_ms)).isoformat()
         return text.replace("+00:00", "Z") if value.endswith(("Z", "z")) else text
-    if abs(value) >= MILLISECONDS_FROM:
-        return value + shift_ms
-    return value + shift_ms / 1000
+    shift = shift_ms / 1000 * unit_of(value)
+    return value + (round(shift) if isinstance(value, int) and shift.is_integer() else shift)
