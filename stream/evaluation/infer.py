@@ -220,12 +220,14 @@ def _mended(
     told: list[str],
 ) -> Inferred:
     """Add the features, and leave out those that many rows would be refused for."""
-    guessed = {c: guess.feature(v, decimal) for c, v in columns.items() if c not in used}
+    guessed = {c: guess.feature(v, decimal, c) for c, v in columns.items() if c not in used}
     for column, found in guessed.items():
         if found.form.get("kind") == "number" and pointer(column)[-1].lower() in roles.ID_NAMES:
             guessed[column] = guess.Guess({"kind": "category"})
     for column in objects_elsewhere(columns):
-        if column in guessed:
+        if all(value is None for value in columns[column]):
+            guessed.pop(column, None)  # an object that is null here and there
+        elif column in guessed:
             guessed[column] = guess.Guess({}, "an object in other rows; its parts are read instead")
     while True:
         features: dict[str, Any] = {}

@@ -63,7 +63,8 @@ def _feature(task: Task, detail: str) -> str:
         if isinstance(feature, Aggregate):
             continue
         path = ".".join(pointer(feature.field or name))
-        if said in (path, name) and path not in _others(task):
+        named = said in (path, name) or path.startswith(f"{said}.")
+        if said and named and path not in _others(task):
             return name
     return ""
 

@@ -143,6 +143,10 @@ def _grows(values: Sequence[float]) -> bool:
     return sum(steps) >= 0.9 * len(steps) and values[-1] > values[0] >= 0
 
 
+def _is_even(values: Sequence[float]) -> bool:
+    return len({later - value for value, later in pairwise(values)}) == 1
+
+
 def _order(values: Sequence[Any], dayfirst: bool | None) -> tuple[bool | None, str]:
     """Return whether the day stands first in dates as 03/04/2026, and what is not sure about it."""
     texts = [value for value in values if isinstance(value, str)]
@@ -153,9 +157,10 @@ def _order(values: Sequence[Any], dayfirst: bool | None) -> tuple[bool | None, s
     if dayfirst is not None or first != second:
         return (first if dayfirst is None else dayfirst), ""
     example = next(text for text in texts if day_or_month_first(text))
-    grow = [_grows([_ms(text, order) for text in texts]) for order in (True, False)]
-    if grow[0] != grow[1]:
-        return grow[0], ""
+    moments = [[_ms(text, order) for text in texts] for order in (True, False)]
+    for tells in (_grows, _is_even):
+        if tells(moments[0]) != tells(moments[1]):
+            return tells(moments[0]), ""
     order = "." in example.split()[0]
     how = "the day first" if order else "the month first"
     other = "--no-dayfirst" if order else "--dayfirst"

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 import msgspec
 
 from headrace.stream.errors import UsageError
+from headrace.stream.formats.quantities import without_literals
 
 Kind = Literal["number", "string"]
 Form = Literal["csv", "parquet", "json"]
@@ -101,14 +102,30 @@ def column_kinds(rows: Iterable[Mapping[str, object]]) -> dict[str, Kind]:
     """Infer each column's kind: "number" where every cell that is there is one.
 
     Codes such as "007" are strings. A column without any cell counts as "number": the kind that
-    passes on whatever comes later unchanged.
+    passes on whatever comes later unchanged. Beside a column with decimal commas a column of cells
+    such as "1.234" is one of strings, too: of thousands, which are no JSON.
     """
     kinds: dict[str, Kind] = {}
+    rows = [*rows]
     for row in rows:
         for name, cell in row.items():
             if kinds.setdefault(name, "number") == "number" and not _is_number(cell):
                 kinds[name] = "string"
+    if any(kind == "string" and _all(rows, name, _COMMA) for name, kind in kinds.items()):
+        for name, kind in kinds.items():
+            if kind == "number" and _all(rows, name, _THOUSANDS):
+                kinds[name] = "string"
     return kinds
+
+
+_COMMA = re.compile(r"[+-]?[0-9.]*,[0-9]*|[+-]?[0-9]+").fullmatch
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+|[+-]?[0-9]{1,3}").fullmatch
+
+
+def _all(rows: Iterable[Mapping[str, object]], name: str, form: Callable[[str], object]) -> bool:
+    """Return whether all cells of a column are of a form, and one has its mark."""
+    cells = [cell.strip() for row in rows if isinstance(cell := row.get(name), str)]
+    return any(map("".join(cells).__contains__, ".,")) and all(map(form, cells))
 
 
 def total_rows(path: str | Path) -> int | None:
@@ -171,10 +188,18 @@ def lacking(path: str | Path, places: Iterable[tuple[str, ...]]) -> set[tuple[st
 
 
 def objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Decode lines as the service would, leaving out what is no JSON object."""
+    """Decode lines as the service would, leaving out what is no JSON object.
+
+    NaN and Infinity, which are no JSON either, are None: what a task makes of them it says itself.
+    """
     for line in lines:
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield msgspec.json.decode(line, type=dict[str, Any])
+            try:
+                yield msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.DecodeError:
+                plain, literals = without_literals(line)
+                if literals:
+                    yield msgspec.json.decode(plain, type=dict[str, Any])
 
 
 def _format(path: Path) -> Form:
