@@ -197,8 +197,8 @@ def _guess(
     if sample.literals:
         table["input"]["non_finite"] = "missing"
         told.append(
-            f"NaN or Infinity stands {sample.literals:,} times where a number is expected: "
-            "counts as missing (input.non_finite)"
+            f"NaN or Infinity stands in place of {sample.literals:,} "
+            f"number{'s'[: sample.literals != 1]}: counts as missing (input.non_finite)"
         )
     keys, more = roles.find(columns, target, options.time, options.entity, options.dayfirst)
     told += more
@@ -245,7 +245,11 @@ def _mended(
             reasons = "; ".join(f"{name}: {why}" for name, (_, why) in left.items())
             raise UsageError(
                 f"no column is left to predict {table['target']['field']} from"
-                + (f": {reasons}" if reasons else "")
+                + (
+                    f": {reasons}"
+                    if reasons
+                    else ": all others are dropped, or its id, time or entity"
+                )
             )
         task = validate({**table, "features": features}, f"the inferred task {table['name']}")
         refused = refusals(task, sample.raws)
@@ -256,8 +260,13 @@ def _mended(
         guessed[column] = guess.Guess({}, f"{worst.events:,} rows would be refused: {worst.detail}")
     told = [*told, *(f"{c}: {g.told}" for c, g in guessed.items() if g.form and g.told)]
     whole = len(sample.raws)
-    told += [f"{each.events:,} of {whole:,} rows are refused: {each.told}" for each in refused]
+    told += [_told(each, whole) for each in refused]
     return Inferred(task, left, told)
+
+
+def _told(each: Refused, whole: int) -> str:
+    place = f", the first is row {each.first + 1}" if each.first < FIRST else ""
+    return f"refused: {each.events:,} of {whole:,} rows{place}: {each.code}: {each.detail}"
 
 
 def _guilty(

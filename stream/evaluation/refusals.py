@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+from headrace.stream.events import DeadLetter
 from headrace.stream.formats import files
 from headrace.stream.formats.codec import pointer
 from headrace.stream.rows import outside
@@ -21,17 +22,14 @@ class Refused(NamedTuple):
     Attributes:
         feature: the name of the one whose values are the reason; "" if it is none, or not known.
         detail: of the first of them.
+        first: its place among the events.
     """
 
     code: str
     feature: str
     events: int
     detail: str
-
-    @property
-    def told(self) -> str:
-        """Say why."""
-        return f"{self.code}: {self.detail}"
+    first: int
 
 
 def refusals(task: Task, raws: Sequence[bytes]) -> list[Refused]:
@@ -47,11 +45,12 @@ def refusals(task: Task, raws: Sequence[bytes]) -> list[Refused]:
         task = task.model_copy(update={"input": task.input.model_copy(update={"id": key})})
         raws = [*map(partial(outside.numbered, key.encode()), range(len(raws)), raws)]
     _, letters = Normalizer(task).normalize(outside.records(task, "", raws, 0))
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
-        details = found.setdefault((letter.code, _feature(task, letter.detail)), [])
-        details.append(letter.detail)
-    told = [Refused(*key, len(details), details[0]) for key, details in found.items()]
+        found.setdefault((letter.code, _feature(task, letter.detail)), []).append(letter)
+    told = [
+        Refused(*key, len(those), those[0].detail, those[0].offset) for key, those in found.items()
+    ]
     return sorted(told, key=lambda each: -each.events)
 
 

@@ -87,11 +87,17 @@ def _identity(columns: Mapping[str, Sequence[Any]], taken: set[str | None]) -> F
                 "not used as input.id"
             )
         elif len(values) - distinct > REPEATED * len(values):
-            told.append(
-                f"{column}: {distinct:,} different values in {rows} do not tell events apart: not "
-                f"used as input.id; if it says what an event is about: --entity {column}"
+            default = column == "id"  # which is what input.id is by default
+            done = (
+                "so none is refused as a duplicate (recent_ids = 0)"
+                if default
+                else ("not used as input.id")
             )
-            if column == "id":  # which is what input.id is by default
+            told.append(
+                f"{column}: {distinct:,} different values in {rows} do not tell events apart: "
+                f"{done}; if it says what an event is about: --entity {column}"
+            )
+            if default:
                 return {"id": "id", "recent_ids": 0}, told
         else:
             if distinct < len(values):
@@ -120,13 +126,14 @@ def _time(column: str, values: Sequence[Any], dayfirst: bool | None, *, named: b
     elif len(good) < 0.9 * len(values):
         said = f"{str(bad)[:40]!r} is none" if bad is not None else "many are empty"
         why = f"{len(good):,} of {len(values):,} are times, {said}; expected ISO 8601, RFC 2822 or "
-        why += "Unix times"
+        why += "Unix times" + ("; name another column" if named else "")
     elif (
         all(isinstance(value, int | float) for value in known)
         and not all(abs(value) > SECONDS_FROM for value in known)
         and not (named and _grows(known))
     ):
         why = f"numbers such as {known[0]} are no Unix times, which count seconds since 1970"
+        why += "; name another column" if named else ""
     if why and named:
         raise UsageError(f"--time {column}: {why}")
     if why:

@@ -80,6 +80,8 @@ def _class_names(target: str, labels: Sequence[Any], found: guess.Guess) -> list
         advice = "these are texts, which cannot be predicted: name a column of classes or numbers"
     elif found.form.get("kind") == "number":
         advice = "is it --kind regress?"
+    elif found.told.startswith("dates"):
+        advice = f"{found.told}, which cannot be predicted: name a column of classes or numbers"
     elif found.told:
         advice = f"{found.told}: name a column of classes or numbers"
     else:

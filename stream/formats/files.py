@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 import msgspec
 
 from headrace.stream.errors import UsageError
-from headrace.stream.formats.quantities import without_literals
+from headrace.stream.formats.quantities import has_decimal_commas, is_grouped, without_literals
 
 Kind = Literal["number", "string"]
 Form = Literal["csv", "parquet", "json"]
@@ -111,21 +111,10 @@ def column_kinds(rows: Iterable[Mapping[str, object]]) -> dict[str, Kind]:
         for name, cell in row.items():
             if kinds.setdefault(name, "number") == "number" and not _is_number(cell):
                 kinds[name] = "string"
-    if any(kind == "string" and _all(rows, name, _COMMA) for name, kind in kinds.items()):
-        for name, kind in kinds.items():
-            if kind == "number" and _all(rows, name, _THOUSANDS):
-                kinds[name] = "string"
+    cells = {name: [row.get(name) for row in rows] for name in kinds}
+    if any(kind == "string" and has_decimal_commas(cells[name]) for name, kind in kinds.items()):
+        kinds |= {name: "string" for name in kinds if is_grouped(cells[name])}
     return kinds
-
-
-_COMMA = re.compile(r"[+-]?[0-9.]*,[0-9]*|[+-]?[0-9]+").fullmatch
-_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+|[+-]?[0-9]{1,3}").fullmatch
-
-
-def _all(rows: Iterable[Mapping[str, object]], name: str, form: Callable[[str], object]) -> bool:
-    """Return whether all cells of a column are of a form, and one has its mark."""
-    cells = [cell.strip() for row in rows if isinstance(cell := row.get(name), str)]
-    return any(map("".join(cells).__contains__, ".,")) and all(map(form, cells))
 
 
 def total_rows(path: str | Path) -> int | None:
