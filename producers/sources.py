@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.stream.errors import UsageError
 from headrace.stream.formats import files
+from headrace.stream.formats.quantities import without_literals
 from headrace.stream.formats.times import time_ms, unit_of
 
 DATA = Path(__file__).parent / "data"
@@ -177,8 +178,11 @@ def _field_reader(id_column: str | None, key: str | None, time: str | None) -> _
     def fields(value: bytes) -> tuple[str | None, bytes | None, int | None] | None:
         try:
             row_id, row_key, moment = pick(decode(value))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UnicodeDecodeError:
             return None
+        except msgspec.DecodeError:
+            plain, literals = without_literals(value)
+            return fields(plain) if literals else None
         return (
             None if row_id is None else str(row_id),
             None if row_key is None else str(row_key).encode(),

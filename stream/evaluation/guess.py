@@ -21,6 +21,9 @@ _EARLIEST_MS, _LATEST_MS = -2_208_988_800_000, 4_102_444_800_000  # as of input.
 _COMPACT = {8: "YYYYMMDD", 10: "YYYYMMDDHH", 12: "YYYYMMDDHHMM", 14: "YYYYMMDDHHMMSS"}
 
 
+_TIMES = re.compile(r"time|date|stamp|_(at|ts|ns|us)$|^ts$").search
+
+
 class Guess(NamedTuple):
     """Say what a column is.
 
@@ -35,10 +38,11 @@ class Guess(NamedTuple):
     otherwise: Mapping[str, Any] = MappingProxyType({"kind": "category"})
 
 
-def feature(values: Sequence[Any], decimal: str | None = None) -> Guess:
+def feature(values: Sequence[Any], decimal: str | None = None, name: str = "") -> Guess:
     """Guess what a column is whose values are None where an event lacks it.
 
     Args:
+        name: of the column, which is asked whether large numbers are times, and named to be one.
         decimal: the decimal mark, where the texts of the column do not show it.
     """
     known = [value for value in values if value is not None]
@@ -49,9 +53,9 @@ def feature(values: Sequence[Any], decimal: str | None = None) -> Guess:
     if any(isinstance(value, list) for value in known):
         return _of_lists(known)
     if not any(isinstance(value, str | bool) for value in known):
-        return _of_numbers(known)
+        return _of_numbers(known, name)
     if any(isinstance(value, str) for value in known):
-        return _of_texts(known, decimal)
+        return _of_texts(known, decimal, name)
     return Guess({"kind": "category"})
 
 
@@ -74,19 +78,19 @@ def _of_lists(known: Sequence[Any]) -> Guess:
     return Guess({"kind": "category", "several": True})
 
 
-def _of_numbers(known: Sequence[float]) -> Guess:
+def _of_numbers(known: Sequence[float], name: str) -> Guess:
     number = {"kind": "number"}
     whole = all(isinstance(value, int) for value in known)
     if whole and max(map(abs, known)) > LARGEST_QUANTITY:
-        if all(in_range(time_ms(value)) for value in known):
-            return Guess({}, "Unix times; if they are the events' own: --time", number)
+        if _TIMES(name.lower()) and all(in_range(time_ms(value)) for value in known):
+            return Guess({}, f"Unix times; if they are the events' own: --time {name}", number)
         return _of_names([str(value) for value in known], "whole numbers beyond 1e15 name things")
     if compact := compact_dates(known):
         return Guess({}, f"dates as numbers ({compact}); write them as texts for --time", number)
     return Guess(number)
 
 
-def _of_texts(known: Sequence[Any], decimal: str | None) -> Guess:
+def _of_texts(known: Sequence[Any], decimal: str | None, name: str) -> Guess:
     texts = [value for value in known if isinstance(value, str)]
     truths = all(truth(scalar_text(value)) is not None for value in known)
     if truths and not all(value.strip().isdigit() for value in texts):
@@ -101,15 +105,22 @@ def _of_texts(known: Sequence[Any], decimal: str | None) -> Guess:
             told = f"{_percent(share)} durations, {_missing(codes)}" if codes else ""
             return Guess({"kind": "number", "duration": True, **missing}, told)
     if share_of(texts, any_time) >= 0.9:
-        return Guess({}, f'dates such as "{_cut(texts[0])}"; if they are the events\' own: --time')
+        own = f"; if they are the events' own: --time {name}" if name else ""
+        return Guess({}, f'dates such as "{_cut(texts[0])}"{own}')
     if all(re.fullmatch(r"-?[0-9]{1,3}:[0-9]{2}", text.strip()) for text in texts):
         return Guess(
-            {}, f'"{_cut(texts[0])}" is hours and minutes, or minutes and seconds; write 0:01:30'
+            {},
+            f'"{_cut(texts[0])}" is hours and minutes, or minutes and seconds; write 1:30:00 or '
+            "0:01:30",
         )
     if sum(len(text.split()) for text in texts) / len(texts) >= WORDS_OF_A_TEXT:
         if len(texts) == len(known):
             return Guess({"kind": "text"})
-        return Guess({}, f"texts, but {len(known) - len(texts):,} of {len(known):,} are none")
+        return Guess(
+            {},
+            f"texts, but {len(known) - len(texts):,} of {len(known):,} values are "
+            "numbers or booleans, which a text feature refuses",
+        )
     return _of_names([scalar_text(value) for value in known], said.why or _mixed(known, said))
 
 
@@ -137,8 +148,8 @@ def _mixed(known: Sequence[Any], said: Written) -> str:
     share = max(said.share, plain / len(known))
     if share < 0.5:
         return ""
-    code = said.codes[0] if said.codes else next(v for v in known if isinstance(v, str))
-    return f'only {_percent(share)} numbers, others such as "{_cut(code)}"'
+    other = said.other or next(value for value in known if isinstance(value, str))
+    return f'only {_percent(share)} numbers, others such as "{_cut(other)}"'
 
 
 def any_time(text: str) -> bool | None:

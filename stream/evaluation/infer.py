@@ -205,8 +205,8 @@ def _guess(
     if sample.literals:
         table["input"]["non_finite"] = "missing"
         told.append(
-            f"NaN or Infinity stands {sample.literals:,} times where a number is expected: "
-            "counts as missing (input.non_finite)"
+            f"NaN or Infinity stands in place of {sample.literals:,} "
+            f"number{'s'[: sample.literals != 1]}: counts as missing (input.non_finite)"
         )
     keys, more = roles.find(columns, target, options.time, options.entity, options.dayfirst)
     told += more
@@ -228,12 +228,14 @@ def _mended(
     told: list[str],
 ) -> Inferred:
     """Add the features, and leave out those that many rows would be refused for."""
-    guessed = {c: guess.feature(v, decimal) for c, v in columns.items() if c not in used}
+    guessed = {c: guess.feature(v, decimal, c) for c, v in columns.items() if c not in used}
     for column, found in guessed.items():
         if found.form.get("kind") == "number" and pointer(column)[-1].lower() in roles.ID_NAMES:
             guessed[column] = guess.Guess({"kind": "category"})
     for column in objects_elsewhere(columns):
-        if column in guessed:
+        if all(value is None for value in columns[column]):
+            guessed.pop(column, None)  # an object that is null here and there
+        elif column in guessed:
             guessed[column] = guess.Guess({}, "an object in other rows; its parts are read instead")
     while True:
         features: dict[str, Any] = {}
@@ -251,7 +253,11 @@ def _mended(
             reasons = "; ".join(f"{name}: {why}" for name, (_, why) in left.items())
             raise UsageError(
                 f"no column is left to predict {table['target']['field']} from"
-                + (f": {reasons}" if reasons else "")
+                + (
+                    f": {reasons}"
+                    if reasons
+                    else ": all others are dropped, or its id, time or entity"
+                )
             )
         task = validate({**table, "features": features}, f"the inferred task {table['name']}")
         refused = refusals_of(task, sample.raws)

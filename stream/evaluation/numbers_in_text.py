@@ -21,6 +21,7 @@ _TEXT = re.compile(
     rf"(?P<digits>[.,]?[0-9](?:[0-9.,_'\u2019{_SPACES}]*[0-9])?[.,]?)(?:[eE][+-]?[0-9]+)?"
     rf"\s*(?P<c>[^\W\d_%‰°{_SIGNS}][^\s()]{{0,11}}|[%‰°{_SIGNS}][^\s()]{{0,11}})?\)?"
 ).fullmatch
+_DIGIT = re.compile(r"[0-9]").search
 _CODE = re.compile(r"0[0-9]+").fullmatch
 _THREE = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}").fullmatch
 
@@ -30,15 +31,17 @@ class Written(NamedTuple):
 
     Attributes:
         keys: of the task file.
-        codes: texts that are no numbers, the most frequent first.
+        codes: texts that are no numbers, and no slips: the most frequent first.
         share: of the values that are numbers.
         why: what is not sure, or wrong; "" for nothing.
+        other: a text that is no number; "" if there is none.
     """
 
     keys: dict[str, Any]
     codes: Sequence[str] = ()
     share: float = 0.0
     why: str = ""
+    other: str = ""
 
     @property
     def is_number(self) -> bool:
@@ -55,7 +58,7 @@ def written(values: Sequence[Any], decimal: str | None = None) -> Written:
     texts = [value.strip() for value in values if isinstance(value, str)]
     found = [m for text in texts if len(text) <= LONGEST and (m := _TEXT(text))]
     plain = len(values) - len(texts)
-    if not found or (plain + len(found)) < LEAST_SHARE / 2 * len(values):
+    if not texts or (plain + len(found)) < LEAST_SHARE / 2 * len(values):
         return Written({})
     if any(_CODE(match["digits"]) and not match["c"] for match in found):
         return Written({})  # 007 and 01234 name things
@@ -67,16 +70,17 @@ def written(values: Sequence[Any], decimal: str | None = None) -> Written:
     unit = max(units, key=units.__getitem__) if units else None
     point, thousands, why = _marks([match["digits"] for match in found], decimal)
     read = number_reader(point, thousands, unit)
-    codes = Counter(text for text in texts if read(text) is None)
-    share = 1 - codes.total() / len(values)
-    keys: dict[str, Any] = {"decimal": point}
+    others = Counter(text for text in texts if read(text) is None)
+    share = 1 - others.total() / len(values)
+    codes = [text for text, count in others.most_common() if count > 1 or not _DIGIT(text)]
+    keys: dict[str, Any] = {"decimal": point} if found or codes else {}
     if thousands:
         keys["thousands"] = thousands
     if unit:
         keys["unit"] = unit
     if codes:
-        keys["missing"] = [text for text, _ in codes.most_common()]
-    return Written(keys, [*codes], share, why)
+        keys["missing"] = codes
+    return Written(keys, codes, share, why, next(iter(others), ""))
 
 
 def decimal_of(columns: Sequence[Sequence[Any]]) -> str | None:

@@ -143,7 +143,13 @@ def _paths(task: Task) -> dict[str, str]:
     others = {".".join(pointer(field)) for field in (*fields, task.input.weight) if field}
     read = {name: f for name, f in task.features.items() if not isinstance(f, Aggregate)}
     paths = {".".join(pointer(f.field or name)): name for name, f in read.items()}
-    named = {name: name for name in read} | paths
+    outer = {  # whose field is none where something else stands instead of an object around it
+        path[:at]: name
+        for path, name in paths.items()
+        for at, mark in enumerate(path)
+        if mark == "."
+    }
+    named = outer | {name: name for name in read} | paths
     return {said: name for said, name in named.items() if said not in others}
 
 

@@ -87,11 +87,17 @@ def _identity(columns: Mapping[str, Sequence[Any]], taken: set[str | None]) -> F
                 "not used as input.id"
             )
         elif len(values) - distinct > REPEATED * len(values):
-            told.append(
-                f"{column}: {distinct:,} different values in {rows} do not tell events apart: not "
-                f"used as input.id; if it says what an event is about: --entity {column}"
+            default = column == "id"  # which is what input.id is by default
+            done = (
+                "so none is refused as a duplicate (recent_ids = 0)"
+                if default
+                else ("not used as input.id")
             )
-            if column == "id":  # which is what input.id is by default
+            told.append(
+                f"{column}: {distinct:,} different values in {rows} do not tell events apart: "
+                f"{done}; if it says what an event is about: --entity {column}"
+            )
+            if default:
                 return {"id": "id", "recent_ids": 0}, told
         else:
             if distinct < len(values):
@@ -120,13 +126,14 @@ def _time(column: str, values: Sequence[Any], dayfirst: bool | None, *, named: b
     elif len(good) < 0.9 * len(values):
         said = f"{str(bad)[:40]!r} is none" if bad is not None else "many are empty"
         why = f"{len(good):,} of {len(values):,} are times, {said}; expected ISO 8601, RFC 2822 or "
-        why += "Unix times"
+        why += "Unix times" + ("; name another column" if named else "")
     elif (
         all(isinstance(value, int | float) for value in known)
         and not all(abs(value) > SECONDS_FROM for value in known)
         and not (named and _grows(known))
     ):
         why = f"numbers such as {known[0]} are no Unix times, which count seconds since 1970"
+        why += "; name another column" if named else ""
     if why and named:
         raise UsageError(f"--time {column}: {why}")
     if why:
@@ -143,6 +150,10 @@ def _grows(values: Sequence[float]) -> bool:
     return sum(steps) >= 0.9 * len(steps) and values[-1] > values[0] >= 0
 
 
+def _is_even(values: Sequence[float]) -> bool:
+    return len({later - value for value, later in pairwise(values)}) == 1
+
+
 def _order(values: Sequence[Any], dayfirst: bool | None) -> tuple[bool | None, str]:
     """Return whether the day stands first in dates as 03/04/2026, and what is not sure about it."""
     texts = [value for value in values if isinstance(value, str)]
@@ -153,9 +164,10 @@ def _order(values: Sequence[Any], dayfirst: bool | None) -> tuple[bool | None, s
     if dayfirst is not None or first != second:
         return (first if dayfirst is None else dayfirst), ""
     example = next(text for text in texts if day_or_month_first(text))
-    grow = [_grows([_ms(text, order) for text in texts]) for order in (True, False)]
-    if grow[0] != grow[1]:
-        return grow[0], ""
+    moments = [[_ms(text, order) for text in texts] for order in (True, False)]
+    for tells in (_grows, _is_even):
+        if tells(moments[0]) != tells(moments[1]):
+            return tells(moments[0]), ""
     order = "." in example.split()[0]
     how = "the day first" if order else "the month first"
     other = "--no-dayfirst" if order else "--dayfirst"

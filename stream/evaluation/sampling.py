@@ -38,15 +38,11 @@ class Sample(NamedTuple):
 
 def of_events(raws: Iterable[bytes]) -> Sample:
     """Decode events, leaving out of the rows what is no JSON object."""
-    raws, rows, literals = [*raws], [], 0
+    raws, literals = [*raws], 0
     for raw in raws:
-        found = [*files.objects([raw])]
-        if not found and (b"NaN" in raw or b"Infinity" in raw):
-            plain, count = without_literals(raw)
-            found = [*files.objects([plain])]
-            literals += count if found else 0
-        rows += found
-    return Sample(raws, rows, literals)
+        if b"NaN" in raw or b"Infinity" in raw:
+            literals += without_literals(raw)[1]
+    return Sample(raws, [*files.objects(raws)], literals)
 
 
 def of_file(path: Path) -> Sample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 LONGEST = 100  # characters of a text that is a number
 GROUPS = {" ": " \u00a0\u2009\u202f", "'": "'\u2019", ",": ",", ".": ".", "_": "_"}
@@ -114,3 +114,19 @@ def without_literals(raw: bytes) -> tuple[bytes, int]:
         return b"null"
 
     return _LITERAL.sub(replaced, raw), count
+
+
+def has_decimal_commas(cells: Iterable[object]) -> bool:
+    """Return whether all texts among the cells of a column are such as `1,5` or `12`."""
+    return _all(cells, re.compile(r"[+-]?[0-9.]*,[0-9]*|[+-]?[0-9]+").fullmatch, ",")
+
+
+def is_grouped(cells: Iterable[object]) -> bool:
+    """Return whether all texts are such as `1.234`, which beside decimal commas is a thousand."""
+    form = re.compile(r"[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+|[+-]?[0-9]{1,3}").fullmatch
+    return _all(cells, form, ".")
+
+
+def _all(cells: Iterable[object], form: Callable[[str], object], mark: str) -> bool:
+    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
+    return any(mark in text for text in texts) and all(map(form, texts))
