@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from headrace.producers import sources
 from headrace.stream.errors import HeadraceError
-from headrace.stream.evaluation.evaluate import _Rows, evaluate
+from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.evaluation.explain import explain
+from headrace.stream.evaluation.file_rows import FileRows
 from headrace.stream.evaluation.infer import Inferred, Options, describe, guess_file
 from headrace.stream.events import Records
 from headrace.stream.formats import files
@@ -51,7 +52,7 @@ def guessed(case: dict[str, Any]) -> Inferred:
 
 def rows_of_file(task: Task, path: Path) -> Rows:
     """Return the rows of a file as `evaluate` reads them."""
-    source = _Rows(task, path, None)
+    source = FileRows(task, path, None)
     return Normalizer(source.task).normalize(source.take(MOST))[0]
 
 
@@ -95,8 +96,9 @@ def test_a_file_is_guessed_and_read_as_the_table_says(case: dict[str, Any]) -> N
     assert found.left_out.keys() == case.get("left", {}).keys()
     for name, reason in case.get("left", {}).items():
         assert reason in found.left_out[name][1]
-    assert len(found.told) == len(case.get("told", [])), found.told
-    for line, expected in zip(found.told, case.get("told", []), strict=True):
+    told = [*found.told, *map(str, found.refusals)]
+    assert len(told) == len(case.get("told", [])), told
+    for line, expected in zip(told, case.get("told", []), strict=True):
         assert expected in line
     assert parse(found.to_toml(), "again") == task
     assert [line for line in found.to_toml().splitlines() if "# left out: " in line] or not (
@@ -266,5 +268,5 @@ def said_of_all(path: Path, names: set[str]) -> None:
         assert {name, pointed} & (used | told), (name, describe(task), found.lines())
     rows = rows_of_file(task, path)
     assert not np.isinf(rows.numeric).any()
-    assert len(rows.id) or found.told
+    assert len(rows.id) or found.refusals
     assert_same(rows, rows_of_events(task, values_of(sent(path, task.input.id))), task)

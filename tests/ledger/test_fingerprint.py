@@ -8,8 +8,8 @@ import pytest
 
 from headrace.stream.ledger import fingerprint
 from headrace.stream.task import parse
-from headrace.stream.task.features import READING
 from headrace.stream.task.plugins import FROZEN
+from headrace.stream.task.quantity import READING
 from tests.support.events import TASK
 
 SOURCES = fingerprint.sources(fingerprint.ROW_TO_STATE)
