@@ -14,7 +14,8 @@ import msgspec
 
 from headrace.stream.errors import UsageError
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import MILLISECONDS_FROM, time_ms
+from headrace.stream.formats.quantities import without_literals
+from headrace.stream.formats.times import time_ms, unit_of
 
 DATA = Path(__file__).parent / "data"
 _LOOKAHEAD_ROWS = 100
@@ -177,8 +178,11 @@ def _field_reader(id_column: str | None, key: str | None, time: str | None) -> _
     def fields(value: bytes) -> tuple[str | None, bytes | None, int | None] | None:
         try:
             row_id, row_key, moment = pick(decode(value))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UnicodeDecodeError:
             return None
+        except msgspec.DecodeError:
+            plain, literals = without_literals(value)
+            return fields(plain) if literals else None
         return (
             None if row_id is None else str(row_id),
             None if row_key is None else str(row_key).encode(),
@@ -229,8 +233,11 @@ def _again(event: Event, new_id: str, id_column: str, time: str | None, shift_ms
 
 def _shifted(value: str | float, shift_ms: int) -> str | float:
     if isinstance(value, str):
-        text = (datetime.fromisoformat(value) + timedelta(milliseconds=shift_ms)).isoformat()
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:  # written otherwise
+            return _rfc3339(round(time_ms(value)) + shift_ms)
+        text = (moment + timedelta(milliseconds=shift_ms)).isoformat()
         return text.replace("+00:00", "Z") if value.endswith(("Z", "z")) else text
-    if abs(value) >= MILLISECONDS_FROM:
-        return value + shift_ms
-    return value + shift_ms / 1000
+    shift = shift_ms / 1000 * unit_of(value)
+    return value + (round(shift) if isinstance(value, int) and shift.is_integer() else shift)

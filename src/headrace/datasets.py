@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace.stream.archive.reader import ArchiveHistory
 from headrace.stream.errors import UsageError
 from headrace.stream.events import DeadLetter, Records
-from headrace.stream.formats.codec import time_ms
+from headrace.stream.formats.times import time_ms
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, Range, TopicHistory
 from headrace.stream.rows.normalizer import Normalizer

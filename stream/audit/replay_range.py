@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from headrace.stream.errors import AuditError, HistoryError, UsageError
-from headrace.stream.formats.codec import time_ms
+from headrace.stream.formats.times import time_ms
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.ledger import fingerprint, ledger

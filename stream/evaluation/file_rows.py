@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from functools import partial
-from itertools import islice, starmap
+from itertools import islice
 from pathlib import Path
 
 from headrace.stream.errors import UsageError
@@ -53,11 +52,7 @@ def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
     columns = {name for row in sample for name in row}
     _require(task, path, within, sample)
     rows = files.read(path, _kinds(task, columns) if files.form_of(path) == "csv" else None)
-    if not any(files.has(row, pointer(source.id)) for row in sample):
-        key = outside.number_field(columns)
-        source = source.model_copy(update={"id": key})
-        rows = starmap(partial(outside.numbered, key.encode()), enumerate(rows))
-    return task.model_copy(update={"input": source}), rows
+    return outside.with_ids(task.model_copy(update={"input": source}), sample, rows)
 
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
@@ -66,8 +61,11 @@ def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
     numbers: dict[str, files.Kind] = {
         key: "number" for key in weight if len(weight) == 1 and key in columns
     }
+    label = pointer(task.target.field)
+    if len(label) == 1 and label[0] in columns and task.target.reads_texts:
+        numbers[label[0]] = "string"
     return numbers | {
-        place[0]: "number" if isinstance(feature, Number) else "string"
+        place[0]: "number" if isinstance(feature, Number) and not feature.reads_texts else "string"
         for name, feature in task.features.items()
         if isinstance(feature, Number | Text | Image)
         and len(place := pointer(feature.field or name)) == 1

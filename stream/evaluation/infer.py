@@ -2,31 +2,93 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import tomli_w
+import msgspec
 
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluation import labels as labels_of
+from headrace.stream.evaluation import guess, labels, roles
+from headrace.stream.evaluation.numbers_in_text import decimal_of
+from headrace.stream.evaluation.sampling import (
+    FIRST,
+    Sample,
+    columns_of,
+    distinct_labels,
+    objects_elsewhere,
+    of_events,
+    of_file,
+)
+from headrace.stream.evaluation.target import Kind, target_table
+from headrace.stream.evaluation.task_toml import to_toml
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import MAX_DEPTH, pointer, time_ms
-from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.formats.codec import pointer
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.terminal import visible
+from headrace.stream.rows.refusals import Refusal, refusals_of
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import LONGEST_NAME
 from headrace.stream.task.schema import MOST_EVENT_BYTES
 
-SAMPLED = 1000
+__all__ = ["Inferred", "Options", "describe", "guess_file", "guess_topic", "infer", "infer_file"]
+__all__ += ["infer_topic", "task_name", "to_toml"]
+
 FIRST_EVENT_S = 10.0
-CLASSES_FROM = 200_000
-ID_NAMES = {"id", "event_id", "uuid", "_id"}
-TIME_NAMES = {"time", "timestamp", "ts", "datetime", "date", "created_at", "event_time"}
-Kind = Literal["classify", "regress"]
+REFUSED = 0.02  # share of the rows, above which what refuses them is mended
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Hold what is said beside the data: a task's columns by their roles, and how to read them.
+
+    Attributes:
+        kind: what the target is; None: by its values.
+        drop: columns to leave out.
+        time, entity: the columns with these roles.
+        decimal: the decimal mark, where texts do not show which it is.
+        dayfirst: whether 03/04/2026 is the third of April, where dates do not show it.
+        max_classes: most classes that the target may have; None: labels.MOST_CLASSES.
+    """
+
+    kind: Kind | None = None
+    drop: Sequence[str] = ()
+    time: str | None = None
+    entity: str | None = None
+    decimal: Literal[".", ","] | None = None
+    dayfirst: bool | None = None
+    max_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """Hold a guessed task, and all that is not plain about it.
+
+    Attributes:
+        left_out: columns that are no features though nobody said so, by the feature's name: the
+            keys that it could have, and the reason.
+        told: lines about what was read in a way that a person should know of.
+        refusals: why the task refuses rows of the sample.
+    """
+
+    task: Task
+    left_out: dict[str, tuple[dict[str, Any], str]] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+    refusals: tuple[Refusal, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return a line for each column that was left out, and for all else that is told."""
+        left = [f"left out: {name} ({why})" for name, (_, why) in self.left_out.items()]
+        return [visible(line, keep="") for line in (*left, *self.told)]
+
+    def to_toml(self) -> str:
+        """Write the task as TOML, with what was left out as comments."""
+        return to_toml(self.task, self.left_out)
 
 
 def infer_file(
@@ -37,137 +99,210 @@ def infer_file(
     drop: Sequence[str] = (),
     time: str | None = None,
     entity: str | None = None,
+    decimal: Literal[".", ","] | None = None,
+    dayfirst: bool | None = None,
     max_classes: int | None = None,
 ) -> Task:
-    """Guess a task from a CSV, Parquet or JSON-lines file.
+    """Guess a task from a CSV, Parquet or JSON-lines file; what is not plain about it is logged.
 
-    Column types come from the first rows; the classes from the target's column as far as
-    CLASSES_FROM rows.
+    Column types come from the first rows and some of the later ones; the classes from the target's
+    column as far as READ rows.
+
+    Args:
+        kind: what the target is; None: by its values.
+        drop: columns to leave out.
+        time: the column with the time of events.
+        entity: the column with what they are about.
+        decimal: the decimal mark, where texts do not show which it is.
+        dayfirst: whether 03/04/2026 is the third of April, where dates do not show it.
+        max_classes: most classes that the target may have; default: 50.
 
     Raises:
         UsageError: no such file or column, or a target that cannot be predicted.
     """
+    options = Options(kind, drop, time, entity, decimal, dayfirst, max_classes)
+    found = guess_file(path, target, options)
+    for line in (*found.lines(), *(visible(str(each), keep="") for each in found.refusals)):
+        log.warning("%s", line)
+    return found.task
+
+
+def guess_file(path: str | Path, target: str, options: Options) -> Inferred:
+    """Guess a task as `infer_file` does, and say what is not plain about it."""
     path = Path(path)
-    rows = list(files.objects(islice(files.read(path), SAMPLED)))
-    if not rows:
-        raise UsageError(f"{path}: no JSON object in the first {SAMPLED} rows; one a line expected")
-    labels = None if kind == "regress" else _labels(files.read(path), target, max_classes)
+    sample = of_file(path)
+    if not sample.rows:
+        raise UsageError(f"{path}: no JSON object in the first {FIRST} rows; one a line expected")
+    most = labels.SEEN * (options.max_classes or labels.MOST_CLASSES)
+    known = None if options.kind == "regress" else distinct_labels(files.read(path), target, most)
     name = task_name(path.name.split(".")[0])
-    return infer(
-        rows,
-        name,
-        target,
-        kind=kind,
-        drop=drop,
-        time=time,
-        entity=entity,
-        max_classes=max_classes,
-        labels=labels,
-    )
+    beside = ("_extra", "_absent") if files.form_of(path) == "csv" else ()
+    return _guess(sample, name, target, options, known=known, beside=beside)
 
 
-def infer_topic(
-    kafka: KafkaConnection,
-    topic: str,
-    target: str,
-    *,
-    kind: Kind | None = None,
-    drop: Sequence[str] = (),
-    time: str | None = None,
-    entity: str | None = None,
-    max_classes: int | None = None,
-) -> Task:
-    """Guess a task from the first events of a topic.
+def infer_topic(kafka: KafkaConnection, topic: str, target: str, **options: Any) -> Task:
+    """Guess a task from the first events of a topic; options as of `infer_file`.
 
     Raises:
         UsageError: the topic has no events, no such field, or a target that cannot be predicted.
         BrokerError: no broker, or no such topic.
     """
+    return guess_topic(kafka, topic, target, Options(**options)).task
+
+
+def guess_topic(kafka: KafkaConnection, topic: str, target: str, options: Options) -> Inferred:
+    """Guess a task as `infer_topic` does, and say what is not plain about it."""
     source = kafka.source(topic)
     try:
-        records = source.poll(SAMPLED, FIRST_EVENT_S)
+        records = source.poll(FIRST, FIRST_EVENT_S)
     finally:
         source.close()
-    raws = list(filter(None, records.values if records else ()))
-    rows = list(files.objects(raws))
-    if not rows:
+    sample = of_events(filter(None, records.values if records else ()))
+    if not sample.rows:
         raise UsageError(f"{topic}: no JSON event within {FIRST_EVENT_S:g} s")
     name = task_name(topic.removeprefix("events."))
-    task = infer(
-        rows,
-        name,
-        target,
-        kind=kind,
-        drop=drop,
-        time=time,
-        entity=entity,
-        max_classes=max_classes,
-        topic=topic,
-    )
-    return _as_seen(task, len(source.partitions), max(map(len, raws)))
+    found = _guess(sample, name, target, options, topic=topic)
+    task = _as_seen(found.task, len(source.partitions), max(map(len, sample.raws)))
+    return replace(found, task=task)
 
 
-def infer(
-    rows: Sequence[Mapping[str, Any]],
-    name: str,
-    target: str,
-    *,
-    kind: Kind | None = None,
-    drop: Sequence[str] = (),
-    time: str | None = None,
-    entity: str | None = None,
-    max_classes: int | None = None,
-    labels: Iterable[Any] | None = None,
-    topic: str | None = None,
-) -> Task:
+def infer(rows: Sequence[Mapping[str, Any]], name: str, target: str, **options: Any) -> Task:
     """Guess a task from decoded events; nested fields are named by JSON Pointers.
 
     Raises:
         UsageError: a named column is not there, or the target cannot be predicted.
     """
-    labels_of.check_single(target, rows)
-    columns = _columns(rows)
-    for wanted in (target, *drop, *filter(None, (time, entity))):
+    raws = [msgspec.json.encode(row) for row in rows]
+    return _guess(Sample(raws, [dict(row) for row in rows]), name, target, Options(**options)).task
+
+
+def _guess(
+    sample: Sample,
+    name: str,
+    target: str,
+    options: Options,
+    *,
+    known: Sequence[Any] | None = None,
+    topic: str | None = None,
+    beside: Sequence[str] = (),
+) -> Inferred:
+    """Guess a task.
+
+    Args:
+        known: distinct labels, where more are known than those of the sample.
+        beside: fields that are no columns: what a file's reader says of a row.
+    """
+    labels.check_single(target, sample.rows)
+    columns = columns_of(sample.rows)
+    odd = {name: columns.pop(name) for name in beside if name in columns}
+    _check_named(columns, target, options)
+    told = [f"{name}: {why}" for name, why in _odd_rows(odd)]
+    decimal = options.decimal or decimal_of([*columns.values()])
+    table: dict[str, Any] = {"name": name, "input": {"topic": topic or f"events.{name}"}}
+    goal = target_table(target, columns[target], known, options.kind, decimal, options.max_classes)
+    table["target"], more = goal
+    told += more
+    if sample.literals:
+        table["input"]["non_finite"] = "missing"
+        told.append(
+            f"NaN or Infinity stands in place of {sample.literals:,} "
+            f"number{'s'[: sample.literals != 1]}: counts as missing (input.non_finite)"
+        )
+    keys, more = roles.find(columns, target, options.time, options.entity, options.dayfirst)
+    told += more
+    table["input"] |= keys
+    if "time" in keys:
+        table["calendar"] = ["hour", "weekday", "year"]
+    used = {target, *(keys.get(role) for role in ("id", "time", "entity")), *options.drop}
+    if keys.get("recent_ids") == 0:  # the id says what an event is about, not which it is
+        used.discard("id")
+    return _mended(sample, columns, table, used, decimal, told)
+
+
+def _mended(
+    sample: Sample,
+    columns: Mapping[str, Sequence[Any]],
+    table: dict[str, Any],
+    used: set[str | None],
+    decimal: str | None,
+    told: list[str],
+) -> Inferred:
+    """Add the features, and leave out those that many rows would be refused for."""
+    guessed = {c: guess.feature(v, decimal, c) for c, v in columns.items() if c not in used}
+    for column, found in guessed.items():
+        if found.form.get("kind") == "number" and pointer(column)[-1].lower() in roles.ID_NAMES:
+            guessed[column] = guess.Guess({"kind": "category"})
+    for column in objects_elsewhere(columns):
+        if all(value is None for value in columns[column]):
+            guessed.pop(column, None)  # an object that is null here and there
+        elif column in guessed:
+            guessed[column] = guess.Guess({}, "an object in other rows; its parts are read instead")
+    while True:
+        features: dict[str, Any] = {}
+        left: dict[str, tuple[dict[str, Any], str]] = {}
+        names: dict[str, str] = {}
+        for column, found in guessed.items():
+            name = _feature_name(column, features | left)
+            place = {} if name == column else {"field": column}
+            names[name] = column
+            if found.form:
+                features[name] = {**found.form, **place}
+            else:
+                left[name] = {**found.otherwise, **place}, found.told
+        if not features:
+            reasons = "; ".join(f"{name}: {why}" for name, (_, why) in left.items())
+            raise UsageError(
+                f"no column is left to predict {table['target']['field']} from"
+                + (
+                    f": {reasons}"
+                    if reasons
+                    else ": all others are dropped, or its id, time or entity"
+                )
+            )
+        task = validate({**table, "features": features}, f"the inferred task {table['name']}")
+        refused = refusals_of(task, sample.raws)
+        worst = next((each for each in refused if _guilty(each, names, guessed, sample)), None)
+        if worst is None:
+            break
+        column = names[worst.feature]
+        guessed[column] = guess.Guess({}, f"{worst.count:,} rows would be refused: {worst.detail}")
+    told = [*told, *(f"{c}: {g.told}" for c, g in guessed.items() if g.form and g.told)]
+    return Inferred(task, left, told, refused)
+
+
+def _guilty(
+    each: Refusal, names: Mapping[str, str], guessed: Mapping[str, guess.Guess], sample: Sample
+) -> bool:
+    many = each.count > REFUSED * len(sample.raws)
+    return many and each.feature in names and bool(guessed[names[each.feature]].form)
+
+
+def _check_named(columns: Mapping[str, Any], target: str, options: Options) -> None:
+    for wanted in (target, *options.drop, *filter(None, (options.time, options.entity))):
         if wanted not in columns:
             raise UsageError(f"{wanted}: no such column; there are {', '.join(columns)}")
-    for wanted in filter(None, (time, entity)):
+    for wanted in filter(None, (options.time, options.entity)):
         if any(isinstance(value, list) for value in columns[wanted]):
             raise UsageError(f"{wanted}: a list, expected a single value")
-    known = [v for v in (columns[target] if labels is None else labels) if v is not None]
-    if max_classes and kind == "regress":
-        raise UsageError(f"--max-classes {max_classes}: numbers have no classes; leave it out")
-    kind = kind or ("classify" if max_classes or _is_class(known) else "regress")
-    identity = next((c for c in columns if _leaf(c) in ID_NAMES and c != target), None)
-    time = time or next((c for c in columns if _is_time(c, columns[c]) and c != target), None)
-    table: dict[str, Any] = {
-        "name": name,
-        "input": {"topic": topic or f"events.{name}"},
-        "target": {"field": target, "kind": kind},
-        "features": {},
-    }
-    table["input"] |= {
-        key: value
-        for key, value in (("id", identity), ("entity", entity), ("time", time))
-        if value is not None
-    }
-    if kind == "classify":
-        table["target"]["classes"] = labels_of.class_names(target, known, max_classes)
-        if max_classes:
-            table["target"]["max_classes"] = max_classes
-    else:
-        labels_of.check_numbers(target, known)
-    if time is not None:
-        table["calendar"] = ["hour", "weekday", "year"]
-    used = {target, identity, time, entity, *drop}
-    for column, values in columns.items():
-        form = {} if column in used else _feature(values)
-        if form:
-            feature = _feature_name(column, table["features"])
-            place = {} if feature == column else {"field": column}
-            table["features"][feature] = {**form, **place}
-    if not table["features"]:
-        raise UsageError(f"no column is left to predict {target} from")
-    return validate(table, f"the inferred task {name}")
+        if any(isinstance(value, dict) for value in columns[wanted]):
+            raise UsageError(f"{wanted}: an object, expected a single value; name a part of it")
+    for option, column in (("--time", options.time), ("--entity", options.entity)):
+        if column == target:
+            raise UsageError(
+                f"{option} {column}: is the target, which is not known when its event is "
+                "predicted; expected another column"
+            )
+        if column in options.drop:
+            raise UsageError(f"{option} {column}: is also dropped; expected one of the two")
+    if target in options.drop:
+        raise UsageError(f"--drop {target}: is the target; expected another column")
+
+
+def _odd_rows(odd: Mapping[str, Sequence[Any]]) -> Iterable[tuple[str, str]]:
+    says = {"_extra": "more cells than the header", "_absent": "fewer cells than the header"}
+    for name, values in odd.items():
+        count = sum(value is not None for value in values)
+        yield f"{count:,} of {len(values):,} rows", f"have {says[name]}"
 
 
 def _as_seen(task: Task, partitions: int, largest_bytes: int) -> Task:
@@ -184,106 +319,17 @@ def _as_seen(task: Task, partitions: int, largest_bytes: int) -> Task:
 def describe(task: Task) -> str:
     """Put the guess into lines for a person."""
     groups: dict[str, list[str]] = {}
-    for name, feature in task.features.items():
-        groups.setdefault(feature.kind, []).append(name)
+    for name, each in task.features.items():
+        groups.setdefault(each.kind, []).append(name + roles.reading(each))
     target = task.target
     what = f"one of {', '.join(target.classes)}" if target.classes else "a number"
-    lines = [f"target    {target.field}: {what}"]
+    lines = [f"target    {target.field}: {what}{roles.reading(target)}"]
     lines += [f"{kind:<9} {', '.join(names)}" for kind, names in groups.items()]
     for role in ("id", "time", "entity"):
-        field = getattr(task.input, role)
-        if field and (role != "id" or "id" in task.input.model_fields_set):
-            lines.append(f"{role:<9} {field}")
+        column = getattr(task.input, role)
+        if column and (role != "id" or "id" in task.input.model_fields_set):
+            lines.append(f"{role:<9} {column}")
     return "\n".join(visible(line, keep="") for line in lines)
-
-
-def to_toml(task: Task) -> str:
-    """Write a task as TOML, one line for each feature, without what is default."""
-    table = task.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    features = table.pop("features")
-    lines = [
-        f"{tomli_w.dumps({name: 0}).rpartition(' = ')[0]} = {{ {_inline(feature)} }}"
-        for name, feature in features.items()
-    ]
-    return tomli_w.dumps(table) + "\n[features]\n" + "\n".join(lines) + "\n"
-
-
-def _inline(table: Mapping[str, Any]) -> str:
-    return ", ".join(tomli_w.dumps({key: value}).strip() for key, value in table.items())
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Turn events into columns, None where an event lacks the field."""
-    flat = [dict(_leaves(row)) for row in rows]
-    names = dict.fromkeys(name for row in flat for name in row)
-    return {name: [row.get(name) for row in flat] for name in names}
-
-
-def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[str, Any]]:
-    for key, inner in value.items():
-        here = (*path, key)
-        if isinstance(inner, dict):
-            if len(here) < MAX_DEPTH:  # deeper events are refused
-                yield from _leaves(inner, here)
-        elif not isinstance(inner, list) or _is_set(inner):
-            plain = len(here) == 1 and not key.startswith("/")
-            escaped = (part.replace("~", "~0").replace("/", "~1") for part in here)
-            yield key if plain else "/" + "/".join(escaped), inner
-
-
-def _is_set(values: Sequence[Any]) -> bool:
-    """Return whether a list may be one of categories: nothing nested, and no vector of numbers."""
-    return not any(isinstance(v, dict | list | float) for v in values)
-
-
-def _labels(events: Iterable[bytes], target: str, max_classes: int | None) -> list[Any]:
-    """Collect the distinct labels of a file, in the order of their first appearance."""
-    path = pointer(target)
-    seen: dict[str, Any] = {}
-    for event in files.objects(islice(events, CLASSES_FROM)):
-        value: Any = event
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is not None and not isinstance(value, dict | list):
-            seen.setdefault(scalar_text(value), value)
-            if len(seen) > labels_of.SEEN * (max_classes or labels_of.MOST_CLASSES):
-                break
-    return list(seen.values())
-
-
-def _is_class(labels: Sequence[Any]) -> bool:
-    """Take text for classes, and numbers when they are few whole ones."""
-    if any(isinstance(label, str | bool) for label in labels):
-        return True
-    distinct = set(labels)
-    return len(distinct) <= 20 and all(isinstance(v, int) or v.is_integer() for v in distinct)
-
-
-def _feature(values: Sequence[Any]) -> dict[str, Any]:
-    """Return what a column is, nothing of one that only names its rows."""
-    known = [v for v in values if v is not None]
-    if any(isinstance(v, list) for v in known):
-        return {"kind": "category", "several": True}
-    if not any(isinstance(v, str | bool) for v in known):
-        return {"kind": "number"}
-    texts = [str(v) for v in known]
-    if sum(len(text.split()) for text in texts) / len(texts) >= 3:
-        return {"kind": "text"}
-    names = len(texts) > 50 and len(set(texts)) > 0.9 * len(texts)
-    return {} if names else {"kind": "category"}
-
-
-def _is_time(column: str, values: Sequence[Any]) -> bool:
-    known = [v for v in values if v is not None]
-    if _leaf(column) not in TIME_NAMES or not known:
-        return False
-    if all(isinstance(v, str) for v in known):
-        return all(time_ms(v) == time_ms(v) for v in known)
-    return all(isinstance(v, int | float) and v > 1e8 for v in known)
-
-
-def _leaf(column: str) -> str:
-    return pointer(column)[-1].lower()
 
 
 def task_name(text: str) -> str:

@@ -40,7 +40,11 @@ class Inspection:
         """Return what a person needs to know: how many rows are good, and what is wrong."""
         refused = sum(each.count for each in self.refusals)
         rows = f"{self.rows:,} rows read, {refused:,} refused, {self.labelled:,} with a label"
-        return [rows, *map(str, self.refusals), *(f"warning: {each}" for each in self.warnings)]
+        return [rows, *self.doubts()]
+
+    def doubts(self) -> list[str]:
+        """Return the lines about what is wrong."""
+        return [*map(str, self.refusals), *(f"warning: {each}" for each in self.warnings)]
 
     def check(self) -> None:
         """Make sure that there is something to learn.

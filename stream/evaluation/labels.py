@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from headrace.stream.errors import UsageError
-from headrace.stream.formats.codec import pointer, time_ms
+from headrace.stream.evaluation import guess
+from headrace.stream.formats.codec import pointer
 from headrace.stream.formats.misfits import shortened
 from headrace.stream.formats.scalars import scalar_text
-from headrace.stream.task.schema import MOST_CLASSES as ROOM
+from headrace.stream.task.target import MOST_CLASSES as ROOM
 
 MOST_CLASSES = 50  # unless --max-classes says more
 SEEN = 10  # times as many different labels are looked at, at most
 MOST = 0.9  # share of the labels that make them what they are called
 
-_NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)*|\.\d+)([eE][-+]?\d+)?")
-_AMOUNT = re.compile(rf"[^\d\w.+-]{{0,3}}\s*{_NUMBER.pattern}\s*([^\W\d]{{1,8}}|[^\d\w]{{1,3}})?")
+_NUMBER = r"[-+]?(\d+([.,]\d*)*|\.\d+)([eE][-+]?\d+)?"
+_AMOUNT = re.compile(rf"[^\d\w.+-]{{0,3}}\s*{_NUMBER}\s*([^\W\d]{{1,8}}|[^\d\w]{{1,3}})?")
 
 
 def check_single(target: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -43,24 +44,29 @@ def check_single(target: str, rows: Iterable[Mapping[str, Any]]) -> None:
             )
 
 
-def check_numbers(target: str, labels: Sequence[Any]) -> None:
-    """Make sure that there are numbers to predict.
+def check_any(target: str, labels: Sequence[Any]) -> None:
+    """Make sure that there are labels.
 
     Raises:
-        UsageError: there are values, and none is a number.
+        UsageError: there are none.
     """
-    if labels and not any(_is_number(label) for label in labels):
-        what, instead = _described(labels)
-        if "--max-classes" in instead:
-            instead = "if each is a class, leave --kind regress out"
-        raise UsageError(f"{target}: {what}, expected numbers for --kind regress; {instead}")
+    if not labels:
+        raise UsageError(f"{target}: no value in any row that was read; name another --target")
+
+
+def not_numbers(target: str, labels: Sequence[Any]) -> UsageError:
+    """Return what to tell of labels that should be numbers, and are not."""
+    what, instead = _described([label for label in labels if not _is_number(label)])
+    if "--max-classes" in instead:
+        instead = "if each is a class, leave --kind regress out"
+    return UsageError(f"{target}: {what}, expected numbers for --kind regress; {instead}")
 
 
 def class_names(target: str, labels: Sequence[Any], most: int | None) -> list[str]:
     """Return the classes that labels name, sorted.
 
     Args:
-        labels: each different one at least once.
+        labels: each different one at least once; there is one at least.
         most: what --max-classes says, if it does.
 
     Raises:
@@ -70,8 +76,6 @@ def class_names(target: str, labels: Sequence[Any], most: int | None) -> list[st
     room = most or MOST_CLASSES
     if 2 <= len(names) <= room:
         return sorted(names)
-    if not names:
-        raise _none(target)
     if len(names) == 1:
         raise UsageError(
             f"{target}: {names[0]!r} alone, expected 2 to {room} classes; if the file is sorted by "
@@ -83,10 +87,6 @@ def class_names(target: str, labels: Sequence[Any], most: int | None) -> list[st
     raise UsageError(
         f"{target}: {count} different labels, {what}, expected 2 to {room} classes; {instead}"
     )
-
-
-def _none(target: str) -> UsageError:
-    return UsageError(f"{target}: no value in any row that was read; name another --target")
 
 
 def _described(labels: Sequence[Any], *, cut: bool = False) -> tuple[str, str]:
@@ -101,19 +101,18 @@ def _described(labels: Sequence[Any], *, cut: bool = False) -> tuple[str, str]:
             return f"whole numbers {example}", f"{predict}{f'; {classes}' if classes else ''}"
         return f"numbers {example}", "to predict the number, say --kind regress"
     texts = [label for label in labels if isinstance(label, str)]
-    if _mostly(texts, labels, lambda text: time_ms(text) == time_ms(text)):
+    found = guess.feature(labels)
+    if found.form.get("kind") == "number":
+        written = "durations" if "duration" in found.form else "numbers"
+        return f"{written} written as text {example}", "to predict them, say --kind regress"
+    if _mostly(texts, labels, lambda text: guess.any_time(text) is not None):
         return f"dates {example}", (
             "a date is no target: name a number that follows from it, such as the hours until "
             "then; the time of events is named by --time"
         )
-    if _mostly(texts, labels, lambda text: bool(_NUMBER.fullmatch(text.strip()))):
-        return f"numbers written as text {example}", (
-            "to predict them write numbers, without quotes, and say --kind regress"
-        )
     if _mostly(texts, labels, lambda text: bool(_AMOUNT.fullmatch(text.strip()))):
         return f"amounts written as text {example}", (
-            "to predict the amount write a plain number, without currency or unit, and say "
-            "--kind regress"
+            "to predict the amount write all in one unit, or plain numbers, and say --kind regress"
         )
     if texts and sum(len(text.split()) for text in texts) >= 3 * len(texts):
         return f"free texts {example}", (

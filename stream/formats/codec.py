@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from itertools import chain, compress
 from operator import methodcaller
 from types import NoneType
@@ -17,11 +15,12 @@ import numpy as np
 from headrace.stream.events import Reject
 from headrace.stream.formats.fields import ANY, Forms, Level
 from headrace.stream.formats.misfits import misfit
+from headrace.stream.formats.quantities import without_literals
 from headrace.stream.task import Task
 from headrace.stream.task.features import Category, Encoded, Image, Number, Text
+from headrace.stream.task.quantity import Quantity
 
 MAX_DEPTH = 8
-MILLISECONDS_FROM = 1e11  # a Unix time from here on counts milliseconds
 
 Fields = tuple[Any, ...]
 _SCALAR: Forms = frozenset({str, int, float, bool})
@@ -40,7 +39,7 @@ class Codec:
     def __init__(self, task: Task) -> None:
         envelope = task.input.format == "cloudevents"
         within = ("data",) if envelope else ()
-        label = _SCALAR | {None} if task.spec.classes else frozenset({float, None})
+        label = _SCALAR | {None} if task.spec.classes else _number(task.target)
         wanted: list[tuple[tuple[str, ...], Forms]] = [
             (pointer(task.input.id), _SCALAR - {bool}),
             ((*within, *pointer(task.target.field)), label),
@@ -51,21 +50,23 @@ class Codec:
             wanted.append((pointer(task.input.time), frozenset({str, float})))
         if task.input.weight:
             wanted.append(((*within, *pointer(task.input.weight)), frozenset({float, None})))
-        kinds: tuple[tuple[type[Any], Forms], ...] = (
-            (Number, frozenset({float, None})),
-            (Category, _SCALAR | {None}),
-            (Image, frozenset({bytes})),
-            (Text, frozenset({str, None})),
-            (Encoded, ANY),
+        kinds: tuple[tuple[type[Any], Callable[[Any], Forms]], ...] = (
+            (Number, _number),
+            (Category, lambda each: _LIST if each.several else _SCALAR | {None}),
+            (Image, lambda each: frozenset({bytes})),
+            (Text, lambda each: frozenset({str, None})),
+            (Encoded, lambda each: ANY),
         )
-        for kind, default in kinds:
+        for kind, forms_of in kinds:
             for name, feature in task.of_kind(kind).items():
-                forms = _LIST if kind is Category and feature.several else default
+                forms = forms_of(feature)
                 wanted.append(((*within, *pointer(feature.field or name)), forms))
         tree = Level({"specversion": Literal["1.0"]} if envelope else {})
         for path, forms in wanted:
             tree.add(path, forms)
         self._max_bytes = task.input.max_bytes
+        self._literals = task.input.non_finite == "missing"
+        self.non_finite = 0  # NaN and Infinity that were read as missing
         self._decode = tree.decoder()
         paths = [path for path, _ in wanted]
         self._fields: Callable[[Any], Fields] = tree.taker(paths)
@@ -75,9 +76,32 @@ class Codec:
     def decode(self, raw: bytes | None) -> Fields | Reject:
         """Return the fields of one event, or the reason to refuse it; never raise."""
         fields = self._parse(raw)
+        if isinstance(fields, Reject) and self._literals:
+            events, refused = self.decode_all([raw])
+            return refused.get(0) or events[0]
         if raw is None or isinstance(fields, Reject):
             return fields
         return self._inspect(raw) or fields
+
+    def _read_literals(
+        self,
+        values: Sequence[bytes | None],
+        parsed: list[Fields | Reject],
+        refused: dict[int, Reject],
+    ) -> Sequence[bytes | None]:
+        """Read events that are refused with null for NaN and Infinity; return the values so."""
+        found = list(values)
+        for place, reject in [*refused.items()]:
+            raw = values[place]
+            if reject.code != "json" or raw is None:
+                continue
+            plain, count = without_literals(raw)
+            fields = self._parse(plain)
+            if not isinstance(fields, Reject) and count:
+                found[place], parsed[place] = plain, fields
+                self.non_finite += count
+                del refused[place]
+        return found
 
     def decode_all(self, values: Sequence[bytes | None]) -> tuple[list[Fields], dict[int, Reject]]:
         """Decode many events, each as `decode` does; what is refused is told by its place.
@@ -87,6 +111,8 @@ class Codec:
         """
         parsed = list(map(self._parse, values))
         refused = {place: e for place, e in enumerate(parsed) if type(e) is Reject}
+        if refused and self._literals:
+            values = self._read_literals(values, parsed, refused)
         if refused:
             parsed = [fields for fields in parsed if type(fields) is not Reject]
         kept = [place for place in range(len(values)) if place not in refused]
@@ -142,6 +168,10 @@ class Codec:
         return None
 
 
+def _number(each: Quantity) -> Forms:
+    return frozenset({float, None, str}) if each.reads_texts else frozenset({float, None})
+
+
 _COUNT_QUOTES = methodcaller("count", b'"')
 _ABSENT = 1 << 40  # a key may be missing, or more than one: no count of quotes may match
 _QUOTES = {str: 2, NoneType: -_ABSENT, dict: -_ABSENT}
@@ -183,19 +213,3 @@ def pointer(path: str) -> tuple[str, ...]:
     if not path.startswith("/"):
         return (path,)
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
-
-
-def time_ms(value: Any) -> float:
-    """Read an event time: RFC 3339 text (no offset = UTC), or Unix seconds or milliseconds.
-
-    Returns:
-        whole milliseconds since 1970 UTC, or NaN for what is not a time.
-    """
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return round(moment.timestamp() * 1000)
-        return float(round(value * 1000 if abs(value) < MILLISECONDS_FROM else value))
-    except (ValueError, OverflowError):
-        return math.nan

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 import msgspec
 
 from headrace.stream.errors import UsageError
+from headrace.stream.formats.quantities import has_decimal_commas, is_grouped, without_literals
 
 Kind = Literal["number", "string"]
 Form = Literal["csv", "parquet", "json"]
@@ -101,13 +102,18 @@ def column_kinds(rows: Iterable[Mapping[str, object]]) -> dict[str, Kind]:
     """Infer each column's kind: "number" where every cell that is there is one.
 
     Codes such as "007" are strings. A column without any cell counts as "number": the kind that
-    passes on whatever comes later unchanged.
+    passes on whatever comes later unchanged. Beside a column with decimal commas a column of cells
+    such as "1.234" is one of strings, too: of thousands, which are no JSON.
     """
     kinds: dict[str, Kind] = {}
+    rows = [*rows]
     for row in rows:
         for name, cell in row.items():
             if kinds.setdefault(name, "number") == "number" and not _is_number(cell):
                 kinds[name] = "string"
+    cells = {name: [row.get(name) for row in rows] for name in kinds}
+    if any(kind == "string" and has_decimal_commas(cells[name]) for name, kind in kinds.items()):
+        kinds |= {name: "string" for name in kinds if is_grouped(cells[name])}
     return kinds
 
 
@@ -171,10 +177,18 @@ def lacking(path: str | Path, places: Iterable[tuple[str, ...]]) -> set[tuple[st
 
 
 def objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Decode lines as the service would, leaving out what is no JSON object."""
+    """Decode lines as the service would, leaving out what is no JSON object.
+
+    NaN and Infinity, which are no JSON either, are None: what a task makes of them it says itself.
+    """
     for line in lines:
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield msgspec.json.decode(line, type=dict[str, Any])
+            try:
+                yield msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.DecodeError:
+                plain, literals = without_literals(line)
+                if literals:
+                    yield msgspec.json.decode(plain, type=dict[str, Any])
 
 
 def _format(path: Path) -> Form:

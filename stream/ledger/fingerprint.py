@@ -15,8 +15,12 @@ from typing import Any
 from headrace.stream.rows.encoder_files import digests
 from headrace.stream.rows.hashing import hash_key
 from headrace.stream.task import Task, keras_file
-from headrace.stream.task.features import Frozen
+from headrace.stream.task.features import Category, Frozen, Number
+from headrace.stream.task.part import Part
 from headrace.stream.task.plugins import foreign, versions
+from headrace.stream.task.quantity import READING
+from headrace.stream.task.schema import Input
+from headrace.stream.task.target import Target
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("jax", "jaxlib", "numpy", "optax", "flax", "msgspec", "pint", "pydantic")
@@ -46,10 +50,30 @@ def settings_of(task: Task) -> dict[str, Any]:
             del place[key]  # as in ledgers of before there were any
     if task.hash_key_file:
         settings["hash_key_file"] = "given"  # wherever it lies: `of_task` digests what it holds
+    for part, table in ((task.input, settings["input"]), (task.target, settings["target"])):
+        _leave_out_later(part, table)
+    for name, feature in task.features.items():
+        _leave_out_later(feature, settings["features"][name])
     if network := task.model.network:
         settings["model"]["network"] = keras_file.identity(network)  # wherever its file lies
     packages = versions(task)
     return settings | ({"packages": packages} if packages or any(foreign(task)) else {})
+
+
+LATER: dict[type[Part], tuple[str, ...]] = {
+    Input: ("dayfirst", "non_finite"),
+    Target: READING,
+    Number: ("decimal", "thousands", "duration"),
+    Category: ("boolean",),
+}
+"""Keys that a task may have since ledgers were written that lack them."""
+
+
+def _leave_out_later(part: Part, table: dict[str, Any]) -> None:
+    """Leave out what is not set of the LATER keys, as in ledgers of before there were any."""
+    for key in LATER.get(type(part), ()):
+        if getattr(part, key) == type(part).model_fields[key].default:
+            del table[key]
 
 
 def written(task: Task) -> dict[str, Any]:

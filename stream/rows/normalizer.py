@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from headrace.model.encoders import ENCODERS
 from headrace.stream.errors import TaskError
 from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_letter
-from headrace.stream.formats.codec import MILLISECONDS_FROM, Codec, Fields, time_ms
+from headrace.stream.formats.codec import Codec, Fields
+from headrace.stream.formats.quantities import truth
 from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.formats.times import day_or_month_first, time_ms, unix_ms
 from headrace.stream.rows import frozen
 from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
@@ -24,6 +26,7 @@ from headrace.stream.rows.encoding import encode
 from headrace.stream.rows.hashing import Hasher, hash_key
 from headrace.stream.rows.numbers import LARGEST, float64, weights
 from headrace.stream.rows.rows import Rows, take
+from headrace.stream.rows.texts import Texts
 from headrace.stream.rows.units import conversion
 from headrace.stream.task import Task, plugins
 from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
@@ -63,6 +66,8 @@ class Normalizer:
         ]
         self._classes = ClassIndex(task.target.classes)
         self._window_ms = [t.timestamp() * 1000 for t in (task.input.earliest, task.input.latest)]
+        self._texts_of = {name: Texts(name, each) for name, each in self._numbers.items()}
+        self._label_texts = Texts("label", task.target)
         self._units = [conversion(name, number) for name, number in self._numbers.items()]
         try:
             self._hasher = Hasher(hash_key(task))
@@ -95,7 +100,10 @@ class Normalizer:
         events, _ = self._codec.decode_all([records.values[place] for place in places])
         first = 2 + self._entities + self._timed + self._spec.weighted
         columns = [*zip(*events, strict=True)][first:][: len(self._numbers)]
-        found = [float64(column) for column in columns]
+        found = [
+            float64(texts.read(column, {}))
+            for texts, column in zip(self._texts_of.values(), columns, strict=True)
+        ]
         return np.array(found).reshape(len(self._numbers), len(events)).T
 
     def features(self, records: Records) -> tuple[list[Feature], list[DeadLetter]]:
@@ -153,8 +161,13 @@ class Normalizer:
         time_ms = self._times(times, bad)
         weight = weights(told, bad).reshape(len(events), int(self._spec.weighted))
         label, new_class = self._labels(labels, bad)
-        numeric = self._numeric([take_next() for _ in self._numbers], len(events))
-        categories: list[Sequence[Any]] = [take_next() for _ in self._categories]
+        numeric = self._numeric(
+            [texts.read(take_next(), bad) for texts in self._texts_of.values()], len(events)
+        )
+        categories: list[Sequence[Any]] = [
+            _truths(take_next()) if each.boolean else take_next()
+            for each in self._categories.values()
+        ]
         values = {name: take_next() for name in (*self._images, *self._texts, *self._encoded)}
         image = self._pixels(values, len(events), bad)
         hashed = self._hashed(categories, [values[name] for name in self._texts], len(events))
@@ -195,16 +208,20 @@ class Normalizer:
         if not self._timed:
             found = np.array(times, np.float64)  # Kafka's are milliseconds
         elif set(map(type, times)) == {float}:
-            found = np.array(times)
-            found = np.rint(np.where(np.abs(found) < MILLISECONDS_FROM, found * 1000, found))
+            found = unix_ms(np.array(times))
         else:
-            found = np.array([time_ms(value) for value in times])
+            dayfirst = self._task.input.dayfirst
+            found = np.array([time_ms(value, dayfirst) for value in times])
         wrong = ~((first <= found) & (found < last))  # also NaN
         for at in np.flatnonzero(wrong).tolist():
+            text = str(times[at])[:40]
+            told = ""
+            if self._task.input.dayfirst is None and day_or_month_first(text):
+                told = "; whether the day or the month is first, input.dayfirst says"
             bad[at] = Reject(
                 "time",
-                f"{str(times[at])[:40]!r}: expected RFC 3339 or Unix time from "
-                f"{self._task.input.earliest:%Y-%m-%d} to {self._task.input.latest:%Y-%m-%d}",
+                f"{text!r}: expected RFC 3339 or Unix time from "
+                f"{self._task.input.earliest:%Y-%m-%d} to {self._task.input.latest:%Y-%m-%d}{told}",
             )
         return np.where(wrong, 0, found).astype(np.int64)
 
@@ -214,7 +231,7 @@ class Normalizer:
         """Return classes by their index, and the names of those that have none yet; or numbers."""
         new: list[str | None] = [None] * len(labels)
         if self._task.target.kind == "regress":
-            found = float64(labels)
+            found = float64(self._label_texts.read(labels, bad))
             for at in np.flatnonzero(np.abs(found) > LARGEST).tolist():
                 bad[at] = Reject(
                     "number", f"label {float(found[at])!r}: expected |x| <= {LARGEST:g}"
@@ -243,9 +260,9 @@ class Normalizer:
             self._numbers.values(), values, self._units, strict=True
         ):
             row[np.abs(row) > LARGEST] = np.nan
-            if number.missing:
-                row[np.isin(row, number.missing)] = np.nan
-            if number.unit:
+            if codes := [code for code in number.missing if not isinstance(code, str)]:
+                row[np.isin(row, codes)] = np.nan
+            if number.to:
                 row *= factor
                 row += offset
             if number.min is not None:
@@ -324,6 +341,12 @@ def _whole(ids: Sequence[Any]) -> list[Any]:
     if float not in set(map(type, ids)):
         return list(ids)
     return [int(i) if isinstance(i, float) and i.is_integer() else i for i in ids]
+
+
+def _truths(values: Sequence[Any]) -> list[Any]:
+    """Return values with those that are a truth value as such; others stay."""
+    found = ((value, None if value is None else truth(scalar_text(value))) for value in values)
+    return [value if said is None else said for value, said in found]
 
 
 def _is_id(value: str | float) -> bool:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import starmap
+from typing import Any
 
 from headrace.stream.events import Records
+from headrace.stream.formats import files
+from headrace.stream.formats.codec import pointer
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate
 
@@ -25,6 +30,21 @@ def number_field(taken: Container[str]) -> str:
     while key in taken:
         key += "_"
     return key
+
+
+def with_ids(
+    task: Task, sample: Sequence[Mapping[str, Any]], rows: Iterable[bytes]
+) -> tuple[Task, Iterator[bytes]]:
+    """Number rows that carry no id of their own, and return the task that reads them.
+
+    Args:
+        sample: what some of the rows hold.
+    """
+    if any(files.has(row, pointer(task.input.id)) for row in sample):
+        return task, iter(rows)
+    key = number_field({name for row in sample for name in row})
+    task = task.model_copy(update={"input": task.input.model_copy(update={"id": key})})
+    return task, starmap(partial(numbered, key.encode()), enumerate(rows))
 
 
 def numbered(key: bytes, number: int, row: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headrace.model.spec import CLASS_LOSSES, NUMBER_LOSSES, WINDOWED, Spec
-from headrace.stream.task.features import Mistake
+from headrace.stream.task.part import Mistake
 
 
 def misfits(spec: Spec) -> Iterator[Mistake]:

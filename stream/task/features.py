@@ -2,126 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from headrace.model.spec import Statistic
+from headrace.stream.task.part import FieldPath, Mistake, Part, PluginName, Real, Whole, beside
+from headrace.stream.task.quantity import Decimal, Duration, Missing, Quantity, Thousands
 
 WHERE = "The field with the value; default: the feature's name."
-PLUGIN = r"^[a-z][a-z0-9_-]{0,63}$"  # what parts from other packages are called
 LONGEST_NAME = 200  # characters of a feature's name
 MOST_BYTES = 16_384  # of an image: thousands of them wait in a micro-batch
 
-ABSOLUTE = (
-    "expected an absolute path, of each machine that learns: nothing but the task is read from "
-    "where a URL names it"
-)
 
-
-def beside(path: Path, info: ValidationInfo) -> Path:
-    """Return where a file lies that a task names, from the folder of the task's own.
-
-    Raises:
-        ValueError: a relative path stands in a task that a URL named.
-    """
-    folder: Path | None = (info.context or {}).get("folder", Path())
-    if folder is None and not path.is_absolute():
-        raise ValueError(ABSOLUTE)
-    return (folder or Path()) / path
-
-
-FieldPath = Annotated[
-    str,
-    Field(
-        min_length=1,
-        description="A top-level key of the event, or a JSON Pointer when it begins with '/'.",
-    ),
-]
-
-
-PluginName = Annotated[str, Field(pattern=PLUGIN)]
-
-
-Whole = Annotated[int, Strict()]  # `true` and "1" are none
-Real = Annotated[float, Strict()]
-
-
-class Mistake(NamedTuple):
-    """Say what is wrong with a key of a part, in the light of the others."""
-
-    key: str | tuple[str | int, ...]  # or the path to one; "" is the part itself
-    told: str
-
-
-class MistakesError(ValueError):
-    """Hold every mistake of a part whose keys are right, each by itself."""
-
-    def __init__(self, found: list[Mistake]) -> None:
-        super().__init__("; ".join(f"{key}: {told}" for key, told in found))
-        self.found = found
-
-
-class Part(BaseModel):
-    """Refuse unknown keys, later changes, and keys that do not go with each other."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def mistakes(self) -> Iterator[Mistake]:
-        """Yield what is wrong about keys that are right, each by itself."""
-        yield from ()
-
-    @model_validator(mode="after")
-    def _goes_together(self) -> Self:
-        if found := [*self.mistakes()]:
-            raise MistakesError(found)
-        return self
-
-
-def doubled(values: Iterable[Any]) -> Any:
-    """Return the first value that stands there twice, or None."""
-    seen: list[Any] = []
-    for value in values:
-        if value in seen:
-            return value
-        seen.append(value)
-    return None
-
-
-def once(key: str, values: Iterable[Any]) -> Iterator[Mistake]:
-    """Yield the mistake that a value stands in a list twice."""
-    if (value := doubled(values)) is not None:
-        shown = f"{value:g}" if isinstance(value, float) else repr(value)
-        yield Mistake(key, f"{shown} stands there twice: expected each once")
-
-
-class Number(Part):
+class Number(Quantity):
     """A numeric feature."""
 
     kind: Literal["number"]
     field: FieldPath | None = Field(None, description=WHERE)
-    unit: str | None = Field(None, description="The unit in the events, such as degF.")
+    unit: str | None = Field(
+        None,
+        description="The unit in the events, such as degF; with decimal it may stand beside the "
+        "number in a text, such as 12 kWh, $5 or 3 %.",
+    )
     to: str | None = Field(None, description="The unit to learn in, such as degC.")
     min: Real | None = Field(None, description="Smaller values count as missing.")
     max: Real | None = Field(None, description="Larger values count as missing.")
-    missing: tuple[Real, ...] = Field((), description="Values that count as missing, such as -999.")
+    missing: Missing = ()
+    decimal: Decimal = None
+    thousands: Thousands = None
+    duration: Duration = False
 
     def mistakes(self) -> Iterator[Mistake]:
-        """Yield what is wrong about its unit and its range."""
-        if (self.unit is None) != (self.to is None):
-            given, other = ("unit", "to") if self.unit is not None else ("to", "unit")
-            yield Mistake(given, f"unit and to go together: expected {other}, too")
+        """Yield what is wrong about its unit, its range, and how it is read."""
+        yield from super().mistakes()
+        if self.to is not None and self.unit is None:
+            yield Mistake("to", "unit and to go together: expected unit, too")
+        if self.unit is not None and self.to is None and self.decimal is None:
+            yield Mistake(
+                "unit",
+                "unit and to go together: expected to, too; or decimal, where it stands beside "
+                "numbers that are texts",
+            )
         if self.min is not None and self.max is not None and self.min >= self.max:
             yield Mistake("min", f"min must be below max, not {self.min:g} and {self.max:g}")
 
@@ -145,6 +69,12 @@ class Category(Part):
         strict=True,
         description="The field may be a list of values; their order is ignored.",
     )
+    boolean: bool = Field(
+        False,
+        strict=True,
+        description="yes/no, t/f, y/n, on/off, 1/0 and true/false are the same two values, in any "
+        "case; other texts stay what they are.",
+    )
     ngrams: Lengths | None = Field(
         None,
         description="Shortest and longest character n-gram, so that similarly spelt values are "
@@ -160,11 +90,14 @@ class Category(Part):
         return self.max_tokens if self.several or self.ngrams else 0
 
     def mistakes(self) -> Iterator[Mistake]:
-        """Yield what is wrong where nothing is cut into tokens."""
+        """Yield what is wrong about its tokens: that there are none, or that there are."""
         if "max_tokens" in self.model_fields_set and not self.tokens:
             yield Mistake(
                 "max_tokens", "it bounds lists and n-grams: expected several or ngrams, too"
             )
+        if self.boolean and self.tokens:
+            other = "several" if self.several else "ngrams"
+            yield Mistake("boolean", f"it is for one value: expected it without {other}")
 
 
 class Frozen(Part):

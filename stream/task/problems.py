@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from headrace.stream.errors import did_you_mean
-from headrace.stream.task.features import PLUGIN, MistakesError, Part
+from headrace.stream.task.part import PLUGIN, MistakesError, Part
 from headrace.stream.task.places import Path, places
 
 MOST_SHOWN = 60  # characters of a value

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from headrace.model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
 from headrace.stream.task import keras_file
-from headrace.stream.task.features import (
+from headrace.stream.task.part import (
     PLUGIN,
     FieldPath,
     Mistake,
@@ -102,6 +102,17 @@ class Input(Part):
     )
     max_bytes: Whole = Field(
         65_536, ge=64, le=MOST_EVENT_BYTES, description="Largest event accepted."
+    )
+    dayfirst: bool | None = Field(
+        None,
+        strict=True,
+        description="How dates such as 03/04/2026 are read: true = 3 April, false = 4 March; "
+        "default: they are rejected.",
+    )
+    non_finite: Literal["refuse", "missing"] = Field(
+        "refuse",
+        description="NaN and Infinity as literals, which JSON does not have: reject the event, or "
+        "count the value as missing.",
     )
     recent_ids: Whole = Field(
         100_000, ge=0, description="Ids remembered to reject duplicate events; 0 = none."

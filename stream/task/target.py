@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from headrace.stream.errors import did_you_mean
-from headrace.stream.task.features import FieldPath, Mistake, Part, Real, Whole, once
+from headrace.stream.task.part import FieldPath, Mistake, Real, Whole, once
+from headrace.stream.task.quantity import (
+    READING,
+    Decimal,
+    Duration,
+    Missing,
+    Quantity,
+    Thousands,
+)
 
 MOST_CLASSES = 1000
 LONGEST_CLASS = 255  # bytes of a class's name in UTF-8, where it is taken up in mid-stream
@@ -26,11 +34,18 @@ ClassWeight = Annotated[
 ]
 
 
-class Target(Part):
+class Target(Quantity):
     """What to predict."""
 
     field: FieldPath = Field(description="The field with the label; null or absent = unknown.")
     kind: Literal["classify", "regress"] = Field(description="Classification or regression.")
+    unit: str | None = Field(
+        None, description="What may stand beside the number in a text, such as kWh, $ or %."
+    )
+    missing: Missing = ()
+    decimal: Decimal = None
+    thousands: Thousands = None
+    duration: Duration = False
     classes: tuple[Annotated[str, Field(max_length=LONGEST_CLASS)], ...] = Field(
         (),
         description="The classes, for classify; the order is that of probabilities.",
@@ -94,8 +109,14 @@ class Target(Part):
         )
 
     def mistakes(self) -> Iterator[Mistake]:
-        """Yield what is wrong about classes, and about what misses cost."""
+        """Yield what is wrong about how it is read, about classes, and what misses cost."""
+        yield from super().mistakes()
+        for key in READING if self.kind == "classify" else ():
+            if getattr(self, key):
+                yield Mistake(key, f"{key} is of numbers: expected kind = 'regress'")
         if self.kind == "regress":
+            if self.unit and not (self.decimal or self.duration):
+                yield Mistake("unit", "it stands beside numbers that are texts: expected decimal")
             for key in ("classes", "max_classes"):
                 if getattr(self, key):
                     yield Mistake(key, "regress takes no classes: expected kind = 'classify'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headrace.stream.task.features import Mistake
+from headrace.stream.task.part import Mistake
 from headrace.stream.task.schema import Input
 from headrace.stream.task.target import Target
 

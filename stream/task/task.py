@@ -23,18 +23,13 @@ from headrace.stream.task.features import (
     Feature,
     Frozen,
     Image,
-    Mistake,
     Number,
-    Part,
-    PluginName,
     Text,
-    beside,
-    doubled,
-    once,
 )
 from headrace.stream.task.files import read
 from headrace.stream.task.keras_file import identity
 from headrace.stream.task.origin import Origin, problems
+from headrace.stream.task.part import Mistake, Part, PluginName, beside, doubled, once
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Topics
 from headrace.stream.task.target import Target
 from headrace.stream.task.target_field import given_away

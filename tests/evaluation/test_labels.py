@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluation.infer import Kind, infer, infer_file
+from headrace.stream.evaluation.infer import infer, infer_file
+from headrace.stream.evaluation.target import Kind
 from tests.support.hostile import Run
 
 Label = Callable[[int], Any]

@@ -165,7 +165,7 @@ def test_a_field_cannot_be_value_and_object() -> None:
         Codec(parse(text, "test"))
 
 
-@pytest.mark.parametrize("other", ["text", "label", "id"])
+@pytest.mark.parametrize("other", ["text", "id"])
 def test_a_field_cannot_be_an_image_and_something_else(other: str) -> None:
     text = IMAGE_TASK.replace('{ kind = "image"', f'{{ field = "{other}", kind = "image"')
     with pytest.raises(TaskError, match=f"{other} is mapped as an image and as something else"):

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from headrace.stream.ledger import fingerprint
+from headrace.stream.task import parse
 from headrace.stream.task.plugins import FROZEN
+from headrace.stream.task.quantity import READING
+from tests.support.events import TASK
 
 SOURCES = fingerprint.sources(fingerprint.ROW_TO_STATE)
 MODEL = sorted((fingerprint.ROOT / "model").rglob("*.py"))
@@ -79,3 +82,20 @@ def test_a_feature_may_be_called_kind() -> None:
         'features.b: not there -> {"kind": "text", "max_tokens": 256}',
         'features.kind.kind: "number" -> "text"',
     ]
+
+
+def test_what_says_how_texts_are_read_counts_only_where_it_is_said() -> None:
+    """Ledgers of before there were such keys lack them, and go on."""
+    plain = fingerprint.settings_of(parse(TASK, "t"))
+    assert not {"dayfirst", "non_finite"} & plain["input"].keys()
+    assert plain["target"].keys().isdisjoint(READING)
+    assert plain["features"]["x"].keys() & {*READING} == {"unit", "missing"}
+    assert "boolean" not in plain["features"]["color"]
+    for old, new in (
+        ('time = "time"', 'time = "time"\ndayfirst = false'),
+        ("max_bytes = 4096", 'max_bytes = 4096\nnon_finite = "missing"'),
+        ('y = { kind = "number" }', 'y = { kind = "number", decimal = "," }'),
+        ('color = { kind = "category" }', 'color = { kind = "category", boolean = true }'),
+    ):
+        other = parse(TASK.replace(old, new), "t")
+        assert fingerprint.of_task(other) != fingerprint.of_task(parse(TASK, "t")), new

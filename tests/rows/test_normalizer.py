@@ -12,7 +12,7 @@ import pytest
 
 from headrace.stream.errors import TaskError
 from headrace.stream.events import Records
-from headrace.stream.formats.codec import time_ms
+from headrace.stream.formats.times import time_ms
 from headrace.stream.kafka.tail import decode
 from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import ClassIndex

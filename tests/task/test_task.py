@@ -180,3 +180,22 @@ def test_the_stages_are_the_topics_that_a_task_writes() -> None:
     task = parse(TASK, "t")
     written = [spec.name for spec in topic_specs(task) if spec.role != "input"]
     assert sorted(map(task.output, STAGES)) == sorted(written)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('thousands = "."', "thousands needs decimal"),
+        ('decimal = ",", thousands = ","', "expected two marks"),
+        ('duration = true, decimal = "."', "duration takes no decimal and no unit"),
+        ('unit = "kWh"', "unit alone is for texts: see decimal"),
+        ('decimal = ";"', "decimal"),
+    ],
+)
+def test_keys_of_reading_that_do_not_fit_are_explained(keys: str, said: str) -> None:
+    text = TASK.replace('y = { kind = "number" }', f'y = {{ kind = "number", {keys} }}')
+    with pytest.raises(TaskError, match=r"features\.y") as raised:
+        parse(text, "t")
+    assert said in str(raised.value)
+    with pytest.raises(TaskError, match="decimal is for numbers, not for kind = 'classify'"):
+        parse(TASK.replace('kind = "classify"', 'kind = "classify"\ndecimal = ","'), "t")

@@ -61,10 +61,29 @@ def infer(
     time: Time = None,
     entity: Entity = None,
     max_classes: MaxClasses = None,
+    decimal: Annotated[
+        Literal[".", ","] | None,
+        typer.Option(help="The decimal mark, where texts do not show which it is."),
+    ] = None,
+    dayfirst: Annotated[
+        bool | None,
+        typer.Option(
+            "--dayfirst/--no-dayfirst",
+            help="How dates such as 03/04/2026 are read; default: as they show it themselves.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if anything is left out, refused or not sure.")
+    ] = False,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
 ) -> None:
-    """Write a task file to start from: column types are guessed from the first rows.
+    """Write a task file to start from: column types are guessed from rows of all parts.
+
+    What is left out, refused, or read in a way that a person should know of, is told
+    on standard error; what is left out stands in the file as comments, too. With
+    --strict any of it is exit code 1, and no task file is written.
 
     Example: headrace infer power.csv --target price > power.toml
     """
@@ -72,24 +91,22 @@ def infer(
     from headrace.stream.evaluation.inspection import inspect_file, inspect_topic
     from headrace.stream.formats.files import form_of
 
-    options: dict[str, Any] = {
-        "kind": kind,
-        "max_classes": max_classes,
-        "drop": _names(drop),
-        "time": time,
-        "entity": entity,
-    }
+    options = guess.Options(kind, _names(drop), time, entity, decimal, dayfirst, max_classes)
     if form_of(source) or "/" in source or os.path.isfile(source):
-        found = guess.infer_file(Path(source), target, **options)
-        seen = inspect_file(found, source)
+        found = guess.guess_file(Path(source), target, options)
+        seen = inspect_file(found.task, source)
     else:
         kafka = connection_of(bootstrap, kafka_config)
-        found = guess.infer_topic(kafka, source, target, **options)
-        seen = inspect_topic(found, kafka)
-    note(guess.describe(found))
+        found = guess.guess_topic(kafka, source, target, options)
+        seen = inspect_topic(found.task, kafka)
+    unsure = [*found.lines(), *seen.doubts()]
+    note("\n".join([guess.describe(found.task), *found.lines()]))
     for line in seen.lines():
-        note(line)
-    say(as_toml(guess.to_toml(found).rstrip()))
+        note(visible(line, keep=""))
+    if strict and unsure:
+        lines = "1 line above says" if len(unsure) == 1 else f"{len(unsure)} lines above say"
+        raise HeadraceError(f"--strict: {lines} what is left out, refused or not sure")
+    say(as_toml(found.to_toml().rstrip()))
 
 
 def evaluate(
@@ -167,9 +184,10 @@ def evaluate(
     else:
         from headrace.stream.evaluation import infer as guess
 
-        loaded = guess.infer_file(input, target, **options)
+        inferred = guess.guess_file(input, target, guess.Options(**options))
+        loaded = inferred.task
         if not as_json:
-            note(guess.describe(loaded))
+            note("\n".join([guess.describe(loaded), *inferred.lines()]))
     metric = "accuracy" if loaded.spec.classes else "mae"
     from headrace.stream.formats.files import total_rows
 

@@ -135,9 +135,10 @@ class Predictor:
 
         largest = min(LARGEST, float(np.finfo(self._real).max))
         values = jnp.where(jnp.abs(values) > self._real.type(largest), jnp.nan, values)
-        for missing in zip_longest(*(each.missing for each in every)):
+        codes = ([code for code in each.missing if not isinstance(code, str)] for each in every)
+        for missing in zip_longest(*codes):
             values = jnp.where(values == constants(missing), jnp.nan, values)
-        if any(each.unit for each in every):
+        if any(each.to for each in every):
             factors, offsets = zip(*(conversion(*each) for each in numbers.items()), strict=True)
             values = values * constants(factors) + constants(offsets)
         for ends, beyond in (

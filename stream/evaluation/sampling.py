@@ -1,0 +1,126 @@
+"""Take rows from all over a file, and their fields as columns."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from headrace.stream.errors import UsageError
+from headrace.stream.formats import files
+from headrace.stream.formats.codec import MAX_DEPTH, pointer
+from headrace.stream.formats.quantities import without_literals
+from headrace.stream.formats.scalars import scalar_text
+
+FIRST = 1000  # rows that are all taken
+LATER = 1000  # rows at most of those that follow
+READ = 200_000  # rows, from the first on
+_PART_BYTES = 256 << 10  # of the middle, and of the end
+_SEEKABLE = (".csv", ".tsv", ".jsonl", ".ndjson")
+
+
+class Sample(NamedTuple):
+    """Hold events as they would stand in a topic, and what they hold.
+
+    Attributes:
+        raws: of all, those that are no JSON objects too.
+        rows: what the others hold; NaN and Infinity, which are no JSON, as None.
+        literals: how many of those there were.
+    """
+
+    raws: list[bytes]
+    rows: list[dict[str, Any]]
+    literals: int = 0
+
+
+def of_events(raws: Iterable[bytes]) -> Sample:
+    """Decode events, leaving out of the rows what is no JSON object."""
+    raws, literals = [*raws], 0
+    for raw in raws:
+        if b"NaN" in raw or b"Infinity" in raw:
+            literals += without_literals(raw)[1]
+    return Sample(raws, [*files.objects(raws)], literals)
+
+
+def of_file(path: Path) -> Sample:
+    """Return the first FIRST rows of a file, and LATER at most of all others, evenly.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    first: list[bytes] = []
+    later: list[bytes] = []
+    step = 1
+    at = -1
+    for at, raw in enumerate(files.read(path)):
+        if at < FIRST:
+            first.append(raw)
+        elif at % step == 0:
+            later.append(raw)
+            if len(later) == LATER:
+                later, step = later[::2], 2 * step
+        if at == READ:
+            later += _beyond(path)
+            break
+    return of_events([*first, *later])
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Turn events into columns, None where an event lacks the field."""
+    flat = [dict(_leaves(row)) for row in rows]
+    names = dict.fromkeys(name for row in flat for name in row)
+    return {name: [row.get(name) for row in flat] for name in names}
+
+
+def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[str, Any]]:
+    for key, inner in value.items():
+        here = (*path, key)
+        if isinstance(inner, dict) and inner and len(here) < MAX_DEPTH:  # deeper ones are refused
+            yield from _leaves(inner, here)
+        else:
+            plain = len(here) == 1 and key and not key.startswith("/")
+            escaped = (part.replace("~", "~0").replace("/", "~1") for part in here)
+            yield key if plain else "/" + "/".join(escaped), inner
+
+
+def objects_elsewhere(columns: Iterable[str]) -> list[str]:
+    """Return columns that are objects in other rows: `a` beside `/a/b`."""
+    paths = {column: pointer(column) for column in columns}
+    within = {path[:end] for path in paths.values() for end in range(1, len(path))}
+    return [column for column, path in paths.items() if path in within]
+
+
+def distinct_labels(events: Iterable[bytes], target: str, most: int) -> list[Any]:
+    """Collect the distinct labels of a file in the order in which they come; `most` and one."""
+    path = pointer(target)
+    seen: dict[str, Any] = {}
+    for event in files.objects(islice(events, READ)):
+        value: Any = event
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None and not isinstance(value, dict | list):
+            seen.setdefault(scalar_text(value), value)
+            if len(seen) > most:
+                break
+    return list(seen.values())
+
+
+def _beyond(path: Path) -> Iterator[bytes]:
+    """Yield rows of the middle and the end of a large file, if it can be read from anywhere."""
+    if not str(path).lower().endswith(_SEEKABLE):
+        return
+    with path.open("rb") as file, tempfile.TemporaryDirectory() as folder:
+        head = file.readline() if files.form_of(path) == "csv" else b""
+        size = path.stat().st_size
+        for start in (size // 2, size - _PART_BYTES):
+            file.seek(start)
+            part = file.read(_PART_BYTES)
+            whole = part[part.find(b"\n") + 1 : part.rfind(b"\n") + 1]  # lines
+            place = Path(folder) / f"part{path.suffix}"
+            place.write_bytes(head + whole)
+            with suppress(UsageError):  # a quoted text may hold lines
+                rows = [*files.read(place)]
+                yield from rows[: LATER // 2]
