@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from headrace import saved
 from headrace.stream.kafka.connection import KafkaConnection
@@ -14,6 +15,7 @@ from headrace.stream.service.plan import plan
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.start import Origin, Safety
 from headrace.stream.task import Task
+from headrace.stream.training import keras_models
 
 
 class Service:
@@ -29,6 +31,9 @@ class Service:
         origin: raw `events`, normalised here, or `features` as `headrace normalize` makes them.
         state: where checkpoints are kept, a directory or an fsspec URL; default: this user's own.
         key: 16 bytes at least that seal checkpoints.
+        network: a Keras model that takes the place of `model.network`, as `Learner` takes it. To go
+            on, to verify or to open a checkpoint takes the same model again, weights and all: from
+            the program, or from a file of it that the task names.
         start_from: the saved learner that a new run begins with: a file of `Learner.save`, or a
             checkpoint of a service as `Learner.load` takes it. A run that goes on has to have begun
             with it.
@@ -39,7 +44,7 @@ class Service:
         accept_new_topic: go on with a raw topic that was deleted and made again.
 
     Raises:
-        TaskError: the file is no task.
+        TaskError: the file is no task, or the model does not fit.
         UsageError: the saved learner cannot be read, or is of another task.
         RecoveryError: it is broken, or was saved by other code than this.
     """
@@ -52,6 +57,7 @@ class Service:
         origin: Origin = "events",
         state: str | Path | None = None,
         key: bytes | None = None,
+        network: Any = None,
         start_from: str | Path | None = None,
         micro_batch: int = 4096,
         from_scratch: bool = False,
@@ -60,6 +66,8 @@ class Service:
         accept_new_topic: bool = False,
     ) -> None:
         self.task = task if isinstance(task, Task) else Task.load(task)
+        if network is not None:
+            self.task = self.task.with_network(keras_models.given(network))
         self._kafka = KafkaConnection(kafka) if isinstance(kafka, str) else kafka
         self._origin, self._micro_batch = origin, micro_batch
         key = key and key.strip()  # of a file perhaps, as the commands read it

@@ -205,6 +205,8 @@ def _format(path: Path) -> Form:
         raise UsageError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot read: {error.strerror}") from error
+    except ValueError as error:  # of a NUL in it
+        raise UsageError(f"{str(path)!r}: cannot read: {error}") from error
     if not stat.S_ISREG(found.st_mode):
         kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no plain file"
         raise UsageError(f"{path}: is {kind}; expected a file that can be read more than once")

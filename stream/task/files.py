@@ -21,6 +21,8 @@ def read(path: str | Path) -> tuple[str, str, Path | None]:
         UsageError: there is no driver for such a URL.
         StoreError: what it names cannot be reached.
     """
+    if "\0" in str(path):
+        raise TaskError(f"{str(path)!r}: cannot be read: there is a NUL in it")
     if "://" in str(path):
         return _read_url(str(path))
     path = Path(path)

@@ -119,7 +119,10 @@ def content(name: str) -> bytes:
     if known not in _held:
         file = path(name)
         if not file:
-            raise ValueError("a program gave that model, and this one did not: it is not here")
+            raise ValueError(
+                "a program gave that model, and this one did not: give it again, as it was, or "
+                "save it and name its file in the task"
+            )
         now = hold(_read(Path(file)))
         if now != known:
             raise ValueError(f"has changed: now it is {now.removeprefix(PREFIX)}; put it back")

@@ -276,3 +276,19 @@ def test_only_a_predictor_is_replaced(tmp_path: Path, plainly_compiled: None) ->
         assert (tmp_path / place / "mine.txt").read_text() == "mine"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"it", "it.md", "folder.onnx"}
+
+
+def test_a_nul_in_a_path_is_told_in_a_line(tmp_path: Path, plainly_compiled: None) -> None:
+    task = TASKS["numbers, costs"]()
+    learner, odd = headrace.Learner(task), f"{tmp_path}/a\0b"
+    for wrong in (
+        lambda: learner.export(f"{odd}.onnx"),
+        lambda: learner.export(odd, "stablehlo"),
+        lambda: learner.save(odd),
+        lambda: headrace.Learner.load(odd),
+        lambda: headrace.Task.load(f"{odd}.toml"),
+        lambda: headrace.evaluate(task, f"{odd}.csv"),
+        lambda: headrace.infer(f"{odd}.jsonl", "label"),
+    ):
+        with pytest.raises(UsageError, match=r"cannot .*(NUL|null byte)"):
+            wrong()

@@ -126,11 +126,11 @@ def test_what_runtimes_cannot_is_refused() -> None:
 @pytest.mark.parametrize("size", [2, 3, 97, 128])
 def test_neighbours_are_weighed_in_few_passes(size: int) -> None:
     columns = DRAWN.normal(size=(4, size)).astype(np.float32)
-    squares = np.arange(size, dtype=np.float32) / size
+    squares = jnp.arange(size, dtype=jnp.float32) / size
 
     def weigh(rows: Array) -> Array:
         def one(row: Array) -> Array:
-            apart = squares + jnp.square(row).sum() - row @ columns
+            apart: Array = squares + jnp.square(row).sum() - row @ columns
             kernel = 1.0 - (apart - _least(apart)) / 3.0
             return jnp.where(kernel > 0.0, kernel, 0.0)
 

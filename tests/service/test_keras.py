@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from confluent_kafka import Producer
 
 import headrace
 from headrace.stream.audit.replay import replay, state
 from headrace.stream.audit.replay_range import parse_position
 from headrace.stream.audit.verify import verify
 from headrace.stream.errors import RecoveryError, TaskError, UsageError
+from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.topics import ensure
 from tests.support.events import TASK, good
 from tests.support.keras_models import dense, forget, saved
 from tests.support.memory_kafka import MemoryKafka
@@ -106,3 +110,36 @@ def test_a_service_begins_with_a_learner_of_the_same_model(file: Path, tmp_path:
     other.save(tmp_path / "other.hr")
     with pytest.raises(UsageError, match=r"is a learner of another task than poisoned: model.net"):
         headrace.Service(file, kafka, state=tmp_path, start_from=tmp_path / "other.hr")
+
+
+def test_a_service_goes_on_with_the_model_that_a_program_gives(
+    file: Path, tmp_path: Path, kafka: KafkaConnection
+) -> None:
+    """On a real Kafka; of a task file that names the same model it is the same history."""
+    named = headrace.Task.load(file)
+    name = f"given-{uuid4().hex[:8]}"
+    named = named.model_copy(
+        update={"name": name, "input": named.input.model_copy(update={"topic": f"{name}.raw"})}
+    )
+    plain = named.model_copy(update={"model": named.model.model_copy(update={"network": None})})
+    ensure(kafka, topic_specs(named))
+    place, producer = tmp_path / "state", Producer(kafka.confluent())
+    for end in (15, 30):
+        for number in range(end - 15, end):
+            producer.produce(named.input.topic, good(number))
+        producer.flush()
+        forget()  # as another process would
+        service = headrace.Service(plain, kafka, state=place, network=model())
+        assert service.run(drain=True).events == end
+    beside = headrace.Learner(plain, network=model())
+    beside.predict_then_learn([json.loads(good(number)) for number in range(30)])
+    following = json.loads(good(30))
+    assert headrace.Learner.load(place).predict_one(following) == beside.predict_one(following)
+    for task in (service.task, named):
+        audit = verify(task, kafka, deep=True)
+        assert (audit.findings, audit.recomputed) == ([], 30)
+    with pytest.raises(RecoveryError, match=r'model\.network: "keras:sha256:.* -> "keras:sha256:'):
+        headrace.Service(plain, kafka, state=place, network=model(seed=1)).plan()
+    forget()
+    with pytest.raises(TaskError, match="a program gave that model, and this one did not: give it"):
+        headrace.Learner.load(place)

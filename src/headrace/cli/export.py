@@ -74,7 +74,8 @@ def export(
 
     It is the newest checkpoint's state, so a service is not disturbed; with --at that of a moment,
     as in `headrace state`. torch and keras get one network of the pool, all others the whole
-    predictor. Beside the file comes a model card (FILE.md): what it takes and gives,
+    predictor; with a horizon, only stablehlo learns the label that an event brings before it
+    predicts the event. Beside the file comes a model card (FILE.md): what it takes and gives,
     how good it was beside baselines, what it does not do.
 
         headrace export power.toml --to onnx

@@ -42,6 +42,8 @@ def export(trainer: Trainer, path: Path, to: str, origin: dict[str, str], licenc
     if to not in FORMATS:
         raise UsageError(f"{to!r} is no format: expected one of {', '.join(FORMATS)}")
     form = FORMATS[to]
+    if "\0" in str(path):
+        raise UsageError(f"{str(path)!r}: cannot be written: there is a NUL in it")
     if path.suffix != form.suffix:
         expected = f"a name that ends in {form.suffix}" if form.suffix else "the name of a folder"
         raise UsageError(f"{path}: expected {expected} for {to}")

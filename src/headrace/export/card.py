@@ -147,7 +147,8 @@ def _limits(task: Task, format: str) -> list[str]:
     if spec.horizon and format != "stablehlo":
         found.append(
             "The label that an event brings is known as the entity's last one, but is not learned "
-            "before the event is predicted, which headrace does."
+            "before the event is predicted, which headrace does: predictions are those of before "
+            "that step of training. Only stablehlo takes it."
         )
     if task.of_kind(Category) or task.of_kind(Text) or spec.entities:
         found.append(

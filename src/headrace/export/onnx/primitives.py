@@ -95,7 +95,8 @@ def _apply(graph: Graph, equation: Any, given: list[Value]) -> list[Value]:
     if all(value.array is not None for value in given) and not any(map(is_symbol, sizes)):
         return _fold(equation, given, shapes)
     if name == "div" and isinstance(equation.invars[1], Literal) and given[0].dtype.kind == "f":
-        name, given = "mul", [given[0], constant(1.0 / given[1].array, given[1].dtype)]  # as XLA
+        by = 1.0 / np.asarray(given[1].array)  # XLA makes it of what stands in a program
+        name, given = "mul", [given[0], constant(by, given[1].dtype)]
     made = _translate(graph, name, params, given, shapes, outputs)
     return made if isinstance(made, list) else [made]
 

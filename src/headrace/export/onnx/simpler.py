@@ -75,8 +75,9 @@ def _halved(graph: Graph, name: str, size: int) -> tuple[str, int] | None:
         made = graph.maker(first)
     if made is None or made.op_type != "Min" or len(rest) > 1:
         return None
-    parts = [graph.maker(each) for each in (*made.input, *rest)]
-    if any(part is None or part.op_type != "Slice" for part in parts):
+    makers = [graph.maker(each) for each in (*made.input, *rest)]
+    parts = [part for part in makers if part is not None and part.op_type == "Slice"]
+    if len(parts) < len(makers):
         return None
     of = {part.input[0] for part in parts}
     half = size - len(rest)
