@@ -123,5 +123,5 @@ def no_broker(servers: object, why: object) -> BrokerError:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'input'?` if a word is nearly one of those known, else nothing."""
     names = {name.casefold(): name for name in known}
-    near = get_close_matches(word.casefold()[:100], names, 1, 0.6)
+    near = get_close_matches(word.casefold()[:100], names, 1, 0.67)
     return f"; did you mean {names[near[0]]!r}?" if near else ""

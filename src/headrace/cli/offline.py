@@ -189,7 +189,7 @@ def evaluate(
             stop=stop,
         )
     if plot:
-        found.plot(plot)
+        found.plot(plot, source=str(input))
     if stop():
         of = f" of {'' if counted else 'about '}{total:,}" if total else ""
         note(f"interrupted after {found.events:,} rows{of}: what follows is of these")
