@@ -192,6 +192,7 @@ def _figure(
 ) -> Any:
     """Lay the panels out, and draw each."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rivalry = points[-1].lead is not None
     done = {name for name, _ in alarms or ()}
@@ -207,8 +208,10 @@ def _figure(
     if members and not rivalry:
         panels.append((2.2, lambda axes: _members(axes, points)))
     heights = [height for height, _ in panels]
-    figure = Figure(figsize=(10, 1.3 + 1.1 * sum(heights)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=_PAD, h_pad=_PAD)  # type: ignore[union-attr]
+    figure = Figure(
+        figsize=(10, 1.3 + 1.1 * sum(heights)),
+        layout=ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD),
+    )
     every = figure.subplots(
         len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )[:, 0]
