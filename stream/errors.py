@@ -112,8 +112,16 @@ class StoppedError(HeadraceError):
     exit_code = 130
 
 
+def no_broker(servers: object, why: object) -> BrokerError:
+    """Return the error that nobody answers where a Kafka should be, and the way out."""
+    return BrokerError(
+        f"no Kafka answers at {servers} ({why}): start one with `headrace up`, or give the address "
+        "of yours (--bootstrap, KAFKA_BOOTSTRAP)"
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'input'?` if a word is nearly one of those known, else nothing."""
     names = {name.casefold(): name for name in known}
-    near = get_close_matches(word.casefold()[:100], names, 1, 0.6)
+    near = get_close_matches(word.casefold()[:100], names, 1, 0.67)
     return f"; did you mean {names[near[0]]!r}?" if near else ""

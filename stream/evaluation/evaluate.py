@@ -36,6 +36,7 @@ def evaluate(
     curve: Curve | None = None,
     names: tuple[str, str] = ("headrace", "the other"),
     on_progress: Callable[[int, Callable[[], dict[str, Any]]], None] = lambda events, report: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Predict, score and learn each row of a file, in file order.
 
@@ -48,6 +49,7 @@ def evaluate(
         names: what the two tasks are called in tables and plots.
         on_progress: called after each batch with the events so far, and a function that waits for
             the batch and gives the metrics.
+        stop: asked after each batch whether to end here: with what is known so far, and no trace.
 
     Raises:
         UsageError: the file cannot be read, or lacks a column or the time that a task needs; the
@@ -62,11 +64,13 @@ def evaluate(
     curve = curve or Curve(most=32, stride=128)
     with tracing(task, trace) as book:
         run = _Run(task, path, limit, other, book)
-        while run.step(curve.stride):
+        while not (stopped := stop()) and run.step(curve.stride):
             if run.events % curve.stride == 0:
                 curve.add(point(run))
             on_progress(run.events, run.trainer.report)
         run.settle()
+        if book and stopped:
+            book.discard()
     curve.add(point(run))
     return replace(run.evaluation(), curve=curve, task=task, names=names)
 

@@ -68,11 +68,12 @@ class Evaluation:
             return "nothing is compared: no row was scored by both tasks"
         return nothing_learned(self.events, self.learned, self.refusals)
 
-    def plot(self, path: str | Path | None = None) -> Any:
+    def plot(self, path: str | Path | None = None, *, source: str = "") -> Any:
         """Draw how learning went: the headline metric beside its baselines, alarms, the pool.
 
         Args:
             path: write it there, too: .png, .svg or .html, which needs nothing else.
+            source: what the events were read from, for HTML.
 
         Returns:
             matplotlib's Figure.
@@ -87,7 +88,7 @@ class Evaluation:
         points = _measured(self.curve)
         alarms = [(drift["detector"], drift["at"]) for drift in self.drifts]
         alarms += [(step["action"], step["at"]) for step in self.ladder]
-        return draw(self.task, points, place, names=self.names, alarms=alarms)
+        return draw(self.task, points, place, names=self.names, alarms=alarms, source=source)
 
     def __getstate__(self) -> dict[str, Any]:
         """Let copies be made, and processes pass it on: what was noted on the way is measured."""

@@ -7,8 +7,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +17,20 @@ from headrace.model.confidence import CONFIDENCE
 from headrace.model.ladder import STEPS
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.compare import Lead, Rival
+from headrace.stream.evaluation.page import page
+from headrace.stream.evaluation.words import Told, best_first, label_of, values_of
 from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Trainer
 
 SUFFIXES = (".png", ".svg", ".html")
 POINTS = 150  # enough for a curve that is looked at
-MOST_MEMBERS = 8  # of which each has a colour
+MOST_MEMBERS = 3  # of which each has a colour
 
 # Okabe & Ito 2008, "Color universal design": told apart by the colour-blind too
-_OURS, _RIVAL, _QUIET = "#0072B2", "#D55E00", "#8A8A8A"
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B5A642")
+# and each has one meaning: the task, its rival, baselines, alarms, the three heaviest members.
+_OURS, _RIVAL, _QUIET, _ALARM = "#0072B2", "#D55E00", "#8A8A8A", "#000000"
+_OF_MEMBERS, _OF_OTHERS = ("#009E73", "#CC79A7", "#E69F00"), "#C4C4C4"
 _DASHES = ((0, (5, 2)), (0, (1, 1.5)))
 _BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
 _STYLE: dict[Any, Any] = {
@@ -46,12 +48,8 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a user's own words are no formulas
     "svg.hashsalt": "headrace",
 }
+_PAD = 0.18  # inches around a drawing, and between its panels
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>body{{margin:2em auto;max-width:70em;padding:0 1em}}svg{{width:100%;height:auto}}</style>
-{svg}</html>
-"""
 
 
 class Point(NamedTuple):
@@ -130,6 +128,7 @@ def draw(
     *,
     names: tuple[str, str],
     alarms: Sequence[tuple[str, int]] | None = None,
+    source: str = "",
 ) -> Any:
     """Draw accuracy, or the mean absolute error, in the fading window over the events.
 
@@ -141,6 +140,7 @@ def draw(
         path: its suffix says what is written: PNG, SVG, or HTML that needs nothing else.
         names: of the task and its rival.
         alarms: detector, or what the ladder did, and event of each; None where they are not known.
+        source: what the events were read from, for HTML.
 
     Returns:
         matplotlib's Figure.
@@ -153,22 +153,31 @@ def draw(
     marker = "o" if len(points) == 1 else "None"
     with matplotlib.rc_context(_STYLE | {"lines.marker": marker}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph ")  # what the font lacks is drawn as a box
-        figure = _figure(
-            task, points, (visible(names[0], keep=""), visible(names[1], keep="")), alarms
-        )
+        told = visible(names[0], keep=""), visible(names[1], keep="")
+        figure = _figure(task, points, told, alarms)
         if path:
-            _write(figure, path, task.name)
+            _write(
+                figure,
+                path,
+                Told.of(task, [(p.events, p.report, p.other) for p in points], told, alarms),
+                source,
+            )
     return figure
 
 
-def _write(figure: Any, path: Path, title: str) -> None:
-    drawn, png = io.BytesIO(), path.suffix.lower() == ".png"
-    form = "png" if png else "svg"
-    figure.savefig(drawn, format=form, dpi=150, metadata={} if png else _NO_METADATA)
-    data = drawn.getvalue()
-    if path.suffix.lower() == ".html":
-        svg = data[data.index(b"<svg") :].decode()
-        data = _PAGE.format(title=escape(title), svg=svg).encode()
+def _write(figure: Any, path: Path, told: Told, source: str) -> None:
+    import matplotlib
+
+    drawn, form = io.BytesIO(), path.suffix.lower().removeprefix(".")
+    words = {"Title": told.title, "Description": told.about}
+    if form == "html":  # texts are texts, which can be read aloud; a screen has its own paper
+        with matplotlib.rc_context({"svg.fonttype": "none"}):
+            figure.savefig(drawn, format="svg", metadata=_NO_METADATA, transparent=True)
+        data = page(figure, drawn.getvalue().decode(), source=source, **told._asdict())
+    else:
+        metadata = words if form == "png" else _NO_METADATA | words
+        figure.savefig(drawn, format=form, dpi=150, metadata=metadata)
+        data = drawn.getvalue()
     try:
         path.write_bytes(data)
     except OSError as error:
@@ -183,6 +192,7 @@ def _figure(
 ) -> Any:
     """Lay the panels out, and draw each."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rivalry = points[-1].lead is not None
     done = {name for name, _ in alarms or ()}
@@ -198,7 +208,10 @@ def _figure(
     if members and not rivalry:
         panels.append((2.2, lambda axes: _members(axes, points)))
     heights = [height for height, _ in panels]
-    figure = Figure(figsize=(10, 1.3 + 1.1 * sum(heights)), layout="constrained")
+    figure = Figure(
+        figsize=(10, 1.3 + 1.1 * sum(heights)),
+        layout=ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD),
+    )
     every = figure.subplots(
         len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )[:, 0]
@@ -217,20 +230,20 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
     ours = [(names[0], last.report, [p.report for p in points], _OURS)]
     if last.other:
         ours.append((names[1], last.other, [p.other or {} for p in points], _RIVAL))
-    seen: list[float] = []
+    seen: list[float] = []  # but the first, which say what was not learned yet
     for name, whole, reports, colour in ours:
-        values = _values(reports, metric)
-        seen += [value for value in values if not math.isnan(value)]
-        axes.plot(x, values, color=colour, linewidth=1.7, label=_label(name, whole, metric))
+        values = values_of(reports, metric)
+        seen += [value for value in values[len(values) // 10 :] if not math.isnan(value)]
+        axes.plot(x, values, color=colour, linewidth=1.7, label=label_of(name, whole, metric))
     top = math.inf
     if metric == "mae" and seen:  # a baseline far off must not flatten what matters
         room = 0.4 * (max(seen) - min(seen)) or 1.0
         top = max(seen) + room
         axes.set_ylim(max(min(seen) - room, 0.0), top)
-    baselines = _best_first(last.report["baselines"], metric)[: 1 if last.other else 2]
+    baselines = best_first(last.report["baselines"], metric)[: 1 if last.other else 2]
     for dashes, (name, whole) in zip(_DASHES, baselines, strict=False):
-        values = _values((p.report["baselines"][name] for p in points), metric)
-        label = _label(name.replace("_", " "), whole, metric)
+        values = values_of((p.report["baselines"][name] for p in points), metric)
+        label = label_of(name.replace("_", " "), whole, metric)
         label += ", off the scale" if all(value > top for value in values) else ""
         axes.plot(x, values, color=_QUIET, linewidth=1.2, linestyle=dashes, label=label, zorder=1)
     what = "accuracy" if metric == "accuracy" else "mean absolute error"
@@ -271,8 +284,7 @@ def _lead(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]
 def _alarms(axes: Any, detectors: Sequence[str], alarms: Sequence[tuple[str, int]]) -> None:
     """Draw a line of ticks for each detector, and for each step of the ladder."""
     at = {name: [event for who, event in alarms if who == name] for name in detectors}
-    colours = [_COLOURS[place % len(_COLOURS)] for place in range(len(detectors))]
-    axes.eventplot(list(at.values()), colors=colours, linelengths=0.7, linewidths=1.4)
+    axes.eventplot(list(at.values()), colors=_ALARM, linelengths=0.7, linewidths=1.4)
     axes.set_yticks(
         range(len(detectors)),
         [f"{name.replace('_', ' ')} ({len(events):,})" for name, events in at.items()],
@@ -284,35 +296,24 @@ def _alarms(axes: Any, detectors: Sequence[str], alarms: Sequence[tuple[str, int
 
 
 def _members(axes: Any, points: Sequence[Point]) -> None:
-    """Draw the weights of the pool: the heaviest members in colours, the others in grey."""
+    """Stack the shares of the pool's weights: the heaviest members, and all the others in grey."""
     names = list(points[-1].report["members"])
-    weights = np.array([[p.report["members"][name] for name in names] for p in points])
-    heaviest = np.argsort(-np.abs(weights).max(0), kind="stable")[:MOST_MEMBERS]
+    weights = np.array([[p.report["members"][name] for name in names] for p in points], float)
+    sizes = np.abs(weights)
+    shares = sizes / np.maximum(sizes.sum(1, keepdims=True), 1e-12)
+    ranked = np.argsort(-shares.mean(0), kind="stable")
+    heaviest, others = ranked[:MOST_MEMBERS], ranked[MOST_MEMBERS:]
+    stack = [shares[:, place] for place in heaviest]
+    labels = [f"{names[place]} ({weights[-1, place]:+.2f})" for place in heaviest]
+    colours = list(_OF_MEMBERS[: len(heaviest)])
+    if len(others):
+        stack.append(shares[:, others].sum(1))
+        labels.append(f"{len(others)} others ({weights[-1, others].sum():+.2f})")
+        colours.append(_OF_OTHERS)
     x = [point.events for point in points]
-    quiet = [place for place in range(len(names)) if place not in heaviest]
-    if quiet:
-        lines = axes.plot(x, weights[:, quiet], color=_QUIET, linewidth=0.8, alpha=0.5)
-        lines[0].set_label(f"{len(quiet)} others")
-    ranked = sorted(heaviest, key=lambda place: -weights[-1, place])
-    for colour, place in zip(_COLOURS, ranked, strict=False):
-        label = f"{names[place]} ({weights[-1, place]:+.2f})"
-        axes.plot(x, weights[:, place], color=colour, linewidth=1.4, label=label)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_ylabel("weight in the mixture")
-    axes.set_title("what the members of the pool weigh")
-    axes.legend(**_BESIDE)
-
-
-def _best_first(baselines: dict[str, Any], metric: str) -> list[tuple[str, Any]]:
-    sign = -1 if metric == "accuracy" else 1
-    return sorted(baselines.items(), key=lambda line: sign * (line[1]["all"].get(metric) or 0.0))
-
-
-def _values(reports: Iterable[dict[str, Any]], metric: str) -> list[float]:
-    found = [report.get("window", {}).get(metric) for report in reports]
-    return [math.nan if value is None else value for value in found]
-
-
-def _label(name: str, report: dict[str, Any], metric: str) -> str:
-    value = report.get("all", {}).get(metric)
-    return name + ("" if value is None else f"  {value:,.4g}")
+    axes.stackplot(x, stack, labels=labels, colors=colours, linewidth=0)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_ylabel("share of all weights")
+    axes.set_title("what the members of the pool weigh, by size; in brackets the last weights")
+    axes.legend(reverse=True, **_BESIDE)

@@ -28,5 +28,15 @@ def score_cells(lines: Mapping[str, Any]) -> list[list[str]]:
 
 
 def shown(value: float | None) -> str:
-    """Write a metric; a dash where it is not defined."""
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+    """Write a metric; a dash where it is not defined, an exponent where it is tiny or huge."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if value and (size < 5e-4 or size >= 1e7):
+        return f"{value:.3e}"
+    return f"{value:.4f}" if size < 100 else f"{value:,.1f}"
+
+
+def counted(count: int, what: str) -> str:
+    """Write how many there are: `1 event`, `2,000 events`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

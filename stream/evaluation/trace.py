@@ -76,6 +76,11 @@ class Trace:
         self._errors = Errors(task)
         self._waiting: list[Any] = []
         self._rows = 0
+        self.discarded = False
+
+    def discard(self) -> None:
+        """Let no file appear."""
+        self.discarded = True
 
     def add(
         self,
@@ -149,6 +154,8 @@ def tracing(task: Task, path: Path | None) -> Iterator[Trace | None]:
         stack.callback(_abandon, writer)
         trace = Trace(task, path, writer)
         yield trace
+        if trace.discarded:
+            return
         trace.flush()
         writer.add_key_value_metadata({"classes": json.dumps([*trace.classes])})
         with _one_line(path):

@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from headrace.stream.errors import AccessError, BrokerError, HeadraceError
+from headrace.stream.errors import AccessError, BrokerError, HeadraceError, no_broker
 from headrace.stream.kafka.client_settings import ClientSettings
 
 CONNECT_S = 1.5
@@ -81,10 +81,7 @@ def _reach(kafka: ClientSettings, server: str) -> BrokerError | None:
         opened = socket.create_connection((host, int(port) if host != server else PORT), CONNECT_S)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        return _SilentError(
-            f"no Kafka answers at {server} ({why}): start one with `headrace up`, or give the "
-            "address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
-        )
+        return _SilentError(*no_broker(server, why).args)
     with opened:
         if kafka.tls:
             return _shake_hands(kafka.tls, opened, host, server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -18,6 +19,8 @@ from headrace.stream.errors import (
     HistoryError,
     RecoveryError,
     TopicError,
+    did_you_mean,
+    no_broker,
 )
 from headrace.stream.events import Records
 from headrace.stream.kafka.access import GROUP_REFUSED, TOPIC_REFUSED, lacking
@@ -281,9 +284,7 @@ def _described(consumer: Any, kafka: ClientSettings, topic: str) -> Any:
         if metadata.error.code() == KafkaError.TOPIC_EXCEPTION:
             raise TopicError(f"{topic}: {metadata.error.str()}: letters, digits, '.', '_' and '-'")
         if time.monotonic() > give_up_s:
-            raise TopicError(
-                f"{topic}: {metadata.error.str()}; make it with `headrace topics create`"
-            )
+            raise no_topic(consumer, kafka, topic)
         time.sleep(RETRY_S)
 
 
@@ -298,10 +299,22 @@ def _listed(consumer: Any, kafka: ClientSettings, topic: str) -> Any:
     try:
         return consumer.list_topics(topic, timeout=ANSWER_S - SOON_S).topics[topic]
     except KafkaException as error:
-        raise wrong or BrokerError(
-            f"{kafka} does not answer: {error.args[0].str()}; start one with "
-            "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
-        ) from error
+        raise wrong or no_broker(kafka, _reason(error)) from error
+
+
+def _reason(error: KafkaException) -> str:
+    return str(error.args[0].str()).removeprefix("Local: ")
+
+
+def no_topic(consumer: Any, kafka: ClientSettings, topic: str) -> TopicError:
+    """Return the error that a Kafka has no such topic, with the one that may be meant."""
+    near = ""
+    with suppress(KafkaException):  # a hint, no more
+        near = did_you_mean(topic, consumer.list_topics(timeout=SOON_S).topics)
+    return TopicError(
+        f"{topic}: {kafka} has no such topic{near or ';'} `headrace topics list` shows those there "
+        "are, `headrace topics create TASK` makes those of a task"
+    )
 
 
 def _leave(consumer: Any) -> None:
@@ -353,8 +366,6 @@ def ends(
                 found[topic, partition] = _watermarks(consumer, at)[1]
         return found
     except KafkaException as error:
-        raise explain(kafka) or BrokerError(
-            f"{kafka} does not answer: {error.args[0].str()}"
-        ) from error
+        raise explain(kafka) or no_broker(kafka, _reason(error)) from error
     finally:
         _leave(consumer)

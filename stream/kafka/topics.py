@@ -20,7 +20,7 @@ from kafka.errors import (
 )
 from kafka.net.compat import KafkaNetClient
 
-from headrace.stream.errors import AccessError, BrokerError, TopicError
+from headrace.stream.errors import AccessError, BrokerError, TopicError, no_broker
 from headrace.stream.kafka.access import (
     TOPIC_REFUSED,
     LacksError,
@@ -205,10 +205,7 @@ def admin_of(kafka: ClientSettings) -> Iterator[KafkaAdminClient]:
     except (KafkaError, OSError, ValueError) as error:
         for client in made:  # the admin client leaves its thread behind when it cannot bootstrap
             client.close()
-        raise explain(kafka) or BrokerError(
-            f"no Kafka answers at {kafka} ({type(error).__name__}): start one with "
-            "`headrace up`, or give the address of yours (--bootstrap, KAFKA_BOOTSTRAP)"
-        ) from error
+        raise explain(kafka) or no_broker(kafka, type(error).__name__) from error
     try:
         yield admin
     except LacksError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib import import_module
+from numbers import Integral
 from typing import Any, ParamSpec, TypeVar
 
 from headrace.stream.errors import TaskError
@@ -43,6 +44,15 @@ def names_the_file(make: Callable[_P, _R]) -> Callable[_P, _R]:
             raise TaskError(*(f"{where.of_line(line)}: {line}" for line in error.args)) from error
 
     return made
+
+
+def plain(value: Any) -> Any:
+    """Return a table with numpy's whole numbers, as programs give them, as Python's."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [*map(plain, value)]
+    return int(value) if isinstance(value, Integral) and not isinstance(value, int) else value
 
 
 def problems() -> Any:

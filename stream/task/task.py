@@ -28,7 +28,7 @@ from headrace.stream.task.features import (
 )
 from headrace.stream.task.files import read
 from headrace.stream.task.keras_file import identity
-from headrace.stream.task.origin import Origin, problems
+from headrace.stream.task.origin import Origin, plain, problems
 from headrace.stream.task.part import Mistake, Part, PluginName, beside, doubled, once
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Topics
 from headrace.stream.task.target import Target
@@ -316,7 +316,7 @@ def validate(
         text: of the file, where the table is of one: errors say line and column.
     """
     try:
-        task = Task.model_validate(table, context={"folder": folder})
+        task = Task.model_validate(plain(table), context={"folder": folder})
         task._origin = Origin(origin, text)
         return task
     except ValidationError as error:

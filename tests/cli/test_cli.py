@@ -54,7 +54,7 @@ def test_every_command_explains_itself(command: str) -> None:
         (["infer", "none.csv", "--target", "y"], 2, "no such file"),
         (["produce", "nonsense"], 2, "nonsense: no such source"),
         (["produce", "sensor", "--speed", "fast", "--bootstrap", "127.0.0.1:1"], 2, "fast"),
-        (["tail", "x", "--bootstrap", "127.0.0.1:1"], 3, "127.0.0.1:1 does not answer"),
+        (["tail", "x", "--bootstrap", "127.0.0.1:1"], 3, "no Kafka answers at 127.0.0.1:1"),
         (["topics", "list", "--bootstrap", "127.0.0.1:1"], 3, "127.0.0.1:1"),
         (["topics", "list", "--bootstrap", "localhost:99999"], 2, "expected host:port"),
         (["topics", "list", "--bootstrap", "a:1,,b:2"], 2, "'' is no address of a Kafka"),

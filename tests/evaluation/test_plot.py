@@ -24,8 +24,9 @@ def report(accuracy: float | None, members: int = 2) -> dict[str, Any]:
 
 
 def words(svg: bytes) -> set[str]:
-    """Return the texts of a drawing: matplotlib leaves each as a comment beside its shapes."""
-    return set(re.findall(r"<!-- (.*?) -->", svg.decode()))
+    """Return the texts of a drawing: of shapes matplotlib leaves each as a comment beside them."""
+    text = svg.decode(errors="replace")
+    return {*re.findall(r"<!-- (.*?) -->", text), *re.findall(r"<text [^>]*>(.*?)</text>", text)}
 
 
 @pytest.mark.parametrize("suffix", STARTS)
@@ -39,12 +40,15 @@ def test_a_plot_shows_the_metric_the_baselines_the_alarms_and_the_pool(
     draw(parse(TASK, "t"), points, path, names=("it", ""), alarms=alarms)
     data = path.read_bytes()
     assert data.startswith(STARTS[suffix])
+    shown = words(data)
     if suffix != "png":
-        shown = words(data)
         assert {"poisoned: accuracy in a fading window of 1,000 events", "events"} <= shown
-        assert {"it  0.54", "no change", "majority  0.54"} <= shown
+        assert {"it  0.5400", "no change", "majority  0.5400"} <= shown
         assert "adwin (3)" in shown
-        assert {"member 0 (+1.00)", "member 7 (+0.12)", "4 others"} <= shown
+        assert {"member 0 (+1.00)", "member 2 (+0.33)", "9 others (+1.27)"} <= shown
+        assert "member 3 (+0.25)" not in shown
+    told = b"Accuracy of label over 400 events: it 0.5400, majority 0.5400, no change."
+    assert told in data, "the drawing is not described"
 
 
 def test_a_comparison_shows_both_tasks_and_the_lead_with_its_band(tmp_path: Path) -> None:
@@ -53,7 +57,7 @@ def test_a_comparison_shows_both_tasks_and_the_lead_with_its_band(tmp_path: Path
     path = tmp_path / "two.svg"
     draw(parse(TASK, "t"), points, path, names=("a$b$", "<&>"), alarms=[("adwin", 3)])
     shown = words(path.read_bytes())
-    assert {"a$b$  0.5", "&lt;&amp;&gt;  0.6"} <= shown
+    assert {"a$b$  0.5000", "&lt;&amp;&gt;  0.6000"} <= shown
     assert {"&lt;&amp;&gt; less a$b$: +10, better", "difference in accuracy, points"} <= shown
     assert {"95% confidence, at all times together", "mean of the pairs so far"} <= shown
     assert "drift alarms" not in shown
@@ -74,7 +78,7 @@ def test_a_baseline_far_off_does_not_flatten_the_rest(tmp_path: Path) -> None:
         points.append(Point(n, window | {"baselines": baselines, "members": {"one": 1.0}}))
     draw(task, points, tmp_path / "a.svg", names=("it", ""))
     shown = words((tmp_path / "a.svg").read_bytes())
-    assert {"it  5", "no change  6.5", "mean  900, off the scale"} <= shown
+    assert {"it  5.0000", "no change  6.5000", "mean  900.0, off the scale"} <= shown
     assert "mean absolute error of label" in shown
     assert max(float(word) for word in shown if re.fullmatch(r"\d+(\.\d+)?", word)) < 20
 
@@ -99,6 +103,62 @@ def test_html_asks_nothing_of_any_network(tmp_path: Path) -> None:
     Finder().feed(path.read_text())
     assert all(value and value.startswith("#") for _, value in asked)
     assert "@import" not in path.read_text()
+
+
+def test_an_early_error_does_not_set_the_scale(tmp_path: Path) -> None:
+    task = parse(
+        TASK.replace('"classify"', '"regress"').replace('classes = ["no", "yes"]', ""), "t"
+    )
+    points = []
+    for n in range(40):
+        mae = 5000.0 if n < 2 else 5.0 + n % 3
+        scopes = {"all": {"mae": mae}, "window": {"mae": mae}}
+        points.append(Point(n, scopes | {"baselines": {}, "members": {"one": 1.0}}))
+    figure = draw(task, points, None, names=("it", ""))
+    assert figure.axes[0].get_ylim()[1] < 20
+
+
+def test_a_colour_has_one_meaning() -> None:
+    points = [Point(100 * n, report(0.5 + n / 100, 12)) for n in range(9)]
+    alarms = [("adwin", 120), ("boost", 300)]
+    figure = draw(parse(TASK, "t"), points, None, names=("it", ""), alarms=alarms)
+    scores, alarmed, members = figure.axes
+    used = [
+        {line.get_color() for line in scores.lines},
+        {tuple(ticks.get_color()) for ticks in alarmed.collections},
+        {tuple(area.get_facecolor()[0]) for area in members.collections},
+    ]
+    from matplotlib.colors import to_rgba
+
+    colours = [{to_rgba(colour) for colour in part} for part in used]
+    assert [len(part) for part in colours] == [2, 1, 4]
+    assert len(set.union(*colours)) == 7
+    shares = [area.get_paths()[0].vertices[:, 1].max() for area in members.collections]
+    assert max(shares) == pytest.approx(1.0)
+
+
+def test_html_can_be_read_without_seeing_it(tmp_path: Path) -> None:
+    path = tmp_path / "curve.html"
+    points = [Point(100 * n, report(None if n == 0 else 0.5 + n / 100)) for n in range(5)]
+    draw(parse(TASK, "t"), points, path, names=("<it>", ""), alarms=[], source="power<1>.csv")
+    html = path.read_text()
+    assert 'role="img" aria-labelledby="title about"' in html
+    assert '<title id="title">poisoned: accuracy</title><desc id="about">Accuracy of' in html
+    rows = re.findall(r'<tr><th scope="row">([\d,]+)</th><td>(.*?)</td>', html)
+    assert rows == [("0", "-")] + [(f"{n}00", f"{0.5 + n / 100:.4f}") for n in range(1, 5)]
+    assert '<th scope="col">&lt;it&gt;</th>' in html
+    assert "power&lt;1&gt;.csv, headrace " in html
+    assert "prefers-color-scheme:dark" in html
+    assert "#000000" not in html
+    hover = re.findall(
+        r'<rect class="at" x="([\d.]+)".*?width="([\d.]+)".*?<title>(.*?)</title>', html, re.S
+    )
+    assert [told.splitlines()[:2] for _, _, told in hover][2] == [
+        "200 events",
+        "&lt;it&gt;: 0.5200",
+    ]
+    ends = [float(x) + float(width) for x, width, _ in hover]
+    assert [float(x) for x, _, _ in hover[1:]] == pytest.approx(ends[:-1], abs=0.02)
 
 
 def test_what_cannot_be_drawn_is_told_beforehand(tmp_path: Path) -> None:

@@ -185,10 +185,10 @@ def test_the_stages_are_the_topics_that_a_task_writes() -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ('thousands = "."', "thousands needs decimal"),
-        ('decimal = ",", thousands = ","', "expected two marks"),
-        ('duration = true, decimal = "."', "duration takes no decimal and no unit"),
-        ('unit = "kWh"', "unit alone is for texts: see decimal"),
+        ('thousands = "."', "expected decimal, too"),
+        ('decimal = ",", thousands = ","', "it is the decimal mark: expected another one"),
+        ('duration = true, decimal = "."', "a duration is read in seconds: expected no decimal"),
+        ('unit = "kWh"', "expected to, too; or decimal"),
         ('decimal = ";"', "decimal"),
     ],
 )
@@ -197,5 +197,5 @@ def test_keys_of_reading_that_do_not_fit_are_explained(keys: str, said: str) -> 
     with pytest.raises(TaskError, match=r"features\.y") as raised:
         parse(text, "t")
     assert said in str(raised.value)
-    with pytest.raises(TaskError, match="decimal is for numbers, not for kind = 'classify'"):
+    with pytest.raises(TaskError, match="decimal is of numbers: expected kind = 'regress'"):
         parse(TASK.replace('kind = "classify"', 'kind = "classify"\ndecimal = ","'), "t")

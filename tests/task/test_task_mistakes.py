@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from headrace.stream.errors import TaskError
@@ -75,6 +76,15 @@ def test_a_mistake_that_shows_when_rows_are_made_has_its_place_too(
     with pytest.raises(TaskError) as caught:
         Normalizer(task)
     assert str(caught.value).startswith(line)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    model = {"chunk": np.int64(32), "hidden": (np.int32(8),), "learning_rate": np.float32(0.5)}
+    task = validate({**tomllib.loads(GOOD), "model": model}, "here")
+    assert (task.model.chunk, task.model.hidden, task.model.learning_rate) == (32, (8,), 0.5)
+    assert type(task.model.chunk) is int
+    with pytest.raises(TaskError, match=r"model\.chunk"):
+        validate({**tomllib.loads(GOOD), "model": {"chunk": np.True_}}, "here")
 
 
 def test_where_a_task_was_read_is_no_part_of_it() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from headrace.cli.console import AsJson, Bootstrap, KafkaConfig, Stop, bar, connection_of
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.scores import counted
 from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def archive(
     say(
         asdict(done)
         if as_json
-        else f"{done.records:,} records in {done.files} new files, {done.size_bytes:,} bytes; "
+        else f"{counted(done.records, 'record')} in {counted(done.files, 'new file')}, "
+        f"{counted(done.size_bytes, 'byte')}; "
         f"{topic} is kept in {to} up to offset {ends or 'nothing yet'}"
     )
 
@@ -132,7 +134,8 @@ def table(
     say(
         asdict(done)
         if as_json
-        else f"{done.records:,} records in {done.commits} commits; {delta or iceberg} holds "
+        else f"{counted(done.records, 'record')} in {counted(done.commits, 'commit')}; "
+        f"{delta or iceberg} holds "
         f"{topic} up to offset {ends or 'nothing yet'}"
     )
 

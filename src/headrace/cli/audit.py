@@ -21,6 +21,7 @@ from headrace.cli.console import (
     read_key,
     read_start,
 )
+from headrace.stream.evaluation.scores import counted
 from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ def _lines(audit: Audit) -> Iterator[str]:
     """Tell a person."""
     counts = audit.counts
     yield (
-        f"{audit.records:,} records of {audit.runs} run{'s' * (audit.runs != 1)}, "
-        f"{audit.epochs:,} starts: {counts.events:,} events predicted, "
-        f"{counts.rejected:,} refused, {counts.repeated:,} repeated ids, "
-        f"{audit.absent:,} offsets without a record"
+        f"{counted(audit.records, 'record')} of {counted(audit.runs, 'run')}, "
+        f"{counted(audit.epochs, 'start')}: {counted(counts.events, 'event')} predicted, "
+        f"{counts.rejected:,} refused, {counted(counts.repeated, 'repeated id')}, "
+        f"{counted(audit.absent, 'offset')} without a record"
     )
     yield f"{counts.duplicates:,} rows came twice and were dropped, {counts.healed:,} were healed"
     yield f"{audit.predictions:,} predictions are the bytes that the ledger says" + (

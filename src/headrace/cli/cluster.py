@@ -21,6 +21,7 @@ from headrace.cli.console import (
     local_broker,
 )
 from headrace.stream.errors import AccessError, BrokerError, UsageError
+from headrace.stream.evaluation.scores import counted
 from headrace.stream.process.terminal import note, say
 
 topics_app = typer.Typer(help="Create, list and describe topics.", no_args_is_help=True)
@@ -180,8 +181,9 @@ def describe(
             continue
         keeps = f"{found.retention_ms / 3.6e6:g} h" if found.retention_ms >= 0 else "for ever"
         say(
-            f"{found.name:<32} {found.partitions:>3} partitions {records:>12,} records  "
-            f"kept {keeps}, batches up to {found.max_message_bytes:,} bytes"
+            f"{found.name:<32} {counted(found.partitions, 'partition'):>14} "
+            f"{counted(records, 'record'):>20}  kept {keeps}, "
+            f"batches up to {found.max_message_bytes:,} bytes"
         )
 
 
@@ -270,11 +272,16 @@ def dead_letters(
     if follow and requeue:
         raise UsageError("--requeue and --follow: an event that is refused again would go round")
     loaded, kafka, stop = load_task(task), connection_of(bootstrap, kafka_config), Stop()
+    shown = 0
     with letters.Mailbox(loaded, kafka) as mailbox:
         for letter in mailbox.letters(follow=follow, code=code, stop=stop, on_note=note):
             say(letters.as_json(letter) if as_json else letters.as_text(letter))
+            shown += 1
             if requeue:
                 mailbox.requeue(letter)
         if requeue:
             sent, kept = mailbox.await_delivery()
-            note(f"{sent} sent again, {kept} not: gone from the raw topic, or of another one")
+            note(f"{sent:,} sent again, {kept:,} not: gone from the raw topic, or of another one")
+    if not shown and not follow:
+        of = f" with code {code!r}" if code else ""
+        note(f"{loaded.name}: no dead letters{of}")

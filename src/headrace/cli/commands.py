@@ -2,11 +2,93 @@
 
 from __future__ import annotations
 
-from headrace.cli import archive, audit, cluster, export, offline, pipeline, replay, running
+import logging
+from importlib.metadata import version as version_of
+from typing import Annotated, Any, Literal
 
-app = running.make_app("Online learning on live Kafka streams: predict, be scored, learn at once.")
-for commands in (pipeline, offline, audit, replay, export, archive, cluster):
+import typer
+
+from headrace.cli import (
+    archive,
+    audit,
+    cluster,
+    doctor,
+    export,
+    init,
+    offline,
+    pipeline,
+    replay,
+    running,
+)
+from headrace.stream.process.terminal import LogHandler, say
+
+PANELS = {
+    "Start here": ("demo", "init", "doctor", "infer", "check", "evaluate"),
+    "Run": (
+        "up",
+        "topics",
+        "produce",
+        "learn",
+        "normalize",
+        "tail",
+        "dead-letters",
+        "acls",
+        "certificates",
+    ),
+    "Look back": ("verify", "replay", "state"),
+    "Take along": ("export", "archive", "table", "schema"),
+}
+EPILOG = (
+    "Start with `headrace demo`, which shows it all; with `headrace init`, for a file or a topic "
+    "of your own; with `headrace doctor`, which says what this machine lacks.",
+    "Exit codes: 0 done. 1 failed. 2 wrong usage, task file or topic. 3 no broker. 4 records not "
+    "acknowledged. 5 a commit in doubt: start again. 6 another learner took over. 7 the state "
+    "needs a decision of yours. 8 an audit failed. 70 hung: start again. 130 interrupted.",
+    "Each option has a variable: of `learn --micro-batch` it is HEADRACE_LEARN_MICRO_BATCH.",
+)
+
+app = running.make_app(
+    "Online learning on live Kafka streams: predict, be scored, learn at once.", EPILOG
+)
+for commands in (pipeline, init, doctor, offline, audit, replay, export, archive, cluster):
     commands.add_to(app)
+_PANEL = {name: panel for panel, names in PANELS.items() for name in names}
+
+
+def _name(registered: Any) -> str:
+    return str(registered.name or registered.callback.__name__)
+
+
+app.registered_commands.sort(key=lambda each: [*_PANEL].index(_name(each)))
+for command in app.registered_commands:
+    command.rich_help_panel = _PANEL[_name(command)]
+for group in app.registered_groups:
+    group.rich_help_panel = _PANEL[_name(group)]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        say(f"headrace {version_of('headrace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version),
+    ] = False,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        typer.Option(help="Least level of what libraries log that is shown."),
+    ] = "warning",
+) -> None:
+    """Take what goes for every command."""
+    logging.basicConfig(
+        level=log_level.upper(),
+        handlers=[LogHandler()],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
 
 
 def run() -> int:

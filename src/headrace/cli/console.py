@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import signal
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
+from rich.progress import Task as ProgressTask
 from rich.table import Table
+from rich.text import Text
 
-from headrace.stream.errors import BrokerError, UsageError
+from headrace.stream.errors import UsageError, no_broker
 from headrace.stream.evaluation.scores import score_cells
 from headrace.stream.process.signals import ENDING
 from headrace.stream.process.terminal import Terminal, say, visible
@@ -85,6 +92,7 @@ StartFrom = Annotated[
 
 DEFAULT_PORT = 9092
 MOST_KEY_BYTES = 65_536
+_HEAD = 4 << 20  # bytes of a file that say how long its lines are; less is read in no time
 _ADDRESS = re.compile(
     r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/\[\]]+)(?::(\d{1,5}))?"
 ).fullmatch
@@ -131,10 +139,7 @@ def connection_of(option: str | None, config: Path | None) -> KafkaConnection:
     try:
         socket.create_connection(("127.0.0.1", DEFAULT_PORT), 0.5).close()
     except OSError as error:
-        raise BrokerError(
-            f"no Kafka at 127.0.0.1:{DEFAULT_PORT}; start one with `headrace up`, "
-            "or name yours with --bootstrap or KAFKA_BOOTSTRAP"
-        ) from error
+        raise no_broker(f"127.0.0.1:{DEFAULT_PORT}", error.strerror or error) from error
     return connect(f"127.0.0.1:{DEFAULT_PORT}", config)
 
 
@@ -208,11 +213,30 @@ class Stop:
         self._asked = True
 
 
+class _Count(ProgressColumn):
+    """Say how many are done, and of how many."""
+
+    def render(self, task: ProgressTask) -> Text:
+        """Write it down."""
+        total = task.total
+        of = "" if total is None else f" of {task.fields['about']}{total:,.0f}"
+        return Text(f"{task.completed:,.0f}{of}", "progress.download")
+
+
 @contextmanager
-def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> Iterator[Any]:
+def bar(
+    label: str,
+    total: int | None,
+    *,
+    quiet: bool,
+    unit: str = "rows",
+    estimated: bool = False,
+    first_note: str = "",
+) -> Iterator[Any]:
     """Show a progress bar on standard error; `update(done, note)` moves it.
 
-    A note that takes time to make may be a function: it is called only if there is a bar.
+    A note that takes time to make may be a function: it is called only if there is a bar. Where
+    the total is known, or estimated, the bar tells the share and the time that is left.
     """
     console = Terminal(stderr=True)
     if quiet or not console.is_terminal:
@@ -221,18 +245,53 @@ def bar(label: str, total: int | None, *, quiet: bool, unit: str = "rows") -> It
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
+        *([TaskProgressColumn()] if total else []),
+        DownloadColumn() if unit == "bytes" else _Count(),
         TimeElapsedColumn(),
+        *([TextColumn("left"), TimeRemainingColumn()] if total else []),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        row = progress.add_task(visible(label), total=total, note="")
+        about = "about " if estimated else ""
+        row = progress.add_task(visible(label), total=total, note=first_note, about=about)
 
         def update(done: int, note: str | Callable[[], str] = "") -> None:
             shown = note() if callable(note) else note
+            if estimated and total and done > total:
+                progress.update(row, total=done)
             progress.update(row, completed=done, note=visible(shown))
 
         yield update
+
+
+@contextmanager
+def status_line(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show one line that changes in place on a terminal's standard error; elsewhere nothing."""
+    console = Terminal(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda text: None
+        return
+    with Live(console=console, transient=True) as live:
+        yield lambda text: live.update(
+            Text(visible(text, keep=""), no_wrap=True, overflow="ellipsis")
+        )
+
+
+def estimated_rows(path: Path) -> int | None:
+    """Return about how many lines a text file has, by its size and its first lines; None if it
+    is no plain text."""
+    name = path.name.lower()
+    packed = name.endswith(".gz")
+    if not name.removesuffix(".gz").endswith((".csv", ".tsv", ".jsonl", ".ndjson", ".txt")):
+        return None
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as raw:
+            head = (gzip.GzipFile(fileobj=raw) if packed else raw).read(_HEAD)
+            read = raw.tell()
+    except (OSError, EOFError, zlib.error):
+        return None
+    return head.count(b"\n") * max(size, 1) // max(read, 1) if len(head) == _HEAD else None
 
 
 @contextmanager

@@ -15,15 +15,18 @@ from headrace.cli.console import (
     AsJson,
     Bootstrap,
     KafkaConfig,
+    Stop,
     TaskFile,
     bar,
     connection_of,
+    estimated_rows,
     load_task,
     score_table,
     tell_comparison,
 )
+from headrace.cli.running import INTERRUPTED
 from headrace.stream.errors import HeadraceError, UsageError
-from headrace.stream.evaluation.scores import shown
+from headrace.stream.evaluation.scores import counted, shown
 from headrace.stream.process.terminal import as_toml, note, say, visible
 
 if TYPE_CHECKING:
@@ -191,7 +194,8 @@ def evaluate(
     metric = "accuracy" if loaded.spec.classes else "mae"
     from headrace.stream.formats.files import total_rows
 
-    total = total_rows(input)
+    counted = total_rows(input)
+    total = counted or estimated_rows(input)
     from headrace.stream.evaluation.evaluate import evaluate as run  # JAX takes seconds to import
     from headrace.stream.evaluation.plot import Curve, check_plot
     from headrace.stream.evaluation.trace import check_trace
@@ -203,11 +207,17 @@ def evaluate(
     curve = Curve() if plot else None
     names = _labels(loaded.name, task, compare)
 
+    stop = Stop(begun=False)
     with bar(
-        "evaluating", min(filter(None, (total, limit)), default=None), quiet=as_json
+        "evaluating",
+        min(filter(None, (total, limit)), default=None),
+        quiet=as_json,
+        estimated=not counted and not (limit and limit < (total or 0)),
+        first_note="compiling…",
     ) as update:
 
         def on_progress(events: int, report: Callable[[], dict[str, Any]]) -> None:
+            stop.begin()  # from here on there is something to tell
             update(events, lambda: f"{metric} {shown(report()['all'][metric])}")
 
         found = run(
@@ -219,9 +229,19 @@ def evaluate(
             curve=curve,
             names=names,
             on_progress=on_progress,
+            stop=stop,
         )
     if plot:
-        found.plot(plot)
+        found.plot(plot, source=str(input))
+    if stop():
+        of = f" of {'' if counted else 'about '}{total:,}" if total else ""
+        note(f"interrupted after {found.events:,} rows{of}: what follows is of these")
+    _tell_found(found, names, as_json=as_json)
+    if stop():
+        raise typer.Exit(INTERRUPTED)
+
+
+def _tell_found(found: Evaluation, names: tuple[str, str], *, as_json: bool) -> None:
     if as_json:
         say(found.as_json())
     else:
@@ -307,7 +327,7 @@ def _labels(name: str, task: str | None, other: str | None) -> tuple[str, str]:
 def _done(steps: list[dict[str, Any]]) -> str:
     """Count what was done about drift."""
     counts = Counter(step["action"] for step in steps)
-    told = ", ".join(f"{n} {action}{'s' if n > 1 else ''}" for action, n in counts.items())
+    told = ", ".join(counted(n, action) for action, n in counts.items())
     return f" ({told})" if told else ""
 
 
@@ -328,8 +348,9 @@ def _tell(found: dict[str, Any]) -> None:
     """Print for a person what became of the rows, and what it took."""
     codes = ", ".join(f"{code} {n}" for code, n in found["reject_codes"].items())
     say(
-        f"{found['events']:,} events, {found['learned']:,} learned, {found['rejected']:,} rejected"
-        f"{f' ({codes})' if codes else ''}, {len(found['drifts'])} drift alarms"
+        f"{counted(found['events'], 'event')}, {found['learned']:,} learned, "
+        f"{found['rejected']:,} rejected{f' ({codes})' if codes else ''}, "
+        f"{counted(len(found['drifts']), 'drift alarm')}"
         f"{_done(found['ladder'])}; "
         f"{found['seconds']:.1f} s, {found['events_per_second']:,.0f} events/s, "
         f"{found['peak_rss_mb']:.0f} MB"

@@ -23,9 +23,11 @@ from headrace.cli.console import (
     load_task,
     named_connection,
     read_key,
+    status_line,
 )
 from headrace.cli.ending import deadline
 from headrace.stream.errors import DeliveryError, HeadraceError
+from headrace.stream.evaluation.scores import counted, shown
 from headrace.stream.process.terminal import note, say
 
 
@@ -126,26 +128,29 @@ def learn(
             with suppress(BrokenPipeError):  # a service outlives whoever read its output
                 say(asdict(progress))
             return
-        value = progress.report["all"][metric]
-        shown = "-" if value is None else f"{value:.4f}"
-        note(
-            f"{progress.events:>12,} events {progress.events_per_second:>10,.0f}/s  "
-            f"{metric} {shown}  lag {progress.lag:,}  "
-            f"refused {progress.rejected + progress.repeated:,}"
-        )
+        score = shown(progress.report["all"][metric])
+        refused = progress.rejected + progress.repeated
+        told[:] = [f"{counted(progress.events, 'event')}, {metric} {score}, {refused:,} refused"]
+        update(f"{told[0]}, {progress.events_per_second:,.0f}/s, {progress.lag:,} behind")
 
     def on_ready() -> None:
         stop.begin()
+        update("waiting for events")
         deadline.code, deadline.told = 5, "the last commit is in doubt, start again"
         say({"ready": loaded.name}) if as_json else note(f"{loaded.name}: ready")
 
-    done = service.run(
-        drain=drain,
-        stop=stop,
-        on_ready=on_ready,
-        on_progress=on_progress,
-        on_note=lambda line: note(f"{loaded.name}: {line}"),
-    )
+    told: list[str] = []
+    with status_line(quiet=as_json) as update:
+        update("compiling…")
+        done = service.run(
+            drain=drain,
+            stop=stop,
+            on_ready=on_ready,
+            on_progress=on_progress,
+            on_note=lambda line: note(f"{loaded.name}: {line}"),
+        )
+    for line in told:
+        note(f"{loaded.name}: {line}")
     refused = done.rejected + done.repeated
     if drain and refused and not done.events:
         raise HeadraceError(f"nothing is learned: all {refused:,} events are refused")
@@ -203,6 +208,14 @@ def produce(
     """Send events to Kafka: bundled real streams, your own file, or a seeded generator.
 
     Exit code 4 when an event was not acknowledged. Ctrl-C sends what is under way, and says so.
+
+        headrace produce sensor --rate 100
+
+        headrace produce file power.csv --topic events.power
+
+        headrace produce file power.csv --time time --speed 3600x --loop
+
+        headrace produce sea --drift abrupt@5000 --limit 10000 --seed 1
     """
     from headrace.producers import events_of
     from headrace.producers.pace import parse_speed

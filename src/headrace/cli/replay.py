@@ -131,7 +131,7 @@ def replay(
             on_progress=shown_by(update),
         )
     if plot and found.curve:
-        draw(loaded, found.curve, plot, names=AS_IT_WAS)
+        draw(loaded, found.curve, plot, names=AS_IT_WAS, source=loaded.input.topic)
     if as_json:
         say(found.as_json())
         return

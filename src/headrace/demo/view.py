@@ -18,6 +18,7 @@ from rich.text import Text
 
 from headrace.demo.state import Demo
 from headrace.demo.tally import LATEST, Line, TaskStatus
+from headrace.stream.evaluation.scores import counted
 from headrace.stream.process.terminal import Terminal, note, say, visible
 
 ABOUT = {
@@ -336,5 +337,5 @@ def _as_line(s: TaskStatus) -> str:
     return (
         f"{s.name:<12}{s.events:>9,} events {s.per_second:>7,.0f}/s  "
         f"{s.metric} {number(s.value)} ({s.baseline_name} {number(s.baseline)})  "
-        f"p50 {_ms(s.p50_ms)} ms  p99 {_ms(s.p99_ms)} ms  {s.drifts} drift alarms"
+        f"p50 {_ms(s.p50_ms)} ms  p99 {_ms(s.p99_ms)} ms  {counted(s.drifts, 'drift alarm')}"
     )

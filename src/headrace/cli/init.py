@@ -1,0 +1,303 @@
+"""The command `init`: a start with a file or a topic of one's own, asked for or by options."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.console import Bootstrap, KafkaConfig, connection_of
+from headrace.cli.offline import Drop, Entity, Kind, Target, Time
+from headrace.stream.errors import UsageError, did_you_mean
+from headrace.stream.process.terminal import note, say, visible
+
+if TYPE_CHECKING:
+    from headrace.stream.kafka.connection import KafkaConnection
+    from headrace.stream.task import Task
+
+MOST_LISTED = 40  # columns
+LOCAL = ("127.", "localhost", "[::1]")
+
+_HEAD = """\
+# {what}: `docker compose up --wait`.
+# The image is built in a checkout of headrace: docker build -t headrace .
+name: {name}
+
+x-headrace: &headrace
+  image: ${{HEADRACE_IMAGE:-headrace}}
+  working_dir: /tasks
+  environment:
+    KAFKA_BOOTSTRAP: {bootstrap}
+    HEADRACE_STATE: /var/lib/headrace # where the learner keeps its checkpoints
+  init: true
+  restart: unless-stopped
+  stop_grace_period: 20s{network}
+
+services:
+"""
+_KAFKA = """\
+  kafka:
+    image: apache/kafka:4.3.1
+    environment:
+      KAFKA_NODE_ID: 1
+      KAFKA_PROCESS_ROLES: broker,controller
+      KAFKA_LISTENERS: INTERNAL://:9092,CONTROLLER://:9093,HOST://:9094
+      KAFKA_ADVERTISED_LISTENERS: INTERNAL://kafka:9092,HOST://127.0.0.1:${HEADRACE_PORT:-9094}
+      KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT,HOST:PLAINTEXT
+      KAFKA_INTER_BROKER_LISTENER_NAME: INTERNAL
+      KAFKA_CONTROLLER_LISTENER_NAMES: CONTROLLER
+      KAFKA_CONTROLLER_QUORUM_VOTERS: 1@localhost:9093
+      KAFKA_LOG_DIRS: /var/lib/kafka/data
+      KAFKA_AUTO_CREATE_TOPICS_ENABLE: "false"
+      KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: 1
+      KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: 1
+      KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: 1
+      KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR: 1
+      KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR: 1
+      KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS: 0
+    ports:
+      - 127.0.0.1:${HEADRACE_PORT:-9094}:9094
+    volumes:
+      - kafka-data:/var/lib/kafka/data
+    restart: unless-stopped
+    stop_grace_period: 30s
+    healthcheck:
+      test: >-
+        KAFKA_HEAP_OPTS="-Xmx64m -XX:TieredStopAtLevel=1"
+        /opt/kafka/bin/kafka-broker-api-versions.sh --bootstrap-server localhost:9092 >/dev/null
+      interval: 10s
+      timeout: 10s
+      start_period: 1m
+      retries: 6
+
+"""
+_PARTS = """\
+  topics:
+    <<: *headrace
+    command: [topics, create, {file}]
+    restart: on-failure:3
+    volumes: [{mount}]{after_kafka}
+
+  learn:
+    <<: *headrace
+    command: [learn, {file}]
+    volumes: [{mount}, "state:/var/lib/headrace"]
+    depends_on:
+      topics:
+        condition: service_completed_successfully
+
+volumes:
+  state:
+"""
+_AFTER_KAFKA = """
+    depends_on:
+      kafka:
+        condition: service_healthy"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(init)
+
+
+def init(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A file, or a topic; default: the file with data in the folder.",
+            metavar="[FILE|TOPIC]",
+        ),
+    ] = None,
+    target: Target = None,
+    kind: Kind = None,
+    drop: Drop = "",
+    time: Time = None,
+    entity: Entity = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the task; default: of the file or topic.")
+    ] = None,
+    to: Annotated[Path, typer.Option(help="Where the files are written.", metavar="DIR")] = Path(),
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing: take options and guesses.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
+) -> None:
+    """Begin with a file or a topic of yours: a task file, a compose.yaml, and what to do next.
+
+    What is not said by options is asked on a terminal, and guessed elsewhere or with --yes. Nothing
+    that is there is overwritten.
+
+        headrace init
+
+        headrace init power.csv --target price --yes
+
+        headrace init events.power --target price --bootstrap kafka-1:9092
+    """
+    from headrace.stream.evaluation import infer as guess
+    from headrace.stream.evaluation.infer import task_name
+    from headrace.stream.formats.files import form_of, sample
+
+    asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
+    if not to.is_dir():
+        raise UsageError(f"--to {to}: there is no such directory")
+    _refuse_taken([to / "compose.yaml"])  # before anything is asked
+    source = source or _only_file(to, asks=asks)
+    file = Path(source) if form_of(source) or "/" in source or Path(source).is_file() else None
+    kafka = None if file else connection_of(bootstrap, kafka_config)
+    columns = list(dict.fromkeys(key for row in sample(file) for key in row)) if file else []
+    if target is None and not asks:
+        there = f"; {file} has {', '.join(columns[:MOST_LISTED])}" if columns else ""
+        raise UsageError(f"--target: missing; name the column to predict{there}")
+    target = target or _ask("Which column is to be predicted?", columns, needed=True)
+    if columns and target not in columns and not target.startswith("/"):
+        raise UsageError(
+            f"{file}: no column {target!r}{did_you_mean(target, columns) or ';'} "
+            f"it has {', '.join(columns[:MOST_LISTED])}"
+        )
+
+    def infer() -> Task:
+        options: dict[str, Any] = {
+            "kind": kind,
+            "drop": [each.strip() for each in drop.split(",") if each.strip()],
+            "time": time,
+            "entity": entity,
+        }
+        if kafka:
+            return guess.infer_topic(kafka, str(source), str(target), **options)
+        return guess.infer_file(Path(str(source)), str(target), **options)
+
+    task = infer()
+    note(guess.describe(task))
+    if asks:
+        before = time, entity
+        time = time or _ask("Column with the time of an event?", columns, task.input.time)
+        entity = entity or _ask(
+            "Column with the entity, such as a station (lags are per entity)?",
+            columns,
+            task.input.entity,
+        )
+        if before != (time, entity):
+            task = infer()
+        name = name or _ask("What is the task called?", [], task.name)
+    if name:
+        topic = str(source) if kafka else f"events.{task_name(name)}"
+        source_of = task.input.model_copy(update={"topic": topic})
+        task = task.model_copy(update={"name": task_name(name), "input": source_of})
+    written = [to / f"{task.name}.toml", to / "compose.yaml"]
+    texts = [guess.to_toml(task), compose(task, kafka, written[0])]
+    _refuse_taken(written)
+    for path, text in zip(written, texts, strict=True):
+        try:
+            with path.open("x", encoding="utf-8") as out:
+                out.write(text)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        note(f"written: {path}")
+    say("Next:")
+    for line in _next(task, file, kafka, written[0]):
+        say(f"  {line}")
+
+
+def _refuse_taken(places: Sequence[Path]) -> None:
+    if taken := [str(path) for path in places if path.exists() or path.is_symlink()]:
+        raise UsageError(
+            f"{' and '.join(taken)}: there already, and nothing is overwritten; "
+            "--to names another folder, --name another task"
+        )
+
+
+def compose(task: Task, kafka: KafkaConnection | None, file: Path) -> str:
+    """Return a compose.yaml that learns a task: with a Kafka of its own, or beside one there is."""
+    local = kafka is not None and kafka.servers.startswith(LOCAL)
+    head = _HEAD.format(
+        what=f"{'A learner' if kafka else 'Kafka and a learner'} for {file.name}",
+        name=json.dumps(f"headrace-{task.name}".lower()),
+        bootstrap=json.dumps(kafka.servers if kafka else "kafka:9092"),
+        network="\n  network_mode: host" if local else "",
+    )
+    parts = _PARTS.format(
+        file=json.dumps(file.name),
+        mount=json.dumps(f"./{file.name}:/tasks/{file.name}:ro"),
+        after_kafka="" if kafka else _AFTER_KAFKA,
+    )
+    return head + ("" if kafka else _KAFKA) + parts + ("" if kafka else "  kafka-data:\n")
+
+
+def _next(task: Task, file: Path | None, kafka: KafkaConnection | None, path: Path) -> list[str]:
+    toml = shlex.quote(str(path))
+    if kafka:
+        at = f"--bootstrap {shlex.quote(kafka.servers)}"
+        return [
+            f"headrace doctor {toml} {at}",
+            f"headrace topics create {toml} {at}",
+            f"headrace learn {toml} {at}",
+        ]
+    data = shlex.quote(str(file))
+    return [
+        f"headrace evaluate {toml} --input {data}",
+        f"headrace up & headrace topics list --wait 120 && headrace topics create {toml}",
+        f"headrace produce file {data} --topic {task.input.topic} && headrace learn {toml}",
+    ]
+
+
+def _only_file(place: Path, *, asks: bool) -> str:
+    """Return the file with data in a folder; of several, the one that is chosen."""
+    from headrace.stream.formats.files import form_of
+
+    found = sorted(str(path) for path in place.iterdir() if form_of(path.name) and path.is_file())
+    if len(found) == 1:
+        return found[0]
+    if asks:
+        return str(
+            _ask(
+                "Which file, or which topic?",
+                found,
+                found[0] if found else None,
+                free=True,
+                needed=not found,
+            )
+        )
+    more = f"several files: {', '.join(found[:10])}" if found else "no file with data"
+    raise UsageError(f"{place.absolute()} has {more}; name a file, or a topic of Kafka")
+
+
+def _ask(
+    question: str,
+    known: Sequence[str],
+    guess: str | None = None,
+    *,
+    free: bool = False,
+    needed: bool = False,
+) -> Any:
+    """Ask on the terminal until the answer is one that is known; an empty one takes the guess.
+
+    Args:
+        free: an answer that is not known will do, too.
+        needed: no answer is none.
+    """
+    if known:
+        note(f"  there is {', '.join(known[:MOST_LISTED])}")
+    while True:
+        sys.stderr.write(visible(f"{question} {'' if needed else _bracket(guess)}"))
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            raise UsageError(f"no answer to: {question}")
+        answer = line.strip() or guess
+        if not answer:
+            if not needed:
+                return None
+        elif not known or free or answer in known or answer.startswith("/"):
+            return answer
+        else:
+            note(f"  there is no {answer!r}{did_you_mean(answer, known)}")
+
+
+def _bracket(guess: str | None) -> str:
+    return f"[{guess or 'none'}] "
