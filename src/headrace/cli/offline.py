@@ -88,7 +88,7 @@ def infer(
         seen = inspect_topic(found, kafka)
     note(guess.describe(found))
     for line in seen.lines():
-        note(line)
+        note(visible(line, keep=""))
     say(as_toml(guess.to_toml(found).rstrip()))
 
 
@@ -220,7 +220,8 @@ def _overridden(loaded: Task, path: str, target: str | None, options: dict[str, 
     changed = override(loaded, path, target=target, **options)
     for line in differences(settings_of(loaded), settings_of(changed)):
         key, _, values = line.partition(": ")
-        note(f"{path}, changed: {key}: {'left out' if values.endswith(_GONE) else values}")
+        told = "left out" if values.endswith(_GONE) else values
+        note(visible(f"{path}, changed: {key}: {told}", keep=""))
     return changed
 
 
@@ -261,7 +262,7 @@ def check(
 
         seen = inspect_file(loaded, input)
         for line in seen.lines():
-            say(line)
+            say(visible(line, keep=""))
         seen.check()
 
 
