@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.garbage import tune_memory
+from headrace.stream.process.terminal import visible
 from headrace.stream.service.progress import Progress, Stall, waits
 from headrace.stream.service.start import Origin, Safety, start_service
 from headrace.stream.task import Task
@@ -68,7 +69,7 @@ def learn(
         on_ready()
         progress = service.run(drain=drain, stop=stop)
     for line in (*service.refusals.all, *service.new_fields()):
-        on_note(str(line))
+        on_note(visible(str(line), keep=""))
     if drain and (hidden := _hidden(kafka, task.input.topic)):
         on_note(waits(hidden))
     return progress

@@ -212,7 +212,12 @@ def test_check_says_every_name_and_obeys_none(run: Run, tmp_path: Path) -> None:
     table = {
         **TABLE,
         "input": {"topic": "e", "id": STRINGS[0], "entity": STRINGS[1], "time": STRINGS[2]},
-        "target": {"field": STRINGS[3], "kind": "classify", "classes": [*STRINGS]},
+        "target": {
+            "field": STRINGS[3],
+            "kind": "classify",
+            "classes": [*STRINGS],
+            "horizon": 1,
+        },
         "features": {name: {"kind": "category"} for name in STRINGS},
     }
     path = tmp_path / "task.toml"

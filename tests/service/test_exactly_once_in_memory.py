@@ -326,11 +326,12 @@ BREAKAGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_the_property_fails_when_something_is_broken(breakage: str) -> None:
     rng = random.Random(1)
-    for _ in range(60):
+    origins: list[list[Origin]] = [["events"], ["events", "features"]]
+    for number in range(60):
         lives = [
             Life(
                 rng.randrange(26),
-                rng.choice(["events", "features"]),
+                rng.choice(origins[number % 2]),
                 rng.randrange(60),
                 rng.choice(["crash", "crash", "freeze"]),
                 rng.randrange(PLACES),

@@ -258,7 +258,8 @@ def _overridden(loaded: Task, path: str, target: str | None, options: dict[str, 
     changed = override(loaded, path, target=target, **options)
     for line in differences(settings_of(loaded), settings_of(changed)):
         key, _, values = line.partition(": ")
-        note(f"{path}, changed: {key}: {'left out' if values.endswith(_GONE) else values}")
+        told = "left out" if values.endswith(_GONE) else values
+        note(visible(f"{path}, changed: {key}: {told}", keep=""))
     return changed
 
 
@@ -299,7 +300,7 @@ def check(
 
         seen = inspect_file(loaded, input)
         for line in seen.lines():
-            say(line)
+            say(visible(line, keep=""))
         seen.check()
 
 

@@ -25,7 +25,7 @@ from headrace.cli.console import (
     tell_comparison,
 )
 from headrace.stream.errors import UsageError
-from headrace.stream.process.terminal import note, say
+from headrace.stream.process.terminal import note, say, visible
 
 if TYPE_CHECKING:
     from headrace.stream.audit.replayed import Replayed
@@ -110,7 +110,7 @@ def replay(
     moments = [None if text is None else parse_position(text) for text in (begin, until)]
     changed = compare.changed_task(loaded, settings) if settings else None
     for line in compare.without_effect(loaded, settings or ()):
-        note(line)
+        note(visible(line, keep=""))
     if plot:
         check_plot(plot)
     kafka, stop = connection_of(bootstrap, kafka_config), Stop()
@@ -227,7 +227,7 @@ def _tell(found: Replayed) -> None:
         say(f"{found.published:,} predictions published")
     score_table({"headrace": found.metrics} | found.baselines)
     for line in (*map(str, found.refusals), *(f"warning: {each}" for each in found.warnings)):
-        say(line)
+        say(visible(line, keep=""))
 
 
 def _proof(found: Replayed) -> str:
