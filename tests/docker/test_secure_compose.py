@@ -95,7 +95,7 @@ def test_compose_is_the_demo_and_each_part_may_do_what_it_has_to(
         ("produce-text", "tail events.text", "User:producer lacks READ on topic events.text"),
         ("normalize", "tail spam.features", "User:normaliser lacks READ on topic spam.features"),
         ("learn-spam", "produce text --limit 1", "User:learner lacks WRITE on topic events.text"),
-        ("learn-spam", "topics create examples/digits.toml", "User:learner lacks CREATE on topic"),
+        ("learn-spam", "topics create examples/digits.toml", "lacks DESCRIBE on topic digits."),
     ):
         assert lacks in (said := told_in(compose, service, command)), said
 
