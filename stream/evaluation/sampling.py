@@ -123,4 +123,4 @@ def _beyond(path: Path) -> Iterator[bytes]:
             place.write_bytes(head + whole)
             with suppress(UsageError):  # a quoted text may hold lines
                 rows = [*files.read(place)]
-                yield from rows[: LATER // 2]
+                yield from rows[:: 2 * len(rows) // LATER + 1]
