@@ -95,6 +95,7 @@ def test_each_code_has_one_example_with_row_value_and_expectation(run: Run, writ
     }
     assert told["refusals"][0] == {
         "code": "schema",
+        "feature": "x",
         "count": 2,
         "partition": 0,
         "offset": 1,
@@ -166,9 +167,9 @@ def test_a_task_that_is_told_its_target_is_none(run: Run, write: Write) -> None:
     named = write([good(1)], features='spy = { kind = "category", field = "/y" }')
     done = run("check", named[0]).is_safe()
     assert (done.code, done.out) == (2, "")
-    assert "features.spy reads '/y', which is target.field itself: it would be known" in done.err
+    assert "it reads '/y', which is target.field itself: it would be known" in done.err
     named = write([good(1)], input='entity = "y"')
-    assert "input.entity reads 'y', which is target.field itself" in run("check", named[0]).err
+    assert "it reads 'y', which is target.field itself" in run("check", named[0]).err
     named = write([good(1)], target="horizon = 1", features='y = { kind = "category" }')
     assert run("check", named[0]).code == 0
 
