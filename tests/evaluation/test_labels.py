@@ -29,12 +29,11 @@ TOO_MANY: dict[str, tuple[Label, Kind | None, str]] = {
         r"dates such as '2024-01-01T00:00:00\+00:00', .* a date is no target",
     ),
     "dates": (lambda n: f"{DAY + timedelta(n):%Y-%m-%d}", None, "dates such as '2024-01-01', "),
-    "dollars": (lambda n: f"${n}", None, r"amounts .* '\$0', .* without currency or unit"),
-    "euros": (lambda n: f"{n}.50 EUR", None, "amounts written as text such as '0.50 EUR'"),
-    "units": (lambda n: f"{n} kWh", None, "amounts written as text such as '0 kWh'"),
-    "percent": (lambda n: f"{n}%", None, "amounts written as text such as '0%'"),
-    "thousands": (lambda n: f"{n},000", None, "numbers written as text such as '0,000'"),
-    "quoted": (lambda n: str(n / 4), None, "numbers written as text .* without quotes"),
+    "two currencies": (
+        lambda n: f"{'$' if n % 2 else '€'}{n}",
+        None,
+        "amounts written as text such as '€0', .* write all in one unit",
+    ),
     "integers": (
         lambda n: n,
         "classify",
@@ -59,7 +58,7 @@ def test_too_many_labels_are_told_by_what_they_are(case: str) -> None:
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        (lambda n: f"${n}", "amounts .* expected numbers for --kind regress; .* without currency"),
+        (lambda n: f"{'$' if n % 2 else '€'}{n}", "amounts .* regress; .* write all in one unit"),
         (lambda n: "ab"[n % 2], "texts such as 'a', .* a class, leave --kind regress out"),
         (lambda n: n % 2 == 0, "truth values such as True, .* leave --kind regress out"),
     ],
@@ -67,6 +66,23 @@ def test_too_many_labels_are_told_by_what_they_are(case: str) -> None:
 def test_what_is_no_number_is_no_regression(label: Label, words: str) -> None:
     with pytest.raises(UsageError, match=f"^y: {words}"):
         infer(rows(label), "t", "y", kind="regress")
+
+
+@pytest.mark.parametrize(
+    ("label", "unit"),
+    [
+        (lambda n: f"${n}", "$"),
+        (lambda n: f"{n}.50 EUR", "EUR"),
+        (lambda n: f"{n} kWh", "kWh"),
+        (lambda n: f"{n}%", "%"),
+        (lambda n: f"{n + 1},000", None),
+        (lambda n: str(n / 4), None),
+    ],
+)
+@pytest.mark.parametrize("kind", [None, "regress"])
+def test_numbers_in_texts_are_predicted(label: Label, unit: str | None, kind: Kind | None) -> None:
+    target = infer(rows(label), "t", "y", kind=kind).target
+    assert (target.kind, target.decimal, target.unit) == ("regress", ".", unit)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def test_what_contradicts_the_file_is_refused(options: dict[str, Any], words: st
 
 
 def test_a_task_that_is_none_names_the_option() -> None:
-    with pytest.raises(TaskError, match=r"^t.toml with --entity y: input.entity reads 'y', which"):
+    with pytest.raises(
+        TaskError, match=r"^t.toml with --entity y: input.entity = 'y': it reads 'y', which"
+    ):
         override(TASK, "t.toml", entity="y")
     few = parse('name="t"\n[input]\ntopic="e"\n[target]\nfield="y"\nkind="regress"\n[features]\n'
                 'a={kind="number"}', "f")  # fmt: skip
