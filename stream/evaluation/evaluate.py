@@ -30,7 +30,7 @@ PROOF = ("rival", "events", "gain", "low", "high", "exchanged", "statistic")
 
 def evaluate(
     task: Task,
-    path: str | Path,
+    path: files.Given,
     *,
     limit: int | None = None,
     other: Task | None = None,
@@ -39,9 +39,10 @@ def evaluate(
     names: tuple[str, str] = ("headrace", "the other"),
     on_progress: Callable[[int, Callable[[], dict[str, Any]]], None] = lambda events, report: None,
 ) -> Evaluation:
-    """Predict, score and learn each row of a file, in file order.
+    """Predict, score and learn each row of a file, or of several, in file order.
 
     Args:
+        path: of one file or more: paths, globs, "-" for standard input, URLs.
         limit: rows to read at most.
         other: learn the same rows with this task too, and compare row by row.
         trace: write every prediction of `task` to this Parquet file.
@@ -55,10 +56,10 @@ def evaluate(
         UsageError: the file cannot be read, or lacks a column or the time that a task needs; the
             two tasks predict different things; the trace cannot be written.
     """
-    path, trace = Path(path), None if trace is None else Path(trace)
+    trace = None if trace is None else Path(trace)
     if other:
         check_rival(task, other)
-    if trace and path.exists() and trace.exists() and trace.samefile(path):
+    if trace and any(each.is_file(trace) for each in files.places(path)):
         raise UsageError(f"--trace {trace}: is the file that is read; name another")
     point: Callable[[_Run], Point] = _Run.sketch if not curve and not other else _Run.point
     curve = curve or Curve(most=32, stride=128)
@@ -92,7 +93,12 @@ class _Run:
     """Learn a file batch by batch; XLA works on one while the next is read."""
 
     def __init__(
-        self, task: Task, path: Path, limit: int | None, other: Task | None, book: Trace | None
+        self,
+        task: Task,
+        path: files.Given,
+        limit: int | None,
+        other: Task | None,
+        book: Trace | None,
     ) -> None:
         self._task, self._other, self._book = task, other, book
         self._rows = _Rows(task, path, limit)
@@ -191,13 +197,13 @@ class _Rows:
     a calendar and aggregates, which use it, are refused, and all rows have a time that it allows.
     """
 
-    def __init__(self, task: Task, path: Path, limit: int | None) -> None:
+    def __init__(self, task: Task, path: files.Given, limit: int | None) -> None:
         if timed := outside.needs_time(task):
             raise UsageError(
-                f"{path}: {timed} needs the time of an event, and the rows of a file have none: "
-                f"name its column by input.time, or leave {timed} out"
+                f"{files.called(path)}: {timed} needs the time of an event, and the rows of a file "
+                f"have none: name its column by input.time, or leave {timed} out"
             )
-        self._topic, self._next = str(path), 0
+        self._topic, self._next = files.called(path), 0
         self.task, events = _events(task, path)
         self._rows = islice(events, limit)
 
@@ -208,7 +214,7 @@ class _Rows:
         return outside.records(self.task, self._topic, values, first)
 
 
-def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
+def _events(task: Task, path: files.Given) -> tuple[Task, Iterator[bytes]]:
     """Read a file's rows, and give the task that reads them as the service reads its events.
 
     A task of CloudEvents reads rows without an envelope as `produce --cloudevents` would wrap
@@ -220,7 +226,7 @@ def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
     within = ("data",) if source.format == "cloudevents" else ()
     columns = {name for row in sample for name in row}
     _require(task, path, within, sample)
-    rows = files.read(path, _kinds(task, columns) if files.form_of(path) == "csv" else None)
+    rows = files.read(path, _kinds(task, columns))
     if not any(files.has(row, pointer(source.id)) for row in sample):
         key = outside.number_field(columns)
         source = source.model_copy(update={"id": key})
@@ -229,7 +235,7 @@ def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
 
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
-    """Return which columns of a CSV file the task reads as numbers, and which as texts."""
+    """Return which columns of a text file the task reads as numbers, and which as texts."""
     weight = pointer(task.input.weight) if task.input.weight else ()
     numbers: dict[str, files.Kind] = {
         key: "number" for key in weight if len(weight) == 1 and key in columns
@@ -244,7 +250,7 @@ def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
 
 
 def _require(
-    task: Task, path: Path, within: tuple[str, ...], sample: list[dict[str, object]]
+    task: Task, path: files.Given, within: tuple[str, ...], sample: list[dict[str, object]]
 ) -> None:
     """Refuse a file without a field that the task names; JSON lines may have it in later rows."""
     read = {name: f for name, f in task.features.items() if not isinstance(f, Aggregate)}
@@ -261,5 +267,6 @@ def _require(
             inner = [row.get("data") if within and len(place) > 1 else row for row in sample]
             names = dict.fromkeys(name for row in inner if isinstance(row, dict) for name in row)
             raise UsageError(
-                f"{path}: no column {named[key][0]!r} for {key}; the file has {', '.join(names)}"
+                f"{files.called(path)}: no column {named[key][0]!r} for {key}; the file has "
+                f"{', '.join(names)}"
             )

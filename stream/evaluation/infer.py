@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
+from itertools import chain, islice
 from typing import Any, Literal
 
 import tomli_w
@@ -30,7 +29,7 @@ Kind = Literal["classify", "regress"]
 
 
 def infer_file(
-    path: str | Path,
+    path: files.Given,
     target: str,
     *,
     kind: Kind | None = None,
@@ -38,20 +37,22 @@ def infer_file(
     time: str | None = None,
     entity: str | None = None,
 ) -> Task:
-    """Guess a task from a CSV, Parquet or JSON-lines file.
+    """Guess a task from a file, or several: see `formats.files`.
 
-    Column types come from the first rows; the classes from the target's column as far as
-    CLASSES_FROM rows.
+    Column types come from rows of the beginning and, of what is long, of the middle and the end;
+    the classes from these and the target's column as far as CLASSES_FROM rows.
 
     Raises:
         UsageError: no such file or column, or a target that cannot be predicted.
     """
-    path = Path(path)
-    rows = list(files.objects(islice(files.read(path), SAMPLED)))
+    raws = list(files.spread(path, SAMPLED))
+    rows = list(files.objects(raws))
     if not rows:
-        raise UsageError(f"{path}: no JSON object in the first {SAMPLED} rows; one a line expected")
-    labels = None if kind == "regress" else _labels(files.read(path), target)
-    name = task_name(path.name.split(".")[0])
+        raise UsageError(
+            f"{files.called(path)}: no JSON object in the first {SAMPLED} rows; one a line expected"
+        )
+    labels = None if kind == "regress" else _labels(chain(raws, files.read(path)), target)
+    name = task_name(files.stem(path))
     return infer(rows, name, target, kind=kind, drop=drop, time=time, entity=entity, labels=labels)
 
 

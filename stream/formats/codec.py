@@ -118,7 +118,7 @@ class Codec:
         except UnicodeDecodeError as error:
             return Reject("encoding", f"not UTF-8 at byte {error.start}")
         except msgspec.ValidationError as error:
-            return Reject("schema", str(error))
+            return Reject("schema", f"{error}{_text(raw)}")
         except RecursionError:
             return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
         except (msgspec.DecodeError, ValueError) as error:
@@ -139,6 +139,11 @@ class Codec:
         if depth(value) > MAX_DEPTH:
             return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
         return None
+
+
+def _text(raw: bytes) -> str:
+    """Return what stands in place of an event, if that is a text, such as why a row is none."""
+    return f": {raw[1:301].decode(errors='replace')}" if raw[:1] == b'"' else ""
 
 
 _COUNT_QUOTES = methodcaller("count", b'"')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +44,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def infer(
-    source: Annotated[str, typer.Argument(help="A file, or a topic.", metavar="FILE|TOPIC")],
+    source: Annotated[
+        list[str],
+        typer.Argument(help="Files (- is standard input), or a topic.", metavar="FILE...|TOPIC"),
+    ],
     target: Annotated[str, typer.Option(help="The column to predict.", metavar="COLUMN")],
     kind: Kind = None,
     drop: Drop = "",
@@ -59,13 +61,16 @@ def infer(
     Example: headrace infer power.csv --target price > power.toml
     """
     from headrace.stream.evaluation import infer as guess
-    from headrace.stream.formats.files import form_of
+    from headrace.stream.formats.files import describe, form_of, names_files
 
     options: dict[str, Any] = {"kind": kind, "drop": _names(drop), "time": time, "entity": entity}
-    if form_of(source) or "/" in source or os.path.isfile(source):
-        found = guess.infer_file(Path(source), target, **options)
+    first = source[0]
+    if len(source) > 1 or form_of(first) or names_files(first):
+        found = guess.infer_file(source, target, **options)
+        for line in describe(source):
+            note(line)
     else:
-        found = guess.infer_topic(connection_of(bootstrap, kafka_config), source, target, **options)
+        found = guess.infer_topic(connection_of(bootstrap, kafka_config), first, target, **options)
     note(guess.describe(found))
     say(as_toml(guess.to_toml(found).rstrip()))
 
@@ -76,7 +81,14 @@ def evaluate(
         typer.Argument(help="The task file, or its URL; without one, it is inferred."),
     ] = None,
     input: Annotated[
-        Path | None, typer.Option("--input", "-i", help="CSV, TSV, Parquet or JSON lines.")
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="CSV, JSON, Parquet, Arrow, Avro, Excel: a path, glob, URL, or - for standard "
+            "input; once for each.",
+            metavar="FILE",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Read so many rows at most.", min=1)] = None,
     target: Target = None,
@@ -127,8 +139,8 @@ def evaluate(
 
         headrace evaluate power.toml -i power.csv --trace power.parquet
     """
-    if input is None:
-        raise UsageError("--input: missing; name a CSV, Parquet or JSON-lines file")
+    if not input:
+        raise UsageError("--input: missing; name a file, such as of CSV, JSON or Parquet")
     other = load_task(compare) if compare else None
     if task is not None:
         loaded = load_task(task)
@@ -143,9 +155,12 @@ def evaluate(
         if not as_json:
             note(guess.describe(loaded))
     metric = "accuracy" if loaded.spec.classes else "mae"
-    from headrace.stream.formats.files import total_rows
+    from headrace.stream.formats.files import describe, total_rows
+    from headrace.stream.process.garbage import tune_memory
 
     total = total_rows(input)
+    for line in [] if as_json else describe(input):
+        note(line)
     from headrace.stream.evaluation.evaluate import evaluate as run  # JAX takes seconds to import
     from headrace.stream.evaluation.plot import Curve, check_plot
     from headrace.stream.evaluation.trace import check_trace
@@ -154,6 +169,7 @@ def evaluate(
         check_plot(plot)
     if trace:
         check_trace(trace)
+    tune_memory()
     curve = Curve() if plot else None
     names = _labels(loaded.name, task, compare)
 

@@ -1,0 +1,209 @@
+"""Rows of text files whose lines are cells: CSV and its relatives."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, islice, repeat
+from typing import BinaryIO, NamedTuple
+
+from headrace.stream.errors import UsageError
+from headrace.stream.formats.cells import Kind, as_json, column_kinds, is_missing
+from headrace.stream.formats.dialect import Dialect, dialect_of, lines_of, records
+from headrace.stream.formats.places import Place
+from headrace.stream.formats.unpack import line_blocks, open_unpacked, starts_later
+
+SAMPLE_ROWS = 1000
+_BATCH_ROWS = 1024
+_SHOWN = 200
+_LF = b"\n"
+_FATAL = ("unexpected end of data", "field larger than field limit")
+
+
+class _Batch(NamedTuple):
+    """Hold records that follow one another.
+
+    Attributes:
+        line: of the file, from 1, on which the first begins.
+        rows: their cells; none of a blank line.
+        trouble: why the next one could not be read; "" if there is none.
+        last: the line on which that one ends.
+    """
+
+    line: int
+    rows: list[list[str]]
+    trouble: str = ""
+    last: int = 0
+
+
+class Delimited:
+    """Read one text file of cells.
+
+    Raises:
+        UsageError: it may be read in more than one way, has no header or is not UTF-8.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        with contextlib.closing(open_unpacked(place)) as file:
+            head = next(_texts(place, file), "")
+        self.dialect: Dialect = dialect_of(place, head)
+        self.names = self.dialect.names
+
+    def rows(self, columns: Mapping[str, Kind]) -> Iterator[bytes]:
+        """Yield each row as JSON; of one that has other cells than the header, a text about it.
+
+        Columns that are not named have their kinds inferred from SAMPLE_ROWS rows of the beginning,
+        and of a long file of its middle and end.
+        """
+        with contextlib.closing(open_unpacked(self._place)) as file:
+            yield from self._rendered(self._batches(_texts(self._place, file)), columns)
+
+    def rows_later(self, most: int) -> Iterator[bytes]:
+        """Yield rows of the middle and the end, as `rows` does; none where it cannot go there."""
+        for cells in self._later(most):
+            yield from self._rendered([_Batch(0, cells)], {})
+
+    def _later(self, most: int) -> Iterator[list[list[str]]]:
+        """Yield rows of the middle and the end, if all that are found there fit the header."""
+        for at in starts_later(self._place):
+            with (
+                contextlib.closing(open_unpacked(self._place)) as file,
+                contextlib.suppress(UsageError, csv.Error),
+            ):
+                file.seek(at)
+                lines = chain.from_iterable(map(lines_of, _texts(self._place, file)))
+                reader = records(islice(lines, 1, None), self.dialect.delimiter)
+                found = [row for row in islice(reader, most) if row]
+                if found and all(len(row) == len(self.names) for row in found):
+                    yield found
+
+    def sample(self, most: int) -> list[dict[str, object]]:
+        """Return the first rows that have all cells, as they are but for what is missing."""
+        width, found = len(self.names), list[dict[str, object]]()
+        with contextlib.closing(open_unpacked(self._place)) as file:
+            for batch in self._batches(_texts(self._place, file)):
+                for row in batch.rows:
+                    if len(row) == width:
+                        found.append(self._named(row))
+                if len(found) >= most:
+                    break
+        return found[:most]
+
+    def _named(self, row: Sequence[str]) -> dict[str, object]:
+        cells = (None if is_missing(cell) else cell for cell in row)
+        return dict(zip(self.names, cells, strict=True))
+
+    @cached_property
+    def _inferred(self) -> dict[str, Kind]:
+        later = chain.from_iterable(self._later(SAMPLE_ROWS))
+        return column_kinds(chain(self.sample(SAMPLE_ROWS), map(self._named, later)))
+
+    def _batches(self, texts: Iterable[str]) -> Iterator[_Batch]:
+        skipped = self.dialect.skipped
+        lines = islice(chain.from_iterable(map(lines_of, texts)), skipped, None)
+        reader = records(lines, self.dialect.delimiter)
+        if not self.dialect.in_comment:
+            next(reader)
+        trouble = None
+        while trouble != "":
+            line, rows = skipped + reader.line_num + 1, list[list[str]]()
+            try:
+                for row in islice(reader, _BATCH_ROWS):
+                    rows.append(row)
+                trouble = "" if len(rows) < _BATCH_ROWS else None
+            except csv.Error as error:
+                trouble = str(error)
+            last = skipped + reader.line_num
+            if trouble and trouble.startswith(_FATAL):
+                raise UsageError(
+                    f"{self._place}: line {last:,} is not CSV ({trouble}); is a quote left open?"
+                )
+            yield _Batch(line, rows, trouble or "", last)
+
+    def _rendered(self, batches: Iterable[_Batch], columns: Mapping[str, Kind]) -> Iterator[bytes]:
+        known: Mapping[str, Kind] = columns
+        if not columns.keys() >= set(self.names):
+            known = self._inferred | dict(columns)
+        kinds = [known.get(name, "number") for name in self.names]
+        keys = [json.dumps(name, ensure_ascii=False) + ":" for name in self.names]
+        keys = ["{" + keys[0], *("," + key for key in keys[1:])]
+        width = len(self.names)
+        for batch in batches:
+            if set(map(len, batch.rows)) == {width}:
+                yield from _objects(batch.rows, keys, kinds)
+            else:
+                yield from self._sorted_out(batch, keys, kinds)
+            if batch.trouble:
+                yield self._refusal(batch.last, batch.trouble)
+
+    def _sorted_out(
+        self, batch: _Batch, keys: Sequence[str], kinds: Sequence[Kind]
+    ) -> Iterator[bytes]:
+        """Yield the rows of a batch that holds others than rows as wide as the header."""
+        width, line = len(self.names), batch.line
+        good: list[list[str]] = []
+        for row in batch.rows:
+            wide = len(row)
+            if wide == width or (wide > width and not any(map(str.strip, row[width:]))):
+                good.append(row[:width])
+            elif wide and not (wide == 1 and not row[0].strip()) and not self._is_comment(row):
+                yield from _objects(good, keys, kinds)
+                good = []
+                told = f"{wide} cell{'s'[: wide > 1]}, expected {width}"
+                yield self._refusal(line, f"{told}: {self.dialect.delimiter.join(row)[:_SHOWN]}")
+            line += 1 + sum(cell.count("\n") for cell in row)
+        yield from _objects(good, keys, kinds)
+
+    def _is_comment(self, row: Sequence[str]) -> bool:
+        return self.dialect.commented and row[0].startswith("#")
+
+    def _refusal(self, line: int, reason: str) -> bytes:
+        """Return a text, which is no event, in place of a row: it is refused wherever it goes."""
+        return json.dumps(f"{self._place}, line {line}: {reason}", ensure_ascii=False).encode()
+
+
+def _objects(
+    rows: Sequence[Sequence[str]], keys: Sequence[str], kinds: Sequence[Kind]
+) -> list[bytes]:
+    """Return rows, all as wide as the header, as JSON."""
+    if not rows:
+        return []
+    step = 2 * len(keys) + 1
+    parts = [""] * (step * len(rows))
+    columns = zip(*rows, strict=True)
+    for at, (key, kind, cells) in enumerate(zip(keys, kinds, columns, strict=True)):
+        parts[2 * at :: step] = repeat(key, len(rows))
+        parts[2 * at + 1 :: step] = as_json(cells, kind)
+    parts[step - 1 :: step] = ["}\n"] * len(rows)
+    return "".join(parts).encode().split(b"\n")[:-1]
+
+
+def _texts(place: Place, file: BinaryIO) -> Iterator[str]:
+    """Yield a file in blocks of whole lines.
+
+    Raises:
+        UsageError: it is not UTF-8, or binary.
+    """
+    at, lines = 0, 1
+    for block in line_blocks(place, file):
+        try:
+            text = block.decode()
+        except UnicodeDecodeError as error:
+            bad = block[error.start : error.start + 1].hex()
+            line = lines + block.count(_LF, 0, error.start)
+            raise UsageError(
+                f"{place}: byte 0x{bad} is not UTF-8 (at byte {at + error.start}, in line {line}); "
+                "convert the file with iconv"
+            ) from error
+        if not at and "\0" in text:
+            raise UsageError(
+                f"{place}: byte {text.index(chr(0)):,} is 0, and no text has that; UTF-16 is read "
+                "with a byte order mark"
+            )
+        at += len(block)
+        lines += block.count(_LF)
+        yield text
