@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import islice, starmap
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -204,21 +203,24 @@ class _Rows:
                 f"have none: name its column by input.time, or leave {timed} out"
             )
         self._topic, self._next = files.called(path), 0
-        self.task, events = _events(task, path)
+        self.task, self._key, events = _events(task, path)
         self._rows = islice(events, limit)
 
     def take(self, count: int) -> Records:
         """Return the next `count` rows, or what is left."""
         values = list(islice(self._rows, count))
         first, self._next = self._next, self._next + len(values)
+        if self._key:
+            values = outside.all_numbered(self._key, first, values)
         return outside.records(self.task, self._topic, values, first)
 
 
-def _events(task: Task, path: files.Given) -> tuple[Task, Iterator[bytes]]:
-    """Read a file's rows, and give the task that reads them as the service reads its events.
+def _events(task: Task, path: files.Given) -> tuple[Task, str, Iterator[bytes]]:
+    """Return the task that reads a file's rows as the service reads its events, and the rows.
 
     A task of CloudEvents reads rows without an envelope as `produce --cloudevents` would wrap
-    them: as the data of events. Rows that carry no id of their own are numbered.
+    them: as the data of events. Rows that carry no id of their own are to
+    be numbered, in the field that is returned; "" if they need not be.
     """
     source, sample = task.input, files.sample(path)
     if source.format == "cloudevents" and not any("specversion" in row for row in sample):
@@ -227,11 +229,11 @@ def _events(task: Task, path: files.Given) -> tuple[Task, Iterator[bytes]]:
     columns = {name for row in sample for name in row}
     _require(task, path, within, sample)
     rows = files.read(path, _kinds(task, columns))
+    key = ""
     if not any(files.has(row, pointer(source.id)) for row in sample):
         key = outside.number_field(columns)
         source = source.model_copy(update={"id": key})
-        rows = starmap(partial(outside.numbered, key.encode()), enumerate(rows))
-    return task.model_copy(update={"input": source}), rows
+    return task.model_copy(update={"input": source}), key, rows
 
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:

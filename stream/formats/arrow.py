@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import starmap
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from headrace.stream.errors import UsageError
 from headrace.stream.formats.fields import is_plain_name
 
+_AS_OF_NUMPY = (pa.float64(), pa.float32(), pa.string())  # far faster; null is NaN or None there
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _MOST_FIELDS = 500  # of a struct; more columns are rare, and slower as dictionaries
 
@@ -32,19 +34,22 @@ def rows_as_json(names: Sequence[str], rows: Any) -> list[bytes]:
     """Return rows of Python's values as JSON, their columns called `names`."""
     objects: list[Any]
     if len(names) <= _MOST_FIELDS and all(map(is_plain_name, names)):
-        fields = [f"f{at}" for at in range(len(names))]
-        row = msgspec.defstruct(
-            "Row", fields, rename=dict(zip(fields, names, strict=True)), gc=False, frozen=True
-        )
-        objects = list(starmap(row, rows))
+        objects = list(starmap(_struct(tuple(names)), rows))
     else:
         objects = [dict(zip(names, row, strict=True)) for row in rows]
     return _encoder.encode_lines(objects).split(b"\n")[:-1]
 
 
+@lru_cache(16)
+def _struct(names: tuple[str, ...]) -> Any:
+    fields = [f"f{at}" for at in range(len(names))]
+    told = dict(zip(fields, names, strict=True))
+    return msgspec.defstruct("Row", fields, rename=told, gc=False, frozen=True)
+
+
 def _values(name: str, column: Any) -> list[Any]:
     kind = column.type
-    if pa.types.is_floating(kind) and not column.null_count:
+    if kind in _AS_OF_NUMPY or (pa.types.is_integer(kind) and not column.null_count):
         return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
     try:
         return _plain(column).to_pylist(maps_as_pydicts="strict")  # type: ignore[no-any-return]

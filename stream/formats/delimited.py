@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice, repeat
+from operator import methodcaller
 from typing import BinaryIO, NamedTuple
 
 from headrace.stream.errors import UsageError
@@ -29,12 +30,14 @@ class _Batch(NamedTuple):
     Attributes:
         line: of the file, from 1, on which the first begins.
         rows: their cells; none of a blank line.
+        columns: the same by column, if all have as many as the header; else ().
         trouble: why the next one could not be read; "" if there is none.
         last: the line on which that one ends.
     """
 
     line: int
-    rows: list[list[str]]
+    rows: Iterable[Sequence[str]]
+    columns: Sequence[Sequence[str]] = ()
     trouble: str = ""
     last: int = 0
 
@@ -103,10 +106,45 @@ class Delimited:
         return column_kinds(chain(self.sample(SAMPLE_ROWS), map(self._named, later)))
 
     def _batches(self, texts: Iterable[str]) -> Iterator[_Batch]:
-        skipped = self.dialect.skipped
-        lines = islice(chain.from_iterable(map(lines_of, texts)), skipped, None)
+        """Cut a file into batches: blocks without a quote at once, where their lines are even."""
+        texts, line = iter(texts), 1
+        for text in texts:
+            begun = line > 1
+            cut = 0 if begun else self.dialect.skipped + (not self.dialect.in_comment)
+            plain = self._plain(text, cut)
+            if plain:
+                yield _Batch(line + cut, zip(*plain, strict=True), plain)
+            elif plain is None:  # a cell may go on in the next block
+                yield from self._records(chain((text,), texts), line - 1, begun)
+            else:
+                yield from self._records((text,), line - 1, begun)
+            line += text.count("\n")
+
+    def _plain(self, text: str, cut: int) -> list[list[str]] | None:
+        """Return the columns of a block below some lines, cut at each delimiter.
+
+        [] if its lines have not all as many as the header, None if there are quotes.
+        """
+        delimiter, width = self.dialect.delimiter, len(self.names)
+        if '"' in text or delimiter == " " or "\r" in (text := text.replace("\r\n", "\n")):
+            return None
+        if cut:
+            text = text.split("\n", cut)[-1] if text.count("\n") >= cut else ""
+        text = text.removesuffix("\n")
+        between = set(map(methodcaller("count", delimiter), text.split("\n")))
+        if width < 2 or between != {width - 1}:
+            return []
+        cells = text.replace("\n", delimiter).split(delimiter)
+        return [cells[at::width] for at in range(width)]
+
+    def _records(self, texts: Iterable[str], skipped: int, begun: bool) -> Iterator[_Batch]:
+        """Cut texts as Python's csv does; so many lines came before them."""
+        lines: Iterator[str] = chain.from_iterable(map(lines_of, texts))
+        if not begun:
+            skipped = self.dialect.skipped
+            lines = islice(lines, skipped, None)
         reader = records(lines, self.dialect.delimiter)
-        if not self.dialect.in_comment:
+        if not begun and not self.dialect.in_comment:
             next(reader)
         trouble = None
         while trouble != "":
@@ -122,7 +160,7 @@ class Delimited:
                 raise UsageError(
                     f"{self._place}: line {last:,} is not CSV ({trouble}); is a quote left open?"
                 )
-            yield _Batch(line, rows, trouble or "", last)
+            yield _Batch(line, rows, (), trouble or "", last)
 
     def _rendered(self, batches: Iterable[_Batch], columns: Mapping[str, Kind]) -> Iterator[bytes]:
         known: Mapping[str, Kind] = columns
@@ -133,8 +171,10 @@ class Delimited:
         keys = ["{" + keys[0], *("," + key for key in keys[1:])]
         width = len(self.names)
         for batch in batches:
-            if set(map(len, batch.rows)) == {width}:
-                yield from _objects(batch.rows, keys, kinds)
+            if batch.columns:
+                yield from _objects(batch.columns, keys, kinds)
+            elif set(map(len, rows := list(batch.rows))) == {width}:
+                yield from _objects([*zip(*rows, strict=True)], keys, kinds)
             else:
                 yield from self._sorted_out(batch, keys, kinds)
             if batch.trouble:
@@ -145,18 +185,20 @@ class Delimited:
     ) -> Iterator[bytes]:
         """Yield the rows of a batch that holds others than rows as wide as the header."""
         width, line = len(self.names), batch.line
-        good: list[list[str]] = []
+        good: list[Sequence[str]] = []
         for row in batch.rows:
             wide = len(row)
             if wide == width or (wide > width and not any(map(str.strip, row[width:]))):
                 good.append(row[:width])
             elif wide and not (wide == 1 and not row[0].strip()) and not self._is_comment(row):
-                yield from _objects(good, keys, kinds)
+                if good:
+                    yield from _objects([*zip(*good, strict=True)], keys, kinds)
                 good = []
                 told = f"{wide} cell{'s'[: wide > 1]}, expected {width}"
                 yield self._refusal(line, f"{told}: {self.dialect.delimiter.join(row)[:_SHOWN]}")
             line += 1 + sum(cell.count("\n") for cell in row)
-        yield from _objects(good, keys, kinds)
+        if good:
+            yield from _objects([*zip(*good, strict=True)], keys, kinds)
 
     def _is_comment(self, row: Sequence[str]) -> bool:
         return self.dialect.commented and row[0].startswith("#")
@@ -167,18 +209,15 @@ class Delimited:
 
 
 def _objects(
-    rows: Sequence[Sequence[str]], keys: Sequence[str], kinds: Sequence[Kind]
+    columns: Sequence[Sequence[str]], keys: Sequence[str], kinds: Sequence[Kind]
 ) -> list[bytes]:
-    """Return rows, all as wide as the header, as JSON."""
-    if not rows:
-        return []
-    step = 2 * len(keys) + 1
-    parts = [""] * (step * len(rows))
-    columns = zip(*rows, strict=True)
+    """Return the rows of columns as JSON."""
+    count, step = len(columns[0]), 2 * len(keys) + 1
+    parts = [""] * (step * count)
     for at, (key, kind, cells) in enumerate(zip(keys, kinds, columns, strict=True)):
-        parts[2 * at :: step] = repeat(key, len(rows))
+        parts[2 * at :: step] = repeat(key, count)
         parts[2 * at + 1 :: step] = as_json(cells, kind)
-    parts[step - 1 :: step] = ["}\n"] * len(rows)
+    parts[step - 1 :: step] = repeat("}\n", count)
     return "".join(parts).encode().split(b"\n")[:-1]
 
 
@@ -199,7 +238,7 @@ def _texts(place: Place, file: BinaryIO) -> Iterator[str]:
                 f"{place}: byte 0x{bad} is not UTF-8 (at byte {at + error.start}, in line {line}); "
                 "convert the file with iconv"
             ) from error
-        if not at and "\0" in text:
+        if not at and "\0" in text.partition("\n")[0]:
             raise UsageError(
                 f"{place}: byte {text.index(chr(0)):,} is 0, and no text has that; UTF-16 is read "
                 "with a byte order mark"

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from headrace.stream.errors import UsageError
 from headrace.stream.formats.cells import NUMBER, is_missing
 from headrace.stream.formats.places import Place
-from headrace.stream.formats.unpack import SUFFIXES
+from headrace.stream.formats.unpack import MOST_ROW_BYTES, SUFFIXES
 
 _BY_NAME = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _ANY = (",", ";", "\t", "|")
 _WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 _SAMPLE_LINES = 100
+csv.field_size_limit(max(csv.field_size_limit(), MOST_ROW_BYTES))
 
 
 class Dialect(NamedTuple):

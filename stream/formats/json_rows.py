@@ -14,7 +14,7 @@ _ARRAY = re.compile(rb"\s*\[\s*(?:[\]{]|\Z)")
 _SPREAD = re.compile(rb"\s*\{\s*\n")  # an object that does not end on its first line
 _BLANK = re.compile(rb"\s*")
 _SCALAR = re.compile(rb"[^\s,\]}]+")
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\]]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]', re.DOTALL)
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
 
 
@@ -117,7 +117,10 @@ class _Values:
     def _value(self, first: bytes) -> bytes:
         """Take the value that begins here, to where its brackets close."""
         while (end := self._end(first)) < 0:
-            if not self._more():
+            enough = 2 * (len(self._text) - self._at)  # so that a long value is not looked at often
+            while self._more() and len(self._text) < enough:
+                pass
+            if len(self._text) <= enough // 2:
                 raise UsageError(
                     f"{self._place}: ends at byte {self._gone + len(self._text):,} within a row "
                     "of JSON: it is cut off; fetch it again"

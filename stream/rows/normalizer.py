@@ -7,6 +7,7 @@ depends on other events (lags, scaling, open predictions) belongs to the learner
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from headrace.stream.rows.units import conversion
 from headrace.stream.task import Task, plugins
 from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
 from headrace.stream.task.schema import LONGEST_CLASS, LONGEST_ID, LONGEST_KEY
+
+_SIGNS = {4: "-", 7: "-", 10: "T", 13: ":", 16: ":", 19: "Z"}
+_NO_SIGNS = str.maketrans("", "", "".join(_SIGNS.values()))
 
 
 class Normalizer:
@@ -193,7 +197,7 @@ class Normalizer:
             found = np.array(times)
             found = np.rint(np.where(np.abs(found) < MILLISECONDS_FROM, found * 1000, found))
         else:
-            found = np.array([time_ms(value) for value in times])
+            found = _utc_ms(times)
         wrong = ~((first <= found) & (found < last))  # also NaN
         for at in np.flatnonzero(wrong).tolist():
             bad[at] = Reject(
@@ -279,6 +283,10 @@ class Normalizer:
             if not each.several
         ]
         for place, (name, column) in enumerate(single):
+            if set(map(type, column)) == {str}:  # texts are alike if they are equal
+                known = {value: hasher.category(name, value) for value in set(column)}
+                hashed[:, place] = [known[value] for value in column]
+                continue
             hashed[:, place] = [0 if v is None else hasher.category(name, v) for v in column]
         for place, (names, parts) in enumerate(self._crosses, len(single)):
             hashed[:, place] = hasher.cross(names, hashed[:, parts])
@@ -307,6 +315,19 @@ class Normalizer:
     def _dead(self, records: Records, place: int, reject: Reject) -> DeadLetter:
         where = (records.topic, records.partitions[place], records.offsets[place])
         return dead_letter(reject, *where, records.keys[place], records.values[place])
+
+
+def _utc_ms(times: Sequence[Any]) -> NDArray[np.float64]:
+    """Return what `time_ms` does of each; at once if all look like 2024-05-01T12:30:00Z."""
+    if set(map(type, times)) == {str} and set(map(len, times)) == {20}:
+        joined = "".join(times)
+        if all(set(joined[at::20]) == {sign} for at, sign in _SIGNS.items()) and (
+            joined.translate(_NO_SIGNS).isdecimal() and joined.isascii() and "0000-" not in joined
+        ):
+            with suppress(ValueError):  # no such day
+                seconds = np.array([time[:19] for time in times], "datetime64[s]")
+                return seconds.astype(np.int64) * 1000.0
+    return np.array([time_ms(value) for value in times])
 
 
 def _whole(ids: Sequence[Any]) -> list[Any]:

@@ -37,6 +37,16 @@ def numbered(key: bytes, number: int, row: bytes) -> bytes:
     return b'{"%s":%d%s%s' % (key, number, b"" if rest.startswith(b"}") else b",", rest)
 
 
+def all_numbered(key: str, first: int, rows: Sequence[bytes]) -> list[bytes]:
+    """Return rows with numbers from `first` on, each as `numbered` does it."""
+    name = key.encode()
+    head = b'{"%s":' % name
+    return [
+        b"%s%d,%s" % (head, number, row[1:]) if row[:2] == b'{"' else numbered(name, number, row)
+        for number, row in enumerate(rows, first)
+    ]
+
+
 def records(task: Task, topic: str, values: Sequence[bytes], first: int) -> Records:
     """Return rows the offsets from `first` on, and a time that the task allows if it maps none."""
     time_ms = round(task.input.earliest.timestamp() * 1000)
