@@ -100,8 +100,8 @@ class _Run:
         book: Trace | None,
     ) -> None:
         self._task, self._other, self._book = task, other, book
-        self._rows = _Rows(task, path, limit)
-        self._other_rows = _Rows(other, path, limit) if other else None
+        self._rows = FileRows(task, path, limit)
+        self._other_rows = FileRows(other, path, limit) if other else None
         self._normalizer = Normalizer(self._rows.task)
         self.trainer = Trainer(task, BATCH)
         self._rival = Rival(task, self._other_rows.task, BATCH) if self._other_rows else None
@@ -189,7 +189,7 @@ class _Run:
             self._book.add(offsets, letters, learned, said)
 
 
-class _Rows:
+class FileRows:
     """Cut a file's rows into records as a topic would give them; the offset is the row.
 
     `task` is the one that reads these rows: see `_events`. Where it maps no time, none is needed:

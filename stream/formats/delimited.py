@@ -106,28 +106,32 @@ class Delimited:
         return column_kinds(chain(self.sample(SAMPLE_ROWS), map(self._named, later)))
 
     def _batches(self, texts: Iterable[str]) -> Iterator[_Batch]:
-        """Cut a file into batches: blocks without a quote at once, where their lines are even."""
+        """Cut a file into batches: blocks without a quote at once, if all their lines are even."""
         texts, line = iter(texts), 1
         for text in texts:
-            begun = line > 1
-            cut = 0 if begun else self.dialect.skipped + (not self.dialect.in_comment)
-            plain = self._plain(text, cut)
-            if plain:
+            cut = self.dialect.skipped + (not self.dialect.in_comment) if line == 1 else 0
+            if plain := self._plain(text, cut):
                 yield _Batch(line + cut, zip(*plain, strict=True), plain)
-            elif plain is None:  # a cell may go on in the next block
-                yield from self._records(chain((text,), texts), line - 1, begun)
-            else:
-                yield from self._records((text,), line - 1, begun)
-            line += text.count("\n")
+                line += text.count("\n")
+                continue
+            taken: list[list[str]] = []  # the lines of this block, and where its cells reach
 
-    def _plain(self, text: str, cut: int) -> list[list[str]] | None:
+            def lines(first: str = text, taken: list[list[str]] = taken) -> Iterator[str]:
+                for each in chain((first,), texts):
+                    taken.append([*lines_of(each)])
+                    yield from taken[-1]
+
+            yield from self._records(lines(), taken, line)
+            line += sum(map(len, taken))
+
+    def _plain(self, text: str, cut: int) -> list[list[str]]:
         """Return the columns of a block below some lines, cut at each delimiter.
 
-        [] if its lines have not all as many as the header, None if there are quotes.
+        [] if there are quotes, or its lines have not all as many as the header.
         """
         delimiter, width = self.dialect.delimiter, len(self.names)
         if '"' in text or delimiter == " " or "\r" in (text := text.replace("\r\n", "\n")):
-            return None
+            return []
         if cut:
             text = text.split("\n", cut)[-1] if text.count("\n") >= cut else ""
         text = text.removesuffix("\n")
@@ -137,30 +141,31 @@ class Delimited:
         cells = text.replace("\n", delimiter).split(delimiter)
         return [cells[at::width] for at in range(width)]
 
-    def _records(self, texts: Iterable[str], skipped: int, begun: bool) -> Iterator[_Batch]:
-        """Cut texts as Python's csv does; so many lines came before them."""
-        lines: Iterator[str] = chain.from_iterable(map(lines_of, texts))
-        if not begun:
-            skipped = self.dialect.skipped
-            lines = islice(lines, skipped, None)
-        reader = records(lines, self.dialect.delimiter)
-        if not begun and not self.dialect.in_comment:
+    def _records(
+        self, lines: Iterator[str], taken: list[list[str]], first: int
+    ) -> Iterator[_Batch]:
+        """Cut lines as Python's csv does, as far as the blocks go that are `taken` for it."""
+        skipped = self.dialect.skipped if first == 1 else 0
+        reader = records(islice(lines, skipped, None), self.dialect.delimiter)
+        skipped += first - 1
+        if first == 1 and not self.dialect.in_comment:
             next(reader)
-        trouble = None
-        while trouble != "":
-            line, rows = skipped + reader.line_num + 1, list[list[str]]()
+        while not taken or reader.line_num + skipped < first - 1 + sum(map(len, taken)):
+            line, rows, trouble = skipped + reader.line_num + 1, list[list[str]](), ""
+            end = first - 1 - skipped + sum(map(len, taken)) if taken else 1
             try:
-                for row in islice(reader, _BATCH_ROWS):
-                    rows.append(row)
-                trouble = "" if len(rows) < _BATCH_ROWS else None
+                while reader.line_num < end and len(rows) < _BATCH_ROWS:
+                    rows.append(next(reader))
+            except StopIteration:
+                break
             except csv.Error as error:
                 trouble = str(error)
             last = skipped + reader.line_num
-            if trouble and trouble.startswith(_FATAL):
+            if trouble.startswith(_FATAL):
                 raise UsageError(
                     f"{self._place}: line {last:,} is not CSV ({trouble}); is a quote left open?"
                 )
-            yield _Batch(line, rows, (), trouble or "", last)
+            yield _Batch(line, rows, (), trouble, last)
 
     def _rendered(self, batches: Iterable[_Batch], columns: Mapping[str, Kind]) -> Iterator[bytes]:
         known: Mapping[str, Kind] = columns

@@ -159,6 +159,11 @@ class _Copied:
     def open(self) -> BinaryIO:
         return cast(BinaryIO, _Again(self))
 
+    def close(self) -> None:
+        """Forget what came."""
+        if self._copy is not None:
+            self._copy.close()
+
     def read_at(self, at: int, most: int) -> bytes:
         """Return what stands there; less at the end."""
         with self._lock:

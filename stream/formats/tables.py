@@ -76,10 +76,11 @@ def arrow_rows(place: Place) -> Iterator[bytes]:
 
     from headrace.stream.formats.arrow import batch_rows
 
-    with contextlib.closing(open_unpacked(place)) as raw, broken(place, "Arrow"):
-        if raw.peek(6)[:6] == b"ARROW1":  # type: ignore[attr-defined]
-            raw.close()
-            raw = place.open()
+    with contextlib.closing(place.open()) as raw:
+        is_file = raw.read(6) == b"ARROW1"
+    opened = place.open if is_file else lambda: open_unpacked(place)
+    with contextlib.closing(opened()) as raw, broken(place, "Arrow"):
+        if is_file:
             reader = pa.ipc.open_file(pa.PythonFile(raw, "r"))
             batches = map(reader.get_batch, range(reader.num_record_batches))
         else:

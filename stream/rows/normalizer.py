@@ -326,7 +326,7 @@ def _utc_ms(times: Sequence[Any]) -> NDArray[np.float64]:
         ):
             with suppress(ValueError):  # no such day
                 seconds = np.array([time[:19] for time in times], "datetime64[s]")
-                return seconds.astype(np.int64) * 1000.0
+                return (seconds.astype(np.int64) * 1000).astype(np.float64)
     return np.array([time_ms(value) for value in times])
 
 

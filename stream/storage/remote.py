@@ -217,10 +217,9 @@ class _UrlFile(io.RawIOBase):
     """Read a file behind a URL, in large pieces; what may pass is tried again for a while."""
 
     def __init__(self, fs: Any, path: str, told: str) -> None:
-        self._told = told
+        self._told, self._at = told, 0
         with one_line("read", told):
-            self._open = partial(fs.open, path, "rb", block_size=PIECE_BYTES)
-            self._file: Any = patiently(self._open)
+            self._file: Any = patiently(lambda: fs.open(path, "rb", block_size=PIECE_BYTES))
 
     def readable(self) -> bool:
         return True
@@ -229,24 +228,27 @@ class _UrlFile(io.RawIOBase):
         return bool(self._file.seekable())
 
     def readinto(self, buffer: Any) -> int:
-        at = self._file.tell() if self.seekable() else None
-
         def read() -> bytes:
-            if at is not None:
-                self._file.seek(at)
+            if (
+                self.seekable() and self._file.tell() != self._at
+            ):  # a driver may share what it opens
+                self._file.seek(self._at)
             return bytes(self._file.read(len(buffer)))
 
         with one_line("read", self._told):
-            data = patiently(read) if at is not None else read()
+            data = patiently(read) if self.seekable() else read()
         buffer[: len(data)] = data
+        self._at += len(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         with one_line("read", self._told):
-            return int(self._file.seek(offset, whence))
+            start = self._at if whence == io.SEEK_CUR else self._file.seek(0, whence)
+        self._at = max(start + offset, 0)
+        return self._at
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return self._at
 
     def close(self) -> None:
         if not self.closed:
