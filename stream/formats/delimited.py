@@ -106,7 +106,7 @@ class Delimited:
         return column_kinds(chain(self.sample(SAMPLE_ROWS), map(self._named, later)))
 
     def _batches(self, texts: Iterable[str]) -> Iterator[_Batch]:
-        """Cut a file into batches: blocks without a quote at once, if all their lines are even."""
+        """Cut a file into batches: plain blocks at once, others record by record."""
         texts, line = iter(texts), 1
         for text in texts:
             cut = self.dialect.skipped + (not self.dialect.in_comment) if line == 1 else 0
@@ -127,19 +127,24 @@ class Delimited:
     def _plain(self, text: str, cut: int) -> list[list[str]]:
         """Return the columns of a block below some lines, cut at each delimiter.
 
-        [] if there are quotes, or its lines have not all as many as the header.
+        [] if that is not sure: there are quotes but around whole cells, or uneven lines.
         """
         delimiter, width = self.dialect.delimiter, len(self.names)
-        if '"' in text or delimiter == " " or "\r" in (text := text.replace("\r\n", "\n")):
+        if delimiter == " " or "\r" in (text := text.replace("\r\n", "\n")):
             return []
         if cut:
+            if text.count('"', 0, len(text) - len(text.split("\n", cut)[-1])) % 2:
+                return []  # a line feed within the header
             text = text.split("\n", cut)[-1] if text.count("\n") >= cut else ""
         text = text.removesuffix("\n")
         between = set(map(methodcaller("count", delimiter), text.split("\n")))
         if width < 2 or between != {width - 1}:
             return []
         cells = text.replace("\n", delimiter).split(delimiter)
-        return [cells[at::width] for at in range(width)]
+        columns = [cells[at::width] for at in range(width)]
+        if '"' in text:
+            columns = [_unquoted(column) for column in columns]
+        return columns if all(columns) else []
 
     def _records(
         self, lines: Iterator[str], taken: list[list[str]], first: int
@@ -211,6 +216,14 @@ class Delimited:
     def _refusal(self, line: int, reason: str) -> bytes:
         """Return a text, which is no event, in place of a row: it is refused wherever it goes."""
         return json.dumps(f"{self._place}, line {line}: {reason}", ensure_ascii=False).encode()
+
+
+def _unquoted(cells: list[str]) -> list[str]:
+    """Return cells without the quotes around them, [] if there are others."""
+    if '"' not in "".join(cells):
+        return cells
+    bare = [cell[1:-1] if cell[:1] == '"' == cell[-1:] and cell != '"' else cell for cell in cells]
+    return [] if '"' in "".join(bare) else bare
 
 
 def _objects(

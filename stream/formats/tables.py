@@ -143,6 +143,7 @@ def workbook_rows(place: Place) -> Iterator[bytes]:
         with zipfile.ZipFile(data) as parts:
             if sum(part.file_size for part in parts.infolist()) > _WORKBOOK_BYTES:
                 raise UsageError(f"{place}: has more than 1 GiB when unpacked; save it as CSV")
+        data.seek(0)
         book = CalamineWorkbook.from_filelike(data)
         sheets = {name: book.get_sheet_by_name(name) for name in book.sheet_names}
         filled = {name: sheet for name, sheet in sheets.items() if sheet.height}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import csv
 import gzip
+import io
 import json
 import lzma
 from collections.abc import Callable
@@ -154,9 +156,20 @@ def test_a_long_file_is_sampled_in_the_middle_and_at_the_end(tmp_path: Path) -> 
 
 def test_the_sample_of_quoted_texts_begins_at_a_row_or_is_left_out(tmp_path: Path) -> None:
     text = 'a text,\nof "" lines, "" and\ncommas,\n'
-    csv = write(tmp_path / "a.csv", "n,s\n" + "".join(f'{n},"{text}"\n' for n in range(150_000)))
-    for row in map(json.loads, files.spread(csv, 50)):
+    path = write(tmp_path / "a.csv", "n,s\n" + "".join(f'{n},"{text}"\n' for n in range(150_000)))
+    for row in map(json.loads, files.spread(path, 50)):
         assert row["s"] == text.replace('""', '"') and isinstance(row["n"], int)
+
+
+@pytest.mark.parametrize("text", ['1,"a\nb,c"\n', '"1,2"\n', '"1","a"\n', '1,""\n', '1,"\n"\n'])
+def test_quotes_mean_what_they_do_to_pythons_csv(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "a.csv", f"x,s\n{text}")
+    [cells] = csv.reader(io.StringIO(text, newline=""))
+    [row] = rows(path)
+    if len(cells) == 2:
+        assert row == {"x": int(cells[0]), "s": cells[1] if cells[1].strip() else None}
+    else:
+        assert "line 2: 1 cell, expected 2" in row
 
 
 def test_a_column_of_numbers_stays_one_when_few_cells_are_none(tmp_path: Path) -> None:
