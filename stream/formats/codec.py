@@ -22,6 +22,7 @@ from headrace.stream.task.features import Category, Encoded, Image, Number, Text
 from headrace.stream.task.quantity import Quantity
 
 MAX_DEPTH = 8
+LONGEST_TEXT = 300  # characters of a text that stands in place of an event
 
 Fields = tuple[Any, ...]
 _SCALAR: Forms = frozenset({str, int, float, bool})
@@ -154,7 +155,7 @@ class Codec:
         except UnicodeDecodeError as error:
             return Reject("encoding", f"not UTF-8 at byte {error.start}")
         except msgspec.ValidationError as error:
-            return Reject("schema", misfit(raw, str(error)) + _text(raw))
+            return Reject("schema", _text(raw) or misfit(raw, str(error)))
         except RecursionError:
             return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
         except (msgspec.DecodeError, ValueError) as error:
@@ -182,8 +183,10 @@ def _number(each: Quantity) -> Forms:
 
 
 def _text(raw: bytes) -> str:
-    """Return what stands in place of an event, if that is a text, such as why a row is none."""
-    return f": {raw[1:301].decode(errors='replace')}" if raw[:1] == b'"' else ""
+    """Say what stands in place of an event, if that is a text: it may be why a row is none."""
+    with contextlib.suppress(msgspec.MsgspecError):
+        return f"text, expected an object: {msgspec.json.decode(raw, type=str)[:LONGEST_TEXT]}"
+    return ""
 
 
 _COUNT_QUOTES = methodcaller("count", b'"')
