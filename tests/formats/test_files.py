@@ -168,6 +168,14 @@ def test_kinds_are_inferred_from_what_is_there(tmp_path: Path) -> None:
     }
 
 
+def test_a_column_with_decimal_commas_is_one_of_texts_however_few_they_are() -> None:
+    few = [{"a": "1.234", "b": str(n), "c": "2.5"} for n in range(99)]
+    assert set(column_kinds(few).values()) == {"number"}
+    few.append({"a": "1.234,5", "b": "7", "c": "2.5"})
+    assert column_kinds(few) == {"a": "string", "b": "number", "c": "number"}
+    assert column_kinds([{"a": "1.234", "b": "1,5"}]) == {"a": "string", "b": "string"}
+
+
 def test_given_kinds_win_over_inferred_ones(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "x,y\n1,2\n")
     assert rows(path, x="string") == [{"x": "1", "y": 2}]
