@@ -7,7 +7,6 @@ depends on other events (lags, scaling, open predictions) belongs to the learner
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_le
 from headrace.stream.formats.codec import Codec, Fields
 from headrace.stream.formats.quantities import truth
 from headrace.stream.formats.scalars import scalar_text
-from headrace.stream.formats.times import day_or_month_first, time_ms, unix_ms
+from headrace.stream.formats.times import day_or_month_first, times_ms, unix_ms
 from headrace.stream.rows import frozen
 from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
@@ -36,9 +35,6 @@ from headrace.stream.task.schema import LONGEST_ID, LONGEST_KEY
 from headrace.stream.task.target import LONGEST_CLASS
 
 EXCLUDED = "excluded"
-
-_SIGNS = {4: "-", 7: "-", 10: "T", 13: ":", 16: ":", 19: "Z"}
-_NO_SIGNS = str.maketrans("", "", "".join(_SIGNS.values()))
 
 
 class Normalizer:
@@ -214,7 +210,7 @@ class Normalizer:
         elif set(map(type, times)) == {float}:
             found = unix_ms(np.array(times))
         else:
-            found = _utc_ms(times, self._task.input.dayfirst)
+            found = times_ms(times, self._task.input.dayfirst)
         wrong = ~((first <= found) & (found < last))  # also NaN
         for at in np.flatnonzero(wrong).tolist():
             text = str(times[at])[:40]
@@ -341,22 +337,6 @@ class Normalizer:
 def excluded(entity: str) -> Reject:
     """Say that an event is refused for its entity."""
     return Reject(EXCLUDED, f"{entity[:80]!r} is among input.exclude")
-
-
-def _utc_ms(times: Sequence[Any], dayfirst: bool | None) -> NDArray[np.float64]:
-    """Return what `time_ms` does of each; at once if all look like 2024-05-01T12:30:00Z."""
-    if set(map(type, times)) == {str} and set(map(len, times)) == {20}:
-        joined = "".join(times)
-        digits = joined.translate(_NO_SIGNS)
-        if (
-            all(set(joined[at::20]) == {sign} for at, sign in _SIGNS.items())
-            and len(digits) == (20 - len(_SIGNS)) * len(times)
-            and (digits.isascii() and digits.isdecimal() and "0000-" not in joined)
-        ):
-            with suppress(ValueError):  # no such day
-                seconds = np.array([time[:19] for time in times], "datetime64[s]")
-                return (seconds.astype(np.int64) * 1000).astype(np.float64)
-    return np.array([time_ms(value, dayfirst) for value in times])
 
 
 def _whole(ids: Sequence[Any]) -> list[Any]:

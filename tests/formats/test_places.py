@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import threading
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -83,13 +84,13 @@ def test_standard_input_comes_once_and_is_read_as_often_as_it_is_asked_for(
     else:
         path.write_text("".join(f'{{"n":{n},"s":"a"}}\n' for n in range(50_000)))
     read_end, write_end = os.pipe()
-    feeder = os.fork()
-    if not feeder:  # a pipe holds less than the file
-        os.close(read_end)
+
+    def feed() -> None:  # a pipe holds less than the file
         with open(write_end, "wb") as pipe:
             pipe.write(path.read_bytes())
-        os._exit(0)
-    os.close(write_end)
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
     places._standard_input.cache_clear()
     with open(read_end, "rb") as pipe:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=pipe))
@@ -99,7 +100,7 @@ def test_standard_input_comes_once_and_is_read_as_often_as_it_is_asked_for(
             assert all(a == b for a, b in zip(one, other, strict=True))
             assert rows("-") == table.to_pylist()
         finally:
-            os.waitpid(feeder, 0)
+            feeder.join(60)
             places._standard_input().close()
             places._standard_input.cache_clear()
 
