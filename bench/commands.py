@@ -89,6 +89,18 @@ def exported(
     say(found if as_json else table(found))
 
 
+@app.command("reading")
+def reading(
+    rows: Annotated[int, typer.Option(help="Rows of the files.", min=10_000)] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
+    """Read CSV, JSON lines and Parquet into the learner's rows, beside other readers; one core."""
+    from bench.reading import reading, table
+
+    found = reading(rows=rows, on_progress=note)
+    say(found if as_json else table(found))
+
+
 @app.command("memory")
 def memory(
     events: Annotated[int, typer.Option(help="Events learned.", min=100_000)] = 5_000_000,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from headrace.producers import sources
 from headrace.producers.generators import GENERATORS, Drift
 from headrace.producers.sources import Event
 from headrace.stream.errors import UsageError
+from headrace.stream.formats import files
 
 BUNDLED = {"sensor": sources.sensor, "social": sources.social, "text": sources.text}
 
 
 def events_of(
     source: str,
-    path: Path | None = None,
+    path: files.Given | None = None,
     *,
     loop: bool = False,
     seed: int = 0,
@@ -24,7 +24,7 @@ def events_of(
     time: str | None = None,
     cloudevents: bool = False,
 ) -> Iterator[Event]:
-    """Open a source of events by name: a bundled stream, `file` with a path, or a generator.
+    """Open a source of events by name: a bundled stream, `file` with paths, or a generator.
 
     Raises:
         UsageError: there is no such source, or it takes no such option.

@@ -63,7 +63,7 @@ def text(*, loop: bool = False, cloudevents: bool = False) -> Iterator[Event]:
 
 
 def file(
-    path: str | Path,
+    path: files.Given,
     *,
     key: str | None = None,
     time: str | None = None,
@@ -72,24 +72,26 @@ def file(
     loop: bool = False,
     cloudevents: bool = False,
 ) -> Iterator[Event]:
-    """Yield the rows of a CSV, TSV, Parquet or JSON lines file as events, in file order.
+    """Yield the rows of files as events, in file order; see `headrace.stream.formats.files`.
 
-    `key`, `time` and `id` name columns. Rows get the id "<file>-<row>", counted from 1, unless `id`
-    says otherwise or the file has a column "id". A row that is not JSON is passed on as it is.
+    `key`, `time` and `id` name columns. Rows get the id "<first file>-<row>", counted from 1,
+    unless `id` says otherwise or there is a column "id". A row that is no JSON object is passed on
+    as it is.
     `columns` as for `headrace.stream.formats.files.read`; the other options as for `sensor`.
 
     Raises:
         UsageError: the file cannot be read, or has no such column.
     """
-    source = Path(path)
-    known = {name for row in files.sample(source, _LOOKAHEAD_ROWS) for name in row}
+    known = {name for row in files.sample(path, _LOOKAHEAD_ROWS) for name in row}
     for option, name in (("key", key), ("time", time), ("id", id)):
         if name is not None and name not in known:
             found = ", ".join(sorted(known))
-            raise UsageError(f"{source}: no column {name!r} for {option}; the file has {found}")
-    stem = source.name.partition(".")[0]
+            raise UsageError(
+                f"{files.called(path)}: no column {name!r} for {option}; the file has {found}"
+            )
+    stem = files.stem(path)
     id_column = id or ("id" if "id" in known else None)
-    events = _rows(source, stem, id_column, key=key, time=time, columns=columns, loop=loop)
+    events = _rows(path, stem, id_column, key=key, time=time, columns=columns, loop=loop)
     return as_cloudevents(events, stem) if cloudevents else events
 
 
@@ -124,7 +126,7 @@ def _rfc3339(time_ms: int) -> str:
 
 
 def _rows(
-    path: Path,
+    path: files.Given,
     stem: str,
     id_column: str | None,
     *,

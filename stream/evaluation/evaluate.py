@@ -16,6 +16,7 @@ from headrace.stream.evaluation.file_rows import FileRows
 from headrace.stream.evaluation.plot import Curve, Point, measure
 from headrace.stream.evaluation.trace import Trace, tracing
 from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep
+from headrace.stream.formats import files
 from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.refusals import Refusals
@@ -28,7 +29,7 @@ PROOF = ("rival", "events", "gain", "low", "high", "exchanged", "statistic")
 
 def evaluate(
     task: Task,
-    path: str | Path,
+    path: files.Given,
     *,
     limit: int | None = None,
     other: Task | None = None,
@@ -38,9 +39,10 @@ def evaluate(
     on_progress: Callable[[int, Callable[[], dict[str, Any]]], None] = lambda events, report: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Predict, score and learn each row of a file, in file order.
+    """Predict, score and learn each row of a file, or of several, in file order.
 
     Args:
+        path: of one file or more: paths, globs, "-" for standard input, URLs.
         limit: rows to read at most.
         other: learn the same rows with this task too, and compare row by row.
         trace: write every prediction of `task` to this Parquet file.
@@ -55,10 +57,10 @@ def evaluate(
         UsageError: the file cannot be read, or lacks a column or the time that a task needs; the
             two tasks predict different things; the trace cannot be written.
     """
-    path, trace = Path(path), None if trace is None else Path(trace)
+    trace = None if trace is None else Path(trace)
     if other:
         check_rival(task, other)
-    if trace and path.exists() and trace.exists() and trace.samefile(path):
+    if trace and any(each.is_file(trace) for each in files.places(path)):
         raise UsageError(f"--trace {trace}: is the file that is read; name another")
     point: Callable[[_Run], Point] = _Run.sketch if not curve and not other else _Run.point
     curve = curve or Curve(most=32, stride=128)
@@ -94,7 +96,12 @@ class _Run:
     """Learn a file batch by batch; XLA works on one while the next is read."""
 
     def __init__(
-        self, task: Task, path: Path, limit: int | None, other: Task | None, book: Trace | None
+        self,
+        task: Task,
+        path: files.Given,
+        limit: int | None,
+        other: Task | None,
+        book: Trace | None,
     ) -> None:
         self._task, self._other, self._book = task, other, book
         self._rows = FileRows(task, path, limit)

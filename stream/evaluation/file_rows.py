@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from itertools import islice
-from pathlib import Path
 
 from headrace.stream.errors import UsageError
 from headrace.stream.events import Records
@@ -22,28 +21,30 @@ class FileRows:
     a calendar and aggregates, which use it, are refused, and all rows have a time that it allows.
     """
 
-    def __init__(self, task: Task, path: Path, limit: int | None) -> None:
+    def __init__(self, task: Task, path: files.Given, limit: int | None) -> None:
         if timed := outside.needs_time(task):
             raise UsageError(
-                f"{path}: {timed} needs the time of an event, and the rows of a file have none: "
-                f"name its column by input.time, or leave {timed} out"
+                f"{files.called(path)}: {timed} needs the time of an event, and the rows of a file "
+                f"have none: name its column by input.time, or leave {timed} out"
             )
-        self._topic, self._next = str(path), 0
-        self.task, events = _events(task, path)
+        self._topic, self._next = files.called(path), 0
+        self.task, self._number, events = _events(task, path)
         self._rows = islice(events, limit)
 
     def take(self, count: int) -> Records:
         """Return the next `count` rows, or what is left."""
         values = list(islice(self._rows, count))
         first, self._next = self._next, self._next + len(values)
+        values = outside.all_numbered(self._number, first, values)
         return outside.records(self.task, self._topic, values, first)
 
 
-def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
-    """Read a file's rows, and give the task that reads them as the service reads its events.
+def _events(task: Task, path: files.Given) -> tuple[Task, str, Iterator[bytes]]:
+    """Return the task that reads a file's rows as the service reads its events, and the rows.
 
     A task of CloudEvents reads rows without an envelope as `produce --cloudevents` would wrap
-    them: as the data of events. Rows that carry no id of their own are numbered.
+    them: as the data of events. Rows that carry no id of their own are to be numbered, in the field
+    that is returned; "" if they need not be.
     """
     source, sample = task.input, files.sample(path)
     if source.format == "cloudevents" and not any("specversion" in row for row in sample):
@@ -51,12 +52,12 @@ def _events(task: Task, path: Path) -> tuple[Task, Iterator[bytes]]:
     within = ("data",) if source.format == "cloudevents" else ()
     columns = {name for row in sample for name in row}
     _require(task, path, within, sample)
-    rows = files.read(path, _kinds(task, columns) if files.form_of(path) == "csv" else None)
-    return outside.with_ids(task.model_copy(update={"input": source}), sample, rows)
+    rows = files.read(path, _kinds(task, columns))
+    return *outside.numbering(task.model_copy(update={"input": source}), sample), rows
 
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
-    """Return which columns of a CSV file the task reads as numbers, and which as texts."""
+    """Return which columns of a text file the task reads as numbers, and which as texts."""
     weight = pointer(task.input.weight) if task.input.weight else ()
     numbers: dict[str, files.Kind] = {
         key: "number" for key in weight if len(weight) == 1 and key in columns
@@ -74,7 +75,7 @@ def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
 
 
 def _require(
-    task: Task, path: Path, within: tuple[str, ...], sample: list[dict[str, object]]
+    task: Task, path: files.Given, within: tuple[str, ...], sample: list[dict[str, object]]
 ) -> None:
     """Refuse a file without a field that the task names; JSON lines may have it in later rows."""
     read = {name: f for name, f in task.features.items() if not isinstance(f, Aggregate)}
@@ -91,5 +92,6 @@ def _require(
             inner = [row.get("data") if within and len(place) > 1 else row for row in sample]
             names = dict.fromkeys(name for row in inner if isinstance(row, dict) for name in row)
             raise UsageError(
-                f"{path}: no column {named[key][0]!r} for {key}; the file has {', '.join(names)}"
+                f"{files.called(path)}: no column {named[key][0]!r} for {key}; the file has "
+                f"{', '.join(names)}"
             )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -92,7 +91,7 @@ class Inferred:
 
 
 def infer_file(
-    path: str | Path,
+    path: files.Given,
     target: str,
     *,
     kind: Kind | None = None,
@@ -103,7 +102,7 @@ def infer_file(
     dayfirst: bool | None = None,
     max_classes: int | None = None,
 ) -> Task:
-    """Guess a task from a CSV, Parquet or JSON-lines file; what is not plain about it is logged.
+    """Guess a task from a file, or several: see `formats.files`. What is not plain is logged.
 
     Column types come from the first rows and some of the later ones; the classes from the target's
     column as far as READ rows.
@@ -127,17 +126,16 @@ def infer_file(
     return found.task
 
 
-def guess_file(path: str | Path, target: str, options: Options) -> Inferred:
+def guess_file(path: files.Given, target: str, options: Options) -> Inferred:
     """Guess a task as `infer_file` does, and say what is not plain about it."""
-    path = Path(path)
     sample = of_file(path)
     if not sample.rows:
-        raise UsageError(f"{path}: no JSON object in the first {FIRST} rows; one a line expected")
+        raise UsageError(
+            f"{files.called(path)}: no JSON object in the first {FIRST} rows; one a line expected"
+        )
     most = labels.SEEN * (options.max_classes or labels.MOST_CLASSES)
     known = None if options.kind == "regress" else distinct_labels(files.read(path), target, most)
-    name = task_name(path.name.split(".")[0])
-    beside = ("_extra", "_absent") if files.form_of(path) == "csv" else ()
-    return _guess(sample, name, target, options, known=known, beside=beside)
+    return _guess(sample, task_name(files.stem(path)), target, options, known=known)
 
 
 def infer_topic(kafka: KafkaConnection, topic: str, target: str, **options: Any) -> Task:
@@ -184,19 +182,16 @@ def _guess(
     *,
     known: Sequence[Any] | None = None,
     topic: str | None = None,
-    beside: Sequence[str] = (),
 ) -> Inferred:
     """Guess a task.
 
     Args:
         known: distinct labels, where more are known than those of the sample.
-        beside: fields that are no columns: what a file's reader says of a row.
     """
     labels.check_single(target, sample.rows)
     columns = columns_of(sample.rows)
-    odd = {name: columns.pop(name) for name in beside if name in columns}
     _check_named(columns, target, options)
-    told = [f"{name}: {why}" for name, why in _odd_rows(odd)]
+    told: list[str] = []
     decimal = options.decimal or decimal_of([*columns.values()])
     table: dict[str, Any] = {"name": name, "input": {"topic": topic or f"events.{name}"}}
     goal = target_table(target, columns[target], known, options.kind, decimal, options.max_classes)
@@ -296,13 +291,6 @@ def _check_named(columns: Mapping[str, Any], target: str, options: Options) -> N
             raise UsageError(f"{option} {column}: is also dropped; expected one of the two")
     if target in options.drop:
         raise UsageError(f"--drop {target}: is the target; expected another column")
-
-
-def _odd_rows(odd: Mapping[str, Sequence[Any]]) -> Iterable[tuple[str, str]]:
-    says = {"_extra": "more cells than the header", "_absent": "fewer cells than the header"}
-    for name, values in odd.items():
-        count = sum(value is not None for value in values)
-        yield f"{count:,} of {len(values):,} rows", f"have {says[name]}"
 
 
 def _as_seen(task: Task, partitions: int, largest_bytes: int) -> Task:

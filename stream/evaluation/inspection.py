@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from headrace.stream.errors import HeadraceError
 from headrace.stream.evaluation.columns import ColumnCheck
 from headrace.stream.evaluation.file_rows import FileRows
 from headrace.stream.events import Records
+from headrace.stream.formats.files import Given
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.normalizer import Normalizer
@@ -56,15 +56,15 @@ class Inspection:
             raise HeadraceError(failure)
 
 
-def inspect_file(task: Task, path: str | Path, limit: int | None = None) -> Inspection:
-    """Read the first rows of a file as `evaluate` does.
+def inspect_file(task: Task, path: Given, limit: int | None = None) -> Inspection:
+    """Read the first rows of a file, or of several, as `evaluate` does.
 
     Raises:
         UsageError: the file cannot be read, or lacks a column or the time that the task needs.
     """
     if limit is None:
         limit = INSPECTED_TEXTS if task.of_kind(Frozen) or task.encoded else INSPECTED
-    rows = FileRows(task, Path(path), limit)
+    rows = FileRows(task, path, limit)
     return _inspect(task, rows.task, iter(lambda: rows.take(BATCH), None))
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from headrace.stream.errors import UsageError
 from headrace.stream.formats import files
 from headrace.stream.formats.codec import MAX_DEPTH, pointer
 from headrace.stream.formats.quantities import without_literals
@@ -18,8 +14,6 @@ from headrace.stream.formats.scalars import scalar_text
 FIRST = 1000  # rows that are all taken
 LATER = 1000  # rows at most of those that follow
 READ = 200_000  # rows, from the first on
-_PART_BYTES = 256 << 10  # of the middle, and of the end
-_SEEKABLE = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 class Sample(NamedTuple):
@@ -45,8 +39,10 @@ def of_events(raws: Iterable[bytes]) -> Sample:
     return Sample(raws, [*files.objects(raws)], literals)
 
 
-def of_file(path: Path) -> Sample:
-    """Return the first FIRST rows of a file, and LATER at most of all others, evenly.
+def of_file(path: files.Given) -> Sample:
+    """Return the first FIRST rows of a file, and LATER at most of those to row READ, evenly.
+
+    Of a longer one some of its middle and its end follow, where it can be read from there.
 
     Raises:
         UsageError: the file cannot be read.
@@ -63,7 +59,7 @@ def of_file(path: Path) -> Sample:
             if len(later) == LATER:
                 later, step = later[::2], 2 * step
         if at == READ:
-            later += _beyond(path)
+            later += files.later(path, LATER // 2)
             break
     return of_events([*first, *later])
 
@@ -106,21 +102,3 @@ def distinct_labels(events: Iterable[bytes], target: str, most: int) -> list[Any
             if len(seen) > most:
                 break
     return list(seen.values())
-
-
-def _beyond(path: Path) -> Iterator[bytes]:
-    """Yield rows of the middle and the end of a large file, if it can be read from anywhere."""
-    if not str(path).lower().endswith(_SEEKABLE):
-        return
-    with path.open("rb") as file, tempfile.TemporaryDirectory() as folder:
-        head = file.readline() if files.form_of(path) == "csv" else b""
-        size = path.stat().st_size
-        for start in (size // 2, size - _PART_BYTES):
-            file.seek(start)
-            part = file.read(_PART_BYTES)
-            whole = part[part.find(b"\n") + 1 : part.rfind(b"\n") + 1]  # lines
-            place = Path(folder) / f"part{path.suffix}"
-            place.write_bytes(head + whole)
-            with suppress(UsageError):  # a quoted text may hold lines
-                rows = [*files.read(place)]
-                yield from rows[:: 2 * len(rows) // LATER + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from itertools import chain, compress
@@ -21,6 +22,7 @@ from headrace.stream.task.features import Category, Encoded, Image, Number, Text
 from headrace.stream.task.quantity import Quantity
 
 MAX_DEPTH = 8
+LONGEST_TEXT = 300  # characters of a text that stands in place of an event
 
 Fields = tuple[Any, ...]
 _SCALAR: Forms = frozenset({str, int, float, bool})
@@ -109,7 +111,7 @@ class Codec:
         Only suspects are inspected. An event that has every mapped field, and as many quotes as
         their keys and strings need, holds no other key and none twice.
         """
-        parsed = list(map(self._parse, values))
+        parsed = self._parse_all(values)
         refused = {place: e for place, e in enumerate(parsed) if type(e) is Reject}
         if refused and self._literals:
             values = self._read_literals(values, parsed, refused)
@@ -135,6 +137,14 @@ class Codec:
                 parsed[suspect] = ()
         return [fields for fields in parsed if fields], refused
 
+    def _parse_all(self, values: Sequence[bytes | None]) -> list[Any]:
+        """Return what `_parse` does of each: at once if none of them is refused."""
+        if all(values) and max(map(len, values), default=0) <= self._max_bytes:  # type: ignore[arg-type]
+            decode, take = self._decode, self._fields
+            with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
+                return [take(decode(str(raw, "utf-8"))) for raw in values]  # type: ignore[arg-type]
+        return list(map(self._parse, values))
+
     def _parse(self, raw: bytes | None) -> Fields | Reject:
         if raw is None:
             return Reject("tombstone", "the record has no value")
@@ -145,7 +155,7 @@ class Codec:
         except UnicodeDecodeError as error:
             return Reject("encoding", f"not UTF-8 at byte {error.start}")
         except msgspec.ValidationError as error:
-            return Reject("schema", misfit(raw, str(error)))
+            return Reject("schema", _text(raw) or misfit(raw, str(error)))
         except RecursionError:
             return Reject("depth", f"nested deeper than {MAX_DEPTH} levels")
         except (msgspec.DecodeError, ValueError) as error:
@@ -170,6 +180,13 @@ class Codec:
 
 def _number(each: Quantity) -> Forms:
     return frozenset({float, None, str}) if each.reads_texts else frozenset({float, None})
+
+
+def _text(raw: bytes) -> str:
+    """Say what stands in place of an event, if that is a text: it may be why a row is none."""
+    with contextlib.suppress(msgspec.MsgspecError):
+        return f"text, expected an object: {msgspec.json.decode(raw, type=str)[:LONGEST_TEXT]}"
+    return ""
 
 
 _COUNT_QUOTES = methodcaller("count", b'"')

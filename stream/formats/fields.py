@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.stream.errors import TaskError
 
-_NAMES = re.compile(r'[^"\\\x00-\x1f]*').fullmatch  # what a msgspec struct can call a field
+_PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
 _ABSENT: dict[str, Any] = {}
 
 Forms = frozenset[type[Any] | None]
@@ -77,7 +77,7 @@ class Level:
 
     def _is_plain(self) -> bool:
         levels = self._levels()
-        return all(map(_NAMES, self._fields)) and all(level._is_plain() for level in levels)
+        return all(map(is_plain_name, self._fields)) and all(level._is_plain() for level in levels)
 
     def _place(self, path: Sequence[str]) -> str:
         key, *rest = path
@@ -121,6 +121,11 @@ class Level:
             return values
 
         return decode
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether a struct of msgspec can call a field so."""
+    return bool(_PLAIN_NAME.fullmatch(name))
 
 
 def _is_required(form: Any) -> bool:

@@ -17,10 +17,6 @@ MOST_NAMED = 20
 MOST_USUAL = 20_000  # characters of all names; where there are more of them, nothing is news
 MOST_SHAPES = 256
 LONGEST_NAME = 100  # characters
-RAGGED = {
-    "_extra": "cells beyond the columns of the header",
-    "_absent": "too few cells for the header's columns",
-}  # what reading CSV puts into such rows
 
 _BEGINNING: Mapping[str, Any] = {}
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -96,13 +92,10 @@ class NewFields:
         lines = []
         for name, (first, events) in self._found.items():
             where = f"{events:,} {noun}{'s'[: events != 1]}, the first is {noun} {first + 1:,}"
-            if name in RAGGED:
-                lines.append(f"{RAGGED[name]} in {where}")
-            else:
-                lines.append(
-                    f"{name}: a field that is new in mid-stream, which the task does not read, in "
-                    f"{where}; name it under features to learn from it"
-                )
+            lines.append(
+                f"{name}: a field that is new in mid-stream, which the task does not read, in "
+                f"{where}; name it under features to learn from it"
+            )
         if self._more:
             lines.append(f"{self._more:,} {noun}s with still other fields that are new")
         return lines
@@ -117,10 +110,10 @@ class NewFields:
             return False
         names = [name for name in fields if name not in self._usual and name not in self._read]
         if place < USUAL_EVENTS:
-            usual = self._usual | {name for name in names if name not in RAGGED}
+            usual = self._usual | {*names}
             self._watching = sum(map(len, usual)) <= MOST_USUAL
             self._usual = usual if self._watching else set()
-            names = [name for name in names if name in RAGGED]
+            return False
         named = False
         for name in names:
             name = name[:LONGEST_NAME]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 LONGEST = 64  # characters of a text that is a time
 # A Unix time from here on counts milliseconds, microseconds, nanoseconds: the years 5138 and 1973.
 _UNITS_FROM = ((1e17, 1e6), (1e14, 1e3), (1e11, 1.0))
+
+_SIGNS = {4: "-", 7: "-", 10: "T", 13: ":", 16: ":", 19: "Z"}  # of 2024-05-01T12:30:00Z
+_NO_SIGNS = str.maketrans("", "", "".join(_SIGNS.values()))
 
 _CLOCK = (
     r"(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:[.,](?P<f>\d+))?)?(?: ?(?P<half>[ap])\.?m\.?)?"
@@ -68,6 +73,22 @@ def time_ms(value: Any, dayfirst: bool | None = None) -> float:
         return _other_text(value.strip(), dayfirst)
     except (ValueError, OverflowError):
         return math.nan
+
+
+def times_ms(times: Sequence[Any], dayfirst: bool | None = None) -> NDArray[np.float64]:
+    """Return times, each as `time_ms` reads it: at once if all look like 2024-05-01T12:30:00Z."""
+    if set(map(type, times)) == {str} and set(map(len, times)) == {20}:
+        joined = "".join(times)
+        digits = joined.translate(_NO_SIGNS)
+        if (
+            all(set(joined[at::20]) == {sign} for at, sign in _SIGNS.items())
+            and len(digits) == (20 - len(_SIGNS)) * len(times)
+            and (digits.isascii() and digits.isdecimal() and "0000-" not in joined)
+        ):
+            with suppress(ValueError):  # no such day
+                seconds = np.array([time[:19] for time in times], "datetime64[s]")
+                return (seconds.astype(np.int64) * 1000).astype(np.float64)
+    return np.array([time_ms(value, dayfirst) for value in times])
 
 
 def unix_ms(times: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_le
 from headrace.stream.formats.codec import Codec, Fields
 from headrace.stream.formats.quantities import truth
 from headrace.stream.formats.scalars import scalar_text
-from headrace.stream.formats.times import day_or_month_first, time_ms, unix_ms
+from headrace.stream.formats.times import day_or_month_first, times_ms, unix_ms
 from headrace.stream.rows import frozen
 from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
@@ -210,8 +210,7 @@ class Normalizer:
         elif set(map(type, times)) == {float}:
             found = unix_ms(np.array(times))
         else:
-            dayfirst = self._task.input.dayfirst
-            found = np.array([time_ms(value, dayfirst) for value in times])
+            found = times_ms(times, self._task.input.dayfirst)
         wrong = ~((first <= found) & (found < last))  # also NaN
         for at in np.flatnonzero(wrong).tolist():
             text = str(times[at])[:40]
@@ -301,6 +300,10 @@ class Normalizer:
             if not each.several
         ]
         for place, (name, column) in enumerate(single):
+            if set(map(type, column)) == {str}:  # texts are alike if they are equal
+                known = {value: hasher.category(name, value) for value in set(column)}
+                hashed[:, place] = [known[value] for value in column]
+                continue
             hashed[:, place] = [0 if v is None else hasher.category(name, v) for v in column]
         for place, (names, parts) in enumerate(self._crosses, len(single)):
             hashed[:, place] = hasher.cross(names, hashed[:, parts])

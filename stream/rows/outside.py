@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import starmap
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from headrace.stream.events import Records
@@ -32,19 +30,19 @@ def number_field(taken: Container[str]) -> str:
     return key
 
 
-def with_ids(
-    task: Task, sample: Sequence[Mapping[str, Any]], rows: Iterable[bytes]
-) -> tuple[Task, Iterator[bytes]]:
-    """Number rows that carry no id of their own, and return the task that reads them.
+def numbering(task: Task, sample: Sequence[Mapping[str, Any]]) -> tuple[Task, str]:
+    """Return the task that reads rows, and the field for their numbers if they bring no ids.
 
     Args:
         sample: what some of the rows hold.
+
+    Returns:
+        with "" for the field, and the task as it is, if one of the sample brings an id.
     """
     if any(files.has(row, pointer(task.input.id)) for row in sample):
-        return task, iter(rows)
+        return task, ""
     key = number_field({name for row in sample for name in row})
-    task = task.model_copy(update={"input": task.input.model_copy(update={"id": key})})
-    return task, starmap(partial(numbered, key.encode()), enumerate(rows))
+    return task.model_copy(update={"input": task.input.model_copy(update={"id": key})}), key
 
 
 def numbered(key: bytes, number: int, row: bytes) -> bytes:
@@ -55,6 +53,18 @@ def numbered(key: bytes, number: int, row: bytes) -> bytes:
         return row
     rest = row[1:].lstrip()
     return b'{"%s":%d%s%s' % (key, number, b"" if rest.startswith(b"}") else b",", rest)
+
+
+def all_numbered(key: str, first: int, rows: Sequence[bytes]) -> list[bytes]:
+    """Return rows with numbers from `first` on, each as `numbered` does it; "": as they are."""
+    if not key:
+        return [*rows]
+    name = key.encode()
+    head = b'{"%s":' % name
+    return [
+        b"%s%d,%s" % (head, number, row[1:]) if row[:2] == b'{"' else numbered(name, number, row)
+        for number, row in enumerate(rows, first)
+    ]
 
 
 def records(task: Task, topic: str, values: Sequence[bytes], first: int) -> Records:

@@ -137,9 +137,10 @@ def refusals_of(task: Task, raws: Sequence[bytes]) -> tuple[Refusal, ...]:
     Raises:
         TaskError: the task cannot be used.
     """
-    reads, rows = outside.with_ids(task, [*files.objects(raws)], raws)
+    reads, key = outside.numbering(task, [*files.objects(raws)])
+    rows = outside.all_numbered(key, 0, raws)
     refusals = Refusals(task)
-    refusals.add(Normalizer(reads).normalize(outside.records(reads, "", [*rows], 0))[1])
+    refusals.add(Normalizer(reads).normalize(outside.records(reads, "", rows, 0))[1])
     return refusals.all
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from headrace.stream.errors import HeadraceError, StoreError, UsageError
 from headrace.stream.process.failpoint import failpoint
@@ -17,6 +18,7 @@ from headrace.stream.storage.failures import one_line as failing
 Result = TypeVar("Result")
 one_line = partial(failing, kind=StoreError)
 _SILENT = logging.NullHandler()
+PIECE_BYTES = 4 << 20  # of a file that is read from its beginning to its end
 EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
     **dict.fromkeys(("gs", "gcs"), "gcs"),
@@ -176,3 +178,79 @@ def _below(fs: Any, directory: str) -> Iterator[str]:
         elif path != directory:
             with suppress(FileNotFoundError):  # it was removed since
                 yield from _below(fs, path)
+
+
+def open_url(url: str) -> tuple[int | None, Callable[[], BinaryIO]]:
+    """Return the size of a file in bytes, None where it is not told, and a function to open it.
+
+    Raises:
+        UsageError: there is no driver for such a URL, no such file, or it is empty.
+        StoreError: it cannot be reached.
+    """
+    fs, path = _filesystem(url)
+    told = str(fs.unstrip_protocol(path)).partition("?")[0]
+    with one_line("read", told):
+        try:
+            found = patiently(lambda: fs.info(path))
+        except FileNotFoundError:
+            raise UsageError(f"{told}: no such file; check the URL") from None
+    if found.get("type") == "directory":
+        raise UsageError(f"{told}: is a directory; name its files, such as '{told}/*.csv'")
+    size = found.get("size")
+    if size == 0:
+        raise UsageError(f"{told}: the file is empty; expected at least one row")
+    return size, lambda: cast(BinaryIO, _UrlFile(fs, path, told))
+
+
+def glob_url(url: str) -> list[str]:
+    """Return the URLs of the files that a pattern matches, sorted. Raises as `open_url`."""
+    fs, path = _filesystem(url)
+    with one_line("list", str(fs.unstrip_protocol(path))), suppress(FileNotFoundError):
+        found = patiently(lambda: fs.glob(path, detail=True))
+        return sorted(
+            fs.unstrip_protocol(name) for name, of in found.items() if of["type"] == "file"
+        )
+    return []
+
+
+class _UrlFile(io.RawIOBase):
+    """Read a file behind a URL, in large pieces; what may pass is tried again for a while."""
+
+    def __init__(self, fs: Any, path: str, told: str) -> None:
+        self._told, self._at = told, 0
+        with one_line("read", told):
+            self._file: Any = patiently(lambda: fs.open(path, "rb", block_size=PIECE_BYTES))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def readinto(self, buffer: Any) -> int:
+        def read() -> bytes:
+            if (
+                self.seekable() and self._file.tell() != self._at
+            ):  # a driver may share what it opens
+                self._file.seek(self._at)
+            return bytes(self._file.read(len(buffer)))
+
+        with one_line("read", self._told):
+            data = patiently(read) if self.seekable() else read()
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with one_line("read", self._told):
+            start = self._at if whence == io.SEEK_CUR else self._file.seek(0, whence)
+        self._at = max(start + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()

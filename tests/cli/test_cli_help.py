@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from headrace.cli import console
 from headrace.cli.commands import PANELS, app
-from headrace.cli.console import estimated_rows
 from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.evaluation.scores import counted, shown
+from headrace.stream.formats import files
 from headrace.stream.task import parse
 from tests.support.hostile import headrace
 from tests.support.plainly import plainly_compiled
@@ -127,15 +126,15 @@ def test_one_is_no_plural() -> None:
 def test_rows_are_estimated_from_the_size_of_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
-    monkeypatch.setattr(console, "_HEAD", 1 << 20)
+    monkeypatch.setattr(files, "_HEAD_BYTES", 1 << 20)
     rows = 200_000
     text = "".join(f"{at},{at * 7919 % 104729},some words\n" for at in range(rows)).encode()
     path = tmp_path / ("rows.csv.gz" if packed else "rows.csv")
     path.write_bytes(gzip.compress(text) if packed else text)
-    estimate = estimated_rows(path)
+    estimate = files.about_rows(path)
     assert estimate == pytest.approx(rows, rel=0.25 if packed else 0.1)
-    assert estimated_rows(tmp_path / "none.csv") is None
-    assert estimated_rows(tmp_path / "rows.parquet") is None
+    path.write_text("a,b\n1,2\n") if not packed else path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    assert files.about_rows(path) is None
 
 
 def test_an_evaluation_that_is_stopped_tells_what_is_known(

@@ -163,6 +163,26 @@ def test_leaks_and_new_fields_are_told_by_check_and_evaluate(run: Run, write: Wr
     assert "the target" not in done.out
 
 
+def test_infer_and_check_read_several_files_and_tell_of_a_row_that_does_not_fit(
+    run: Run, tmp_path: Path
+) -> None:
+    for day in (1, 2):
+        text = "".join(f"{n % 7};{'ab'[n // 3 % 2]}\n" for n in range(50))
+        (tmp_path / f"day-{day}.csv").write_text(f"x;y\n{text}" + "1;a;9\n" * (day - 1))
+    task = tmp_path / "t.toml"
+    done = run("infer", tmp_path / "day-1.csv", tmp_path / "day-2.csv", "--target", "y").is_safe()
+    task.write_text(done.out)
+    assert done.code == 0 and 'name = "day-1"' in done.out
+    assert "day-2.csv: columns separated by semicolons" in done.err
+    assert "101 rows read, 1 refused, 100 with a label" in done.err
+    done = run("check", task, "-i", tmp_path / "day-*.csv").is_safe()
+    assert done.code == 0 and "101 rows read, 1 refused, 100 with a label" in done.out
+    [refused] = [line for line in done.out.split("\n") if line.startswith("refused (schema)")]
+    assert "row 101: text, expected an object: " in refused
+    assert refused.endswith("day-2.csv, line 52: 3 cells, expected 2: 1;a;9")
+    assert run("init", tmp_path / "day-*.csv", "--target", "y", "--yes", "--to", tmp_path).code == 0
+
+
 def test_a_task_that_is_told_its_target_is_none(run: Run, write: Write) -> None:
     named = write([good(1)], features='spy = { kind = "category", field = "/y" }')
     done = run("check", named[0]).is_safe()

@@ -26,7 +26,7 @@ from headrace.stream.evaluation.explain import explain
 from headrace.stream.evaluation.file_rows import FileRows
 from headrace.stream.evaluation.infer import Inferred, Options, describe, guess_file
 from headrace.stream.events import Records
-from headrace.stream.formats import files
+from headrace.stream.formats import files, unpack
 from headrace.stream.formats.times import time_ms
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.normalizer import Normalizer
@@ -277,6 +277,7 @@ def test_what_stands_only_at_the_end_of_a_large_file_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "READ", 3000)
+    monkeypatch.setattr(unpack, "_LONG_BYTES", 100_000)
     lines = [
         f"{at % 7},{'ERR' if at > 38_000 and at % 3 == 0 else at % 9},{at / 4}"
         for at in range(40_000)

@@ -18,7 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.stream.errors import UsageError
+from headrace.stream.events import Reject
+from headrace.stream.formats.codec import Codec
 from headrace.stream.formats.files import MISSING, column_kinds, read, sample, total_rows
+from headrace.stream.task import validate
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -97,13 +100,23 @@ def test_what_is_no_number_stays_visible_as_a_string(tmp_path: Path, cell: str) 
     assert rows(path, x="number") == [{"x": cell, "y": 1}]
 
 
-def test_rows_of_another_length_are_passed_on_marked(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", 'x,"s ""q"" %",y\n1,a,2,3,"b,c"\n4\n5,b,6\n')
-    assert rows(path) == [
-        {"x": 1, 's "q" %': "a", "y": 2, "_extra": ["3", "b,c"]},
-        {"x": 4, "_absent": ['s "q" %', "y"]},
-        {"x": 5, 's "q" %': "b", "y": 6},
+def test_a_row_that_does_not_fit_the_header_is_no_event_and_says_where_it_is(
+    tmp_path: Path,
+) -> None:
+    lines = ['x,"s ""q"" %",y', '1,"a', 'b",2', "1,a,2,3,b", "", "  ", "4", '5,"b"c,6', "7,d,8,,"]
+    path = write(tmp_path / "a.csv", "\n".join(lines))
+    found = [json.loads(value) for value in read(path)]
+    assert found == [
+        {"x": 1, 's "q" %': "a\nb", "y": 2},
+        f"{path}, line 4: 5 cells, expected 3: 1,a,2,3,b",
+        f"{path}, line 7: 1 cell, expected 3: 4",
+        f"{path}, line 8: ',' expected after '\"'",
+        {"x": 7, 's "q" %': "d", "y": 8},
     ]
+    table = {"name": "t", "input": {"topic": "e"}, "features": {"x": {"kind": "number"}}}
+    task = validate(table | {"target": {"field": "y", "kind": "regress"}}, "test")
+    refused = Codec(task).decode(list(read(path))[1])
+    assert isinstance(refused, Reject) and "line 4: 5 cells, expected 3" in refused.detail
 
 
 CELLS = st.one_of(
@@ -120,18 +133,18 @@ def test_no_cell_is_lost_whatever_it_holds(tmp_path: Path, table: list[list[str]
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows([["a", "b"], ["1", "x"], *table])
     got = rows(write(tmp_path / "a.csv", text.getvalue()), a="number", b="string")[1:]
-    wanted = [cells for cells in table if cells]
+    wanted = [cells for cells in table if len(cells) > 1 or "".join(cells).strip()]
     for cells, row in zip(wanted, got, strict=True):
-        names = ["a", "b"][: len(cells)]
-        for name, cell in zip(names, cells, strict=False):
+        if len(cells) < 2 or any(map(str.strip, cells[2:])):
+            assert f"{len(cells)} cell" in row
+            continue
+        for name, cell in zip(["a", "b"], cells, strict=False):
             if row[name] is None:
                 assert cell.strip() in MISSING
             elif isinstance(row[name], str):
                 assert row[name] == cell
             else:
                 assert name == "a" and row[name] == pytest.approx(float(cell), rel=1e-15)
-        assert row.get("_extra", []) == cells[2:]
-        assert row.get("_absent", []) == ["a", "b"][len(cells) :]
 
 
 def test_kinds_are_inferred_from_what_is_there(tmp_path: Path) -> None:
@@ -153,6 +166,14 @@ def test_kinds_are_inferred_from_what_is_there(tmp_path: Path) -> None:
         "f": "number",
         "o": "string",
     }
+
+
+def test_a_column_with_decimal_commas_is_one_of_texts_however_few_they_are() -> None:
+    few = [{"a": "1.234", "b": str(n), "c": "2.5"} for n in range(99)]
+    assert set(column_kinds(few).values()) == {"number"}
+    few.append({"a": "1.234,5", "b": "7", "c": "2.5"})
+    assert column_kinds(few) == {"a": "string", "b": "number", "c": "number"}
+    assert column_kinds([{"a": "1.234", "b": "1,5"}]) == {"a": "string", "b": "string"}
 
 
 def test_given_kinds_win_over_inferred_ones(tmp_path: Path) -> None:
@@ -194,9 +215,21 @@ def test_parquet_rows_become_json(tmp_path: Path) -> None:
     ("names", "column", "message"),
     [
         (["x", "x"], pa.array([1]), "two columns are called 'x'"),
-        (["x", "y"], pa.array([-(10**6)], pa.date32()), "not readable as Parquet: date value out"),
-        (["x", "y"], pa.array([2**60], pa.timestamp("ms")), "not readable as Parquet: date value"),
-        (["x", "y"], pa.array([2**62], pa.duration("ns")), "not readable as Parquet: Casting"),
+        (
+            ["x", "y"],
+            pa.array([-(10**6)], pa.date32()),
+            r"not readable as Parquet: column 'y' .*date value out",
+        ),
+        (
+            ["x", "y"],
+            pa.array([2**60], pa.timestamp("ms")),
+            r"not readable as Parquet: column 'y' .*out of bounds",
+        ),
+        (
+            ["x", "y"],
+            pa.array([2**62], pa.duration("ns")),
+            r"Parquet: column 'y' \(duration\[ns\]\): Casting",
+        ),
     ],
 )
 def test_parquet_that_makes_no_events_is_refused_in_one_line(
@@ -204,8 +237,9 @@ def test_parquet_that_makes_no_events_is_refused_in_one_line(
 ) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table([pa.array([1]), column], names=names), path)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as raised:
         list(read(path))
+    assert "\n" not in str(raised.value)
 
 
 def test_broken_parquet_is_refused_whatever_is_broken(tmp_path: Path) -> None:
@@ -224,8 +258,8 @@ def test_broken_parquet_is_refused_whatever_is_broken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.xlsx", b"x", "cannot read files of type '.xlsx'"),
-        ("a.parquet.gz", b"x", "cannot read"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\0", "cannot read files of type '.xls'"),
+        ("a.parquet.gz", gzip.compress(b"x"), "cannot read parquet within compressed data"),
         ("plain", b"x", "cannot read files of type ''"),
         ("a.csv", b"", "the file is empty"),
         ("a.csv", b"x,y\n", "no rows"),
@@ -262,6 +296,6 @@ def test_missing_files_and_columns_are_refused_at_the_call(tmp_path: Path) -> No
 def test_sample_leaves_out_lines_that_are_no_objects(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '[1,2]\n{"x":1}\n{"x"\n')
     assert sample(path) == [{"x": 1}]
-    array = write(tmp_path / "b.jsonl", '[{"x":1},{"x":2}]')
+    array = write(tmp_path / "b.jsonl", "[1,2]\n[3]")
     with pytest.raises(UsageError, match="no JSON object in the first 1000 lines"):
         sample(array)

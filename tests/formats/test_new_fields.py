@@ -84,13 +84,6 @@ def test_what_is_found_does_not_depend_on_how_events_are_batched() -> None:
     assert watched(values).lines()[-1].endswith("rows with still other fields that are new")
 
 
-def test_cells_beyond_the_header_are_told_from_the_first_row_on() -> None:
-    values = [event(n, **({"_extra": ["a"]} if n in (3, 800) else {})) for n in range(EVENTS)]
-    assert watched(values).lines() == [
-        "cells beyond the columns of the header in 2 rows, the first is row 4"
-    ]
-
-
 def test_the_data_of_cloudevents_is_watched() -> None:
     task = parse(TEXT.replace('topic = "e"', 'topic = "e"\nformat = "cloudevents"'), "t")
     values = [

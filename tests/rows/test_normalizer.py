@@ -121,6 +121,23 @@ def test_times_are_utc_milliseconds(value: object, wanted: float) -> None:
         assert rows.time_ms[0] == wanted
 
 
+def test_times_of_one_usual_form_are_read_as_each_alone() -> None:
+    """All of 20 characters ending in Z: together they take a short cut, where they are plain."""
+    usual = "2024-05-01T12:30:00Z"
+    odd = ["2024-05-01T24:00:00Z", "2023-12-31T23:59:60Z", "2024-02-29T00:00:00Z"]
+    odd += ["2023-02-29T00:00:00Z", "2024-05-0-T12:30:00Z", "03/04/2024T12:30:00Z"]
+    for dayfirst in (None, True):
+        reads = task.model_copy(
+            update={"input": task.input.model_copy(update={"dayfirst": dayfirst})}
+        )
+        for time in (usual, *odd):
+            events = [good(0, time=usual), good(1, time=time)]
+            rows, refused = Normalizer(reads).normalize(records(events))
+            alone = time_ms(time, dayfirst)
+            assert len(refused) == (alone != alone)
+            assert rows.time_ms.tolist() == [1714566600000, alone][: 2 - len(refused)]
+
+
 def test_calendar_is_cyclic_and_right() -> None:
     times = [datetime(2024, 5, 6, hour, tzinfo=UTC) for hour in (0, 6, 12, 18)]  # a Monday
     cycles = calendar(("hour", "weekday"), np.array([t.timestamp() * 1000 for t in times], int))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import signal
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -92,7 +90,6 @@ StartFrom = Annotated[
 
 DEFAULT_PORT = 9092
 MOST_KEY_BYTES = 65_536
-_HEAD = 4 << 20  # bytes of a file that say how long its lines are; less is read in no time
 _ADDRESS = re.compile(
     r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/\[\]]+)(?::(\d{1,5}))?"
 ).fullmatch
@@ -275,23 +272,6 @@ def status_line(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: live.update(
             Text(visible(text, keep=""), no_wrap=True, overflow="ellipsis")
         )
-
-
-def estimated_rows(path: Path) -> int | None:
-    """Return about how many lines a text file has, by its size and its first lines; None if it
-    is no plain text."""
-    name = path.name.lower()
-    packed = name.endswith(".gz")
-    if not name.removesuffix(".gz").endswith((".csv", ".tsv", ".jsonl", ".ndjson", ".txt")):
-        return None
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as raw:
-            head = (gzip.GzipFile(fileobj=raw) if packed else raw).read(_HEAD)
-            read = raw.tell()
-    except (OSError, EOFError, zlib.error):
-        return None
-    return head.count(b"\n") * max(size, 1) // max(read, 1) if len(head) == _HEAD else None
 
 
 @contextmanager

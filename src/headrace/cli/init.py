@@ -141,14 +141,14 @@ def init(
     """
     from headrace.stream.evaluation import infer as guess
     from headrace.stream.evaluation.infer import task_name
-    from headrace.stream.formats.files import form_of, sample
+    from headrace.stream.formats.files import describe, form_of, names_files, sample
 
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     if not to.is_dir():
         raise UsageError(f"--to {to}: there is no such directory")
     _refuse_taken([to / "compose.yaml"])  # before anything is asked
     source = source or _only_file(to, asks=asks)
-    file = Path(source) if form_of(source) or "/" in source or Path(source).is_file() else None
+    file = source if form_of(source) or names_files(source) else None
     kafka = None if file else connection_of(bootstrap, kafka_config)
     columns = list(dict.fromkeys(key for row in sample(file) for key in row)) if file else []
     if target is None and not asks:
@@ -170,9 +170,11 @@ def init(
         }
         if kafka:
             return guess.infer_topic(kafka, str(source), str(target), **options)
-        return guess.infer_file(Path(str(source)), str(target), **options)
+        return guess.infer_file(str(source), str(target), **options)
 
     task = infer()
+    for line in describe(file) if file else []:
+        note(visible(line, keep=""))
     note(guess.describe(task))
     if asks:
         before = time, entity
@@ -229,7 +231,7 @@ def compose(task: Task, kafka: KafkaConnection | None, file: Path) -> str:
     return head + ("" if kafka else _KAFKA) + parts + ("" if kafka else "  kafka-data:\n")
 
 
-def _next(task: Task, file: Path | None, kafka: KafkaConnection | None, path: Path) -> list[str]:
+def _next(task: Task, file: str | None, kafka: KafkaConnection | None, path: Path) -> list[str]:
     toml = shlex.quote(str(path))
     if kafka:
         at = f"--bootstrap {shlex.quote(kafka.servers)}"

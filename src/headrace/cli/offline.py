@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,18 +17,15 @@ from headrace.cli.console import (
     TaskFile,
     bar,
     connection_of,
-    estimated_rows,
     load_task,
-    score_table,
-    tell_comparison,
 )
+from headrace.cli.findings import tell_found
 from headrace.cli.running import INTERRUPTED
 from headrace.stream.errors import HeadraceError, UsageError
-from headrace.stream.evaluation.scores import counted, shown
+from headrace.stream.evaluation.scores import shown
 from headrace.stream.process.terminal import as_toml, note, say, visible
 
 if TYPE_CHECKING:
-    from headrace.stream.evaluation.evaluation import Evaluation
     from headrace.stream.task import Task
 
 Kind = Annotated[
@@ -57,7 +52,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def infer(
-    source: Annotated[str, typer.Argument(help="A file, or a topic.", metavar="FILE|TOPIC")],
+    source: Annotated[
+        list[str],
+        typer.Argument(help="Files (- is standard input), or a topic.", metavar="FILE...|TOPIC"),
+    ],
     target: Annotated[str, typer.Option(help="The column to predict.", metavar="COLUMN")],
     kind: Kind = None,
     drop: Drop = "",
@@ -92,15 +90,18 @@ def infer(
     """
     from headrace.stream.evaluation import infer as guess
     from headrace.stream.evaluation.inspection import inspect_file, inspect_topic
-    from headrace.stream.formats.files import form_of
+    from headrace.stream.formats.files import describe, form_of, names_files
 
     options = guess.Options(kind, _names(drop), time, entity, decimal, dayfirst, max_classes)
-    if form_of(source) or "/" in source or os.path.isfile(source):
-        found = guess.guess_file(Path(source), target, options)
+    first = source[0]
+    if len(source) > 1 or form_of(first) or names_files(first):
+        found = guess.guess_file(source, target, options)
+        for line in describe(source):
+            note(visible(line, keep=""))
         seen = inspect_file(found.task, source)
     else:
         kafka = connection_of(bootstrap, kafka_config)
-        found = guess.guess_topic(kafka, source, target, options)
+        found = guess.guess_topic(kafka, first, target, options)
         seen = inspect_topic(found.task, kafka)
     unsure = [*found.lines(), *seen.doubts()]
     note("\n".join([guess.describe(found.task), *found.lines()]))
@@ -118,7 +119,14 @@ def evaluate(
         typer.Argument(help="The task file, or its URL; without one, it is inferred."),
     ] = None,
     input: Annotated[
-        Path | None, typer.Option("--input", "-i", help="CSV, TSV, Parquet or JSON lines.")
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="CSV, JSON, Parquet, Arrow, Avro, Excel: a path, glob, URL, or - for standard "
+            "input; once for each.",
+            metavar="FILE",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Read so many rows at most.", min=1)] = None,
     target: Target = None,
@@ -170,8 +178,8 @@ def evaluate(
 
         headrace evaluate power.toml -i power.csv --trace power.parquet
     """
-    if input is None:
-        raise UsageError("--input: missing; name a CSV, Parquet or JSON-lines file")
+    if not input:
+        raise UsageError("--input: missing; name a file, such as of CSV, JSON or Parquet")
     other = load_task(compare) if compare else None
     options: dict[str, Any] = {
         "kind": kind,
@@ -192,10 +200,13 @@ def evaluate(
         if not as_json:
             note("\n".join([guess.describe(loaded), *inferred.lines()]))
     metric = "accuracy" if loaded.spec.classes else "mae"
-    from headrace.stream.formats.files import total_rows
+    from headrace.stream.formats.files import about_rows, called, describe, total_rows
+    from headrace.stream.process.garbage import tune_memory
 
     counted = total_rows(input)
-    total = counted or estimated_rows(input)
+    total = counted or about_rows(input)
+    for line in [] if as_json else describe(input):
+        note(visible(line, keep=""))
     from headrace.stream.evaluation.evaluate import evaluate as run  # JAX takes seconds to import
     from headrace.stream.evaluation.plot import Curve, check_plot
     from headrace.stream.evaluation.trace import check_trace
@@ -204,6 +215,7 @@ def evaluate(
         check_plot(plot)
     if trace:
         check_trace(trace)
+    tune_memory()
     curve = Curve() if plot else None
     names = _labels(loaded.name, task, compare)
 
@@ -232,22 +244,13 @@ def evaluate(
             stop=stop,
         )
     if plot:
-        found.plot(plot, source=str(input))
+        found.plot(plot, source=called(input))
     if stop():
         of = f" of {'' if counted else 'about '}{total:,}" if total else ""
         note(f"interrupted after {found.events:,} rows{of}: what follows is of these")
-    _tell_found(found, names, as_json=as_json)
+    tell_found(found, names, as_json=as_json)
     if stop():
         raise typer.Exit(INTERRUPTED)
-
-
-def _tell_found(found: Evaluation, names: tuple[str, str], *, as_json: bool) -> None:
-    if as_json:
-        say(found.as_json())
-    else:
-        _tell_all(found, names)
-    if found.failure:
-        raise HeadraceError(found.failure)
 
 
 def _overridden(loaded: Task, path: str, target: str | None, options: dict[str, Any]) -> Task:
@@ -263,25 +266,16 @@ def _overridden(loaded: Task, path: str, target: str | None, options: dict[str, 
     return changed
 
 
-def _tell_all(found: Evaluation, names: tuple[str, str]) -> None:
-    """Print an evaluation for a person."""
-    if found.comparison and not found.failure:
-        tell_comparison(names, found.metrics, found.comparison, found.baselines)
-    elif not found.failure:
-        score_table({"headrace": found.metrics} | found.baselines)
-        _tell_rarest(found.per_class.get("all", {}))
-    for line in found.told_further():
-        say(line)
-    _tell(found.as_json())
-    for line in found.told_rows():
-        say(line)
-
-
 def check(
     task: TaskFile,
     input: Annotated[
-        Path | None,
-        typer.Option("--input", "-i", help="Read rows of this file, too: CSV, Parquet, JSON ..."),
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Read rows of this file, too, as `evaluate` does; once for each.",
+            metavar="FILE",
+        ),
     ] = None,
 ) -> None:
     """Say in words what a task will do, or which key is wrong and what was expected.
@@ -323,36 +317,3 @@ def _labels(name: str, task: str | None, other: str | None) -> tuple[str, str]:
     if first == second:
         first, second = str(task or name), str(other)
     return first, second if first != second else f"{second}, again"
-
-
-def _done(steps: list[dict[str, Any]]) -> str:
-    """Count what was done about drift."""
-    counts = Counter(step["action"] for step in steps)
-    told = ", ".join(counted(n, action) for action, n in counts.items())
-    return f" ({told})" if told else ""
-
-
-def _tell_rarest(classes: dict[str, dict[str, Any]]) -> None:
-    """Print how the rarest class is found, if one label in ten at most is of it."""
-    there = {name: line for name, line in classes.items() if line["support"] > 0}
-    events = sum(line["support"] for line in there.values())
-    name, line = min(there.items(), key=lambda each: each[1]["support"], default=("", {}))
-    if len(there) < 2 or line["support"] > events / 10:
-        return
-    scores = ", ".join(f"{key} {shown(line[key])}" for key in ("recall", "precision", "f1"))
-    area = line.get("pr_auc")
-    more = f", pr_auc {shown(area)} (by chance {shown(line['support'] / events)})" if area else ""
-    say(f"{visible(name)}, {line['support']:,.0f} of {events:,.0f}: {scores}{more}")
-
-
-def _tell(found: dict[str, Any]) -> None:
-    """Print for a person what became of the rows, and what it took."""
-    codes = ", ".join(f"{code} {n}" for code, n in found["reject_codes"].items())
-    say(
-        f"{counted(found['events'], 'event')}, {found['learned']:,} learned, "
-        f"{found['rejected']:,} rejected{f' ({codes})' if codes else ''}, "
-        f"{counted(len(found['drifts']), 'drift alarm')}"
-        f"{_done(found['ladder'])}; "
-        f"{found['seconds']:.1f} s, {found['events_per_second']:,.0f} events/s, "
-        f"{found['peak_rss_mb']:.0f} MB"
-    )

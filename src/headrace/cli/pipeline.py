@@ -183,7 +183,9 @@ def produce(
             help="sensor, social, text, file, sea, hyperplane, friedman, topics or image."
         ),
     ],
-    path: Annotated[Path | None, typer.Argument(help="The file, with `file`.")] = None,
+    path: Annotated[
+        list[str] | None, typer.Argument(help="Files, with `file`; - is standard input.")
+    ] = None,
     topic: Annotated[str | None, typer.Option(help="Default: events.<source>.")] = None,
     rate: Annotated[float | None, typer.Option(help="Events per second.", min=0.001)] = None,
     speed: Annotated[
@@ -221,11 +223,12 @@ def produce(
     from headrace.producers.pace import parse_speed
     from headrace.producers.publish import Progress, publish
     from headrace.stream.evaluation.infer import task_name
+    from headrace.stream.formats.files import stem
 
     stop = Stop()
     events = events_of(
         source,
-        path,
+        path or None,
         loop=loop,
         seed=seed,
         drift=drift,
@@ -233,7 +236,7 @@ def produce(
         time=time,
         cloudevents=cloudevents,
     )
-    default = f"events.{task_name(path.name.split('.')[0]) if path else source}"
+    default = f"events.{task_name(stem(path)) if path else source}"
     with bar("producing", limit, quiet=as_json) as update:
         deadline.code, deadline.told = 4, "not all that was sent is acknowledged"
 
