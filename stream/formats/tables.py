@@ -115,7 +115,7 @@ def avro_rows(place: Place) -> Iterator[bytes]:
     except ImportError:
         raise _lacking(place, "Avro", "avro") from None
     with contextlib.closing(open_unpacked(place)) as raw, broken(place, "Avro"):
-        records = fastavro.reader(raw)
+        records: Any = fastavro.reader(raw)
         schema: Any = records.writer_schema
         if not isinstance(schema, dict) or schema.get("type") != "record":
             raise UsageError(f"{place}: holds no records; expected an Avro schema of type record")

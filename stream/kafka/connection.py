@@ -8,8 +8,9 @@ from pathlib import Path
 
 from headrace.stream.kafka import properties
 from headrace.stream.kafka.client_settings import ClientSettings
+from headrace.stream.kafka.metadata import ends
 from headrace.stream.kafka.sink import Sink
-from headrace.stream.kafka.source import Source, ends
+from headrace.stream.kafka.source import Source
 from headrace.stream.kafka.topic_specs import TopicSpec
 from headrace.stream.kafka.topics import Topic, describe_existing, prepare
 from headrace.stream.kafka.transactions import Transactions
@@ -50,7 +51,7 @@ class KafkaConnection(ClientSettings):
         )
 
     def ends(self, topics: Sequence[str], *, committed: bool) -> dict[tuple[str, int], int]:
-        """Return the end of every partition of topics; see `stream.kafka.source.ends`."""
+        """Return the end of every partition of topics; see `stream.kafka.metadata.ends`."""
         return ends(self, topics, committed=committed)
 
     def sink(self, *, batched: bool = True) -> Sink:

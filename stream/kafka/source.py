@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
 from operator import methodcaller
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from headrace.stream.errors import (
-    AccessError,
     BrokerError,
     HeadraceError,
     HistoryError,
     RecoveryError,
-    TopicError,
-    did_you_mean,
-    no_broker,
 )
 from headrace.stream.events import Records
 from headrace.stream.kafka.access import GROUP_REFUSED, TOPIC_REFUSED, lacking
 from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.diagnosis import explain
+from headrace.stream.kafka.metadata import ANSWER_S, answer, described, leave, watermarks
 from headrace.stream.kafka.watch import LOOK_S, TopicWatch
 
-ANSWER_S = 10.0
-SOON_S = 3.0  # after which it is asked whether there will ever be an answer
-RETRY_S = 0.05
-LEAVING_S = 2.0
-UNKNOWN_S = 1.0  # that a topic may be unknown to a broker that has just started
 GATHER_MS, GATHER_BYTES = 20, 16_384
 PROMPT_MS = 500
 _ERROR = methodcaller("error")
-_LEADERLESS = {  # for a moment, while one is elected or starts
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-    KafkaError._UNKNOWN_PARTITION,  # to the client, of a topic that was just made
-}
 
 
 class Source:
@@ -101,15 +85,15 @@ class Source:
             }
         )
         try:
-            metadata = _described(self._consumer, kafka, topic)
+            metadata = described(self._consumer, kafka, topic)
         except HeadraceError:
-            _leave(self._consumer)
+            leave(self._consumer)
             raise
         self.partitions = sorted(metadata.partitions if partitions is None else partitions)
         try:
             self.begins = {p: self._watermarks(p)[0] for p in self.partitions}
         except BrokerError:
-            _leave(self._consumer)
+            leave(self._consumer)
             raise
         self.position = self.begins | (offsets or {})
         if or_later:
@@ -203,7 +187,7 @@ class Source:
         if not self._grows:
             return
         if count > len(self.partitions):  # the client has to hear of them, too
-            count = len(_described(self._consumer, self._kafka, self.topic).partitions)
+            count = len(described(self._consumer, self._kafka, self.topic).partitions)
         for partition in range(len(self.partitions), count):
             self.begins[partition] = self.position[partition] = self._watermarks(partition)[0]
             at = TopicPartition(self.topic, partition, self.position[partition])
@@ -241,7 +225,7 @@ class Source:
         which may be that of a record that is not given."""
         at = [TopicPartition(self.topic, p, max(time_ms, 0)) for p in self.partitions]
         ask = partial(self._consumer.offsets_for_times, at, timeout=ANSWER_S)
-        found = _answer(self.topic, ask)
+        found = answer(self.topic, ask)
         if wrong := next((each.error for each in found if each.error), None):
             raise BrokerError(f"{self.topic}: {wrong.str()}")
         return {each.partition: each.offset for each in found if each.offset >= 0}
@@ -258,10 +242,10 @@ class Source:
 
     def close(self) -> None:
         """Leave the broker."""
-        _leave(self._consumer)
+        leave(self._consumer)
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
-        return _watermarks(self._consumer, TopicPartition(self.topic, partition))
+        return watermarks(self._consumer, TopicPartition(self.topic, partition))
 
 
 def cut_off(name: str, end: int, at: int) -> RecoveryError:
@@ -270,102 +254,3 @@ def cut_off(name: str, end: int, at: int) -> RecoveryError:
         f"{name} ends at offset {end:,}, and was read up to {at:,}: its log was cut off, as by an "
         "unclean election, or it was deleted and made again; `learn` can begin --from-scratch"
     )
-
-
-def _described(consumer: Any, kafka: ClientSettings, topic: str) -> Any:
-    """Ask what a topic is; one that a broker does not know yet is asked for again."""
-    give_up_s = time.monotonic() + UNKNOWN_S
-    while True:
-        metadata = _listed(consumer, kafka, topic)
-        if metadata.error is None:
-            return metadata
-        if metadata.error.code() == TOPIC_REFUSED:
-            raise lacking(kafka, "DESCRIBE", f"topic {topic}")
-        if metadata.error.code() == KafkaError.TOPIC_EXCEPTION:
-            raise TopicError(f"{topic}: {metadata.error.str()}: letters, digits, '.', '_' and '-'")
-        if time.monotonic() > give_up_s:
-            raise no_topic(consumer, kafka, topic)
-        time.sleep(RETRY_S)
-
-
-def _listed(consumer: Any, kafka: ClientSettings, topic: str) -> Any:
-    """Ask for metadata of a topic, but no longer than there is a chance of an answer."""
-    try:
-        return consumer.list_topics(topic, timeout=SOON_S).topics[topic]
-    except KafkaException as error:
-        wrong = explain(kafka)
-        if isinstance(wrong, AccessError):
-            raise wrong from error
-    try:
-        return consumer.list_topics(topic, timeout=ANSWER_S - SOON_S).topics[topic]
-    except KafkaException as error:
-        raise wrong or no_broker(kafka, _reason(error)) from error
-
-
-def _reason(error: KafkaException) -> str:
-    return str(error.args[0].str()).removeprefix("Local: ")
-
-
-def no_topic(consumer: Any, kafka: ClientSettings, topic: str) -> TopicError:
-    """Return the error that a Kafka has no such topic, with the one that may be meant."""
-    near = ""
-    with suppress(KafkaException):  # a hint, no more
-        near = did_you_mean(topic, consumer.list_topics(timeout=SOON_S).topics)
-    return TopicError(
-        f"{topic}: {kafka} has no such topic{near or ';'} `headrace topics list` shows those there "
-        "are, `headrace topics create TASK` makes those of a task"
-    )
-
-
-def _leave(consumer: Any) -> None:
-    """Close a client, or let it alone where that does not end.
-
-    librdkafka may wait for itself for ever, as when it hears at this very moment that an offset is
-    out of range, or loses a leader (its issues 4514 and 5476).
-    """
-    closing = threading.Thread(target=consumer.close, daemon=True)
-    closing.start()
-    closing.join(LEAVING_S)
-
-
-def _watermarks(consumer: Any, at: TopicPartition) -> tuple[int, int]:
-    """Ask for the first offset of a partition and the one after its last."""
-    ask = partial(consumer.get_watermark_offsets, at, timeout=ANSWER_S)
-    low, high = _answer(f"{at.topic}/{at.partition}", ask)
-    return low, high
-
-
-def _answer(name: str, ask: Callable[[], Any]) -> Any:
-    """Ask something of partitions, and again while one has no leader."""
-    give_up_s = time.monotonic() + ANSWER_S
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            if error.args[0].code() not in _LEADERLESS or time.monotonic() > give_up_s:
-                raise BrokerError(f"{name}: {error.args[0].str()}") from error
-            time.sleep(RETRY_S)
-
-
-def ends(
-    kafka: ClientSettings, topics: Sequence[str], *, committed: bool
-) -> dict[tuple[str, int], int]:
-    """Ask for the end of every partition of topics: of what is committed, or of all there is."""
-    consumer = Consumer(
-        kafka.confluent()
-        | {
-            "group.id": "headrace",
-            "isolation.level": "read_committed" if committed else "read_uncommitted",
-        }
-    )
-    try:
-        found = {}
-        for topic in topics:
-            for partition in consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions:
-                at = TopicPartition(topic, partition)
-                found[topic, partition] = _watermarks(consumer, at)[1]
-        return found
-    except KafkaException as error:
-        raise explain(kafka) or no_broker(kafka, _reason(error)) from error
-    finally:
-        _leave(consumer)

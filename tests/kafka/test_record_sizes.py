@@ -160,7 +160,7 @@ def test_rows_that_would_fill_the_memory_are_refused() -> None:
 
 def test_a_name_too_long_for_records_is_refused() -> None:
     table = {"name": "wide", "input": {"topic": "t"}, "target": {"field": "y", "kind": "regress"}}
-    with pytest.raises(TaskError, match="at most 200 characters"):
+    with pytest.raises(TaskError, match="more than 200 characters"):
         validate(table | {"features": {"x" * 201: {"kind": "number"}}}, "t")
 
 
