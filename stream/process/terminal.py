@@ -71,6 +71,18 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
+def answers() -> bool:
+    """Return whether somebody is there to be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> str:
+    """Ask a person, and return the line that is answered; "" at the end of what there is."""
+    sys.stderr.write(visible(question))
+    sys.stderr.flush()
+    return sys.stdin.readline()
+
+
 def flush() -> None:
     """Write what waits; nobody may be there any more."""
     for stream in (sys.stdout, sys.stderr):

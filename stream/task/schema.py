@@ -18,7 +18,6 @@ from pydantic import (
     WrapValidator,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from headrace.model.spec import RUNGS, Activation, Detector, Loss, NetworkName, OptimizerName, Rung
 from headrace.stream.task import keras_file
@@ -45,7 +44,7 @@ Rate = Annotated[Real, Field(gt=0, le=1)]
 def _moment(value: Any) -> Any:
     """Refuse what pydantic would take for a time, and nobody means: a number of seconds."""
     if not isinstance(value, str | date):
-        raise PydanticCustomError("no_time", "a time")
+        raise ValueError("expected a time such as 2026-03-01T12:00:00Z")
     return value
 
 

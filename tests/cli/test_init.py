@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable
@@ -91,9 +92,10 @@ def test_of_several_files_one_has_to_be_named(run: Run, folder: Path) -> None:
 
 def test_on_a_terminal_it_asks_until_it_is_understood(folder: Path) -> None:
     answers = ["prize", "price", "", "", "asked"]
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "headrace", "init"])
+    terminal, inner = pty.openpty()
+    command = [sys.executable, "-m", "headrace", "init"]
+    child = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner)
+    os.close(inner)
     seen = b""
     while True:
         try:
@@ -103,7 +105,8 @@ def test_on_a_terminal_it_asks_until_it_is_understood(folder: Path) -> None:
         seen += part
         if seen.endswith((b"? ", b"] ")) and answers:  # notes end with their lines
             os.write(terminal, f"{answers.pop(0)}\n".encode())
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, seen.decode()
+    os.close(terminal)
+    assert child.wait() == 0, seen.decode()
     assert b"there is no 'prize'; did you mean 'price'?" in seen
     assert load(folder / "asked.toml").target.field == "price"
 

@@ -69,6 +69,7 @@ def test_nobody_imports_by_the_names_of_the_folders() -> None:
             "confluent_kafka",
             {
                 "stream/kafka/source.py",
+                "stream/kafka/metadata.py",
                 "stream/kafka/sink.py",
                 "stream/kafka/transactions.py",
                 "stream/kafka/watch.py",

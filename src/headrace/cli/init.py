@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ import typer
 from headrace.cli.console import Bootstrap, KafkaConfig, connection_of
 from headrace.cli.offline import Drop, Entity, Kind, Target, Time
 from headrace.stream.errors import UsageError, did_you_mean
-from headrace.stream.process.terminal import note, say, visible
+from headrace.stream.process.terminal import answers, ask, note, say, visible
 
 if TYPE_CHECKING:
     from headrace.stream.kafka.connection import KafkaConnection
@@ -143,7 +142,7 @@ def init(
     from headrace.stream.evaluation.infer import task_name
     from headrace.stream.formats.files import describe, form_of, names_files, sample
 
-    asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
+    asks = not yes and answers()
     if not to.is_dir():
         raise UsageError(f"--to {to}: there is no such directory")
     _refuse_taken([to / "compose.yaml"])  # before anything is asked
@@ -286,9 +285,7 @@ def _ask(
     if known:
         note(f"  there is {', '.join(known[:MOST_LISTED])}")
     while True:
-        sys.stderr.write(visible(f"{question} {'' if needed else _bracket(guess)}"))
-        sys.stderr.flush()
-        line = sys.stdin.readline()
+        line = ask(f"{question} {'' if needed else _bracket(guess)}")
         if not line:
             raise UsageError(f"no answer to: {question}")
         answer = line.strip() or guess
