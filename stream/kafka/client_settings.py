@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from headrace.stream.errors import UsageError
 from headrace.stream.kafka.properties import OIDC, check, refuse_readable, to_environment
 from headrace.stream.kafka.providers import TOKENS, token_source
 from headrace.stream.kafka.tokens import ClientCredentials, Kept, TokenSource
+
+# kafka-python warns where a busy machine takes .1 s for a step, such as a TLS handshake.
+logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
 
 OURS = (OIDC, "https.", "provider", "aws.")  # properties that are not for librdkafka
 
