@@ -18,13 +18,13 @@ from headrace.predictions import Prediction, first_of, table_of
 from headrace.reading import Event, Reader, refuse, unlabelled, with_value
 from headrace.stream.errors import EventError, UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
-from headrace.stream.formats.codec import pointer
 from headrace.stream.process.signals import interrupted_later
 from headrace.stream.process.turns import in_turn
 from headrace.stream.rows import outside
 from headrace.stream.rows.refusals import Refusal, Refusals
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
+from headrace.stream.task.field_path import pointer
 from headrace.stream.training import keras_models
 from headrace.stream.training.trainer import Foreseen, Pending, Trainer
 from headrace.tables import encoded, rows_of

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from headrace.stream.errors import EventError
 from headrace.stream.events import DeadLetter, Records
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import pointer
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
+from headrace.stream.task.field_path import pointer
 
 Event = Mapping[str, Any]
 

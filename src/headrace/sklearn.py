@@ -20,9 +20,9 @@ from sklearn.utils.validation import (
 
 from headrace.columns import alike, column_of, kind_of, table_of
 from headrace.learner import Learner
-from headrace.stream.formats.codec import pointer
 from headrace.stream.formats.scalars import scalar_text
 from headrace.stream.task import Task, validate
+from headrace.stream.task.field_path import pointer, to_pointer
 from headrace.stream.task.schema import MOST_EVENT_BYTES
 
 MOST_WEIGHT = 1000.0
@@ -290,9 +290,7 @@ def _free(name: str, taken: Sequence[str]) -> str:
 
 def _path(name: str) -> str:
     """Return the field path of a top-level key."""
-    if not name.startswith("/"):
-        return name
-    return "/" + name.replace("~", "~0").replace("/", "~1")
+    return to_pointer([name]) if name.startswith("/") else name
 
 
 def _name(label: Any) -> str:

@@ -8,10 +8,10 @@ from itertools import islice
 from headrace.stream.errors import UsageError
 from headrace.stream.events import Records
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import pointer
 from headrace.stream.rows import outside
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate, Image, Number, Text
+from headrace.stream.task.field_path import pointer
 
 
 class FileRows:

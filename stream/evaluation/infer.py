@@ -25,12 +25,12 @@ from headrace.stream.evaluation.sampling import (
 from headrace.stream.evaluation.target import Kind, target_table
 from headrace.stream.evaluation.task_toml import to_toml
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import pointer
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.terminal import visible
 from headrace.stream.rows.refusals import Refusal, refusals_of
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import LONGEST_NAME
+from headrace.stream.task.field_path import pointer
 from headrace.stream.task.schema import MOST_EVENT_BYTES
 
 __all__ = ["Inferred", "Options", "describe", "guess_file", "guess_topic", "infer", "infer_file"]

@@ -8,9 +8,9 @@ from typing import Any
 
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation import guess
-from headrace.stream.formats.codec import pointer
 from headrace.stream.formats.misfits import shortened
 from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.task.field_path import pointer, to_pointer, value_at
 from headrace.stream.task.target import MOST_CLASSES as ROOM
 
 MOST_CLASSES = 50  # unless --max-classes says more
@@ -28,16 +28,14 @@ def check_single(target: str, rows: Iterable[Mapping[str, Any]]) -> None:
         UsageError: it does; names the row and what is in it.
     """
     for number, row in enumerate(rows, 1):
-        value: Any = row
-        for key in pointer(target):
-            value = value.get(key) if isinstance(value, dict) else None
+        value = value_at(row, pointer(target))
         if isinstance(value, list):
             raise UsageError(
                 f"{target}: a list, expected a single value; row {number:,} has "
                 f"{shortened(value)}: give what is to be read a field of its own"
             )
         if isinstance(value, dict):
-            inner = "/".join(("", *pointer(target), next(iter(value), "...")))
+            inner = to_pointer((*pointer(target), next(iter(value), "...")))
             raise UsageError(
                 f"{target}: an object, expected a single value; row {number:,} has "
                 f"{shortened(value)}: name a field in it, such as {inner}"

@@ -6,9 +6,9 @@ import copy
 from collections.abc import Sequence
 
 from headrace.stream.errors import UsageError
-from headrace.stream.formats.codec import pointer
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import Aggregate
+from headrace.stream.task.field_path import pointer
 
 
 def override(

@@ -8,8 +8,8 @@ from typing import Any
 
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation import guess
-from headrace.stream.formats.codec import pointer
 from headrace.stream.formats.times import day_or_month_first, time_ms
+from headrace.stream.task.field_path import pointer
 from headrace.stream.task.quantity import READING
 from headrace.stream.task.schema import LONGEST_ID
 

@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import MAX_DEPTH, pointer
+from headrace.stream.formats.codec import MAX_DEPTH
 from headrace.stream.formats.quantities import without_literals
 from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.task.field_path import pointer, to_pointer, value_at
 
 FIRST = 1000  # rows that are all taken
 LATER = 1000  # rows at most of those that follow
@@ -78,8 +79,7 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tu
             yield from _leaves(inner, here)
         else:
             plain = len(here) == 1 and key and not key.startswith("/")
-            escaped = (part.replace("~", "~0").replace("/", "~1") for part in here)
-            yield key if plain else "/" + "/".join(escaped), inner
+            yield key if plain else to_pointer(here), inner
 
 
 def objects_elsewhere(columns: Iterable[str]) -> list[str]:
@@ -94,9 +94,7 @@ def distinct_labels(events: Iterable[bytes], target: str, most: int) -> list[Any
     path = pointer(target)
     seen: dict[str, Any] = {}
     for event in files.objects(islice(events, READ)):
-        value: Any = event
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
+        value = value_at(event, path)
         if value is not None and not isinstance(value, dict | list):
             seen.setdefault(scalar_text(value), value)
             if len(seen) > most:

@@ -19,6 +19,7 @@ from headrace.stream.formats.misfits import misfit
 from headrace.stream.formats.quantities import without_literals
 from headrace.stream.task import Task
 from headrace.stream.task.features import Category, Encoded, Image, Number, Text
+from headrace.stream.task.field_path import pointer
 from headrace.stream.task.quantity import Quantity
 
 MAX_DEPTH = 8
@@ -223,10 +224,3 @@ def depth(value: Any) -> int:
         depth += 1
         level = list(chain.from_iterable(v.values() if isinstance(v, dict) else v for v in level))
     return depth
-
-
-def pointer(path: str) -> tuple[str, ...]:
-    """Split a field path: a key as it is, or a JSON Pointer (RFC 6901) when it begins with `/`."""
-    if not path.startswith("/"):
-        return (path,)
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.stream.formats.codec import pointer
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate
+from headrace.stream.task.field_path import pointer
 
 USUAL_EVENTS = 200  # whose fields are no news
 LOOK_EVERY = 16  # events of a shape that is known: fields may have changed places

@@ -7,9 +7,9 @@ from typing import Any
 
 from headrace.stream.events import Records
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import pointer
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate
+from headrace.stream.task.field_path import pointer
 
 
 def needs_time(task: Task) -> str | None:

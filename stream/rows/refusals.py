@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from headrace.stream.events import DeadLetter
 from headrace.stream.formats import files
-from headrace.stream.formats.codec import pointer
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import EXCLUDED, Normalizer, excluded
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate
+from headrace.stream.task.field_path import pointer
 
 WARN_FROM = 0.01  # refused share of the rows from which scores come with a warning
 LONGEST_DETAIL = 200  # characters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from headrace.stream.task.field_path import pointer
 from headrace.stream.task.part import Mistake
 from headrace.stream.task.schema import Input
 from headrace.stream.task.target import Target
@@ -23,16 +24,9 @@ def given_away(source: Input, target: Target, features: Mapping[str, Any]) -> It
         if hasattr(each, "field")
     }
     for key, field in (read | {("input", "entity"): source.entity}).items():
-        if field and _place(field) == _place(target.field):
+        if field and pointer(field) == pointer(target.field):
             yield Mistake(
                 key,
                 f"it reads {field!r}, which is target.field itself: it would be known before it is "
                 "predicted; leave it out, or predict ahead by target.horizon",
             )
-
-
-def _place(field: str) -> str:
-    """Return a field path as a JSON Pointer."""
-    if field.startswith("/"):
-        return field
-    return "/" + field.replace("~", "~0").replace("/", "~1")
