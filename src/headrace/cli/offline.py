@@ -135,6 +135,14 @@ def evaluate(
     time: Time = None,
     entity: Entity = None,
     max_classes: MaxClasses = None,
+    label_delay: Annotated[
+        str | None,
+        typer.Option(
+            help="Let labels come late: 500 events, 10m of event time (s, m, h, d), or drawn with "
+            "that mean: exp(500), exp(1d).",
+            metavar="DELAY",
+        ),
+    ] = None,
     compare: Annotated[
         str | None,
         typer.Option(
@@ -239,6 +247,7 @@ def evaluate(
             other=other,
             trace=trace,
             curve=curve,
+            label_delay=label_delay,
             names=names,
             on_progress=on_progress,
             stop=stop,
