@@ -38,7 +38,13 @@ def task(**target: object) -> Task:
         {
             "name": "steps",
             "input": {"topic": "events.steps", "time": "when"},
-            "target": {"field": "y", "kind": "classify", "classes": ["x", "y", "z"]} | target,
+            "target": {
+                key: value
+                for key, value in (
+                    {"field": "y", "kind": "classify", "classes": ["x", "y", "z"]} | target
+                ).items()
+                if value is not None
+            },
             "features": {"a": {"kind": "number"}},
             "model": {"neighbours": 50, "learning_rate": 0.01},
         },
@@ -73,6 +79,20 @@ def test_labels_at_once_are_what_they_are_in_events(steps: Path) -> None:
     assert at_once.learned == said.learned
     assert at_once.metrics["all"]["accuracy"] == said.metrics["all"]["accuracy"]
     assert at_once.baselines == said.baselines
+
+
+def test_numbers_far_from_zero_are_told_as_well(tmp_path: Path) -> None:
+    """Rows wait while what numbers are counted from changes."""
+    rng, found = np.random.default_rng(5), []
+    level = rng.normal(size=ROWS).cumsum()
+    for far in (0.0, 1e9):
+        path = tmp_path / f"{far}.csv"
+        rows = [f"{1714564800 + 60 * at},{y:.3f},{far + y:.3f}" for at, y in enumerate(level)]
+        path.write_text("\n".join(["when,a,y", *rows]) + "\n")
+        given = {"kind": "regress", "classes": None}
+        found.append(evaluate(task(**given), path, label_delay="7").metrics["all"])
+    assert found[1]["mae"] == pytest.approx(found[0]["mae"], rel=0.1)
+    assert found[1]["mae"] < 1.5 < level.std()
 
 
 def test_a_class_that_is_not_in_the_task_is_known_when_its_label_comes(steps: Path) -> None:
