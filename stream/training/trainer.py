@@ -50,7 +50,6 @@ class Pending(NamedTuple):
 
     rows: Rows
     parts: list[Part]
-    is_label: NDArray[np.bool_] | None = None  # [n]  of `submit_late`: which are labels alone
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,6 @@ class Learned:
     step: NDArray[np.int64]  # [n]
     drift: list[DriftRecord]
     classes: Classes  # by their index; later ones may be among them
-    is_label: NDArray[np.bool_] | None = None  # [n]  lines of labels alone, which say nothing
 
     def outcome(self, first: int = 0, last: int | None = None) -> str:
         """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
@@ -182,7 +180,7 @@ class Trainer:
         letters = _letters(lines, refused, topic)
         lines, is_label = take(lines, kept), is_label[kept]
         line = np.column_stack([is_label, np.array(slots, int)]).astype(np.int32)
-        return self._submit(lines, line)._replace(is_label=is_label), letters
+        return self._submit(lines, line), letters
 
     def _submit(self, rows: Rows, line: NDArray[np.int32] | None) -> Pending:
         spec, values, parts = self._learner.spec, self._values(rows), []
@@ -268,7 +266,7 @@ class Trainer:
 
     def collect(self, pending: Pending) -> Learned:
         """Wait for a submitted batch and give what came of it."""
-        rows, parts, is_label = pending
+        rows, parts = pending
         published = np.concatenate([self._published(part) for part in parts])
         halves, raised, rungs, lost, moved = (
             np.concatenate([np.asarray(getattr(part.outcome, name))[: part.rows] for part in parts])
@@ -278,7 +276,7 @@ class Trainer:
         told = Told(raised, rungs, lost, moved)
         records = drift_records(self._learner.spec, self._columns, self._classes, rows, step, told)
         answer = answers(self._learner.spec, published)
-        return Learned(rows, published, answer, step, records, self._classes, is_label)
+        return Learned(rows, published, answer, step, records, self._classes)
 
     def _published(self, part: Part) -> NDArray[Any]:
         return self._in_words(np.asarray(part.outcome.published)[: part.rows], part.frame)
