@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from headrace.stream.errors import UsageError
 from headrace.stream.events import Records
@@ -12,6 +13,30 @@ from headrace.stream.rows import outside
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate, Image, Number, Text
 from headrace.stream.task.field_path import pointer
+
+
+class Length(NamedTuple):
+    """Say how many rows are to be read: about, unless it is exact; None: only reading tells."""
+
+    rows: int | None
+    exact: bool
+
+    def __str__(self) -> str:
+        if self.rows is None:
+            return ""
+        return f" of {'' if self.exact else 'about '}{self.rows:,}"
+
+
+def length(path: files.Given, limit: int | None = None) -> Length:
+    """Return how many rows there are, or `limit` if there are more.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    total = files.total_rows(path)
+    about = total or files.about_rows(path)
+    rows = min(filter(None, (about, limit)), default=None)
+    return Length(rows, total is not None or (limit is not None and limit < (about or 0)))
 
 
 class FileRows:

@@ -13,6 +13,7 @@ import msgspec
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation import guess, labels, roles
 from headrace.stream.evaluation.numbers_in_text import decimal_of
+from headrace.stream.evaluation.options import Kind, Options
 from headrace.stream.evaluation.sampling import (
     FIRST,
     Sample,
@@ -22,7 +23,7 @@ from headrace.stream.evaluation.sampling import (
     of_events,
     of_file,
 )
-from headrace.stream.evaluation.target import Kind, target_table
+from headrace.stream.evaluation.target import target_table
 from headrace.stream.evaluation.task_toml import to_toml
 from headrace.stream.formats import files
 from headrace.stream.kafka.connection import KafkaConnection
@@ -40,28 +41,6 @@ FIRST_EVENT_S = 10.0
 REFUSED = 0.02  # share of the rows, above which what refuses them is mended
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Hold what is said beside the data: a task's columns by their roles, and how to read them.
-
-    Attributes:
-        kind: what the target is; None: by its values.
-        drop: columns to leave out.
-        time, entity: the columns with these roles.
-        decimal: the decimal mark, where texts do not show which it is.
-        dayfirst: whether 03/04/2026 is the third of April, where dates do not show it.
-        max_classes: most classes that the target may have; None: labels.MOST_CLASSES.
-    """
-
-    kind: Kind | None = None
-    drop: Sequence[str] = ()
-    time: str | None = None
-    entity: str | None = None
-    decimal: Literal[".", ","] | None = None
-    dayfirst: bool | None = None
-    max_classes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -304,7 +283,7 @@ def _as_seen(task: Task, partitions: int, largest_bytes: int) -> Task:
     return task.model_copy(update=changes)
 
 
-def describe(task: Task) -> str:
+def describe(task: Task) -> list[str]:
     """Put the guess into lines for a person."""
     groups: dict[str, list[str]] = {}
     for name, each in task.features.items():
@@ -317,7 +296,7 @@ def describe(task: Task) -> str:
         column = getattr(task.input, role)
         if column and (role != "id" or "id" in task.input.model_fields_set):
             lines.append(f"{role:<9} {column}")
-    return "\n".join(visible(line, keep="") for line in lines)
+    return [visible(line, keep="") for line in lines]
 
 
 def task_name(text: str) -> str:

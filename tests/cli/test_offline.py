@@ -13,6 +13,9 @@ import headrace
 from headrace.stream.evaluation.compare import changed_task, without_effect
 from headrace.stream.task import parse
 from tests.support.hostile import Run
+from tests.support.plainly import plainly_compiled
+
+__all__ = ["plainly_compiled"]
 
 TASK = """
 name = "t"
@@ -202,3 +205,41 @@ def test_settings_that_are_so_already_are_told() -> None:
         f"--set {setting}: {setting.partition('=')[0]} is that already, so it changes nothing"
         for setting in ("model.hidden=[2]", "lags.labels=1", "model.clip=0")
     ]
+
+
+def test_evaluate_reads_texts_as_infer_does(run: Run, tmp_path: Path) -> None:
+    path, task = tmp_path / "dates.csv", tmp_path / "t.toml"
+    rows = (f"0{n % 9 + 1}/0{n % 7 + 1}/2026;1,{n % 9:03};{'ab'[n // 3 % 2]}" for n in range(300))
+    path.write_text("when;x;y\n" + "\n".join(rows) + "\n")
+    said = ("--target", "y", "--time", "when", "--decimal", ",", "--dayfirst")
+    inferred = run("infer", path, *said).is_safe()
+    task.write_text(inferred.out)
+    assert "dayfirst = true" in task.read_text()
+    assert 'decimal = ","' in task.read_text()
+    nowhere = ("--trace", "no.csv")  # refused before anything is compiled
+    guessed = run("evaluate", "-i", path, *said, *nowhere).is_safe()
+    lines = guessed.err.splitlines()
+    assert lines[:4] == inferred.err.splitlines()[:4]
+    assert any("decimal" in line and "," in line for line in lines), lines
+    done = run("evaluate", task, "-i", path, "--no-dayfirst", *nowhere).is_safe()
+    assert f"{task}, changed: input.dayfirst: true -> false" in done.err
+    done = run("evaluate", task, "-i", path, "--decimal", ".").is_safe()
+    assert (done.code, done.out) == (2, "")
+    assert f"--decimal .: {task} says of each number how it is written; set decimal" in done.err
+
+
+def test_strict_lets_nothing_pass_that_is_left_out_or_refused(
+    run: Run, write: Write, plainly_compiled: None
+) -> None:
+    good_rows = [good(n) for n in range(99)]
+    named = write(good_rows)
+    assert run("evaluate", *named, "--strict").is_safe().code == 0
+    write([*good_rows, good(99, x="oops")])
+    done = run("evaluate", *named, "--strict", "--json").is_safe()
+    assert (done.code, done.values[0]["learned"]) == (1, 99)
+    assert "--strict: 1 line says what is left out, refused or not sure" in done.err
+    write([row | {"nested": [[1]]} for row in good_rows])
+    done = run("evaluate", *named[1:], "--target", "y", "--strict").is_safe()
+    assert (done.code, done.out) == (1, "")
+    assert "left out: nested (" in done.err
+    assert "--strict: 1 line says" in done.err

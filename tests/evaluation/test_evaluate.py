@@ -48,7 +48,7 @@ def test_types_are_inferred_and_written_as_a_task_file(turning: Path) -> None:
     assert task.target.classes == ("down", "up")
     assert task.calendar == ("hour", "weekday", "year")
     assert parse(to_toml(task), "again") == task
-    assert "down, up" in describe(task)
+    assert "down, up" in describe(task)[0]
 
 
 def test_a_number_with_many_values_is_a_regression() -> None:

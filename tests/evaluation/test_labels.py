@@ -11,7 +11,7 @@ import pytest
 
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.infer import infer, infer_file
-from headrace.stream.evaluation.target import Kind
+from headrace.stream.evaluation.options import Kind
 from tests.support.hostile import Run
 
 Label = Callable[[int], Any]
