@@ -243,3 +243,18 @@ def test_strict_lets_nothing_pass_that_is_left_out_or_refused(
     assert (done.code, done.out) == (1, "")
     assert "left out: nested (" in done.err
     assert "--strict: 1 line says" in done.err
+
+
+def test_options_change_the_first_of_two_tasks_alone(
+    run: Run, write: Write, plainly_compiled: None
+) -> None:
+    rows = [good(n, copy=ord("ab"[n // 3 % 2])) for n in range(400)]
+    named = write(rows, features='copy = { kind = "number" }')
+    [found] = (
+        run("evaluate", *named, "--compare", named[0], "--drop", "copy", "--json").is_safe().values
+    )
+    assert [line.partition(":")[0] for line in found["comparison"]["changes"]] == ["features.copy"]
+    theirs = found["comparison"]["metrics"]["all"]["accuracy"]
+    assert theirs > 0.8 > found["metrics"]["all"]["accuracy"]
+    text = " ".join(run("evaluate", "--help").out.split())
+    assert "Options such as --drop change TASK and never TASK2" in text

@@ -101,7 +101,7 @@ def evaluate(
     compare: Annotated[
         str | None,
         typer.Option(
-            help="Learn the rows with this task file too, and compare row by row.",
+            help="Learn the rows with this task file too, as it is, and compare row by row.",
             metavar="TASK2",
         ),
     ] = None,
@@ -121,7 +121,9 @@ def evaluate(
     what only one of them scores is left out, and counted. The difference, in
     accuracy or in absolute error, has bounds that hold with 95 % confidence at
     every row at once: look early, look often, stop when you like. (For numbers
-    they hold in the limit of many rows; of few they say nothing.)
+    they hold in the limit of many rows; of few they say nothing.) Options such as
+    --drop change TASK and never TASK2: so a task can be compared with itself, with
+    and without a column.
 
     --plot draws accuracy, or the mean absolute error, in a fading window, with
     its baselines, each drift alarm, and what the members of the pool weigh; with
@@ -138,6 +140,8 @@ def evaluate(
         headrace evaluate power.toml -i power.csv --plot power.html
 
         headrace evaluate power.toml -i power.csv --compare wider.toml --json
+
+        headrace evaluate power.toml -i power.csv --compare power.toml --drop load
 
         headrace evaluate power.toml -i power.csv --trace power.parquet
     """
