@@ -6,7 +6,8 @@ from collections.abc import Container, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import UsageError, did_you_mean
+from headrace.stream.evaluation.sampling import columns_of
 from headrace.stream.events import Records
 from headrace.stream.formats import files
 from headrace.stream.rows import outside
@@ -115,8 +116,11 @@ def _require(
     for key, place in places.items():
         if place in missing:
             inner = [row.get("data") if within and len(place) > 1 else row for row in sample]
-            names = dict.fromkeys(name for row in inner if isinstance(row, dict) for name in row)
+            rows = [row for row in inner if isinstance(row, dict)]
+            names = dict.fromkeys(name for row in rows for name in row)
+            field = str(named[key][0])
+            near = did_you_mean(field, [*names, *columns_of(rows)]) or ";"
             raise UsageError(
-                f"{files.called(path)}: no column {named[key][0]!r} for {key}; the file has "
+                f"{files.called(path)}: no column {field!r} for {key}{near} the file has "
                 f"{', '.join(names)}"
             )

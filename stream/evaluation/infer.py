@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import UsageError, did_you_mean
 from headrace.stream.evaluation import guess, labels, roles
 from headrace.stream.evaluation.numbers_in_text import decimal_of
 from headrace.stream.evaluation.options import Kind, Options
@@ -252,9 +252,15 @@ def _guilty(
 
 
 def _check_named(columns: Mapping[str, Any], target: str, options: Options) -> None:
-    for wanted in (target, *options.drop, *filter(None, (options.time, options.entity))):
-        if wanted not in columns:
-            raise UsageError(f"{wanted}: no such column; there are {', '.join(columns)}")
+    named: list[tuple[str, str | None]] = [("--target", target)]
+    named += [("--drop", column) for column in options.drop]
+    named += [("--time", options.time), ("--entity", options.entity)]
+    for option, wanted in named:
+        if wanted is not None and wanted not in columns:
+            near = did_you_mean(wanted, columns) or ";"
+            raise UsageError(
+                f"{option} {wanted}: no such column{near} there are {', '.join(columns)}"
+            )
     for wanted in filter(None, (options.time, options.entity)):
         if any(isinstance(value, list) for value in columns[wanted]):
             raise UsageError(f"{wanted}: a list, expected a single value")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import UsageError, did_you_mean
 from headrace.stream.evaluation.options import Options
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import Aggregate
@@ -85,8 +85,10 @@ def _reading(task: Task, origin: str, name: str) -> list[str]:
     found = [f for f, field in read.items() if pointer(field) == pointer(name)]
     found = found or [feature for feature in task.features if feature == name]
     if not found:
+        near = did_you_mean(name, [*task.features, *read.values()]) or ";"
         raise UsageError(
-            f"--drop {name}: no feature of {origin} reads it; there are {', '.join(task.features)}"
+            f"--drop {name}: no feature of {origin} reads it{near} there are "
+            f"{', '.join(task.features)}"
         )
     for feature in found:
         users = ["cross" for names in task.cross if feature in names]

@@ -68,6 +68,10 @@ def test_what_means_one_thing_is_taken() -> None:
             {"decimal": ","},
             "--decimal ,: t.toml says of each number how it is written; set decimal = ',' there",
         ),
+        (
+            {"drop": ["deep/b"]},
+            r"--drop deep/b: no feature of t.toml reads it; did you mean '/deep/b'\? there are a",
+        ),
         ({"drop": ["z"]}, "--drop z: no feature of t.toml reads it; there are a, b, c, d, mean"),
         ({"drop": ["d"]}, "--drop d: cross of t.toml goes by features.d; change cross there first"),
         ({"drop": ["a"]}, "--drop a: features.mean.of of t.toml goes by features.a; change feat"),
