@@ -260,6 +260,7 @@ class _Again:
             else None,
             refusals=self._refusals.all,
             warnings=tuple(self._warnings()),
+            non_finite=self._normalizer.non_finite + self._replayer.non_finite,
             curve=self._curve,
         )
 

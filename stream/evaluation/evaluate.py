@@ -177,6 +177,7 @@ class _Run:
             codes=self._refusals.codes,
             refusals=self._refusals.all,
             warnings=tuple(self._warnings(report)),
+            non_finite=self._normalizer.non_finite,
             further=report.get("further", {}),
             comparison=compare(self._task, self._other, report, self._rival)
             if self._other and self._rival

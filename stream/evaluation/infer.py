@@ -28,7 +28,7 @@ from headrace.stream.evaluation.task_toml import to_toml
 from headrace.stream.formats import files
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.terminal import visible
-from headrace.stream.rows.refusals import Refusal, refusals_of
+from headrace.stream.rows.refusals import Refusal, literals_told, refusals_of
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import LONGEST_NAME
 from headrace.stream.task.field_path import pointer
@@ -178,10 +178,7 @@ def _guess(
     told += more
     if sample.literals:
         table["input"]["non_finite"] = "missing"
-        told.append(
-            f"NaN or Infinity stands in place of {sample.literals:,} "
-            f"number{'s'[: sample.literals != 1]}: counts as missing (input.non_finite)"
-        )
+        told += literals_told(sample.literals)
     keys, more = roles.find(columns, target, options.time, options.entity, options.dayfirst)
     told += more
     table["input"] |= keys

@@ -34,6 +34,7 @@ class Inspection:
 
     Attributes:
         noun: what they are: a "row" of a file, or an "event" of a topic.
+        non_finite: NaN and Infinity that are no JSON, and were read as missing.
     """
 
     rows: int
@@ -41,6 +42,7 @@ class Inspection:
     refusals: tuple[Refusal, ...]
     warnings: tuple[str, ...]
     noun: str = "row"
+    non_finite: int = 0
 
     def lines(self) -> list[str]:
         """Return what a person needs to know: how many rows are good, and what is wrong."""
@@ -102,7 +104,7 @@ def _inspect(
         labelled += int((~np.isnan(rows.label)).sum())
     warnings = [*refusals.warnings(count), *columns.warnings()]
     noun = "event" if topic else "row"
-    return Inspection(count, labelled, refusals.all, tuple(warnings), noun)
+    return Inspection(count, labelled, refusals.all, tuple(warnings), noun, normalizer.non_finite)
 
 
 def _with_classes(rows: Rows, classes: Classes) -> Rows:

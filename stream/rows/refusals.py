@@ -144,6 +144,14 @@ def refusals_of(task: Task, raws: Sequence[bytes]) -> tuple[Refusal, ...]:
     return refusals.all
 
 
+def literals_told(count: int) -> list[str]:
+    """Return a line about NaN and Infinity that were read as missing, if there were any."""
+    if not count:
+        return []
+    numbers = f"{count:,} number{'s'[: count != 1]}"
+    return [f"NaN or Infinity stands in place of {numbers}: counts as missing (input.non_finite)"]
+
+
 _PLACE = re.compile(r"(.+?)(?:\[(?:\d+|\.\.\.)\])?(?:: | is missing$)").match
 
 

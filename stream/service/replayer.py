@@ -58,6 +58,11 @@ class LedgerReplayer:
         self._working: tuple[list[Record], list[Pending]] | None = None
         self.counts = Counts()
 
+    @property
+    def non_finite(self) -> int:
+        """Return how many NaN and Infinity, which are no JSON, were read as missing so far."""
+        return self._normalizer.non_finite
+
     def add(self, record: Record) -> None:
         """Learn a record again, sooner or later."""
         span = sum(each.stop - each.start for each in record.consumed)

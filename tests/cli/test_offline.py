@@ -258,3 +258,21 @@ def test_options_change_the_first_of_two_tasks_alone(
     assert theirs > 0.8 > found["metrics"]["all"]["accuracy"]
     text = " ".join(run("evaluate", "--help").out.split())
     assert "Options such as --drop change TASK and never TASK2" in text
+
+
+def test_nan_and_infinity_that_count_as_missing_are_told(
+    run: Run, write: Write, plainly_compiled: None
+) -> None:
+    rows: list[Any] = [good(n) for n in range(60)]
+    rows += ['{"id": "n1", "x": NaN, "y": "a"}', '{"id": "n2", "x": -Infinity, "y": "b"}']
+    named = write(rows, 'non_finite = "missing"')
+    told = "NaN or Infinity stands in place of 2 numbers: counts as missing (input.non_finite)"
+    for command in ("check", "evaluate"):
+        done = run(command, *named).is_safe()
+        assert (done.code, done.out.count(told)) == (0, 1), done.out
+    [found] = run("evaluate", *named, "--json").is_safe().values
+    assert (found["non_finite"], found["learned"], found["rejected"]) == (2, 62, 0)
+    assert run("infer", named[2], "--target", "y").is_safe().err.count(told) == 1
+    named = write(rows)
+    [found] = run("evaluate", *named, "--json").is_safe().values
+    assert (found["non_finite"], found["learned"], found["rejected"]) == (0, 60, 2)

@@ -170,7 +170,8 @@ def init(
     found = infer()
     for line in describe(file) if file else []:
         note(visible(line, keep=""))
-    note("\n".join([*describe_task(found.task), *found.lines()]))
+    for line in (*describe_task(found.task), *found.lines(), *map(str, found.refusals)):
+        note(visible(line, keep=""))
     task = found.task
     if asks:
         time = options.time or _ask("Column with the time of an event?", columns, task.input.time)

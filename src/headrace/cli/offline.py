@@ -235,9 +235,10 @@ def check(
         say(visible(line, keep=""))
     if input:
         from headrace.stream.evaluation.inspection import inspect_file
+        from headrace.stream.rows.refusals import literals_told
 
         seen = inspect_file(loaded, input)
-        for line in seen.lines():
+        for line in (*seen.lines(), *literals_told(seen.non_finite)):
             say(visible(line, keep=""))
         seen.check()
 
