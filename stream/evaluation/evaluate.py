@@ -190,8 +190,7 @@ class _Run:
         columns = self._columns.warnings()
         yield from columns
         if not columns and (praise := too_good(report)) and (best := self._columns.best()):
-            field = self._task.target.field
-            yield f"{praise}: is this too good to be true? Of {field}, {best}"
+            yield f"{praise}: is this too good to be true? {best}"
         yield from self._fields.lines()
 
     def _collect(self) -> None:
