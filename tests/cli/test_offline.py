@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +263,37 @@ def test_options_change_the_first_of_two_tasks_alone(
     assert theirs > 0.8 > found["metrics"]["all"]["accuracy"]
     text = " ".join(run("evaluate", "--help").out.split())
     assert "Options such as --drop change TASK and never TASK2" in text
+
+
+def test_ctrl_c_leaves_scores_and_a_plot_of_what_was_read_and_no_part_of_a_trace(
+    write: Write, tmp_path: Path
+) -> None:
+    plot, trace = tmp_path / "p.html", tmp_path / "traces" / "t.parquet"
+    trace.parent.mkdir()
+    trace.write_bytes(b"of before")
+    task = write([good(1)])[0]
+    more = [line.encode() + b"\n" for line in map(json.dumps, map(good, range(2000)))]
+    arguments = ["evaluate", task, "-i", "-", "--plot", str(plot), "--trace", str(trace)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "headrace", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdin
+        with suppress(BrokenPipeError):
+            for turn in range(10_000):
+                if turn == 25:  # a pipe holds 64 KiB, and a read takes 256: rows were learned
+                    child.send_signal(signal.SIGINT)
+                child.stdin.write(b"".join(more))
+        out, err = child.communicate()
+    assert child.returncode == 130, err
+    [events] = re.findall(r"^interrupted after ([0-9,]+) rows: what follows", err.decode(), re.M)
+    assert f"{events} events, 2,000 learned" in out.decode()  # ids that came before are refused
+    assert f"--trace {trace}: not written, as not every row has its line" in err.decode()
+    assert [*trace.parent.iterdir()] == [trace]
+    assert trace.read_bytes() == b"of before"
+    assert plot.read_text().startswith("<!")
 
 
 def test_nan_and_infinity_that_count_as_missing_are_told(

@@ -135,6 +135,8 @@ def evaluate(
     prediction it answers, and the code if the row was refused. The file appears
     whole, at the end, or not at all.
 
+    Ctrl-C ends it with what is known so far, the plot too, and without a trace.
+
         headrace evaluate --input power.csv --target price
 
         headrace evaluate power.toml -i power.csv --plot power.html
@@ -190,6 +192,8 @@ def evaluate(
         found.plot(plot, source=called(input))
     if stop():
         note(f"interrupted after {found.events:,} rows{rows}: what follows is of these")
+        if trace:
+            note(visible(f"--trace {trace}: not written, as not every row has its line", keep=""))
     tell_found(found, names, as_json=as_json)
     if stop():
         raise typer.Exit(INTERRUPTED)
