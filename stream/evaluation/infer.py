@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -199,53 +199,71 @@ def _mended(
     told: list[str],
 ) -> Inferred:
     """Add the features, and leave out those that many rows would be refused for."""
-    guessed = {c: guess.feature(v, decimal, c) for c, v in columns.items() if c not in used}
-    for column, found in guessed.items():
-        if found.form.get("kind") == "number" and pointer(column)[-1].lower() in roles.ID_NAMES:
-            guessed[column] = guess.Guess({"kind": "category"})
+    guessed = _guesses(columns, used, decimal)
+    while True:
+        features = _Features.of(guessed)
+        if not features.taken:
+            raise _nothing_left(table["target"]["field"], features.left)
+        whole = {**table, "features": features.taken}
+        task = validate(whole, f"the inferred task {table['name']}")
+        refused = refusals_of(task, sample.raws)
+        guilty = (each for each in refused if each.feature in features.taken)
+        worst = next((each for each in guilty if each.count > REFUSED * len(sample.raws)), None)
+        if worst is None:
+            told = [*told, *(f"{c}: {g.told}" for c, g in guessed.items() if g.form and g.told)]
+            return Inferred(task, features.left, told, refused)
+        why = f"{worst.count:,} rows would be refused: {worst.detail}"
+        guessed[features.columns[worst.feature]] = guess.Guess({}, why)
+
+
+def _guesses(
+    columns: Mapping[str, Sequence[Any]], used: set[str | None], decimal: str | None
+) -> dict[str, guess.Guess]:
+    """Return what each column could be as a feature, but those that are used for something else."""
+    found = {c: guess.feature(v, decimal, c) for c, v in columns.items() if c not in used}
+    for column, each in found.items():
+        if each.form.get("kind") == "number" and pointer(column)[-1].lower() in roles.ID_NAMES:
+            found[column] = guess.Guess({"kind": "category"})
     for column in objects_elsewhere(columns):
         if all(value is None for value in columns[column]):
-            guessed.pop(column, None)  # an object that is null here and there
-        elif column in guessed:
-            guessed[column] = guess.Guess({}, "an object in other rows; its parts are read instead")
-    while True:
-        features: dict[str, Any] = {}
-        left: dict[str, tuple[dict[str, Any], str]] = {}
-        names: dict[str, str] = {}
-        for column, found in guessed.items():
-            name = _feature_name(column, features | left)
+            found.pop(column, None)  # an object that is null here and there
+        elif column in found:
+            found[column] = guess.Guess({}, "an object in other rows; its parts are read instead")
+    return found
+
+
+class _Features(NamedTuple):
+    """Hold the features of a task by name.
+
+    Attributes:
+        taken: their keys in the task file.
+        left: of those that are left out the keys that they could have, and why they are not.
+        columns: what each of both kinds reads.
+    """
+
+    taken: dict[str, Any]
+    left: dict[str, tuple[dict[str, Any], str]]
+    columns: dict[str, str]
+
+    @classmethod
+    def of(cls, guessed: Mapping[str, guess.Guess]) -> _Features:
+        """Name what was guessed of columns."""
+        found = cls({}, {}, {})
+        for column, each in guessed.items():
+            name = _feature_name(column, found.columns)
             place = {} if name == column else {"field": column}
-            names[name] = column
-            if found.form:
-                features[name] = {**found.form, **place}
+            found.columns[name] = column
+            if each.form:
+                found.taken[name] = {**each.form, **place}
             else:
-                left[name] = {**found.otherwise, **place}, found.told
-        if not features:
-            reasons = "; ".join(f"{name}: {why}" for name, (_, why) in left.items())
-            raise UsageError(
-                f"no column is left to predict {table['target']['field']} from"
-                + (
-                    f": {reasons}"
-                    if reasons
-                    else ": all others are dropped, or its id, time or entity"
-                )
-            )
-        task = validate({**table, "features": features}, f"the inferred task {table['name']}")
-        refused = refusals_of(task, sample.raws)
-        worst = next((each for each in refused if _guilty(each, names, guessed, sample)), None)
-        if worst is None:
-            break
-        column = names[worst.feature]
-        guessed[column] = guess.Guess({}, f"{worst.count:,} rows would be refused: {worst.detail}")
-    told = [*told, *(f"{c}: {g.told}" for c, g in guessed.items() if g.form and g.told)]
-    return Inferred(task, left, told, refused)
+                found.left[name] = {**each.otherwise, **place}, each.told
+        return found
 
 
-def _guilty(
-    each: Refusal, names: Mapping[str, str], guessed: Mapping[str, guess.Guess], sample: Sample
-) -> bool:
-    many = each.count > REFUSED * len(sample.raws)
-    return many and each.feature in names and bool(guessed[names[each.feature]].form)
+def _nothing_left(target: str, left: Mapping[str, tuple[dict[str, Any], str]]) -> UsageError:
+    reasons = "; ".join(f"{name}: {why}" for name, (_, why) in left.items())
+    why = reasons or "all others are dropped, or its id, time or entity"
+    return UsageError(f"no column is left to predict {target} from: {why}")
 
 
 def _check_named(columns: Mapping[str, Any], target: str, options: Options) -> None:
