@@ -18,10 +18,10 @@ from headrace.stream.evaluation.sampling import (
     FIRST,
     Sample,
     columns_of,
-    distinct_labels,
     objects_elsewhere,
     of_events,
     of_file,
+    with_labels,
 )
 from headrace.stream.evaluation.target import target_table
 from headrace.stream.evaluation.task_toml import to_toml
@@ -107,13 +107,16 @@ def infer_file(
 
 def guess_file(path: files.Given, target: str, options: Options) -> Inferred:
     """Guess a task as `infer_file` does, and say what is not plain about it."""
-    sample = of_file(path)
+    known: list[Any] | None = None
+    if options.kind == "regress":
+        sample = of_file(path)
+    else:
+        most = labels.SEEN * (options.max_classes or labels.MOST_CLASSES)
+        sample, known = with_labels(path, target, most)
     if not sample.rows:
         raise UsageError(
             f"{files.called(path)}: no JSON object in the first {FIRST} rows; one a line expected"
         )
-    most = labels.SEEN * (options.max_classes or labels.MOST_CLASSES)
-    known = None if options.kind == "regress" else distinct_labels(files.read(path), target, most)
     return _guess(sample, task_name(files.stem(path)), target, options, known=known)
 
 
