@@ -135,7 +135,9 @@ def evaluate(
     prediction it answers, and the code if the row was refused. The file appears
     whole, at the end, or not at all.
 
-    Ctrl-C ends it with what is known so far, the plot too, and without a trace.
+    With --strict rows that are refused, warnings, and what a guess leaves out or is
+    not sure of, are exit code 1. Ctrl-C ends it with what is known so far, the plot
+    too, and without a trace.
 
         headrace evaluate --input power.csv --target price
 
