@@ -170,7 +170,9 @@ def _guess(
     Args:
         known: distinct labels, where more are known than those of the sample.
     """
-    labels.check_single(target, sample.rows)
+    whole = len(sample.rows) == len(sample.raws) and topic is None
+    noun = "row" if topic is None else "event"
+    labels.check_single(target, sample.rows, FIRST if whole else 0, noun)
     columns = columns_of(sample.rows)
     _check_named(columns, target, options)
     told: list[str] = []

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from headrace.stream.errors import HeadraceError
+from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.evaluation.infer import Options, guess_topic
 from headrace.stream.evaluation.inspection import inspect_topic
 from tests.support.memory_kafka import MemoryKafka, Partition
@@ -30,6 +30,9 @@ def test_what_a_topic_holds_is_told_by_partition_and_offset() -> None:
     assert first == "81 events read, 1 refused, 80 with a label"
     assert any("refused (json), offset 15 of partition 1: " in line for line in rest), rest
     assert "1 of 81 events (1.2 %) are refused" in " ".join(rest)
+    listed = topic_of([*events[:10], '{"id": 1, "x": 1, "y": ["a"]}', *events[10:]])
+    with pytest.raises(UsageError, match="y: a list, expected a single value; one event has"):
+        guess_topic(listed, "e", "y", Options())
     broken = inspect_topic(task, topic_of(["{"] * 60))
     with pytest.raises(HeadraceError, match="nothing is learned: all 60 events are refused"):
         broken.check()

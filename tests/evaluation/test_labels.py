@@ -120,6 +120,17 @@ def test_more_classes_are_taken_when_they_are_asked_for(run: Run, tmp_path: Path
     assert "600 different labels, texts such as 'c0', expected 2 to 599 classes" in done.err
 
 
+def test_a_row_is_named_where_its_number_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for at, broken, words in ((7, 50, "one row has"), (7, None, "row 8 has"), (1500, None, "one")):
+        lines = [f'{{"x": {n}, "y": {n if n != at else "[1]"}}}' for n in range(1600)]
+        if broken is not None:
+            lines[broken] = "{"
+        path.write_text("\n".join(lines))
+        with pytest.raises(UsageError, match=f"y: a list, expected a single value; {words}"):
+            infer_file(path, "y")
+
+
 def test_a_sample_and_the_labels_come_of_one_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
