@@ -24,7 +24,8 @@ from headrace.stream.rows.late import LateLabel, without_labels
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.refusals import Refusals
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Pending, Trainer
+from headrace.stream.training.learned import Pending
+from headrace.stream.training.trainer import Trainer
 
 BATCH = 4096
 PROOF = ("rival", "events", "gain", "low", "high", "exchanged", "statistic")
@@ -216,6 +217,7 @@ class _Run:
             codes=self._refusals.codes,
             refusals=self._refusals.all,
             warnings=tuple(self._warnings(report)),
+            non_finite=self._normalizer.non_finite,
             further=report.get("further", {}),
             comparison=compare(self._task, self._other, report, self._rival)
             if self._other and self._rival
@@ -231,8 +233,7 @@ class _Run:
         columns = self._columns.warnings()
         yield from columns
         if not columns and (praise := too_good(report)) and (best := self._columns.best()):
-            field = self._task.target.field
-            yield f"{praise}: is this too good to be true? Of {field}, {best}"
+            yield f"{praise}: is this too good to be true? {best}"
         yield from self._fields.lines()
 
     def _collect(self) -> None:

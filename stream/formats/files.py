@@ -142,10 +142,10 @@ def total_rows(given: Given) -> int | None:
 
 
 def about_rows(given: Given) -> int | None:
-    """Return about how many rows text files have, by their sizes and how they begin.
+    """Return about how many rows files have, by their sizes and how they begin.
 
     Returns:
-        None for other files, and for those whose beginning is all of them.
+        None for workbooks and what comes through a pipe, and for texts whose beginning is all.
 
     Raises:
         UsageError: as `read`.
@@ -288,13 +288,26 @@ class _File:
             yield from lines_later(self.place, most)
 
     def about_rows(self) -> int | None:
-        if self.form not in ("csv", "json") or (self.form == "json" and not are_lines(self._head)):
+        size = self.place.size
+        if size is None or self.form == "workbook":
             return None
-        if self.place.size is None:
-            return None
+        if self.form == "parquet":
+            return tables.parquet_shape(self.place)[0]
+        if self.form == "arrow":
+            return tables.about_arrow_rows(self.place)
+        if self.form == "avro":
+            return tables.about_avro_rows(self.place)
         head, read = head_of(self.place, _HEAD_BYTES)
-        whole = len(head) < _HEAD_BYTES
-        return None if whole else head.count(b"\n") * self.place.size // max(read, 1)
+        if len(head) < _HEAD_BYTES:
+            return None
+        if self.form == "csv" or are_lines(self._head):
+            return head.count(b"\n") * size // max(read, 1)
+        rows = length = 0
+        for row in json_rows(self.place, self._head):
+            rows, length = rows + 1, length + len(row) + 2  # and what is between them
+            if length >= len(head) // 4:
+                break
+        return rows * len(head) * size // max(read * length, 1)
 
     @cached_property
     def _head(self) -> bytes:

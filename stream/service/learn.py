@@ -68,7 +68,7 @@ def learn(
         )
         on_ready()
         progress = service.run(drain=drain, stop=stop)
-    for line in (*service.refusals.all, *service.new_fields()):
+    for line in (*service.refusals.all, *service.remarks()):
         on_note(visible(str(line), keep=""))
     if drain and (hidden := _hidden(kafka, task.input.topic)):
         on_note(waits(hidden))

@@ -20,14 +20,15 @@ from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.process.watchdog import Watchdog
-from headrace.stream.rows.refusals import Refusals
+from headrace.stream.rows.refusals import Refusals, literals_told
 from headrace.stream.rows.rows import Rows
 from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.publisher import Output, Publisher
 from headrace.stream.service.row_source import MicroBatch, RowSource
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Pending, Trainer
+from headrace.stream.training.learned import Pending
+from headrace.stream.training.trainer import Trainer
 
 METRICS_EVERY_S = 1.0
 IDLE_S = 0.1
@@ -107,9 +108,13 @@ class Service:
                     break
             return self._end(watchdog, hurry=stop())
 
-    def new_fields(self) -> list[str]:
-        """Say which fields came in mid-stream that the task does not read, a line each."""
-        return self._source.fields.lines("event")
+    def remarks(self) -> list[str]:
+        """Return a line for each thing to know at the end of the session, beside `refusals`.
+
+        These are NaN and Infinity that were read as missing, and fields that came in mid-stream
+        and that the task does not read.
+        """
+        return [*literals_told(self._source.non_finite), *self._source.fields.lines("event")]
 
     def _submit(self, taken: MicroBatch) -> Work:
         self._make_room(taken)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import msgspec
@@ -18,66 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
-from headrace.model.batch import Batch, Outcome, empty_batch
+from headrace.model.batch import Batch, empty_batch
 from headrace.model.frame import Frame
 from headrace.model.metrics import classification_report, regression_report, report
 from headrace.model.spec import Spec
 from headrace.model.state import named
-from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
+from headrace.stream.events import DeadLetter, Prediction, Reject, dead_letter
 from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.late import LateLabel, interleaved
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.target import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
+from headrace.stream.training.learned import Foreseen, Learned, Part, Pending, answers
 from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
 from headrace.stream.training.waiting import WaitingRows
-
-
-class Part(NamedTuple):
-    """Hold consecutive rows that the compiled loop is working on."""
-
-    rows: int
-    outcome: Outcome
-    frame: Frame
-
-
-class Pending(NamedTuple):
-    """Hold a micro-batch that the compiled loop is working on."""
-
-    rows: Rows
-    parts: list[Part]
-
-
-@dataclass(frozen=True)
-class Learned:
-    """Hold what came of a micro-batch, line by line as its rows."""
-
-    rows: Rows
-    published: NDArray[Any]  # [n, P]  float32 of classes, float64 of numbers; NaN = nothing said
-    answer: NDArray[np.float64]  # [n]  class index or value, NaN = nothing said
-    step: NDArray[np.int64]  # [n]
-    drift: list[DriftRecord]
-    classes: Classes  # by their index; later ones may be among them
-
-    def outcome(self, first: int = 0, last: int | None = None) -> str:
-        """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
-        said = sha256(self.published[first:last].tobytes())
-        said.update(self.step[first:last].tobytes())
-        return said.hexdigest()
-
-
-class Foreseen(NamedTuple):
-    """Hold what would come of rows, and how the learner would stand then."""
-
-    found: Learned
-    state: Any
-    frame: Frame
-    classes: Classes
-    learned: int
 
 
 class Trainer:
@@ -371,15 +327,6 @@ class Trainer:
                     for scope, lines in per_class.items()
                 }
         return found
-
-
-def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the predictions among published numbers [n, P]: class index or value, NaN = none."""
-    if not spec.classes:
-        return published[:, 0].astype(np.float64)
-    chances = published[:, : spec.classes]
-    chosen = published[:, -1] if spec.decides else chances.argmax(1)
-    return np.where(chances.max(1) > 0, chosen, np.nan)
 
 
 def _letters(rows: Rows, refused: dict[int, Reject], topic: str) -> list[DeadLetter]:

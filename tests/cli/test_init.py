@@ -81,6 +81,22 @@ def test_what_is_missing_is_told(run: Run, folder: Path, arguments: list[str], t
     assert [path.name for path in folder.iterdir()] == ["power.csv"]
 
 
+def test_data_are_read_as_options_say_and_what_is_left_out_is_told(run: Run, folder: Path) -> None:
+    rows = "".join(f"n{at};{at % 9 + 1},{at % 7:03};{'ab'[at // 3 % 2]}\n" for at in range(300))
+    (folder / "power.csv").write_text(f"ref;load;price\n{rows}")
+    done = run("init", "--target", "price", "--decimal", ",", "--max-classes", "4", "--yes")
+    assert done.is_safe().code == 0
+    text = (folder / "power.toml").read_text()
+    assert load(folder / "power.toml").features["load"].model_dump()["decimal"] == ","
+    why = "left out: ref (300 different values in 300 rows name the rows)"
+    assert why in done.err
+    assert "# ref = " in text
+    (folder / "power.toml").unlink()
+    (folder / "compose.yaml").unlink()
+    done = run("init", "--target", "load", "--kind", "classify", "--max-classes", "5", "--yes")
+    assert (done.is_safe().code, "expected 2 to 5 classes" in done.err) == (2, True), done.err
+
+
 def test_of_several_files_one_has_to_be_named(run: Run, folder: Path) -> None:
     (folder / "other.csv").write_text(ROWS)
     done = run("init", "--target", "price").is_safe()

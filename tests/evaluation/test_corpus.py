@@ -185,7 +185,7 @@ def test_the_command_tells_what_is_not_plain_and_strict_refuses_it(run: Run) -> 
     assert tomllib.loads(done.out)["features"]["temp"]["missing"] == ["-"]
     strict = run("infer", path, "--target", "y", "--strict")
     assert (strict.code, strict.out) == (1, "")
-    assert "--strict: 1 line above says" in strict.err
+    assert "--strict: 1 line says" in strict.err
     assert run("infer", CORPUS / "colours.csv", "--target", "y", "--strict").code == 0
     left = run("infer", CORPUS / "free-ids.csv", "--target", "y")
     assert "left out: ref (60 different values in 60 rows name the rows)" in left.err

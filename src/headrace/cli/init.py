@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli.console import Bootstrap, KafkaConfig, connection_of
-from headrace.cli.offline import Drop, Entity, Kind, Target, Time
+from headrace.cli.guessing import Target, with_options
 from headrace.stream.errors import UsageError, did_you_mean
+from headrace.stream.evaluation.options import Options
 from headrace.stream.process.terminal import answers, ask, note, say, visible
 
 if TYPE_CHECKING:
+    from headrace.stream.evaluation.infer import Inferred
     from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.task import Task
 
@@ -104,6 +107,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(init)
 
 
+@with_options
 def init(
     source: Annotated[
         str | None,
@@ -113,10 +117,8 @@ def init(
         ),
     ] = None,
     target: Target = None,
-    kind: Kind = None,
-    drop: Drop = "",
-    time: Time = None,
-    entity: Entity = None,
+    *,
+    options: Options,
     name: Annotated[
         str | None, typer.Option(help="Of the task; default: of the file or topic.")
     ] = None,
@@ -138,8 +140,8 @@ def init(
 
         headrace init events.power --target price --bootstrap kafka-1:9092
     """
-    from headrace.stream.evaluation import infer as guess
-    from headrace.stream.evaluation.infer import task_name
+    from headrace.stream.evaluation.infer import describe as describe_task
+    from headrace.stream.evaluation.infer import guess_file, guess_topic, task_name
     from headrace.stream.formats.files import describe, form_of, names_files, sample
 
     asks = not yes and answers()
@@ -160,38 +162,36 @@ def init(
             f"it has {', '.join(columns[:MOST_LISTED])}"
         )
 
-    def infer() -> Task:
-        options: dict[str, Any] = {
-            "kind": kind,
-            "drop": [each.strip() for each in drop.split(",") if each.strip()],
-            "time": time,
-            "entity": entity,
-        }
+    def infer() -> Inferred:
         if kafka:
-            return guess.infer_topic(kafka, str(source), str(target), **options)
-        return guess.infer_file(str(source), str(target), **options)
+            return guess_topic(kafka, str(source), str(target), options)
+        return guess_file(str(source), str(target), options)
 
-    task = infer()
+    found = infer()
     for line in describe(file) if file else []:
         note(visible(line, keep=""))
-    note(guess.describe(task))
+    for line in (*describe_task(found.task), *found.lines(), *map(str, found.refusals)):
+        note(visible(line, keep=""))
+    task = found.task
     if asks:
-        before = time, entity
-        time = time or _ask("Column with the time of an event?", columns, task.input.time)
-        entity = entity or _ask(
+        time = options.time or _ask("Column with the time of an event?", columns, task.input.time)
+        entity = options.entity or _ask(
             "Column with the entity, such as a station (lags are per entity)?",
             columns,
             task.input.entity,
         )
-        if before != (time, entity):
-            task = infer()
+        asked = replace(options, time=time, entity=entity)
+        if asked != options:
+            options = asked
+            found = infer()
         name = name or _ask("What is the task called?", [], task.name)
+        task = found.task
     if name:
         topic = str(source) if kafka else f"events.{task_name(name)}"
         source_of = task.input.model_copy(update={"topic": topic})
         task = task.model_copy(update={"name": task_name(name), "input": source_of})
     written = [to / f"{task.name}.toml", to / "compose.yaml"]
-    texts = [guess.to_toml(task), compose(task, kafka, written[0])]
+    texts = [replace(found, task=task).to_toml(), compose(task, kafka, written[0])]
     _refuse_taken(written)
     for path, text in zip(written, texts, strict=True):
         try:
