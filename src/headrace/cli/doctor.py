@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -75,14 +76,14 @@ def doctor(
 
         headrace doctor power.toml --bootstrap kafka-1:9092 --kafka-config learner.properties
     """
-    loaded: list[Task] = []
+    loaded: list[tuple[str, Task]] = []
     found = [*_machine(), *_extras()]
     for path in task or ():
         found += _task(path, loaded)
     kafka: list[KafkaConnection] = []
     found += _kafka(bootstrap, kafka_config, kafka, needed=bool(task))
-    for each in loaded if kafka else ():
-        found += _topics(each, kafka[0], role)
+    for path, each in loaded if kafka else ():
+        found += _topics(path, each, kafka[0], role)
     missing = [finding for finding in found if finding.state == "missing"]
     if as_json:
         say({"missing": len(missing), "findings": [asdict(finding) for finding in found]})
@@ -137,14 +138,14 @@ def _extras() -> Iterator[Finding]:
         yield Finding("extras not installed", "optional", ", ".join(absent), do)
 
 
-def _task(path: str, loaded: list[Task]) -> Iterator[Finding]:
+def _task(path: str, loaded: list[tuple[str, Task]]) -> Iterator[Finding]:
     """Yield what is wrong with a task file, or with what it names."""
     from headrace.stream.rows.normalizer import Normalizer
     from headrace.stream.task import plugins
 
     try:
         task = load_task(path)
-        loaded.append(task)
+        loaded.append((path, task))
         plugins.versions(task)
         Normalizer(task)  # units, keys, encoders
     except HeadraceError as error:
@@ -216,7 +217,7 @@ def _embedded() -> Iterator[Finding]:
             yield Finding("port", "missing", f"{DEFAULT_PORT}: {error.strerror}", do)
 
 
-def _topics(task: Task, kafka: KafkaConnection, role: Role) -> Iterator[Finding]:
+def _topics(path: str, task: Task, kafka: KafkaConnection, role: Role) -> Iterator[Finding]:
     """Yield which topics of a task are not there, and what this user may not do with the others."""
     from headrace.stream.kafka.access import described
     from headrace.stream.kafka.acls import acls
@@ -237,7 +238,7 @@ def _topics(task: Task, kafka: KafkaConnection, role: Role) -> Iterator[Finding]
         allowed = topic["authorized_operations"]
         lacking = [each for each in needs[name] if allowed is not None and each not in allowed]
         if topic["error_code"]:
-            do = "headrace topics create with the task's file"
+            do = f"headrace topics create {shlex.quote(path)} --bootstrap {kafka.servers}"
             yield Finding("topic", "missing", f"{name} is not there", do)
         elif lacking:
             do = "have it granted; `headrace acls` prints what each part needs"
