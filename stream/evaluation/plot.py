@@ -236,7 +236,7 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
         values = values_of(reports, metric)
         seen += [value for value in values[len(values) // 10 :] if not math.isnan(value)]
         label = label_of(_short(name), whole, metric)
-        axes.plot(x, values, color=colour, linewidth=width, label=label)
+        axes.plot(x, values, color=colour, linewidth=width, label=label, clip_on=len(x) > 1)
     top = math.inf
     if metric == "mae" and seen:  # a baseline far off must not flatten what matters
         room = 0.4 * (max(seen) - min(seen)) or 1.0
@@ -246,8 +246,10 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
     for dashes, (name, whole) in zip(_DASHES, baselines, strict=False):
         values = values_of((p.report["baselines"][name] for p in points), metric)
         label = label_of(name.replace("_", " "), whole, metric)
-        label += ", off the scale" if all(value > top for value in values) else ""
-        axes.plot(x, values, color=_QUIET, linewidth=1.2, linestyle=dashes, label=label, zorder=1)
+        far = all(value > top for value in values)
+        label += ", off the scale" if far else ""
+        quiet = {"color": _QUIET, "linewidth": 1.2, "linestyle": dashes, "zorder": 1}
+        axes.plot(x, values, label=label, clip_on=far or len(x) > 1, **quiet)
     what = "accuracy" if metric == "accuracy" else "mean absolute error"
     field = _short(visible(task.target.field, keep=""), 24)
     axes.set_ylabel(what if metric == "accuracy" else f"{what} of {field}")
@@ -311,6 +313,8 @@ def _members(axes: Any, points: Sequence[Point]) -> None:
         labels.append(f"{len(others)} others ({weights[-1, others].sum():+.2f})")
         colours.append(_OF_OTHERS)
     x = [point.events for point in points]
+    if len(x) == 1:  # an area needs two
+        x, stack = [0, *x], [np.repeat(share, 2) for share in stack]
     axes.stackplot(x, stack, labels=labels, colors=colours, linewidth=0)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
