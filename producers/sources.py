@@ -92,6 +92,8 @@ def file(
             )
     stem = files.stem(path)
     id_column = id or ("id" if "id" in known else None)
+    if not loop:
+        files.read_on(path)
     events = _rows(path, stem, id_column, key=key, time=time, columns=columns, loop=loop)
     return as_cloudevents(events, stem) if cloudevents else events
 

@@ -122,6 +122,7 @@ class _Run:
         self._task, self._other, self._book = task, other, book
         self._rows = FileRows(task, path, limit)
         self._other_rows = FileRows(other, path, limit) if other else None
+        files.read_on(path)
         self._normalizer = Normalizer(self._rows.task)
         self.trainer = Trainer(task, BATCH)
         self._rival = Rival(task, self._other_rows.task, BATCH) if self._other_rows else None

@@ -60,6 +60,7 @@ _MAGIC: tuple[tuple[bytes, Form], ...] = (
 )
 _HEAD_BYTES = 4 << 20  # that say how long lines are; less is read in no time
 _WHOLE: frozenset[Form] = frozenset({"parquet", "workbook"})  # read from their ends
+_FORWARD: frozenset[Form] = frozenset({"csv", "json"})  # never read from their ends
 
 
 def read(given: Given, columns: Mapping[str, Kind] | None = None) -> Iterator[bytes]:
@@ -91,6 +92,13 @@ def read(given: Given, columns: Mapping[str, Kind] | None = None) -> Iterator[by
             )
     first = _guarded(files[0].place, files[0].rows(columns or {}))
     return chain(first, chain.from_iterable(file.rows(columns or {}) for file in files[1:]))
+
+
+def read_on(given: Given) -> None:
+    """Say that what `read` gave so far is all that will be read: see `Place.read_on`."""
+    for file in _files(given):
+        if file.form in _FORWARD:
+            file.place.read_on()
 
 
 def later(given: Given, rows: int) -> Iterator[bytes]:

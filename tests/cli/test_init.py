@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from headrace.cli.init import compose
+from headrace.stream.broker.certificates import Authority
 from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.task import load
 from tests.support.hostile import Run
@@ -148,4 +149,37 @@ def test_a_topic_is_a_start_too(
     assert done.code == 0, done.err
     [path] = tmp_path.glob("*.toml")
     assert load(path).input.topic == name
-    assert [line.split()[1] for line in done.out.splitlines()[1:]] == ["doctor", "topics", "learn"]
+    assert [line.split()[1] for line in done.out.splitlines()[1:]] == ["topics", "doctor", "learn"]
+
+
+def test_what_a_kafka_asks_of_clients_goes_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADRACE_KAFKA_SASL_PASSWORD", "canary-secret")
+    certificate = tmp_path / "certs/ca.pem"
+    certificate.parent.mkdir()
+    certificate.write_bytes(Authority("somebody").certificate)
+    config = tmp_path / "client.properties"
+    config.write_text(
+        "security.protocol=sasl_ssl\nsasl.mechanism=PLAIN\nsasl.username=a\n"
+        "ssl.ca.location=certs/ca.pem\n"
+    )
+    task = load(Path(__file__).parents[2] / "examples/spam.toml")
+    text = compose(task, connect("kafka-1:9093", config), Path("spam.toml"), config)
+    learn = services(text)["learn"]
+    assert learn["environment"]["HEADRACE_KAFKA_CONFIG"] == str(config)
+    assert f"{config}:{config}:ro" in learn["volumes"]
+    assert f"{certificate}:/tasks/certs/ca.pem:ro" in learn["volumes"]
+    assert learn["environment"]["HEADRACE_KAFKA_SASL_PASSWORD"] is None  # docker passes it on
+    assert "canary-secret" not in text
+    assert "chown 10001 FILE" in text
+
+
+def test_what_is_left_out_is_told_and_stands_in_the_file(run: Run, folder: Path) -> None:
+    rows = "".join(f"{at},x{at}y{at * 7919 % 101},{at % 24}\n" for at in range(300))
+    (folder / "power.csv").write_text(f"load,ref,price\n{rows}")
+    done = run("init", "--target", "price", "--yes").is_safe()
+    assert done.code == 0, done.err
+    assert "left out: ref (" in done.err
+    assert "# ref = {" in (folder / "power.toml").read_text()

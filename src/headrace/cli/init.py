@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,14 +29,14 @@ LOCAL = ("127.", "localhost", "[::1]")
 _HEAD = """\
 # {what}: `docker compose up --wait`.
 # The image is built in a checkout of headrace: docker build -t headrace .
-name: {name}
+{notes}name: {name}
 
 x-headrace: &headrace
   image: ${{HEADRACE_IMAGE:-headrace}}
   working_dir: /tasks
   environment:
     KAFKA_BOOTSTRAP: {bootstrap}
-    HEADRACE_STATE: /var/lib/headrace # where the learner keeps its checkpoints
+    HEADRACE_STATE: /var/lib/headrace # where the learner keeps its checkpoints{more}
   init: true
   restart: unless-stopped
   stop_grace_period: 20s{network}
@@ -83,12 +84,12 @@ _PARTS = """\
     <<: *headrace
     command: [topics, create, {file}]
     restart: on-failure:3
-    volumes: [{mount}]{after_kafka}
+    volumes: [{mounts}]{after_kafka}
 
   learn:
     <<: *headrace
     command: [learn, {file}]
-    volumes: [{mount}, "state:/var/lib/headrace"]
+    volumes: [{mounts}, "state:/var/lib/headrace"]
     depends_on:
       topics:
         condition: service_completed_successfully
@@ -100,6 +101,14 @@ _AFTER_KAFKA = """
     depends_on:
       kafka:
         condition: service_healthy"""
+_FROM_HERE = """\
+# From this machine that Kafka is 127.0.0.1:9094 (HEADRACE_PORT says another port):
+#   headrace produce file FILE --topic {topic} --bootstrap 127.0.0.1:9094
+"""
+_SECRETS = """\
+# Containers are user 10001, who has to be able to read {config}
+# and what it names: chown 10001 FILE, or name copies of theirs.
+"""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -191,7 +200,7 @@ def init(
         source_of = task.input.model_copy(update={"topic": topic})
         task = task.model_copy(update={"name": task_name(name), "input": source_of})
     written = [to / f"{task.name}.toml", to / "compose.yaml"]
-    texts = [replace(found, task=task).to_toml(), compose(task, kafka, written[0])]
+    texts = [replace(found, task=task).to_toml(), compose(task, kafka, written[0], kafka_config)]
     _refuse_taken(written)
     for path, text in zip(written, texts, strict=True):
         try:
@@ -201,7 +210,7 @@ def init(
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
         note(f"written: {path}")
     say("Next:")
-    for line in _next(task, file, kafka, written[0]):
+    for line in _next(task, file, kafka, written[0], kafka_config):
         say(f"  {line}")
 
 
@@ -213,30 +222,56 @@ def _refuse_taken(places: Sequence[Path]) -> None:
         )
 
 
-def compose(task: Task, kafka: KafkaConnection | None, file: Path) -> str:
-    """Return a compose.yaml that learns a task: with a Kafka of its own, or beside one there is."""
+def compose(
+    task: Task, kafka: KafkaConnection | None, file: Path, config: Path | None = None
+) -> str:
+    """Return a compose.yaml that learns a task: with a Kafka of its own, or beside one there is.
+
+    Args:
+        config: the file that says how to reach that Kafka.
+    """
+    from headrace.stream.kafka import properties
+
     local = kafka is not None and kafka.servers.startswith(LOCAL)
+    notes = "" if kafka else _FROM_HERE.format(topic=task.input.topic)
+    mounts, more = [f"./{file.name}:/tasks/{file.name}:ro"], ""
+    if config:
+        place = str(config.absolute())
+        notes += _SECRETS.format(config=visible(place, keep=""))
+        more += f"\n    {properties.CONFIG}: {json.dumps(place)}"
+        mounts.append(f"{place}:{place}:ro")
+    for name, value in sorted(kafka.properties.items() if kafka else ()):
+        if name.endswith(".location"):
+            place = str(Path(value).absolute())
+            mounts.append(f"{place}:{value if Path(value).is_absolute() else f'/tasks/{value}'}:ro")
+        if properties.variable(name) in os.environ:
+            more += f"\n    {properties.variable(name)}: # from whoever runs docker compose"
     head = _HEAD.format(
         what=f"{'A learner' if kafka else 'Kafka and a learner'} for {file.name}",
+        notes=notes,
         name=json.dumps(f"headrace-{task.name}".lower()),
         bootstrap=json.dumps(kafka.servers if kafka else "kafka:9092"),
+        more=more,
         network="\n  network_mode: host" if local else "",
     )
     parts = _PARTS.format(
         file=json.dumps(file.name),
-        mount=json.dumps(f"./{file.name}:/tasks/{file.name}:ro"),
+        mounts=", ".join(map(json.dumps, mounts)),
         after_kafka="" if kafka else _AFTER_KAFKA,
     )
     return head + ("" if kafka else _KAFKA) + parts + ("" if kafka else "  kafka-data:\n")
 
 
-def _next(task: Task, file: str | None, kafka: KafkaConnection | None, path: Path) -> list[str]:
+def _next(
+    task: Task, file: str | None, kafka: KafkaConnection | None, path: Path, config: Path | None
+) -> list[str]:
     toml = shlex.quote(str(path))
     if kafka:
         at = f"--bootstrap {shlex.quote(kafka.servers)}"
+        at += f" --kafka-config {shlex.quote(str(config))}" if config else ""
         return [
-            f"headrace doctor {toml} {at}",
             f"headrace topics create {toml} {at}",
+            f"headrace doctor {toml} {at}",
             f"headrace learn {toml} {at}",
         ]
     data = shlex.quote(str(file))
