@@ -24,6 +24,7 @@ from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
 from headrace.stream.rows.encoding import encode
 from headrace.stream.rows.hashing import Hasher, hash_key
+from headrace.stream.rows.ids import no_ids, whole
 from headrace.stream.rows.numbers import LARGEST, float64, weights
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.rows.texts import Texts
@@ -143,7 +144,7 @@ class Normalizer:
     ) -> tuple[Rows, dict[int, Reject]]:
         """Build the rows of decoded events, those that are wrong too: told by place in them."""
         take_next, count = iter(columns).__next__, len(places)
-        ids, labels = _whole(take_next()), take_next()
+        ids, labels = whole(take_next()), take_next()
         entities = take_next() if self._entities else ()
         times: Sequence[Any] = take_next() if self._timed else _at(places, records.timestamps_ms)
         told = take_next() if self._spec.weighted else ()
@@ -153,7 +154,7 @@ class Normalizer:
             if key is not None and len(key) > LONGEST_KEY:
                 detail = f"a key of {len(key)} bytes, expected at most {LONGEST_KEY}"
                 bad[at] = Reject("too_large", detail)
-        for at in _no_ids(ids):
+        for at in no_ids(ids):
             expected = f"1 to {LONGEST_ID} characters, or a whole number of 64 bits"
             bad[at] = Reject("id", f"{str(ids[at])[:40]!r}: expected {expected}")
         time_ms = self._times(times, bad)
@@ -335,13 +336,6 @@ def excluded(entity: str) -> Reject:
     return Reject(EXCLUDED, f"{entity[:80]!r} is among input.exclude")
 
 
-def _whole(ids: Sequence[Any]) -> list[Any]:
-    """Return ids with whole numbers as integers, however they were written."""
-    if float not in set(map(type, ids)):
-        return list(ids)
-    return [int(i) if isinstance(i, float) and i.is_integer() else i for i in ids]
-
-
 def _truths(values: Sequence[Any]) -> list[Any]:
     """Return values with those that are a truth value as such; others stay."""
     found = ((value, None if value is None else truth(scalar_text(value))) for value in values)
@@ -351,19 +345,3 @@ def _truths(values: Sequence[Any]) -> list[Any]:
 def _at(places: Sequence[int], column: list[Any]) -> list[Any]:
     """Return what stands at some places of a column, each of which is named once at most."""
     return [*column] if len(places) == len(column) else [column[place] for place in places]
-
-
-def _no_ids(values: Sequence[Any]) -> list[int]:
-    """Return the places of values that are no ids."""
-    kinds = set(map(type, values))
-    if kinds == {int} and _is_id(min(values)) and _is_id(max(values)):
-        return []
-    if kinds == {str} and _is_id(min(values, key=len)) and _is_id(max(values, key=len)):
-        return []
-    return [at for at, value in enumerate(values) if not _is_id(value)]
-
-
-def _is_id(value: str | float) -> bool:
-    if isinstance(value, str):
-        return 0 < len(value) <= LONGEST_ID
-    return isinstance(value, int) and -(2**63) <= value < 2**63
