@@ -25,6 +25,7 @@ from headrace.stream.evaluation.sampling import (
 from headrace.stream.evaluation.target import Kind, target_table
 from headrace.stream.evaluation.task_toml import to_toml
 from headrace.stream.formats import files
+from headrace.stream.formats.misfits import no_object
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.terminal import visible
 from headrace.stream.rows.refusals import Refusal, refusals_of
@@ -130,12 +131,11 @@ def guess_file(path: files.Given, target: str, options: Options) -> Inferred:
     """Guess a task as `infer_file` does, and say what is not plain about it."""
     sample = of_file(path)
     if not sample.rows:
-        raise UsageError(
-            f"{files.called(path)}: no JSON object in the first {FIRST} rows; one a line expected"
-        )
+        raise no_object(files.called(path), sample.raws)
     most = labels.SEEN * (options.max_classes or labels.MOST_CLASSES)
     known = None if options.kind == "regress" else distinct_labels(files.read(path), target, most)
-    return _guess(sample, task_name(files.stem(path)), target, options, known=known)
+    found = _guess(sample, task_name(files.stem(path)), target, options, known=known)
+    return _useful(found, sample, files.called(path))
 
 
 def infer_topic(kafka: KafkaConnection, topic: str, target: str, **options: Any) -> Task:
@@ -156,10 +156,12 @@ def guess_topic(kafka: KafkaConnection, topic: str, target: str, options: Option
     finally:
         source.close()
     sample = of_events(filter(None, records.values if records else ()))
+    if not sample.raws:
+        raise UsageError(f"{topic}: no event within {FIRST_EVENT_S:g} s")
     if not sample.rows:
-        raise UsageError(f"{topic}: no JSON event within {FIRST_EVENT_S:g} s")
+        raise no_object(topic, sample.raws)
     name = task_name(topic.removeprefix("events."))
-    found = _guess(sample, name, target, options, topic=topic)
+    found = _useful(_guess(sample, name, target, options, topic=topic), sample, topic)
     task = _as_seen(found.task, len(source.partitions), max(map(len, sample.raws)))
     return replace(found, task=task)
 
@@ -212,6 +214,14 @@ def _guess(
     if keys.get("recent_ids") == 0:  # the id says what an event is about, not which it is
         used.discard("id")
     return _mended(sample, columns, table, used, decimal, told)
+
+
+def _useful(found: Inferred, sample: Sample, place: str) -> Inferred:
+    """Return the guess, unless its task refuses all that it was guessed from."""
+    if sum(each.count for each in found.refusals) < len(sample.raws):
+        return found
+    rows = f"all {len(sample.raws):,} rows" if len(sample.raws) > 1 else "the only row"
+    raise UsageError(f"{place}: {rows} would be refused: {found.refusals[0].reason}")
 
 
 def _mended(

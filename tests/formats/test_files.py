@@ -297,5 +297,5 @@ def test_sample_leaves_out_lines_that_are_no_objects(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '[1,2]\n{"x":1}\n{"x"\n')
     assert sample(path) == [{"x": 1}]
     array = write(tmp_path / "b.jsonl", "[1,2]\n[3]")
-    with pytest.raises(UsageError, match="no JSON object in the first 1000 lines"):
+    with pytest.raises(UsageError, match="row 1: the event: a list, expected an object; so"):
         sample(array)
