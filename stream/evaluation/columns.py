@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from headrace.stream.evaluation import leaks
 from headrace.stream.evaluation.leaks import Evidence
 from headrace.stream.evaluation.scores import shown
+from headrace.stream.rows.absent import id_columns
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
-from headrace.stream.task.features import Category, Number, Text
+from headrace.stream.task.features import Number
 
 BLOCK_ROWS = 8192
 BLOCK_CELLS = 2_000_000  # of wide rows there are fewer in a block
@@ -50,7 +51,7 @@ class ColumnCheck:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._numbers = [*task.of_kind(Number)]
-        self._groups = _id_columns(task)
+        self._groups = id_columns(task)
         self._names = [*self._numbers, *self._groups]
         width = len(self._numbers) + task.spec.single_ids + sum(w for _, w in self._groups.values())
         self._most = max(FEWEST, min(BLOCK_ROWS, BLOCK_CELLS // max(width, 1)))
@@ -210,18 +211,6 @@ def too_good(report: dict[str, Any]) -> str | None:
     if not ours < TOO_GOOD * min(theirs):
         return None
     return f"{metric} {shown(misses[0])} in the newest rows"
-
-
-def _id_columns(task: Task) -> dict[str, tuple[int, int]]:
-    """Return where the hashed ids of each category, list and text stand in a row: start, width."""
-    found = {name: (at, 1) for at, name in enumerate(task.single)}
-    start = task.spec.single_ids
-    lists = {name: each.tokens for name, each in task.of_kind(Category).items() if each.tokens}
-    texts = {name: each.max_tokens for name, each in task.of_kind(Text).items()}
-    for name, width in (lists | texts).items():
-        found[name] = (start, width)
-        start += width
-    return found
 
 
 def _named(names: list[str]) -> str:

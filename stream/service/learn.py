@@ -70,6 +70,8 @@ def learn(
         progress = service.run(drain=drain, stop=stop)
     for line in (*service.refusals.all, *service.new_fields()):
         on_note(visible(str(line), keep=""))
+    for line in service.absent.lines():
+        on_note(visible(line, keep=""))
     if drain and (hidden := _hidden(kafka, task.input.topic)):
         on_note(waits(hidden))
     return progress
