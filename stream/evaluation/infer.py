@@ -195,6 +195,10 @@ def _guess(
     _check_named(columns, target, options)
     told: list[str] = []
     decimal = options.decimal or decimal_of([*columns.values()])
+    if options.decimal:
+        against = [c for c, v in columns.items() if decimal_of([v]) not in (None, decimal)]
+        shown = "is not followed there: the numbers show another mark"
+        told += [f"--decimal {decimal}: {', '.join(against)}: {shown}"] if against else []
     table: dict[str, Any] = {"name": name, "input": {"topic": topic or f"events.{name}"}}
     goal = target_table(target, columns[target], known, options.kind, decimal, options.max_classes)
     table["target"], more = goal
@@ -208,6 +212,8 @@ def _guess(
     keys, more = roles.find(columns, target, options.time, options.entity, options.dayfirst)
     told += more
     table["input"] |= keys
+    if topic is None and "time" in keys:
+        told += roles.order_told(keys["time"], columns[keys["time"]], keys.get("dayfirst"))
     if "time" in keys:
         table["calendar"] = ["hour", "weekday", "year"]
     used = {target, *(keys.get(role) for role in ("id", "time", "entity")), *options.drop}

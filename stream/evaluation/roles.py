@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +20,11 @@ TIME_NAMES = {"time", "timestamp", "ts", "datetime", "date", "created_at", "even
 TIME_NAMES |= {"@timestamp", "date_time", "event_timestamp", "timestamp_ms", "date/time"}
 SECONDS_FROM = 1e8  # 1973: smaller numbers are rather something else
 REPEATED = 0.01  # share of the rows with an id of another row, up to which it is an id
+AWRY = 0.01  # of the time that rows span: what they may go back and be in order
+
+_ZONED = re.compile(
+    r".*\d(?: ?[+-]\d\d(?::?\d\d)?| ?(?![ap]m$)[a-z]{1,3}(?: \([a-z ]+\))?)", re.I | re.ASCII
+).fullmatch
 
 Found = tuple[dict[str, Any], list[str]]
 
@@ -55,6 +62,35 @@ def find(
                 told += more
                 more = []
     return keys, told + more
+
+
+def order_told(column: str, values: Sequence[Any], dayfirst: bool | None) -> list[str]:
+    """Return a line if the rows of a file are not in the order of their times, and one of zones.
+
+    Args:
+        values: the times in the order of the rows, None where there is none.
+    """
+    known = [value for value in values if value is not None]
+    texts = [value for value in known if isinstance(value, str) and ":" in value]
+    bare = sum(not _ZONED(text.strip()) for text in texts)
+    zones = (
+        [f"{column}: {bare:,} of {len(texts):,} times name no zone, and count as UTC"]
+        if 0 < bare < len(texts)
+        else []
+    )
+    moments = [ms for value in known if guess.in_range(ms := _ms(value, dayfirst))]
+    steps = [later - moment for moment, later in pairwise(moments) if later != moment]
+    back = [-step for step in steps if step < 0]
+    falls = len(back) > 0.9 * len(steps)
+    if not back or not (falls or max(back) > AWRY * (max(moments) - min(moments))):
+        return zones
+    if falls:
+        how = "the newest row comes first"
+    else:
+        most = timedelta(seconds=max(back) // 1000)
+        older = f"{len(back):,} of {len(moments):,} rows are older than the one before"
+        how = f"{older}, by up to {most}"
+    return [f"{column}: {how}; rows are learned as they stand: sort them, oldest first", *zones]
 
 
 def reading(part: Any) -> str:
@@ -121,6 +157,9 @@ def _time(column: str, values: Sequence[Any], dayfirst: bool | None, *, named: b
     bad = next((value for value in known if not guess.in_range(_ms(value, order))), None)
     keys: dict[str, Any] = {"time": column} | ({} if order is None else {"dayfirst": order})
     why = ""
+    if dayfirst is not None and (other := _against(known, dayfirst)):
+        option, place = ("--dayfirst", "month") if dayfirst else ("--no-dayfirst", "day")
+        raise UsageError(f"{option}: {column} has {other[:40]!r}, where the {place} stands first")
     if compact := guess.compact_dates(known):
         why = f"numbers such as {known[0]} are dates ({compact}): write them as texts, 2026-01-31"
     elif len(good) < 0.9 * len(values):
@@ -152,6 +191,16 @@ def _grows(values: Sequence[float]) -> bool:
 
 def _is_even(values: Sequence[float]) -> bool:
     return len({later - value for value, later in pairwise(values)}) == 1
+
+
+def _against(values: Sequence[Any], dayfirst: bool) -> str | None:
+    """Return a date that is one in the other order alone, if none is one in this order alone."""
+    texts = [value for value in values if isinstance(value, str) and day_or_month_first(value)]
+    good = [[guess.in_range(_ms(text, order)) for text in texts] for order in (True, False)]
+    this, other = good if dayfirst else good[::-1]
+    if any(here and not there for here, there in zip(this, other, strict=True)):
+        return None
+    return next((text for text, there in zip(texts, other, strict=True) if there), None)
 
 
 def _order(values: Sequence[Any], dayfirst: bool | None) -> tuple[bool | None, str]:
