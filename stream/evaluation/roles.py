@@ -195,12 +195,13 @@ def _is_even(values: Sequence[float]) -> bool:
 
 def _against(values: Sequence[Any], dayfirst: bool) -> str | None:
     """Return a date that is one in the other order alone, if none is one in this order alone."""
-    texts = [value for value in values if isinstance(value, str) and day_or_month_first(value)]
-    good = [[guess.in_range(_ms(text, order)) for text in texts] for order in (True, False)]
-    this, other = good if dayfirst else good[::-1]
-    if any(here and not there for here, there in zip(this, other, strict=True)):
-        return None
-    return next((text for text, there in zip(texts, other, strict=True) if there), None)
+    alone: dict[bool, str] = {}
+    for text in values:
+        if isinstance(text, str) and day_or_month_first(text):
+            first, last = (guess.in_range(_ms(text, order)) for order in (True, False))
+            if first != last:
+                alone.setdefault(first, text)
+    return None if dayfirst in alone else alone.get(not dayfirst)
 
 
 def _order(values: Sequence[Any], dayfirst: bool | None) -> tuple[bool | None, str]:

@@ -83,6 +83,8 @@ def test_missing_tokens_become_null(tmp_path: Path, token: str) -> None:
         (" 7 ", 7),
         ("007", 7),
         ("123456789012345678", 123456789012345678),
+        ("1234567890123456789", 1234567890123456789),
+        ("-9223372036854775808", -(2**63)),
         ("9" * 40, 1e40),
         ("1e300", 1e300),
     ],
@@ -92,6 +94,15 @@ def test_number_cells_become_json_numbers(tmp_path: Path, cell: str, value: floa
     [row] = rows(path, x="number")
     assert row == {"x": value, "y": 1}
     assert isinstance(row["x"], int | float)
+
+
+def test_integers_beyond_64_bits_name_things_and_keep_their_digits(tmp_path: Path) -> None:
+    names = [str(2**63 + at) for at in range(9)]
+    cells = "\n".join(f"{name},{name if at else 5}" for at, name in enumerate(names))
+    path = write(tmp_path / "a.csv", f"x,y\n{cells}\n")
+    assert [row["x"] for row in rows(path)] == names
+    rare = write(tmp_path / "b.csv", "x\n" + "1\n" * 99 + f"{2**63}\n")
+    assert [row["x"] for row in rows(rare)] == [1] * 99 + [2.0**63]
 
 
 @pytest.mark.parametrize("cell", ["abc", "1e999", "inf", "-Infinity", "1_000", "0x10", "٣", "1 2"])
