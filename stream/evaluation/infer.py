@@ -202,7 +202,7 @@ def _guess(
     table: dict[str, Any] = {"name": name, "input": {"topic": topic or f"events.{name}"}}
     goal = target_table(target, columns[target], known, options.kind, decimal, options.max_classes)
     table["target"], more = goal
-    told += more
+    told += [*more, *labels.alike(target, table["target"].get("classes", ()))]
     if sample.literals:
         table["input"]["non_finite"] = "missing"
         told.append(
@@ -212,6 +212,8 @@ def _guess(
     keys, more = roles.find(columns, target, options.time, options.entity, options.dayfirst)
     told += more
     table["input"] |= keys
+    if topic is None:
+        told += roles.header_told(columns)
     if topic is None and "time" in keys:
         told += roles.order_told(keys["time"], columns[keys["time"]], keys.get("dayfirst"))
     if "time" in keys:

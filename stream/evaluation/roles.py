@@ -10,6 +10,7 @@ from typing import Any
 
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation import guess
+from headrace.stream.formats.scalars import scalar_text
 from headrace.stream.formats.times import day_or_month_first, time_ms
 from headrace.stream.task.field_path import pointer
 from headrace.stream.task.quantity import READING
@@ -26,6 +27,7 @@ _ZONED = re.compile(
     r".*\d(?: ?[+-]\d\d(?::?\d\d)?| ?(?![ap]m$)[a-z]{1,3}(?: \([a-z ]+\))?)", re.I | re.ASCII
 ).fullmatch
 
+_SCALARS = (str, int, float)
 Found = tuple[dict[str, Any], list[str]]
 
 
@@ -91,6 +93,19 @@ def order_told(column: str, values: Sequence[Any], dayfirst: bool | None) -> lis
         older = f"{len(back):,} of {len(moments):,} rows are older than the one before"
         how = f"{older}, by up to {most}"
     return [f"{column}: {how}; rows are learned as they stand: sort them, oldest first", *zones]
+
+
+def header_told(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return a line if the names of columns seem to be the first row of a file without names."""
+    named = [
+        column
+        for column, values in columns.items()
+        if sum(scalar_text(v) == column for v in values if isinstance(v, _SCALARS)) > 1
+    ]
+    if not named:
+        return []
+    which = f"{', '.join(named[:5])}: {'a name that is' if len(named) == 1 else 'names that are'}"
+    return [f"{which} also a value there: if the first line is a row, add a line of names"]
 
 
 def reading(part: Any) -> str:
