@@ -326,7 +326,7 @@ def describe(task: Task) -> str:
     """Put the guess into lines for a person."""
     groups: dict[str, list[str]] = {}
     for name, each in task.features.items():
-        groups.setdefault(each.kind, []).append(name + roles.reading(each))
+        groups.setdefault(each.kind, []).append((name or '""') + roles.reading(each))
     target = task.target
     what = f"one of {', '.join(target.classes)}" if target.classes else "a number"
     lines = [f"target    {target.field}: {what}{roles.reading(target)}"]

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import random
+import zipfile
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +29,13 @@ def write(path: Path, content: str | bytes) -> Path:
     raw = content if isinstance(content, bytes) else content.encode()
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
     return path
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as parts:
+        parts.writestr(name, content)
+    return packed.getvalue()
 
 
 def rows(path: Path, **columns: Any) -> list[dict[str, Any]]:
@@ -280,6 +288,7 @@ def test_broken_parquet_is_refused_whatever_is_broken(tmp_path: Path) -> None:
         ("a.csv", b'x,y\n1,"open\n2,b\n', "line 3 is not CSV"),
         ("a.csv", "x,y\n1,é\n".encode("latin-1"), "byte 0xe9 is not UTF-8"),
         ("a.csv.gz", b"x,y\n1,2\n", "broken gzip data"),
+        ("a.csv.zip", zipped("a.csv", b"x,y\n1,2\n"), "a zip archive, and no workbook; unpack it"),
         ("a.jsonl.gz", gzip.compress(b'{"x":1}\n' * 1000, mtime=0)[:-30], "broken gzip data"),
         ("a.parquet", b"PAR1 nonsense PAR1", "not readable as Parquet"),
     ],
