@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     image: Any  # u8[B, H, W, C]
     weight: Any  # f32[B, W]  how much the row teaches; W is 1 if rows say so, else 0
     time: Any  # i32[B, T]  see `aggregates.clock`
+    line: Any  # i32[B, 2]  whether it is a label alone, and the slot of the row that waits for it
 
 
 class Outcome(NamedTuple):
@@ -49,4 +50,5 @@ def empty_batch(spec: Spec, capacity: int) -> Batch:
         image=np.zeros((capacity, *spec.image), np.uint8),
         weight=np.ones((capacity, int(spec.weighted)), np.float32),
         time=np.zeros((capacity, aggregates.clock(spec, np.zeros(0, np.int64)).shape[1]), np.int32),
+        line=np.zeros((capacity, 2 if spec.waiting else 0), np.int32),
     )

@@ -244,6 +244,8 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
             due_past=moved(chunk.due_past, -1),
         )
         memory = memory._replace(published=moved(memory.published, -1))
+        late = {"past", "published"} & state.waiting.keys()
+        waits = state.waiting | {name: moved(state.waiting[name], -1) for name in late}
         pairs, fading = np.split(np.asarray(metrics.means, np.float64), [4])
         exact = pairs.reshape(2, 2).sum(1) * before.unit[-1] + before.origin[-1] - after.origin[-1]
         high = _float32(exact / after.unit[-1])
@@ -272,6 +274,7 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
                 name: member.convert(state.members[name], lambda leaf: moved(leaf, -1))
                 for name, member in members.of(spec).items()
             },
+            waiting=waits,
             zero=jnp.asarray(_float32(after.origin[-1] / after.unit[-1])),
         )
     state = state._replace(

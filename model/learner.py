@@ -22,6 +22,7 @@ from jax import Array, lax
 from headrace.model import counter, ladder, members, plasticity, pool
 from headrace.model.batch import Batch, Outcome, empty_batch
 from headrace.model.inputs import load_row
+from headrace.model.late_labels import answer_event, learn_label
 from headrace.model.members import median
 from headrace.model.open_chunk import answers_late, close, predict, train
 from headrace.model.optimizer import each, scheduled
@@ -30,6 +31,7 @@ from headrace.model.scoring import (
     line_width,
     name_moved,
     note,
+    publish,
     read_lines,
     score,
     tell_at_once,
@@ -100,6 +102,22 @@ def make_learner(spec: Spec) -> Learner:
                 state, told = close(parts, state, trained)
             return state, tell_at_once(spec, lines, row + new - 1, told), row, row + new
 
+        def step(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
+            """Take an event or a label: in loops, since branches would copy the state."""
+            state, lines, _, row = carry
+            is_label = batch.line[row, 0]
+
+            def taking(take: Callable[..., tuple[State, Array]]) -> Callable[..., Any]:
+                def one(_: Any, carry: tuple[State, Array]) -> tuple[State, Array]:
+                    state, line = take(parts, carry[0], batch, row)
+                    return state, carry[1].at[row].set(line, mode="promise_in_bounds")
+
+                return one
+
+            carried = lax.fori_loop(0, 1 - is_label, taking(answer_event), (state, lines))
+            carried = lax.fori_loop(0, is_label, taking(learn_label), carried)
+            return *carried, row, row + 1
+
         def stretch(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
             """Go on to the end, or to a row that calls for what the inner loop leaves to others.
 
@@ -107,7 +125,7 @@ def make_learner(spec: Spec) -> Learner:
             """
             state, lines, first, row = lax.while_loop(
                 lambda c: (c[3] < count) & ~calls(spec, c[0]),
-                segment,
+                step if spec.waiting else segment,
                 carry,
             )
             state, lines = name_moved(spec, state, lines, first, row)
@@ -128,6 +146,9 @@ def make_learner(spec: Spec) -> Learner:
         def say(row: Array, said: Array) -> Array:
             after = load_row(spec, state, batch, row, at)
             after = after._replace(chunk=after.chunk._replace(filled=at + 1))
+            if spec.waiting:
+                line = publish(spec, after, predict(parts, after)[0], after.chunk.past[0, 0])
+                return said.at[row].set(line, mode="promise_in_bounds")
             outputs, trained = train(parts, after)
             middle = median.middle(after.members["middle"])
             if answers_late(spec):

@@ -36,7 +36,7 @@ def answers_late(spec: Spec) -> bool:
     It is known by then, as it belongs to an earlier row. In a chunk of several all are answered in
     one pass with what they teach.
     """
-    return spec.horizon > 0 and spec.chunk == 1
+    return spec.late and spec.chunk == 1
 
 
 class Trained(NamedTuple):
@@ -58,7 +58,7 @@ def train(parts: Parts, state: State) -> tuple[Array, Trained]:
     lots = [_rows(spec, state)]
     label = jnp.where(jnp.arange(spec.chunk) < chunk.filled, internal(chunk.label), jnp.nan)
     learnable = ~jnp.isnan(label)
-    if spec.horizon:
+    if spec.late:
         due = PoolInputs(chunk.due_inputs, chunk.due_ids, internal(chunk.due_past))
         lots = [due] if answers_late(spec) else [due, *lots]
         learnable = learnable & (chunk.turn >= 0)
@@ -130,8 +130,19 @@ def close(parts: Parts, state: State, trained: Trained) -> tuple[State, Array]:
     Returns:
         the state, and what the ladder tells of it.
     """
-    spec, (heard, learned, learned_by) = parts.spec, trained
+    spec = parts.spec
     full = jnp.bool_(True) if spec.chunk == 1 else state.chunk.filled == spec.chunk
+    state, told = learn(parts, state, trained, full)
+    return measure(spec, state, full), told
+
+
+def learn(parts: Parts, state: State, trained: Trained, full: Array) -> tuple[State, Array]:
+    """Take over what was learned of a chunk, if it is full; its rows are not measured yet.
+
+    Returns:
+        the state, and what the ladder tells of it.
+    """
+    spec, (heard, learned, learned_by) = parts.spec, trained
     apply = full & ~jnp.isnan(heard.label).all()
     rungs, told = ladder.on_chunk(spec, state.ladder, heard, learned.slow, apply)
     rows, table = heard.question.rows, state.table
@@ -160,12 +171,18 @@ def close(parts: Parts, state: State, trained: Trained) -> tuple[State, Array]:
         ladder=rungs,
         members=moved,
         table=table,
-        inputs=scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan)),
-        pixels=light(spec, state, full),
         target=state.target if spec.classes else target.update(state.target, labels, rows.last),
-        chunk=state.chunk._replace(filled=jnp.where(full, 0, state.chunk.filled)),
     )
     return state, told
+
+
+def measure(spec: Spec, state: State, full: Array) -> State:
+    """Take the rows of the open chunk into what is known of all, and empty it, if it is full."""
+    return state._replace(
+        inputs=scale.update(state.inputs, jnp.where(full, state.chunk.numeric, jnp.nan)),
+        pixels=light(spec, state, full),
+        chunk=state.chunk._replace(filled=jnp.where(full, 0, state.chunk.filled)),
+    )
 
 
 def _finite(tree: Any) -> Array:

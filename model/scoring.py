@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +39,6 @@ def score(
     spec, chunk = parts.spec, state.chunk
     label, slot, turn = chunk.label[at], chunk.slot[at], chunk.turn[at]
     no_change, known = chunk.past[at, 0], ~jnp.isnan(label)
-    taught, weight = label, weights(spec, chunk)
-    if weight is not None:
-        taught = jnp.where(weight[at] > 0.0, label, jnp.nan)
     published = said = publish(spec, state, output, no_change)
     if spec.horizon:
         kept = state.memory
@@ -54,6 +51,39 @@ def score(
         after = order_after(said, slot)
         kept = kept._replace(published=kept.published.at[after, ring].set(published))
         state = state._replace(memory=kept)
+    state, told = judge(parts, state, at, Answered(label, said, no_change, known), middle)
+    line = jnp.concatenate([published, told, jnp.zeros(_ENDS)])
+    chunk = chunk._replace(said=chunk.said.at[at].set(newest(spec, published)))
+    return state._replace(chunk=chunk), line
+
+
+class Answered(NamedTuple):
+    """Hold a label, and what was said before it was known."""
+
+    label: Array  # f32[]
+    said: Array  # f32[P]  what was published
+    no_change: Array  # f32[]  the entity's last known label then
+    known: Array  # bool[]  whether something was said, and there is a label
+
+
+def newest(spec: Spec, published: Array) -> Array:
+    """Return the class or the value of what is published, f32[]."""
+    return read(spec, published)[1].astype(jnp.float32) if spec.classes else published[0]
+
+
+def judge(
+    parts: Parts, state: State, at: Array, answered: Answered, middle: Array
+) -> tuple[State, Array]:
+    """Score what was said about the label at place `at` of the open chunk.
+
+    Returns:
+        the state, and what is told of it: the steps so far and the evidence of detectors.
+    """
+    spec, chunk = parts.spec, state.chunk
+    label, said, no_change, known = answered
+    taught, weight = label, weights(spec, chunk)
+    if weight is not None:
+        taught = jnp.where(weight[at] > 0.0, label, jnp.nan)
     if spec.classes:
         chances, answer = read(spec, said)
         known = known & (chances.max() > 0.0)  # before the first class nothing is said
@@ -90,11 +120,8 @@ def score(
     step = lax.bitcast_convert_type(state.step, jnp.float32)
     evidence = [getattr(alarm, name) for _, alarm in watched for name in EVIDENCE]
     told = pack(*step, *(number.astype(jnp.float32) for number in evidence))
-    line = jnp.concatenate([published, told, jnp.zeros(_ENDS)])
-    newest = read(spec, published)[1].astype(jnp.float32) if spec.classes else published[0]
     alarmed = [alarm.fired for _, alarm in watched]
     state = state._replace(
-        chunk=chunk._replace(said=chunk.said.at[at].set(newest)),
         metrics=measured,
         further=further,
         counts=decision.count(spec, state.counts, taught),
@@ -103,7 +130,19 @@ def score(
         ladder=ladder.on_alarms(state.ladder, [alarm for _, alarm in watched]),
         interval=interval,
     )
-    return state, line
+    return state, told
+
+
+def tell_of_row(spec: Spec, state: State, published: Array) -> Array:
+    """Return the line of a row whose label comes by itself: nothing was judged."""
+    step = pack(*lax.bitcast_convert_type(state.step, jnp.float32))
+    return jnp.concatenate([published, step, jnp.zeros(line_width(spec) - len(published) - 2)])
+
+
+def tell_of_label(spec: Spec, told: Array, climbed: Array) -> Array:
+    """Return the line of a label that came by itself: what `judge` and the ladder told."""
+    blank = jnp.zeros(_ENDS - len(climbed))
+    return jnp.concatenate([jnp.full(spec.published, jnp.nan), told, climbed, blank])
 
 
 def line_width(spec: Spec) -> int:

@@ -93,6 +93,8 @@ class Spec:
         balanced: whether a miss costs the more the rarer the true class is.
         weighted: whether rows say how much they teach.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
+        waiting: rows that may wait at a time for a label that comes by itself, in a line of its
+            own; 0 = labels come in events.
         label_lags: last known labels of the entity that are inputs.
         traces: events that fading means of the numeric columns remember; how far a row lies from
             each mean is an input.
@@ -139,6 +141,7 @@ class Spec:
     balanced: bool = False
     weighted: bool = False
     horizon: int = 0
+    waiting: int = 0
     label_lags: int = 1
     traces: tuple[float, ...] = ()
     numeric_lags: int = 0
@@ -166,6 +169,20 @@ class Spec:
     metrics: tuple[str, ...] = ()
     window: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            ValueError: rows wait for their labels, and chunks or a horizon say when these come.
+        """
+        if self.waiting and (self.horizon or self.chunk > 1):
+            raise ValueError("waiting: expected horizon 0 and chunk 1 beside it")
+
+    @property
+    def late(self) -> bool:
+        """Return whether a label belongs to an earlier row."""
+        return self.horizon > 0 or self.waiting > 0
 
     @property
     def outputs(self) -> int:

@@ -19,6 +19,7 @@ from headrace.model import (
     pool,
     scale,
     target,
+    waiting,
 )
 from headrace.model.drift import Alarm, Observed, shift
 from headrace.model.fold import Fold
@@ -49,10 +50,10 @@ class Chunk(NamedTuple):
     weight: Array  # f32[k, Q]  how much the row teaches; Q is 1 if rows have a weight, else 0
     slot: Array  # i32[k]  of the entity
     turn: Array  # i32[k]  place r in the entity's ring of open predictions; -1 - r if it was free
-    due_inputs: Array  # f32[k if h else 0, I]  rows whose label the new row brought
-    due_ids: Array  # u32[k if h else 0, S]
-    due_past: Array  # f32[k if h else 0, P]
-    due_weight: Array  # f32[k if h else 0, Q]
+    due_inputs: Array  # f32[k, I]  earlier rows that the labels belong to; none if they never do
+    due_ids: Array  # u32[k, S]
+    due_past: Array  # f32[k, P]
+    due_weight: Array  # f32[k, Q]
 
 
 class State(NamedTuple):
@@ -74,6 +75,7 @@ class State(NamedTuple):
     pixels: scale.ScaleState  # of the image's channels
     target: target.TargetState
     memory: memory.MemoryState
+    waiting: dict[str, Any]  # rows whose label comes by itself: those of `waiting`, by name
     chunk: Chunk
     counts: Array  # f32[C] of labels by class, fading; none unless classes are balanced
     interval: Array  # f32[2]  half-width over a typical error, and that; NaN before there is one
@@ -115,7 +117,7 @@ def weights(spec: Spec, chunk: Chunk) -> Array | None:
     """Return how much the labels of a chunk teach, f32[k]; None where rows do not say."""
     if not spec.weighted:
         return None
-    return (chunk.due_weight if spec.horizon else chunk.weight)[:, 0]
+    return (chunk.due_weight if spec.late else chunk.weight)[:, 0]
 
 
 def make_parts(spec: Spec) -> Parts:
@@ -152,6 +154,7 @@ def init(parts: Parts) -> State:
         pixels=scale.init(spec.image[2]),
         target=target.init(),
         memory=memory.init(spec),
+        waiting=waiting.init(spec),
         chunk=empty_chunk(spec),
         counts=decision.init(spec),
         interval=jnp.full(2, jnp.nan),
@@ -167,7 +170,7 @@ def init(parts: Parts) -> State:
 def empty_chunk(spec: Spec) -> Chunk:
     """Return an open chunk that holds no row yet."""
     k = spec.chunk
-    due = k if spec.horizon else 0
+    due = k if spec.late else 0
     return Chunk(
         filled=jnp.int32(0),
         image=jnp.zeros((k, *spec.image), jnp.uint8),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import UsageError, did_you_mean
 from headrace.stream.formats import files
 from headrace.stream.formats.quantities import without_literals
 from headrace.stream.formats.times import time_ms, unit_of
@@ -85,12 +85,15 @@ def file(
     known = {name for row in files.sample(path, _LOOKAHEAD_ROWS) for name in row}
     for option, name in (("key", key), ("time", time), ("id", id)):
         if name is not None and name not in known:
-            found = ", ".join(sorted(known))
+            near = did_you_mean(name, sorted(known)) or ";"
             raise UsageError(
-                f"{files.called(path)}: no column {name!r} for {option}; the file has {found}"
+                f"{files.called(path)}: no column {name!r} for {option}{near} the file has "
+                f"{', '.join(sorted(known))}"
             )
     stem = files.stem(path)
     id_column = id or ("id" if "id" in known else None)
+    if not loop:
+        files.read_on(path)
     events = _rows(path, stem, id_column, key=key, time=time, columns=columns, loop=loop)
     return as_cloudevents(events, stem) if cloudevents else events
 

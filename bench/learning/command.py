@@ -24,6 +24,13 @@ def learning(
         Path | None,
         typer.Option(help="The folder of shared data; default: ../shared/data.", file_okay=False),
     ] = None,
+    label_delay: Annotated[
+        int,
+        typer.Option(
+            help="Let each label come so many rows late; of headrace's peers, River's models then.",
+            min=0,
+        ),
+    ] = 0,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Run the streams that are held out instead.")
     ] = False,
@@ -62,6 +69,7 @@ def learning(
         data=data or default_data(),
         rows=rows,
         fresh=fresh,
+        label_delay=label_delay,
         cached=cached,
         write=write,
         limit_s=None if minutes is None else 60 * minutes,

@@ -36,6 +36,11 @@ class Contestant:
         fits = stream.series or not self.series, stream.image or not self.image
         return stream.group in self.groups and all(fits)
 
+    def waits(self, stream: Stream) -> bool:
+        """Say if its labels may come late: those of a series come with a later row anyway."""
+        late = self.package == OURS or (self.package == "river" and not self.series)
+        return late and not stream.horizon
+
 
 def _river(
     name: str, groups: tuple[Group, ...], *, slow: int = 1, series: bool = False, **settings: Any

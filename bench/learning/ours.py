@@ -27,7 +27,12 @@ def code() -> str:
 
 
 def run(
-    prepared: Prepared, rows: int, *, image: bool = False, limit_s: float | None = None
+    prepared: Prepared,
+    rows: int,
+    *,
+    image: bool = False,
+    label_delay: int = 0,
+    limit_s: float | None = None,
 ) -> dict[str, Any]:
     """Evaluate a stream in a new process, with its columns as one `image` if wished.
 
@@ -36,6 +41,7 @@ def run(
     """
     request: dict[str, Any] = {"task": prepared.task(image=image), "rows": rows}
     request |= {"path": str(prepared.path), "pixels": list(prepared.about["features"]) * image}
+    request["label_delay"] = label_delay
     request["f1"] = prepared.stream.metric == "f1"
     command = [sys.executable, "-m", "bench.learning.ours", json.dumps(request)]
     said = environment.output(command, "headrace", limit_s=limit_s)
@@ -56,7 +62,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     with TemporaryDirectory() as place:
         if request["pixels"]:
             path = with_images(path, request["pixels"], Path(place) / path.name)
-        found = evaluate(task, path, limit=request["rows"])
+        delay = str(request["label_delay"]) if request["label_delay"] else None
+        found = evaluate(task, path, limit=request["rows"], label_delay=delay)
     if found.rejected:
         raise ValueError(f"{found.rejected} rows refused: {found.codes}")
     whole = found.metrics["all"]

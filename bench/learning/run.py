@@ -26,6 +26,7 @@ class Options:
     fresh: bool = False
     cached: bool = False  # only show what was measured before
     limit_s: float | None = None  # of one peer on one stream
+    label_delay: int = 0  # events between a row and its label; headrace and River's models alone
     cache: Path | None = None  # default: the user's
     write: bool = False  # put peers' scores into the record
     record: Path = RECORD
@@ -49,7 +50,9 @@ def run(
     for name in sorted(contestants, key=lambda name: CONTESTANTS[name].slow):
         contestant = CONTESTANTS[name]
         for prepared in ready:
-            if contestant.takes(prepared.stream):
+            if contestant.takes(prepared.stream) and (
+                not options.label_delay or contestant.waits(prepared.stream)
+            ):
                 result = _result(contestant, prepared, results, options)
                 found[prepared.stream.name][name] = result
                 on_progress(f"{prepared.stream.name}: {name} {_told(prepared.stream, result)}")
@@ -111,7 +114,7 @@ def _result(
         key = {
             "stream": prepared.content,
             "peer": contestant.name,
-            "settings": contestant.settings,
+            "settings": _settings(contestant, options),
             "version": _version(contestant),
             "rows": rows,
         }
@@ -139,11 +142,17 @@ def _measured(
         PeerError: it could not be installed, failed, or took too long.
     """
     if contestant.package == OURS:
-        return ours.run(prepared, rows, image=contestant.image, limit_s=options.limit_s)
+        return ours.run(
+            prepared,
+            rows,
+            image=contestant.image,
+            label_delay=options.label_delay,
+            limit_s=options.limit_s,
+        )
     request = {
         "module": contestant.module,
         "peer": contestant.name,
-        "settings": contestant.settings,
+        "settings": _settings(contestant, options),
         "stream": str(prepared.path),
         "rows": rows,
     }
@@ -152,6 +161,11 @@ def _measured(
     said = environment.run(contestant.extra, "run", request, limit_s=options.limit_s)
     result: dict[str, Any] = json.loads(said)
     return result
+
+
+def _settings(contestant: Contestant, options: Options) -> dict[str, Any]:
+    late = {"label_delay": options.label_delay} if options.label_delay else {}
+    return contestant.settings | late
 
 
 def _version(contestant: Contestant) -> str:

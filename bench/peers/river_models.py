@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -48,7 +49,11 @@ def _made(name: str, **params: Any) -> Any:
 
 
 def _loop(model: Any, rows: Rows, settings: dict[str, Any]) -> list[Any]:
-    """Predict, then learn; inputs are made once for both, words learned when they are seen."""
+    """Predict, then learn; inputs are made once for both, words learned when they are seen.
+
+    With a `label_delay`, a label is learned before the row that comes so many later is predicted,
+    as in River's delayed progressive validation.
+    """
     way = {
         "scale": settings.get("scale", False),
         "categories": settings.get("categories", "nominal"),
@@ -61,7 +66,16 @@ def _loop(model: Any, rows: Rows, settings: dict[str, Any]) -> list[Any]:
     dropped = rows.numbers if settings.get("counts") else ()
     two = rows.classes if len(rows.classes) == 2 else ()  # River's binary models want truths
     said: list[Any] = []
-    for row, y in zip(rows.x, rows.y, strict=True):
+    delay, waiting = settings.get("label_delay", 0), deque[tuple[int, Row, Any]]()
+
+    def learn(until: int) -> None:
+        while waiting and waiting[0][0] <= until:
+            _, x, y = waiting.popleft()
+            label = y == two[1] if two else y
+            model.learn_one(x, target.learn(y) if target else label)
+
+    for at, (row, y) in enumerate(zip(rows.x, rows.y, strict=True)):
+        learn(at - delay)
         x = {**change(row), **words(row)}
         for name in dropped:
             del x[name]
@@ -70,8 +84,9 @@ def _loop(model: Any, rows: Rows, settings: dict[str, Any]) -> list[Any]:
             found = target.restore(found)
         said.append(two[int(found)] if two and found is not None else found)
         if y is not None:
-            label = y == two[1] if two else y
-            model.learn_one(x, target.learn(y) if target else label)
+            waiting.append((at, x, y))
+        if not delay:
+            learn(at)
     return said
 
 

@@ -26,7 +26,8 @@ from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
 from headrace.stream.task.field_path import pointer
 from headrace.stream.training import keras_models
-from headrace.stream.training.trainer import Foreseen, Pending, Trainer
+from headrace.stream.training.learned import Foreseen, Pending
+from headrace.stream.training.trainer import Trainer
 from headrace.tables import encoded, rows_of
 
 CAPACITY = 4096  # rows of a micro-batch, which change no result

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pyarrow as pa
 
 from headrace.stream.events import DeadLetter
-from headrace.stream.training.trainer import Learned, Trainer
+from headrace.stream.training.learned import Learned
+from headrace.stream.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

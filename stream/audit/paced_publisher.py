@@ -14,7 +14,8 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
 from headrace.stream.kafka.topics import describe, ensure
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Learned, Trainer
+from headrace.stream.training.learned import Learned
+from headrace.stream.training.trainer import Trainer
 
 NAP_S = 0.1
 LAG_S = 1.0  # what a stall delayed for longer is not caught up

@@ -31,8 +31,8 @@ from headrace.stream.rows.rows import split
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.run import begun, open_checkpoints
 from headrace.stream.task import Task
+from headrace.stream.training.learned import Learned
 from headrace.stream.training.snapshot import SavedState, digest
-from headrace.stream.training.trainer import Learned
 
 CAPACITY = 4096
 
@@ -260,6 +260,7 @@ class _Again:
             else None,
             refusals=self._refusals.all,
             warnings=tuple(self._warnings()),
+            non_finite=self._normalizer.non_finite + self._replayer.non_finite,
             curve=self._curve,
         )
 

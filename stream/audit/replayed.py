@@ -31,6 +31,7 @@ class Replayed:
     comparison: Comparison | None
     refusals: tuple[Refusal, ...]
     warnings: tuple[str, ...]
+    non_finite: int  # NaN and Infinity that are no JSON, and were read as missing
     curve: list[Point]
 
     def as_json(self) -> dict[str, Any]:

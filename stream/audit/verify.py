@@ -23,8 +23,8 @@ from headrace.stream.ledger.position import Position
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.run import begun
 from headrace.stream.task import Task
+from headrace.stream.training.learned import Learned
 from headrace.stream.training.snapshot import SavedState
-from headrace.stream.training.trainer import Learned
 
 WAIT_S = 0.5
 CAPACITY = 4096

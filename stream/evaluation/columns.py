@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.stream.evaluation import leaks
 from headrace.stream.evaluation.leaks import Evidence
-from headrace.stream.evaluation.scores import shown
+from headrace.stream.evaluation.scores import counted, shown
 from headrace.stream.rows.absent import id_columns
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
@@ -44,8 +44,8 @@ class _Block:
 class ColumnCheck:
     """Watch the columns that a task learns from, rows after rows; `warnings` says what was found.
 
-    Leaks are looked for where a row's own label is predicted: with `target.horizon`, a column may
-    well be the target itself.
+    A leak says what is predicted: with `target.horizon` the label that comes so many events of the
+    entity later. There, what says the row's own label is a good input, also if it tells the other.
     """
 
     def __init__(self, task: Task) -> None:
@@ -59,6 +59,7 @@ class ColumnCheck:
         self._rows = 0
         self._constant: dict[str, NDArray[Any]] = {}  # the first row's, of those that stay
         self._suspects: dict[str, Evidence] = {}
+        self._present: dict[str, Evidence] = {}  # of suspects, where the label is not the row's own
         self._copies: dict[tuple[str, str], int] = {}  # rows in which the two were the same
         self._ids: dict[str, int] = {}
         self._counters: dict[str, float] = {}
@@ -91,12 +92,12 @@ class ColumnCheck:
             return []
         if self._block.rows >= FEWEST or (self._first and self._block.rows):
             self._close()
-        target, rows = self._task.target.field, self._rows
+        target, rows = self._target, self._rows
         found = [
             f"{name}: {evidence.words(target)}; if it is known only with {target}, it is a leak: "
             f"leave it out (--drop {self._field(name)})"
             for name, evidence in self._suspects.items()
-            if evidence.holds
+            if evidence.holds and not (name in self._present and self._present[name].holds)
         ]
         if constant := [*self._constant]:
             found.append(
@@ -125,9 +126,17 @@ class ColumnCheck:
         return found
 
     def best(self) -> str | None:
-        """Say which column alone tells the most labels, and of how many."""
+        """Say which column alone tells the most labels, and how many."""
         name = max(self._alone, key=self._alone.__getitem__, default=None)
-        return None if name is None else f"{name} alone tells {100 * self._alone[name]:.1f} %"
+        if name is None:
+            return None
+        return f"{name} alone tells {self._target} in {100 * self._alone[name]:.1f} % of the rows"
+
+    @property
+    def _target(self) -> str:
+        """Call what is predicted by its name."""
+        field, horizon = self._task.target.field, self._task.target.horizon
+        return f"{field} {counted(horizon, 'event')} ahead" if horizon else field
 
     def _field(self, name: str) -> str:
         return self._task.features[name].field or name  # type: ignore[union-attr]
@@ -167,8 +176,7 @@ class ColumnCheck:
         columns = {
             name: self._column(name, parts[name]) for name in wanted if name not in self._constant
         }
-        if not self._task.target.horizon:
-            self._look_for_leaks(columns, label)
+        self._look_for_leaks(columns, label, np.concatenate(block.entity))
         if self._first:
             self._known = {name: int(column.known.sum()) for name, column in columns.items()}
             self._copies = leaks.copies(columns)
@@ -186,18 +194,66 @@ class ColumnCheck:
             }
         self._first = False
 
-    def _look_for_leaks(self, columns: dict[str, leaks.Column], label: NDArray[np.float64]) -> None:
+    def _look_for_leaks(
+        self,
+        columns: dict[str, leaks.Column],
+        label: NDArray[np.float64],
+        entity: NDArray[np.uint32],
+    ) -> None:
+        horizon = self._task.target.horizon
+        predicted = label_ahead(label, entity, horizon)
+        if self._first:
+            self._suspects = self._evidence(columns, predicted)
+            self._alone = {name: each.share for name, each in self._suspects.items()}
+        else:
+            self._suspects = self._more(self._suspects, columns, predicted)
+        self._suspects = {n: each for n, each in self._suspects.items() if each.holds}
+        if horizon:
+            asked = {name: columns[name] for name in self._suspects if name in columns}
+            known = {name: each for name, each in self._present.items() if name in asked}
+            new = {name: each for name, each in asked.items() if name not in known}
+            self._present = self._more(known, asked, label) | self._evidence(new, label)
+
+    def _evidence(
+        self, columns: dict[str, leaks.Column], label: NDArray[np.float64]
+    ) -> dict[str, Evidence]:
+        """Return what each column of a block says of labels."""
         known = ~np.isnan(label) & (label >= 0 if self._task.spec.classes else True)
         target = leaks.Target.of(label[known], is_class=bool(self._task.spec.classes))
-        names = columns if self._first else {n: columns[n] for n in self._suspects if n in columns}
-        for name in names:
-            evidence = target.evidence(columns[name].take(known))
-            if self._first:
-                self._alone[name] = evidence.share
-                self._suspects[name] = evidence
-            else:
-                self._suspects[name] = self._suspects[name] + evidence
-        self._suspects = {n: each for n, each in self._suspects.items() if each.holds}
+        return {name: target.evidence(column.take(known)) for name, column in columns.items()}
+
+    def _more(
+        self,
+        before: dict[str, Evidence],
+        columns: dict[str, leaks.Column],
+        label: NDArray[np.float64],
+    ) -> dict[str, Evidence]:
+        """Return evidence of the blocks before and of this one."""
+        found = self._evidence({n: each for n, each in columns.items() if n in before}, label)
+        return {n: each + found[n] if n in found else each for n, each in before.items()}
+
+
+def label_ahead(
+    label: NDArray[np.float64], entity: NDArray[np.uint32], horizon: int
+) -> NDArray[np.float64]:
+    """Return the label that each row predicts: that of its entity so many rows later.
+
+    Args:
+        label: of the rows, [n].
+        entity: hashes, [n, 2].
+        horizon: 0 is the row's own.
+
+    Returns:
+        [n]; NaN where it is not among the rows.
+    """
+    if not horizon:
+        return label
+    order = np.lexsort(entity.T)  # stable: rows of one entity stay in order
+    asked, answered = order[:-horizon], order[horizon:]
+    same = (entity[asked] == entity[answered]).all(1)
+    found = np.full(len(label), np.nan)
+    found[asked[same]] = label[answered[same]]
+    return found
 
 
 def too_good(report: dict[str, Any]) -> str | None:

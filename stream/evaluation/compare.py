@@ -22,7 +22,8 @@ from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.refusals import Refusal, Refusals
 from headrace.stream.rows.rows import Rows, split
 from headrace.stream.task import Task, validate
-from headrace.stream.training.trainer import Learned, Pending, Trainer
+from headrace.stream.training.learned import Learned, Pending
+from headrace.stream.training.trainer import Trainer
 
 MOST_MISS = 1e15  # so that the cubes of gains are finite
 DEEPEST = 8  # parts of a key: no task file has more

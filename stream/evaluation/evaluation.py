@@ -14,7 +14,7 @@ from headrace.stream.evaluation.compare import Comparison
 from headrace.stream.evaluation.plot import Curve, Point, check_plot, draw
 from headrace.stream.evaluation.scores import score_cells, shown
 from headrace.stream.process.terminal import visible
-from headrace.stream.rows.refusals import Refusal, nothing_learned
+from headrace.stream.rows.refusals import Refusal, literals_told, nothing_learned
 from headrace.stream.task import Task
 
 
@@ -26,6 +26,7 @@ class Evaluation:
         events: rows that were read.
         learned: labels among them.
         rejected: rows that were refused; `codes` counts them by the reason.
+        non_finite: NaN and Infinity that are no JSON, and were read as missing.
         seconds: from the first row on, compilation excluded.
         metrics: scores over `all` events and in the fading `window`, by their names.
         baselines: the same by baseline: of no-change, and majority or mean and median.
@@ -52,6 +53,7 @@ class Evaluation:
     further: dict[str, Any] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()
+    non_finite: int = 0
     names: tuple[str, str] = ("headrace", "")
     curve: Curve | None = field(default=None, compare=False)
     task: Task | None = field(default=None, compare=False)
@@ -110,7 +112,7 @@ class Evaluation:
 
     def told_rows(self) -> list[str]:
         """Return a line for each code of refusals, and each warning."""
-        lines = [*map(str, self.refusals)]
+        lines = [*map(str, self.refusals), *literals_told(self.non_finite)]
         if self.comparison:
             lines += [f"{self.names[1]}: {each}" for each in self.comparison.refusals]
         lines += [f"warning: {each}" for each in self.warnings]
@@ -157,6 +159,7 @@ class Evaluation:
             "events": self.events,
             "learned": self.learned,
             "rejected": self.rejected,
+            "non_finite": self.non_finite,
             "seconds": round(self.seconds, 3),
             "events_per_second": round(self.events / max(self.seconds, 1e-9), 1),
             "peak_rss_mb": round(peak / (1 << 20 if sys.platform == "darwin" else 1024), 1),

@@ -4,14 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from itertools import islice
+from typing import NamedTuple
 
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import UsageError, did_you_mean
+from headrace.stream.evaluation.sampling import columns_of
 from headrace.stream.events import Records
 from headrace.stream.formats import files
 from headrace.stream.rows import outside
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate, Image, Number, Text
 from headrace.stream.task.field_path import pointer
+
+
+class Length(NamedTuple):
+    """Say how many rows are to be read: about, unless it is exact; None: only reading tells."""
+
+    rows: int | None
+    exact: bool
+
+    def __str__(self) -> str:
+        if self.rows is None:
+            return ""
+        return f" of {'' if self.exact else 'about '}{self.rows:,}"
+
+
+def length(path: files.Given, limit: int | None = None) -> Length:
+    """Return how many rows there are, or `limit` if there are more.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    total = files.total_rows(path)
+    about = total or files.about_rows(path)
+    rows = min(filter(None, (about, limit)), default=None)
+    return Length(rows, total is not None or (limit is not None and limit < (about or 0)))
 
 
 class FileRows:
@@ -90,8 +116,11 @@ def _require(
     for key, place in places.items():
         if place in missing:
             inner = [row.get("data") if within and len(place) > 1 else row for row in sample]
-            names = dict.fromkeys(name for row in inner if isinstance(row, dict) for name in row)
+            rows = [row for row in inner if isinstance(row, dict)]
+            names = dict.fromkeys(name for row in rows for name in row)
+            field = str(named[key][0])
+            near = did_you_mean(field, [*names, *columns_of(rows)]) or ";"
             raise UsageError(
-                f"{files.called(path)}: no column {named[key][0]!r} for {key}; the file has "
+                f"{files.called(path)}: no column {field!r} for {key}{near} the file has "
                 f"{', '.join(names)}"
             )

@@ -6,29 +6,30 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import UsageError, did_you_mean
 from headrace.stream.evaluation import guess, labels, roles
 from headrace.stream.evaluation.numbers_in_text import decimal_of
+from headrace.stream.evaluation.options import Kind, Options
 from headrace.stream.evaluation.sampling import (
     FIRST,
     Sample,
     columns_of,
-    distinct_labels,
     objects_elsewhere,
     of_events,
     of_file,
+    with_labels,
 )
-from headrace.stream.evaluation.target import Kind, target_table
+from headrace.stream.evaluation.target import target_table
 from headrace.stream.evaluation.task_toml import to_toml
 from headrace.stream.formats import files
 from headrace.stream.formats.misfits import no_object
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.terminal import visible
-from headrace.stream.rows.refusals import Refusal, refusals_of
+from headrace.stream.rows.refusals import Refusal, literals_told, refusals_of
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import LONGEST_NAME
 from headrace.stream.task.field_path import pointer
@@ -41,28 +42,6 @@ FIRST_EVENT_S = 10.0
 REFUSED = 0.02  # share of the rows, above which what refuses them is mended
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Hold what is said beside the data: a task's columns by their roles, and how to read them.
-
-    Attributes:
-        kind: what the target is; None: by its values.
-        drop: columns to leave out.
-        time, entity: the columns with these roles.
-        decimal: the decimal mark, where texts do not show which it is.
-        dayfirst: whether 03/04/2026 is the third of April, where dates do not show it.
-        max_classes: most classes that the target may have; None: labels.MOST_CLASSES.
-    """
-
-    kind: Kind | None = None
-    drop: Sequence[str] = ()
-    time: str | None = None
-    entity: str | None = None
-    decimal: Literal[".", ","] | None = None
-    dayfirst: bool | None = None
-    max_classes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,11 +108,14 @@ def infer_file(
 
 def guess_file(path: files.Given, target: str, options: Options) -> Inferred:
     """Guess a task as `infer_file` does, and say what is not plain about it."""
-    sample = of_file(path)
+    known: list[Any] | None = None
+    if options.kind == "regress":
+        sample = of_file(path)
+    else:
+        most = labels.SEEN * (options.max_classes or labels.MOST_CLASSES)
+        sample, known = with_labels(path, target, most)
     if not sample.rows:
         raise no_object(files.called(path), sample.raws)
-    most = labels.SEEN * (options.max_classes or labels.MOST_CLASSES)
-    known = None if options.kind == "regress" else distinct_labels(files.read(path), target, most)
     found = _guess(sample, task_name(files.stem(path)), target, options, known=known)
     return _useful(found, sample, files.called(path))
 
@@ -190,7 +172,9 @@ def _guess(
     Args:
         known: distinct labels, where more are known than those of the sample.
     """
-    labels.check_single(target, sample.rows)
+    whole = len(sample.rows) == len(sample.raws) and topic is None
+    noun = "row" if topic is None else "event"
+    labels.check_single(target, sample.rows, FIRST if whole else 0, noun)
     columns = columns_of(sample.rows)
     _check_named(columns, target, options)
     told: list[str] = []
@@ -205,10 +189,7 @@ def _guess(
     told += [*more, *labels.alike(target, table["target"].get("classes", ()))]
     if sample.literals:
         table["input"]["non_finite"] = "missing"
-        told.append(
-            f"NaN or Infinity stands in place of {sample.literals:,} "
-            f"number{'s'[: sample.literals != 1]}: counts as missing (input.non_finite)"
-        )
+        told += literals_told(sample.literals)
     keys, more = roles.find(columns, target, options.time, options.entity, options.dayfirst)
     told += more
     table["input"] |= keys
@@ -241,59 +222,83 @@ def _mended(
     told: list[str],
 ) -> Inferred:
     """Add the features, and leave out those that many rows would be refused for."""
-    guessed = {c: guess.feature(v, decimal, c) for c, v in columns.items() if c not in used}
-    for column, found in guessed.items():
-        if found.form.get("kind") == "number" and pointer(column)[-1].lower() in roles.ID_NAMES:
-            guessed[column] = guess.Guess({"kind": "category"})
+    guessed = _guesses(columns, used, decimal)
+    while True:
+        features = _Features.of(guessed)
+        if not features.taken:
+            raise _nothing_left(table["target"]["field"], features.left)
+        whole = {**table, "features": features.taken}
+        task = validate(whole, f"the inferred task {table['name']}")
+        refused = refusals_of(task, sample.raws)
+        guilty = (each for each in refused if each.feature in features.taken)
+        worst = next((each for each in guilty if each.count > REFUSED * len(sample.raws)), None)
+        if worst is None:
+            told = [*told, *(f"{c}: {g.told}" for c, g in guessed.items() if g.form and g.told)]
+            return Inferred(task, features.left, told, refused)
+        why = f"{worst.count:,} rows would be refused: {worst.detail}"
+        guessed[features.columns[worst.feature]] = guess.Guess({}, why)
+
+
+def _guesses(
+    columns: Mapping[str, Sequence[Any]], used: set[str | None], decimal: str | None
+) -> dict[str, guess.Guess]:
+    """Return what each column could be as a feature, but those that are used for something else."""
+    found = {c: guess.feature(v, decimal, c) for c, v in columns.items() if c not in used}
+    for column, each in found.items():
+        if each.form.get("kind") == "number" and pointer(column)[-1].lower() in roles.ID_NAMES:
+            found[column] = guess.Guess({"kind": "category"})
     for column in objects_elsewhere(columns):
         if all(value is None for value in columns[column]):
-            guessed.pop(column, None)  # an object that is null here and there
-        elif column in guessed:
-            guessed[column] = guess.Guess({}, "an object in other rows; its parts are read instead")
-    while True:
-        features: dict[str, Any] = {}
-        left: dict[str, tuple[dict[str, Any], str]] = {}
-        names: dict[str, str] = {}
-        for column, found in guessed.items():
-            name = _feature_name(column, features | left)
+            found.pop(column, None)  # an object that is null here and there
+        elif column in found:
+            found[column] = guess.Guess({}, "an object in other rows; its parts are read instead")
+    return found
+
+
+class _Features(NamedTuple):
+    """Hold the features of a task by name.
+
+    Attributes:
+        taken: their keys in the task file.
+        left: of those that are left out the keys that they could have, and why they are not.
+        columns: what each of both kinds reads.
+    """
+
+    taken: dict[str, Any]
+    left: dict[str, tuple[dict[str, Any], str]]
+    columns: dict[str, str]
+
+    @classmethod
+    def of(cls, guessed: Mapping[str, guess.Guess]) -> _Features:
+        """Name what was guessed of columns."""
+        found = cls({}, {}, {})
+        for column, each in guessed.items():
+            name = _feature_name(column, found.columns)
             place = {} if name == column else {"field": column}
-            names[name] = column
-            if found.form:
-                features[name] = {**found.form, **place}
+            found.columns[name] = column
+            if each.form:
+                found.taken[name] = {**each.form, **place}
             else:
-                left[name] = {**found.otherwise, **place}, found.told
-        if not features:
-            reasons = "; ".join(f"{name}: {why}" for name, (_, why) in left.items())
-            raise UsageError(
-                f"no column is left to predict {table['target']['field']} from"
-                + (
-                    f": {reasons}"
-                    if reasons
-                    else ": all others are dropped, or its id, time or entity"
-                )
-            )
-        task = validate({**table, "features": features}, f"the inferred task {table['name']}")
-        refused = refusals_of(task, sample.raws)
-        worst = next((each for each in refused if _guilty(each, names, guessed, sample)), None)
-        if worst is None:
-            break
-        column = names[worst.feature]
-        guessed[column] = guess.Guess({}, f"{worst.count:,} rows would be refused: {worst.detail}")
-    told = [*told, *(f"{c}: {g.told}" for c, g in guessed.items() if g.form and g.told)]
-    return Inferred(task, left, told, refused)
+                found.left[name] = {**each.otherwise, **place}, each.told
+        return found
 
 
-def _guilty(
-    each: Refusal, names: Mapping[str, str], guessed: Mapping[str, guess.Guess], sample: Sample
-) -> bool:
-    many = each.count > REFUSED * len(sample.raws)
-    return many and each.feature in names and bool(guessed[names[each.feature]].form)
+def _nothing_left(target: str, left: Mapping[str, tuple[dict[str, Any], str]]) -> UsageError:
+    reasons = "; ".join(f"{name}: {why}" for name, (_, why) in left.items())
+    why = reasons or "all others are dropped, or its id, time or entity"
+    return UsageError(f"no column is left to predict {target} from: {why}")
 
 
 def _check_named(columns: Mapping[str, Any], target: str, options: Options) -> None:
-    for wanted in (target, *options.drop, *filter(None, (options.time, options.entity))):
-        if wanted not in columns:
-            raise UsageError(f"{wanted}: no such column; there are {', '.join(columns)}")
+    named: list[tuple[str, str | None]] = [("--target", target)]
+    named += [("--drop", column) for column in options.drop]
+    named += [("--time", options.time), ("--entity", options.entity)]
+    for option, wanted in named:
+        if wanted is not None and wanted not in columns:
+            near = did_you_mean(wanted, columns) or ";"
+            raise UsageError(
+                f"{option} {wanted}: no such column{near} there are {', '.join(columns)}"
+            )
     for wanted in filter(None, (options.time, options.entity)):
         if any(isinstance(value, list) for value in columns[wanted]):
             raise UsageError(f"{wanted}: a list, expected a single value")
@@ -322,7 +327,7 @@ def _as_seen(task: Task, partitions: int, largest_bytes: int) -> Task:
     return task.model_copy(update=changes)
 
 
-def describe(task: Task) -> str:
+def describe(task: Task) -> list[str]:
     """Put the guess into lines for a person."""
     groups: dict[str, list[str]] = {}
     for name, each in task.features.items():
@@ -335,7 +340,7 @@ def describe(task: Task) -> str:
         column = getattr(task.input, role)
         if column and (role != "id" or "id" in task.input.model_fields_set):
             lines.append(f"{role:<9} {column}")
-    return "\n".join(visible(line, keep="") for line in lines)
+    return [visible(line, keep="") for line in lines]
 
 
 def task_name(text: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from headrace.stream.errors import HeadraceError
 from headrace.stream.evaluation.columns import ColumnCheck
 from headrace.stream.evaluation.file_rows import FileRows
+from headrace.stream.evaluation.scores import counted
 from headrace.stream.events import Records
 from headrace.stream.formats.files import Given
 from headrace.stream.kafka.connection import KafkaConnection
@@ -29,18 +30,25 @@ WAIT_S = 10.0
 
 @dataclass(frozen=True)
 class Inspection:
-    """Say what became of the rows: read, refused with which codes, and what to know of columns."""
+    """Say what became of the rows: read, refused with which codes, and what to know of columns.
+
+    Attributes:
+        noun: what they are: a "row" of a file, or an "event" of a topic.
+        non_finite: NaN and Infinity that are no JSON, and were read as missing.
+    """
 
     rows: int
     labelled: int
     refusals: tuple[Refusal, ...]
     warnings: tuple[str, ...]
+    noun: str = "row"
+    non_finite: int = 0
 
     def lines(self) -> list[str]:
         """Return what a person needs to know: how many rows are good, and what is wrong."""
         refused = sum(each.count for each in self.refusals)
-        rows = f"{self.rows:,} rows read, {refused:,} refused, {self.labelled:,} with a label"
-        return [rows, *self.doubts()]
+        read = counted(self.rows, self.noun)
+        return [f"{read} read, {refused:,} refused, {self.labelled:,} with a label", *self.doubts()]
 
     def doubts(self) -> list[str]:
         """Return the lines about what is wrong."""
@@ -52,7 +60,7 @@ class Inspection:
         Raises:
             HeadraceError: every row is refused, or none has a label.
         """
-        if failure := nothing_learned(self.rows, self.labelled, self.refusals):
+        if failure := nothing_learned(self.rows, self.labelled, self.refusals, self.noun):
             raise HeadraceError(failure)
 
 
@@ -76,11 +84,14 @@ def inspect_topic(task: Task, kafka: KafkaConnection) -> Inspection:
     """
     with closing(kafka.source(task.input.topic, timestamps=True)) as source:
         records = source.poll(BATCH, WAIT_S)
-    return _inspect(task, task, [records] if records else [])
+    return _inspect(task, task, [records] if records else [], topic=True)
 
 
-def _inspect(task: Task, reads: Task, batches: Iterable[Records]) -> Inspection:
-    normalizer, refusals, columns = Normalizer(reads), Refusals(task), ColumnCheck(task)
+def _inspect(
+    task: Task, reads: Task, batches: Iterable[Records], *, topic: bool = False
+) -> Inspection:
+    refusals = Refusals(task, topic=topic)
+    normalizer, columns = Normalizer(reads), ColumnCheck(task)
     classes, count, labelled = Classes(task), 0, 0
     for records in batches:
         if not records.values:
@@ -92,7 +103,8 @@ def _inspect(task: Task, reads: Task, batches: Iterable[Records]) -> Inspection:
         count += len(records.values)
         labelled += int((~np.isnan(rows.label)).sum())
     warnings = [*refusals.warnings(count), *columns.warnings()]
-    return Inspection(count, labelled, refusals.all, tuple(warnings))
+    noun = "event" if topic else "row"
+    return Inspection(count, labelled, refusals.all, tuple(warnings), noun, normalizer.non_finite)
 
 
 def _with_classes(rows: Rows, classes: Classes) -> Rows:

@@ -21,23 +21,30 @@ _NUMBER = r"[-+]?(\d+([.,]\d*)*|\.\d+)([eE][-+]?\d+)?"
 _AMOUNT = re.compile(rf"[^\d\w.+-]{{0,3}}\s*{_NUMBER}\s*([^\W\d]{{1,8}}|[^\d\w]{{1,3}})?")
 
 
-def check_single(target: str, rows: Iterable[Mapping[str, Any]]) -> None:
+def check_single(
+    target: str, rows: Iterable[Mapping[str, Any]], numbered: int, noun: str = "row"
+) -> None:
     """Make sure that a field holds no list and no object.
 
+    Args:
+        numbered: so many of the rows are the first ones of a file, without a gap.
+        noun: what they are.
+
     Raises:
-        UsageError: it does; names the row and what is in it.
+        UsageError: it does; names the row, if its number is known, and what is in it.
     """
     for number, row in enumerate(rows, 1):
+        place = f"{noun} {number:,}" if number <= numbered else f"one {noun}"
         value = value_at(row, pointer(target))
         if isinstance(value, list):
             raise UsageError(
-                f"{target}: a list, expected a single value; row {number:,} has "
+                f"{target}: a list, expected a single value; {place} has "
                 f"{shortened(value)}: give what is to be read a field of its own"
             )
         if isinstance(value, dict):
             inner = to_pointer((*pointer(target), next(iter(value), "...")))
             raise UsageError(
-                f"{target}: an object, expected a single value; row {number:,} has "
+                f"{target}: an object, expected a single value; {place} has "
                 f"{shortened(value)}: name a field in it, such as {inner}"
             )
 

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
-from headrace.stream.errors import UsageError
+from headrace.stream.errors import UsageError, did_you_mean
+from headrace.stream.evaluation.options import Options
 from headrace.stream.task import Task, validate
 from headrace.stream.task.features import Aggregate
 from headrace.stream.task.field_path import pointer
 
 
-def override(
-    task: Task,
-    origin: str,
-    *,
-    target: str | None = None,
-    kind: str | None = None,
-    max_classes: int | None = None,
-    drop: Sequence[str] = (),
-    time: str | None = None,
-    entity: str | None = None,
-) -> Task:
+def override(task: Task, origin: str, target: str | None, options: Options) -> Task:
     """Return the task of a file with what options say otherwise.
 
-    `time`, `entity` and `max_classes` replace `input.time`, `input.entity` and
-    `target.max_classes`; `drop` leaves features out, by their names or fields. Another target
-    would be another task: its classes and its features do not follow from its name.
+    `time`, `entity`, `dayfirst` and `max_classes` replace `input.time`, `input.entity`,
+    `input.dayfirst` and `target.max_classes`; `drop` leaves features out, by their names or
+    fields. Another target would be another task: its classes and its features do not follow from
+    its name. Nor has a task one decimal mark: each number of it has its own.
 
     Args:
         origin: names the file in errors.
+        target: the column to predict, if it is said.
 
     Raises:
         UsageError: an option and the file contradict each other; names both.
@@ -37,34 +29,50 @@ def override(
     """
     for option, key, said, there in (
         ("--target", "target.field", target, task.target.field),
-        ("--kind", "target.kind", kind, task.target.kind),
+        ("--kind", "target.kind", options.kind, task.target.kind),
     ):
         if said is not None and said != there:
             raise UsageError(
                 f"{option} {said}: {origin} has {key} = {there!r}, and other keys of it go by "
                 f"that; change {key} there, or leave {option} out"
             )
-    if max_classes and task.target.kind == "regress":
+    if options.max_classes and task.target.kind == "regress":
         raise UsageError(
-            f"--max-classes {max_classes}: {origin} has target.kind = 'regress', and numbers have "
-            "no classes; leave it out, or change target.kind there"
+            f"--max-classes {options.max_classes}: {origin} has target.kind = 'regress', and "
+            "numbers have no classes; leave it out, or change target.kind there"
+        )
+    if options.decimal:
+        raise UsageError(
+            f"--decimal {options.decimal}: {origin} says of each number how it is written; set "
+            f"decimal = {options.decimal!r} there, of the features or the target that are meant, "
+            "or leave --decimal out"
         )
     table = copy.deepcopy(task.model_dump(mode="json", exclude_unset=True))
-    for part, key, value in (
-        ("input", "time", time),
-        ("input", "entity", entity),
-        ("target", "max_classes", max_classes),
+    replaced = []
+    for part, key in (
+        ("input", "time"),
+        ("input", "entity"),
+        ("input", "dayfirst"),
+        ("target", "max_classes"),
     ):
-        if value is not None:
+        if (value := getattr(options, key)) is not None:
             table[part][key] = value
-    for name in drop:
+            replaced.append(_said(key, value))
+    for name in options.drop:
         for feature in _reading(task, origin, name):
             table["features"].pop(feature, None)
     if not table["features"]:
-        raise UsageError(f"--drop {','.join(drop)}: no feature of {origin} is left to learn from")
-    options = {"--time": time, "--entity": entity, "--max-classes": max_classes}
-    said = ", ".join(f"{option} {value}" for option, value in options.items() if value is not None)
-    return validate(table, f"{origin} with {said}" if said else origin)
+        dropped = ",".join(options.drop)
+        raise UsageError(f"--drop {dropped}: no feature of {origin} is left to learn from")
+    return validate(table, f"{origin} with {', '.join(replaced)}" if replaced else origin)
+
+
+def _said(key: str, value: object) -> str:
+    """Return an option as it was written."""
+    name = key.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{'' if value else 'no-'}{name}"
+    return f"--{name} {value}"
 
 
 def _reading(task: Task, origin: str, name: str) -> list[str]:
@@ -77,8 +85,10 @@ def _reading(task: Task, origin: str, name: str) -> list[str]:
     found = [f for f, field in read.items() if pointer(field) == pointer(name)]
     found = found or [feature for feature in task.features if feature == name]
     if not found:
+        near = did_you_mean(name, [*task.features, *read.values()]) or ";"
         raise UsageError(
-            f"--drop {name}: no feature of {origin} reads it; there are {', '.join(task.features)}"
+            f"--drop {name}: no feature of {origin} reads it{near} there are "
+            f"{', '.join(task.features)}"
         )
     for feature in found:
         users = ["cross" for names in task.cross if feature in names]

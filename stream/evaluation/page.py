@@ -18,20 +18,26 @@ _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <style>
 :root{{color-scheme:light dark;--paper:#fff;--ink:#1b1b1b;--line:#d0d0d0}}
 @media(prefers-color-scheme:dark){{:root{{--paper:#16181c;--ink:#e8e8e8;--line:#44484f}}}}
-body{{margin:2em auto;max-width:70em;padding:0 1em;background:var(--paper);color:var(--ink);
+body{{margin:2em auto;max-width:60em;padding:0 1em;background:var(--paper);color:var(--ink);
 font:1rem/1.5 system-ui,sans-serif}}
-h1{{font-size:1.4rem}}figure{{margin:1.5em 0}}svg{{width:100%;height:auto}}
+h1,p,figcaption,caption{{overflow-wrap:anywhere}}
+h1{{font-size:1.4rem}}figure{{margin:1.5em 0}}
+.wide{{overflow-x:auto}}.wide:focus-visible{{outline:2px solid}}
+svg{{display:block;width:100%;min-width:36rem;height:auto}}svg text{{fill:currentColor}}
 .at{{fill:transparent;pointer-events:all}}.at:hover{{fill:currentColor;fill-opacity:.12}}
 table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}
 th,td{{border-bottom:1px solid var(--line);padding:.15em .8em;text-align:right}}
 summary{{cursor:pointer}}
 </style></head>
 <body><main><h1>{title}</h1><p>{about}</p>
-<figure>{svg}<figcaption>{caption}</figcaption></figure>
-<details><summary>The figures as a table</summary><table><caption>{scope}</caption>
+<figure><div class="wide" role="group" aria-label="Drawing" tabindex="0">{svg}</div>
+<figcaption>{caption}</figcaption></figure>
+<details><summary>The figures as a table</summary>
+<div class="wide" role="group" aria-label="Table" tabindex="0">
+<table><caption>{scope}</caption>
 <thead><tr>{head}</tr></thead><tbody>
 {rows}
-</tbody></table></details></main></body></html>
+</tbody></table></div></details></main></body></html>
 """
 
 
@@ -56,7 +62,7 @@ def page(
         scope: says what the values are of.
         source: what the events were read from; "" if that is not known.
     """
-    svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
+    svg = svg[svg.index("<svg") :].replace(": #000000", ": currentColor")
     svg = svg.replace("<svg", '<svg role="img" aria-labelledby="title about"', 1)
     named = f'<title id="title">{escape(title)}</title><desc id="about">{escape(about)}</desc>'
     svg = re.sub(r"(<svg[^>]*>)", lambda begin: begin[1] + named, svg, count=1)

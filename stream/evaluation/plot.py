@@ -6,6 +6,7 @@ import io
 import math
 import os
 import stat
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ MOST_MEMBERS = 3  # of which each has a colour
 _OURS, _RIVAL, _QUIET, _ALARM = "#0072B2", "#D55E00", "#8A8A8A", "#000000"
 _OF_MEMBERS, _OF_OTHERS = ("#009E73", "#CC79A7", "#E69F00"), "#C4C4C4"
 _DASHES = ((0, (5, 2)), (0, (1, 1.5)))
-_BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+_LINE_PT, _MOST_IN_LINE = 13.5, 94  # of a legend: how high its lines are; characters
 _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -209,7 +210,7 @@ def _figure(
         panels.append((2.2, lambda axes: _members(axes, points)))
     heights = [height for height, _ in panels]
     figure = Figure(
-        figsize=(10, 1.3 + 1.1 * sum(heights)),
+        figsize=(8, 1.5 + 1.1 * sum(heights)),
         layout=ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD),
     )
     every = figure.subplots(
@@ -227,14 +228,15 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
     """Draw the metric of the task, of its rival and of the baselines."""
     metric = "accuracy" if task.spec.classes else "mae"
     last, x = points[-1], [point.events for point in points]
-    ours = [(names[0], last.report, [p.report for p in points], _OURS)]
-    if last.other:
-        ours.append((names[1], last.other, [p.other or {} for p in points], _RIVAL))
+    ours = [(names[0], last.report, [p.report for p in points], _OURS, 2.6 if last.other else 1.8)]
+    if last.other:  # it is thinner, so that where both are one both are seen
+        ours.append((names[1], last.other, [p.other or {} for p in points], _RIVAL, 1.3))
     seen: list[float] = []  # but the first, which say what was not learned yet
-    for name, whole, reports, colour in ours:
+    for name, whole, reports, colour, width in ours:
         values = values_of(reports, metric)
         seen += [value for value in values[len(values) // 10 :] if not math.isnan(value)]
-        axes.plot(x, values, color=colour, linewidth=1.7, label=label_of(name, whole, metric))
+        label = label_of(_short(name), whole, metric)
+        axes.plot(x, values, color=colour, linewidth=width, label=label, clip_on=len(x) > 1)
     top = math.inf
     if metric == "mae" and seen:  # a baseline far off must not flatten what matters
         room = 0.4 * (max(seen) - min(seen)) or 1.0
@@ -244,15 +246,15 @@ def _scores(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, st
     for dashes, (name, whole) in zip(_DASHES, baselines, strict=False):
         values = values_of((p.report["baselines"][name] for p in points), metric)
         label = label_of(name.replace("_", " "), whole, metric)
-        label += ", off the scale" if all(value > top for value in values) else ""
-        axes.plot(x, values, color=_QUIET, linewidth=1.2, linestyle=dashes, label=label, zorder=1)
+        far = all(value > top for value in values)
+        label += ", off the scale" if far else ""
+        quiet = {"color": _QUIET, "linewidth": 1.2, "linestyle": dashes, "zorder": 1}
+        axes.plot(x, values, label=label, clip_on=far or len(x) > 1, **quiet)
     what = "accuracy" if metric == "accuracy" else "mean absolute error"
-    field = visible(task.target.field, keep="")
+    field = _short(visible(task.target.field, keep=""), 24)
     axes.set_ylabel(what if metric == "accuracy" else f"{what} of {field}")
-    axes.set_title(
-        f"{task.name}: {what} in a fading window of {task.spec.window:,} events", fontweight="bold"
-    )
-    axes.legend(title="over all events", title_fontsize=8.5, **_BESIDE)
+    title = f"{task.name}: {what} in a fading window of {task.spec.window:,} events"
+    _head(axes, title, "over all events", fontweight="bold")
 
 
 def _lead(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]) -> None:
@@ -277,8 +279,8 @@ def _lead(axes: Any, task: Task, points: Sequence[Point], names: tuple[str, str]
     axes.set_ylim(ends.min() - margin, ends.max() + margin)
     what = "accuracy, points" if task.spec.classes else "absolute error"
     axes.set_ylabel(f"difference in {what}")
-    axes.set_title(f"{names[1]} less {names[0]}: {middle[-1]:+.4g}, {leads[-1][1].verdict}")
-    axes.legend(**_BESIDE)
+    first, second = (_short(name) for name in names)
+    _head(axes, f"{second} less {first}: {middle[-1]:+.4g}, {leads[-1][1].verdict}")
 
 
 def _alarms(axes: Any, detectors: Sequence[str], alarms: Sequence[tuple[str, int]]) -> None:
@@ -292,7 +294,7 @@ def _alarms(axes: Any, detectors: Sequence[str], alarms: Sequence[tuple[str, int
     axes.set_ylim(len(detectors) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set_title("drift alarms, and what was done")
+    _head(axes, "drift alarms, and what was done")
 
 
 def _members(axes: Any, points: Sequence[Point]) -> None:
@@ -304,16 +306,45 @@ def _members(axes: Any, points: Sequence[Point]) -> None:
     ranked = np.argsort(-shares.mean(0), kind="stable")
     heaviest, others = ranked[:MOST_MEMBERS], ranked[MOST_MEMBERS:]
     stack = [shares[:, place] for place in heaviest]
-    labels = [f"{names[place]} ({weights[-1, place]:+.2f})" for place in heaviest]
+    labels = [f"{_short(names[place])} ({weights[-1, place]:+.2f})" for place in heaviest]
     colours = list(_OF_MEMBERS[: len(heaviest)])
     if len(others):
         stack.append(shares[:, others].sum(1))
         labels.append(f"{len(others)} others ({weights[-1, others].sum():+.2f})")
         colours.append(_OF_OTHERS)
     x = [point.events for point in points]
+    if len(x) == 1:  # an area needs two
+        x, stack = [0, *x], [np.repeat(share, 2) for share in stack]
     axes.stackplot(x, stack, labels=labels, colors=colours, linewidth=0)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_ylabel("share of all weights")
-    axes.set_title("what the members of the pool weigh, by size; in brackets the last weights")
-    axes.legend(reverse=True, **_BESIDE)
+    _head(axes, "what the members of the pool weigh, by size; in brackets the last weights")
+
+
+def _head(axes: Any, title: str, legend: str = "", **style: Any) -> None:
+    """Write a title, and between it and the drawing the legend, which may have a title, too."""
+    lines, named = textwrap.fill(title, _MOST_IN_LINE), axes.get_legend_handles_labels()[1]
+    rows = 0
+    if named:
+        wide = [len(name) + 6 for name in named]
+        columns = len(wide) if sum(wide) <= _MOST_IN_LINE else _MOST_IN_LINE // max(wide)
+        rows = math.ceil(len(named) / columns) + bool(legend)
+        axes.legend(
+            title=legend or None,
+            title_fontsize=8.5,
+            alignment="left",
+            ncols=columns,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            borderaxespad=0.2,
+            borderpad=0.2,
+            labelspacing=0.35,
+        )
+    axes.set_title(lines, pad=6 + _LINE_PT * rows, **style)
+
+
+def _short(name: str, most: int = 48) -> str:
+    """Leave out the middle of a name that is too long for a legend."""
+    half = most // 2
+    return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"

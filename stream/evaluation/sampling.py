@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from headrace.stream.formats import files
 from headrace.stream.formats.codec import MAX_DEPTH
@@ -15,6 +16,8 @@ from headrace.stream.task.field_path import pointer, to_pointer, value_at
 FIRST = 1000  # rows that are all taken
 LATER = 1000  # rows at most of those that follow
 READ = 200_000  # rows, from the first on
+
+_Seen = TypeVar("_Seen")
 
 
 class Sample(NamedTuple):
@@ -48,21 +51,45 @@ def of_file(path: files.Given) -> Sample:
     Raises:
         UsageError: the file cannot be read.
     """
-    first: list[bytes] = []
-    later: list[bytes] = []
-    step = 1
-    at = -1
-    for at, raw in enumerate(files.read(path)):
-        if at < FIRST:
-            first.append(raw)
-        elif at % step == 0:
-            later.append(raw)
-            if len(later) == LATER:
-                later, step = later[::2], 2 * step
-        if at == READ:
-            later += files.later(path, LATER // 2)
-            break
-    return of_events([*first, *later])
+    return _of_file(path, lambda passing: deque(passing, maxlen=0))[0]
+
+
+def with_labels(path: files.Given, target: str, most: int) -> tuple[Sample, list[Any]]:
+    """Return the same, and the distinct labels of the rows to row READ: `distinct_labels`.
+
+    Both come of one reading.
+    """
+    return _of_file(path, lambda passing: distinct_labels(passing, target, most))
+
+
+def _of_file(path: files.Given, watch: Callable[[Iterator[bytes]], _Seen]) -> tuple[Sample, _Seen]:
+    """Take a sample; also return what `watch` makes of the rows to row READ, if it reads them."""
+    rows, taken = files.read(path), _Taken()
+    passing = taken.passing(islice(rows, READ))
+    seen = watch(passing)
+    deque(passing, maxlen=0)
+    later = files.later(path, LATER // 2) if next(rows, None) is not None else ()
+    return of_events([*taken.first, *taken.later, *later]), seen
+
+
+class _Taken:
+    """Take FIRST rows, and LATER at most of those that follow, evenly, as rows pass by."""
+
+    def __init__(self) -> None:
+        self.first: list[bytes] = []
+        self.later: list[bytes] = []
+
+    def passing(self, rows: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield rows, and take some of them."""
+        step = 1
+        for at, raw in enumerate(rows):
+            if at < FIRST:
+                self.first.append(raw)
+            elif (at - FIRST) % step == 0:
+                self.later.append(raw)
+                if len(self.later) == LATER:
+                    self.later, step = self.later[::2], 2 * step
+            yield raw
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -90,10 +117,10 @@ def objects_elsewhere(columns: Iterable[str]) -> list[str]:
 
 
 def distinct_labels(events: Iterable[bytes], target: str, most: int) -> list[Any]:
-    """Collect the distinct labels of a file in the order in which they come; `most` and one."""
+    """Collect the distinct labels of events in the order in which they come; `most` and one."""
     path = pointer(target)
     seen: dict[str, Any] = {}
-    for event in files.objects(islice(events, READ)):
+    for event in files.objects(events):
         value = value_at(event, path)
         if value is not None and not isinstance(value, dict | list):
             seen.setdefault(scalar_text(value), value)

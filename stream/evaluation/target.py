@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation import guess
 from headrace.stream.evaluation.labels import check_any, class_names, not_numbers
+from headrace.stream.evaluation.options import Kind
 from headrace.stream.formats.scalars import scalar_text
 
 MOST_WHOLE = 20  # different whole numbers that are taken for classes
-Kind = Literal["classify", "regress"]
 
 
 def target_table(

@@ -19,7 +19,7 @@ from headrace.stream.evaluation.plot import check_place
 from headrace.stream.events import DeadLetter, Prediction
 from headrace.stream.process.scratch import removed_after
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Learned
+from headrace.stream.training.learned import Learned
 
 _GROUP_ROWS = 65_536
 

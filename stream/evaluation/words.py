@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,7 +51,9 @@ class Told(NamedTuple):
         over = f"{what.capitalize()} of {field} over {counted(events, 'event')}"
         about = f"{over}: {', '.join(scores)}."
         if alarms is not None:
-            about += f" Drift alarms, and what was done: {len(alarms):,}."
+            done = Counter(name.replace("_", " ") for name, _ in alarms)
+            told = ", ".join(f"{name} {count:,}" for name, count in done.items()) or "none"
+            about += f" Drift alarms, and what was done: {told}."
         return cls(
             f"{task.name}: {what}",
             about,

@@ -61,6 +61,7 @@ _MAGIC: tuple[tuple[bytes, Form], ...] = (
 )
 _HEAD_BYTES = 4 << 20  # that say how long lines are; less is read in no time
 _WHOLE: frozenset[Form] = frozenset({"parquet", "workbook"})  # read from their ends
+_FORWARD: frozenset[Form] = frozenset({"csv", "json"})  # never read from their ends
 
 
 def read(given: Given, columns: Mapping[str, Kind] | None = None) -> Iterator[bytes]:
@@ -92,6 +93,13 @@ def read(given: Given, columns: Mapping[str, Kind] | None = None) -> Iterator[by
             )
     first = _guarded(files[0].place, files[0].rows(columns or {}))
     return chain(first, chain.from_iterable(file.rows(columns or {}) for file in files[1:]))
+
+
+def read_on(given: Given) -> None:
+    """Say that what `read` gave so far is all that will be read: see `Place.read_on`."""
+    for file in _files(given):
+        if file.form in _FORWARD:
+            file.place.read_on()
 
 
 def later(given: Given, rows: int) -> Iterator[bytes]:
@@ -140,10 +148,10 @@ def total_rows(given: Given) -> int | None:
 
 
 def about_rows(given: Given) -> int | None:
-    """Return about how many rows text files have, by their sizes and how they begin.
+    """Return about how many rows files have, by their sizes and how they begin.
 
     Returns:
-        None for other files, and for those whose beginning is all of them.
+        None for workbooks and what comes through a pipe, and for texts whose beginning is all.
 
     Raises:
         UsageError: as `read`.
@@ -286,13 +294,26 @@ class _File:
             yield from lines_later(self.place, most)
 
     def about_rows(self) -> int | None:
-        if self.form not in ("csv", "json") or (self.form == "json" and not are_lines(self._head)):
+        size = self.place.size
+        if size is None or self.form == "workbook":
             return None
-        if self.place.size is None:
-            return None
+        if self.form == "parquet":
+            return tables.parquet_shape(self.place)[0]
+        if self.form == "arrow":
+            return tables.about_arrow_rows(self.place)
+        if self.form == "avro":
+            return tables.about_avro_rows(self.place)
         head, read = head_of(self.place, _HEAD_BYTES)
-        whole = len(head) < _HEAD_BYTES
-        return None if whole else head.count(b"\n") * self.place.size // max(read, 1)
+        if len(head) < _HEAD_BYTES:
+            return None
+        if self.form == "csv" or are_lines(self._head):
+            return head.count(b"\n") * size // max(read, 1)
+        rows = length = 0
+        for row in json_rows(self.place, self._head):
+            rows, length = rows + 1, length + len(row) + 2  # and what is between them
+            if length >= len(head) // 4:
+                break
+        return rows * len(head) * size // max(read * length, 1)
 
     @cached_property
     def _head(self) -> bytes:

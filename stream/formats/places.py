@@ -10,6 +10,7 @@ import stat
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ Given = str | Path | Sequence[str | Path]
 STDIN = "-"
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # open ones, as of a shell's <(...)
 _CHUNK_BYTES = 1 << 20
+_KEPT_BYTES = 64 << 20  # of a stream that is read on, behind what reads it
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,14 @@ class Place:
     Attributes:
         path: as it was given.
         size: in bytes; None where only reading it all would tell.
+        read_on: say that what is open now reads it from its beginning to its end, and nothing
+            after that: of what comes once, no more is kept than that takes.
     """
 
     path: str
     size: int | None
     open: Callable[[], BinaryIO]
+    read_on: Callable[[], None] = lambda: None
 
     def __str__(self) -> str:
         return called(self.path)
@@ -87,7 +92,7 @@ def names_files(text: str) -> bool:
 def place_of(path: str) -> Place:
     """Return the place that a path, "-" or a URL names; raises as `places`."""
     if path == STDIN:
-        return Place(path, None, _standard_input().open)
+        return Place(path, None, _standard_input().open, _standard_input().read_on)
     if "://" in path:
         if not path.startswith(("file://", "local://")):
             size, opened = open_url(path)
@@ -100,7 +105,7 @@ def place_of(path: str) -> Place:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot read: {_reason(error)}") from error
     if stat.S_ISFIFO(found.st_mode) and path.startswith(_DESCRIPTORS):
-        return Place(path, None, _pipe(path).open)
+        return Place(path, None, _pipe(path).open, _pipe(path).read_on)
     if not stat.S_ISREG(found.st_mode):
         if stat.S_ISDIR(found.st_mode):
             raise UsageError(f"{path}: is a directory; name its files, such as '{path}/*.csv'")
@@ -155,9 +160,17 @@ class _Copied:
         self._lock = threading.Lock()
         self._length, self._ended = 0, False
         self._copy: Any = None
+        self._begin, self._reads_on = 0, False  # the copy begins there
+        self._readers: weakref.WeakSet[_Again] = weakref.WeakSet()
 
     def open(self) -> BinaryIO:
-        return cast(BinaryIO, _Again(self))
+        reader = _Again(self)
+        self._readers.add(reader)
+        return cast(BinaryIO, reader)
+
+    def read_on(self) -> None:
+        """Keep no more than what is open now has still to read; see `Place`."""
+        self._reads_on = True
 
     def close(self) -> None:
         """Forget what came."""
@@ -165,16 +178,38 @@ class _Copied:
             self._copy.close()
 
     def read_at(self, at: int, most: int) -> bytes:
-        """Return what stands there; less at the end."""
+        """Return what stands there; less at the end.
+
+        Raises:
+            UsageError: it was read, and is gone.
+        """
         with self._lock:
             self._fetch(at + most)
-            return os.pread(self._copy.fileno(), min(most, max(self._length - at, 0)), at)
+            if at < self._begin:
+                raise UsageError(f"{self._name}: was read, and comes once; give a file instead")
+            data = os.pread(
+                self._copy.fileno(), min(most, max(self._length - at, 0)), at - self._begin
+            )
+            if self._reads_on:
+                self._drop()
+            return data
 
     def length(self) -> int:
         """Read to the end, and return how many bytes came."""
         with self._lock:
             self._fetch(None)
             return self._length
+
+    def _drop(self) -> None:
+        """Let go of what every reader has behind it, once that is much, and more than the rest."""
+        least = min((each.tell() for each in self._readers if not each.closed), default=0)
+        rest = self._length - least
+        if least - self._begin > max(_KEPT_BYTES, rest):
+            data = os.pread(self._copy.fileno(), rest, least - self._begin)
+            os.ftruncate(self._copy.fileno(), 0)
+            self._copy.seek(0)
+            self._copy.write(data)
+            self._begin = least
 
     def _fetch(self, length: int | None) -> None:
         try:

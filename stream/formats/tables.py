@@ -15,9 +15,10 @@ from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.formats.cells import is_missing
 from headrace.stream.formats.dialect import each_once
 from headrace.stream.formats.places import Place
-from headrace.stream.formats.unpack import open_unpacked
+from headrace.stream.formats.unpack import bytes_taken, open_unpacked
 
 _BATCH_ROWS = 4096
+_ABOUT_BYTES = 1 << 20  # of a file, that say how long its rows are
 _WORKBOOK_BYTES = 1 << 30  # unpacked, which is held in memory
 
 
@@ -76,15 +77,10 @@ def arrow_rows(place: Place) -> Iterator[bytes]:
 
     from headrace.stream.formats.arrow import batch_rows
 
-    with contextlib.closing(place.open()) as raw:
-        is_file = raw.read(6) == b"ARROW1"
-    opened = place.open if is_file else lambda: open_unpacked(place)
-    with contextlib.closing(opened()) as raw, broken(place, "Arrow"):
-        if is_file:
-            reader = pa.ipc.open_file(pa.PythonFile(raw, "r"))
+    with _arrow(place) as (_, reader):
+        batches = reader
+        if isinstance(reader, pa.ipc.RecordBatchFileReader):
             batches = map(reader.get_batch, range(reader.num_record_batches))
-        else:
-            batches = reader = pa.ipc.open_stream(pa.PythonFile(raw, "r"))
         names = each_once(place, reader.schema.names)
         row = 0
         for batch in batches:
@@ -93,6 +89,41 @@ def arrow_rows(place: Place) -> Iterator[bytes]:
                 part = batch.slice(start, _BATCH_ROWS)
                 yield from _located(place, row, batch_rows(part, names))
                 row += part.num_rows
+
+
+def about_arrow_rows(place: Place) -> int:
+    """Return how many rows Arrow's IPC format has: of a long stream about, by how it begins."""
+    import pyarrow as pa
+
+    with _arrow(place) as (raw, reader):
+        if isinstance(reader, pa.ipc.RecordBatchFileReader):
+            count = reader.num_record_batches  # as long as the first one, but for the last
+            ends = [reader.get_batch(at).num_rows for at in {0, max(count - 1, 0)} if at < count]
+            return int(ends[0] * (count - 1) + ends[-1]) if ends else 0
+        return _about(place, raw, (batch.num_rows for batch in reader))
+
+
+def _about(place: Place, raw: Any, counts: Iterable[int]) -> int:
+    """Return about how many rows there are, by those of the first blocks of a file."""
+    rows = 0
+    for count in counts:
+        rows += count
+        if place.size and (taken := bytes_taken(raw)) >= _ABOUT_BYTES:
+            return rows * place.size // min(taken, place.size)
+    return rows
+
+
+@contextlib.contextmanager
+def _arrow(place: Place) -> Iterator[Any]:
+    """Open Arrow's IPC format: yield the file, and the reader of a file or of a stream."""
+    import pyarrow as pa
+
+    with contextlib.closing(place.open()) as raw:
+        is_file = raw.read(6) == b"ARROW1"
+    opened = place.open if is_file else lambda: open_unpacked(place)
+    with contextlib.closing(opened()) as raw, broken(place, "Arrow"):
+        open_ipc = pa.ipc.open_file if is_file else pa.ipc.open_stream
+        yield raw, open_ipc(pa.PythonFile(raw, "r"))
 
 
 def _located(place: Place, row: int, rows: Iterator[bytes]) -> Iterator[bytes]:
@@ -110,10 +141,7 @@ def avro_rows(place: Place) -> Iterator[bytes]:
     """Yield the records of an Avro object file as JSON."""
     from headrace.stream.formats.arrow import rows_as_json
 
-    try:
-        import fastavro
-    except ImportError:
-        raise _lacking(place, "Avro", "avro") from None
+    fastavro = _fastavro(place)
     with contextlib.closing(open_unpacked(place)) as raw, broken(place, "Avro"):
         records: Any = fastavro.reader(raw)
         schema: Any = records.writer_schema
@@ -124,6 +152,21 @@ def avro_rows(place: Place) -> Iterator[bytes]:
             yield from rows_as_json(
                 names, ([_plain(record[name]) for name in names] for record in part)
             )
+
+
+def about_avro_rows(place: Place) -> int:
+    """Return how many records an Avro object file has: of a long one about, by how it begins."""
+    fastavro = _fastavro(place)
+    with contextlib.closing(open_unpacked(place)) as raw, broken(place, "Avro"):
+        return _about(place, raw, (block.num_records for block in fastavro.block_reader(raw)))
+
+
+def _fastavro(place: Place) -> Any:
+    try:
+        import fastavro
+    except ImportError:
+        raise _lacking(place, "Avro", "avro") from None
+    return fastavro
 
 
 def workbook_rows(place: Place) -> Iterator[bytes]:

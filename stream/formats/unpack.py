@@ -140,10 +140,15 @@ def parts_later(place: Place) -> Iterator[bytes]:
 
 def head_of(place: Place, most: int) -> tuple[bytes, int]:
     """Return how a file begins when unpacked, and about how many of its bytes that took."""
-    kind, file = packing(place), place.open()
-    with contextlib.closing(_unpacked(place, kind, file)) as text:
+    with contextlib.closing(open_unpacked(place)) as text:
         head = _exactly(text, most)
-        return head, file.tell() if kind else len(head)
+        return head, bytes_taken(text)
+
+
+def bytes_taken(file: BinaryIO) -> int:
+    """Return about how many bytes of the packed file were read of what `open_unpacked` returned."""
+    checked = cast(_Checked, cast(io.BufferedReader, file).raw)
+    return checked.taken() or file.tell()
 
 
 class _Checked(io.RawIOBase):
@@ -163,7 +168,11 @@ class _Checked(io.RawIOBase):
         return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        return int(self._file.tell())
+        return int(self._file.tell()) if self.seekable() else self._bytes
+
+    def taken(self) -> int | None:
+        """Return how far the packed file was read; None if nothing is packed."""
+        return self._packed.tell() if self._kind else None
 
     def readinto(self, buffer: Any) -> int:
         try:

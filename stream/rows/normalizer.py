@@ -16,7 +16,6 @@ from headrace.model.encoders import ENCODERS
 from headrace.stream.errors import TaskError
 from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_letter
 from headrace.stream.formats.codec import Codec, Fields
-from headrace.stream.formats.quantities import truth
 from headrace.stream.formats.scalars import scalar_text
 from headrace.stream.formats.times import day_or_month_first, times_ms, unix_ms
 from headrace.stream.rows import frozen
@@ -26,7 +25,7 @@ from headrace.stream.rows.encoding import encode
 from headrace.stream.rows.hashing import Hasher, hash_key
 from headrace.stream.rows.numbers import LARGEST, float64, weights
 from headrace.stream.rows.rows import Rows, take
-from headrace.stream.rows.texts import Texts
+from headrace.stream.rows.texts import Texts, truths
 from headrace.stream.rows.units import conversion
 from headrace.stream.task import Task, plugins
 from headrace.stream.task.features import Aggregate, Category, Encoded, Image, Number, Text
@@ -80,6 +79,11 @@ class Normalizer:
     def needs_timestamps(self) -> bool:
         """Return whether records have to carry Kafka's timestamps: no event time is mapped."""
         return not self._timed
+
+    @property
+    def non_finite(self) -> int:
+        """Return how many NaN and Infinity, which are no JSON, were read as missing so far."""
+        return self._codec.non_finite
 
     def normalize(self, records: Records) -> tuple[Rows, list[DeadLetter]]:
         """Return a row for each good event and a dead letter for each other, both in order."""
@@ -165,7 +169,7 @@ class Normalizer:
             [texts.read(take_next(), bad) for texts in self._texts_of.values()], len(events)
         )
         categories: list[Sequence[Any]] = [
-            _truths(take_next()) if each.boolean else take_next()
+            truths(take_next()) if each.boolean else take_next()
             for each in self._categories.values()
         ]
         values = {name: take_next() for name in (*self._images, *self._texts, *self._encoded)}
@@ -344,12 +348,6 @@ def _whole(ids: Sequence[Any]) -> list[Any]:
     if float not in set(map(type, ids)):
         return list(ids)
     return [int(i) if isinstance(i, float) and i.is_integer() else i for i in ids]
-
-
-def _truths(values: Sequence[Any]) -> list[Any]:
-    """Return values with those that are a truth value as such; others stay."""
-    found = ((value, None if value is None else truth(scalar_text(value))) for value in values)
-    return [value if said is None else said for value, said in found]
 
 
 def _is_id(value: str | float) -> bool:

@@ -149,6 +149,14 @@ def refusals_of(task: Task, raws: Sequence[bytes]) -> tuple[Refusal, ...]:
     return refusals.all
 
 
+def literals_told(count: int) -> list[str]:
+    """Return a line about NaN and Infinity that were read as missing, if there were any."""
+    if not count:
+        return []
+    numbers = f"{count:,} number{'s'[: count != 1]}"
+    return [f"NaN or Infinity stands in place of {numbers}: counts as missing (input.non_finite)"]
+
+
 _PLACE = re.compile(r"(.+?)(?:\[(?:\d+|\.\.\.)\])?(?:: | is missing$)").match
 
 
@@ -168,14 +176,16 @@ def _paths(task: Task) -> dict[str, str]:
     return {said: name for said, name in named.items() if said not in others}
 
 
-def nothing_learned(rows: int, labelled: int, refusals: Iterable[Refusal]) -> str | None:
-    """Say why nothing is learned of rows, if so."""
+def nothing_learned(
+    rows: int, labelled: int, refusals: Iterable[Refusal], noun: str = "row"
+) -> str | None:
+    """Say why nothing is learned of rows, or of events, if so."""
     refused = sum(each.count for each in refusals)
     if labelled:
         return None
     if refused == rows:
-        return f"nothing is learned: all {rows:,} rows are refused"
+        return f"nothing is learned: all {rows:,} {noun}s are refused"
     return (
-        f"nothing is learned: in the {rows - refused:,} rows that are not refused the target is "
+        f"nothing is learned: in the {rows - refused:,} {noun}s that are not refused the target is "
         "null or absent"
     )

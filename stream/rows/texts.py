@@ -1,4 +1,4 @@
-"""Texts of events that are numbers, as the task file says they are read."""
+"""Texts of events that are numbers or truth values, as the task file says they are read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.stream.events import Reject
-from headrace.stream.formats.quantities import Read, duration_s, nothing, number_reader
+from headrace.stream.formats.quantities import Read, duration_s, nothing, number_reader, truth
+from headrace.stream.formats.scalars import scalar_text
 from headrace.stream.task.quantity import Quantity
 
 
@@ -45,3 +46,9 @@ class Texts:
                     said = f"{self._name}: {value[:40]!r}: expected {self._expected}"
                     bad[at] = Reject("number", said)
         return found
+
+
+def truths(values: Sequence[Any]) -> list[Any]:
+    """Return values with those that are a truth value as such; others stay."""
+    found = ((value, None if value is None else truth(scalar_text(value))) for value in values)
+    return [value if said is None else said for value, said in found]

@@ -68,10 +68,8 @@ def learn(
         )
         on_ready()
         progress = service.run(drain=drain, stop=stop)
-    for line in (*service.refusals.all, *service.new_fields()):
+    for line in (*service.refusals.all, *service.remarks()):
         on_note(visible(str(line), keep=""))
-    for line in service.absent.lines():
-        on_note(visible(line, keep=""))
     if drain and (hidden := _hidden(kafka, task.input.topic)):
         on_note(waits(hidden))
     return progress

@@ -15,8 +15,9 @@ from headrace.stream.ledger.position import Counts
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import split
 from headrace.stream.task import Task
+from headrace.stream.training.learned import Learned, Pending
 from headrace.stream.training.snapshot import digest
-from headrace.stream.training.trainer import Learned, Pending, Trainer
+from headrace.stream.training.trainer import Trainer
 
 
 class LedgerReplayer:
@@ -57,6 +58,11 @@ class LedgerReplayer:
         self._span = 0
         self._working: tuple[list[Record], list[Pending]] | None = None
         self.counts = Counts()
+
+    @property
+    def non_finite(self) -> int:
+        """Return how many NaN and Infinity, which are no JSON, were read as missing so far."""
+        return self._normalizer.non_finite
 
     def add(self, record: Record) -> None:
         """Learn a record again, sooner or later."""

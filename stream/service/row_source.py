@@ -39,9 +39,17 @@ class MicroBatch(NamedTuple):
 
 
 class RowSource(Protocol):
-    """Take micro-batches from a stream; `fields` watches the events that are decoded here."""
+    """Take micro-batches from a stream.
+
+    Attributes:
+        fields: watches the events that are decoded here.
+        non_finite: how many NaN and Infinity were read as missing in them.
+    """
 
     fields: NewFields
+
+    @property
+    def non_finite(self) -> int: ...
 
     def take(self, most: int, timeout_s: float) -> MicroBatch | None:
         """Take up to `most` events; None when nothing came in time."""
@@ -96,6 +104,11 @@ class EventSource:
         )
         self._positions = dict(positions)
         self.lag, self.ends, self.close = self._source.lag, self._source.ends, self._source.close
+
+    @property
+    def non_finite(self) -> int:
+        """Return how many NaN and Infinity, which are no JSON, were read as missing so far."""
+        return self._normalizer.non_finite
 
     def take(self, most: int, timeout_s: float) -> MicroBatch | None:
         """Take what is there."""
@@ -160,6 +173,11 @@ class FeatureSource:
         self._place = 0  # of the first record that waits
         self._duplicates = 0  # dropped since the last micro-batch
         self.lag, self.ends = self._source.lag, self._source.ends
+
+    @property
+    def non_finite(self) -> int:
+        """Return how many NaN and Infinity, which are no JSON, were read as missing so far."""
+        return self._normalizer.non_finite
 
     def take(self, most: int, timeout_s: float) -> MicroBatch | None:
         """Take rows up to the next lost one; or the events whose rows were lost there."""

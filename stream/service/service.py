@@ -21,14 +21,15 @@ from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.process.watchdog import Watchdog
 from headrace.stream.rows.absent import Absent
-from headrace.stream.rows.refusals import Refusals
+from headrace.stream.rows.refusals import Refusals, literals_told
 from headrace.stream.rows.rows import Rows
 from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.publisher import Output, Publisher
 from headrace.stream.service.row_source import MicroBatch, RowSource
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Pending, Trainer
+from headrace.stream.training.learned import Pending
+from headrace.stream.training.trainer import Trainer
 
 METRICS_EVERY_S = 1.0
 IDLE_S = 0.1
@@ -85,7 +86,7 @@ class Service:
         self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._passed_s = -math.inf  # a loss that was accepted is written down at once
         self.refusals = Refusals(task, topic=True)  # of this session
-        self.absent = Absent(task)  # of this session
+        self._absent = Absent(task)  # of this session
         self._seq = ledger.seq  # of the batch that is submitted next
 
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
@@ -109,9 +110,14 @@ class Service:
                     break
             return self._end(watchdog, hurry=stop())
 
-    def new_fields(self) -> list[str]:
-        """Say which fields came in mid-stream that the task does not read, a line each."""
-        return self._source.fields.lines("event")
+    def remarks(self) -> list[str]:
+        """Return a line for each thing to know at the end of the session, beside `refusals`.
+
+        These are NaN and Infinity that were read as missing, fields that came in mid-stream and
+        that the task does not read, and those that it reads and that no event has.
+        """
+        new = self._source.fields.lines("event")
+        return [*literals_told(self._source.non_finite), *new, *self._absent.lines()]
 
     def _submit(self, taken: MicroBatch) -> Work:
         self._make_room(taken)
@@ -132,7 +138,7 @@ class Service:
         self._seq += 1
         letters = [*taken.letters, *repeated]
         self.refusals.add(letters)
-        self.absent.add(rows)
+        self._absent.add(rows)
         return Work(taken, rows, letters, len(repeated), pending, self._position.digest())
 
     def _make_room(self, taken: MicroBatch) -> None:

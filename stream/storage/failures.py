@@ -71,6 +71,13 @@ _CUT = frozenset(
         "TransportError",  # google.auth
     )
 )  # names of classes of which an error is when a connection fails
+_AWS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_NOBODY = {
+    "NoCredentialsError": _AWS,  # botocore
+    "PartialCredentialsError": _AWS,
+    "DefaultCredentialsError": "GOOGLE_APPLICATION_CREDENTIALS",  # google.auth
+    "CredentialUnavailableError": "AZURE_STORAGE_CONNECTION_STRING",  # azure.identity
+}  # what to give, by the class of which an error is when a driver finds no credentials
 _EXPIRED = re.compile(
     r"(?i)^(?!.*certificate).*(\bexpired\b|not valid in the specified time|lifetime validation)"
 )
@@ -106,14 +113,30 @@ def failure(error: Exception) -> Failure:
     if status in (401, 403):  # an answer to HEAD says no more
         hint = "check the credentials: they may be wrong, or have expired"
         return Failure(f"refused (HTTP {status}): {reason}", hint, refused=True)
-    cut = any(_CUT & {kind.__name__ for kind in type(each).__mro__} for each in _chain(error))
+    kinds = {kind.__name__ for each in _chain(error) for kind in type(each).__mro__}
+    if nobody := next(iter(_NOBODY.keys() & kinds), None):
+        return Failure(reason, f"give some: {_NOBODY[nobody]}")
+    cut = bool(_CUT & kinds)
     hint = _HINTS.get(getattr(error, "errno", None) or 0, "check that it can be reached")
     return Failure(reason, hint, passes=not status and cut and "CERTIFICATE" not in str(error))
 
 
-def patiently(call: Callable[[], Result]) -> Result:
-    """Return what `call` does; repeat it for PATIENCE_S while what it raises may pass."""
-    give_up_s, pause_s = time.monotonic() + PATIENCE_S, PAUSE_S
+def mistaken(error: FileNotFoundError) -> Exception | None:
+    """Return what a driver took for a file that is not there, though no server said so."""
+    cause = error.__cause__
+    if not isinstance(cause, Exception):
+        return None
+    return None if any(_status(each) in (404, 410) for each in _chain(cause)) else cause
+
+
+def patiently(call: Callable[[], Result], patience_s: float | None = None) -> Result:
+    """Return what `call` does; repeat it for PATIENCE_S while what it raises may pass.
+
+    Args:
+        patience_s: seconds, in place of PATIENCE_S.
+    """
+    patience_s = PATIENCE_S if patience_s is None else patience_s
+    give_up_s, pause_s = time.monotonic() + patience_s, PAUSE_S
     while True:
         try:
             return call()
@@ -165,12 +188,12 @@ def _status(error: BaseException) -> int:
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore
         return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-    for found in (
-        getattr(response, "status_code", None),  # requests
-        getattr(error, "status_code", None),  # azure
-        getattr(error, "status", None),  # aiohttp
-        getattr(error, "code", None),  # gcsfs, perhaps as text
+    for holder, name in (
+        (response, "status_code"),  # requests
+        (error, "status_code"),  # azure
+        (error, "status"),  # aiohttp, which deprecates its code
+        (error, "code"),  # gcsfs, perhaps as text
     ):
-        if str(found).isdecimal():
+        if str(found := getattr(holder, name, None)).isdecimal():
             return int(str(found))
     return 403 if str(error).startswith("Forbidden") else 0  # gcsfs

@@ -12,12 +12,21 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from headrace.stream.errors import HeadraceError, StoreError, UsageError
 from headrace.stream.process.failpoint import failpoint
-from headrace.stream.storage.failures import READ_BYTES, check_size, failure, parts, patiently, why
+from headrace.stream.storage.failures import (
+    READ_BYTES,
+    check_size,
+    failure,
+    mistaken,
+    parts,
+    patiently,
+    why,
+)
 from headrace.stream.storage.failures import one_line as failing
 
 Result = TypeVar("Result")
 one_line = partial(failing, kind=StoreError)
 _SILENT = logging.NullHandler()
+FIRST_S = 4.0  # that a file of a user's is asked for: nothing is lost yet, and the URL may be wrong
 PIECE_BYTES = 4 << 20  # of a file that is read from its beginning to its end
 EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
@@ -191,8 +200,10 @@ def open_url(url: str) -> tuple[int | None, Callable[[], BinaryIO]]:
     told = str(fs.unstrip_protocol(path)).partition("?")[0]
     with one_line("read", told):
         try:
-            found = patiently(lambda: fs.info(path))
-        except FileNotFoundError:
+            found = patiently(lambda: fs.info(path), FIRST_S)
+        except FileNotFoundError as error:
+            if cause := mistaken(error):
+                raise cause from None
             raise UsageError(f"{told}: no such file; check the URL") from None
     if found.get("type") == "directory":
         raise UsageError(f"{told}: is a directory; name its files, such as '{told}/*.csv'")
@@ -206,7 +217,7 @@ def glob_url(url: str) -> list[str]:
     """Return the URLs of the files that a pattern matches, sorted. Raises as `open_url`."""
     fs, path = _filesystem(url)
     with one_line("list", str(fs.unstrip_protocol(path))), suppress(FileNotFoundError):
-        found = patiently(lambda: fs.glob(path, detail=True))
+        found = patiently(lambda: fs.glob(path, detail=True), FIRST_S)
         return sorted(
             fs.unstrip_protocol(name) for name, of in found.items() if of["type"] == "file"
         )

@@ -77,6 +77,7 @@ class Task(Part):
     drift: Drift = Drift()
     topics: Topics = Topics()
     _origin: Origin = PrivateAttr(Origin())
+    _waiting: int = PrivateAttr(0)
 
     @field_validator("hash_key_file")
     @classmethod
@@ -169,6 +170,12 @@ class Task(Part):
             update={"model": self.model.model_copy(update={"network": name})},
         )
 
+    def with_late_labels(self, waiting: int) -> Task:
+        """Return the same task, but that labels come by themselves: so many rows wait for one."""
+        late = self.model_copy()
+        late._waiting = waiting
+        return late
+
     @property
     def single(self) -> list[str]:
         """Name the categories of one value each, in the order of the file."""
@@ -240,6 +247,7 @@ class Task(Part):
             balanced=self.target.class_weight == "balanced",
             weighted=self.input.weight is not None,
             horizon=self.target.horizon,
+            waiting=self._waiting,
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,

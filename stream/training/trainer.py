@@ -6,11 +6,9 @@ The service and the offline evaluation share this class, so both learn the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import msgspec
@@ -18,64 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
-from headrace.model.batch import Batch, Outcome, empty_batch
+from headrace.model.batch import Batch, empty_batch
 from headrace.model.frame import Frame
 from headrace.model.metrics import classification_report, regression_report, report
 from headrace.model.spec import Spec
 from headrace.model.state import named
-from headrace.stream.events import DeadLetter, DriftRecord, Prediction, Reject, dead_letter
+from headrace.stream.events import DeadLetter, Prediction, Reject, dead_letter
 from headrace.stream.rows.classes import NEW_CLASS, Classes
+from headrace.stream.rows.late import LateLabel, interleaved
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.target import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
+from headrace.stream.training.learned import Foreseen, Learned, Part, Pending, answers
 from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
-
-
-class Part(NamedTuple):
-    """Hold consecutive rows that the compiled loop is working on."""
-
-    rows: int
-    outcome: Outcome
-    frame: Frame
-
-
-class Pending(NamedTuple):
-    """Hold a micro-batch that the compiled loop is working on."""
-
-    rows: Rows
-    parts: list[Part]
-
-
-@dataclass(frozen=True)
-class Learned:
-    """Hold what came of a micro-batch, line by line as its rows."""
-
-    rows: Rows
-    published: NDArray[Any]  # [n, P]  float32 of classes, float64 of numbers; NaN = nothing said
-    answer: NDArray[np.float64]  # [n]  class index or value, NaN = nothing said
-    step: NDArray[np.int64]  # [n]
-    drift: list[DriftRecord]
-    classes: Classes  # by their index; later ones may be among them
-
-    def outcome(self, first: int = 0, last: int | None = None) -> str:
-        """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
-        said = sha256(self.published[first:last].tobytes())
-        said.update(self.step[first:last].tobytes())
-        return said.hexdigest()
-
-
-class Foreseen(NamedTuple):
-    """Hold what would come of rows, and how the learner would stand then."""
-
-    found: Learned
-    state: Any
-    frame: Frame
-    classes: Classes
-    learned: int
+from headrace.stream.training.waiting import WaitingRows
 
 
 class Trainer:
@@ -96,6 +54,7 @@ class Trainer:
         self._recent = RecentIds(task.input.recent_ids)
         self._classes = Classes(task)
         self._frame = Frame(task.spec)
+        self.waiting = WaitingRows(task.spec.waiting)
         self.learned = 0
 
     @property
@@ -128,10 +87,7 @@ class Trainer:
         rows = self._take_up(rows, refused)
         if not refused:
             return rows, []
-        letters = [
-            dead_letter(refused[at], topic, rows.partition[at], rows.offset[at], rows.key[at], None)
-            for at in sorted(refused)
-        ]
+        letters = _letters(rows, refused, topic)
         return take(rows, [at for at in range(len(rows.id)) if at not in refused]), letters
 
     def _take_up(self, rows: Rows, refused: dict[int, Reject]) -> Rows:
@@ -153,13 +109,47 @@ class Trainer:
 
     def submit(self, rows: Rows) -> Pending:
         """Start predicting and learning up to `capacity` rows; does not wait."""
+        return self._submit(rows, None)
+
+    def submit_late(
+        self, rows: Rows, labels: Sequence[tuple[int, LateLabel]], topic: str
+    ) -> tuple[Pending, list[DeadLetter]]:
+        """Start predicting rows without labels, and learning labels of rows that wait for them.
+
+        Both as many as may be. A label whose row does not wait is left out, and counted; one that
+        names a class for which there is no room is refused.
+
+        Args:
+            labels: each with how many of the rows come before it, in order.
+        """
+        lines, is_label = interleaved(rows, labels)
+        refused: dict[int, Reject] = {}
+        lines = self._take_up(lines, refused)
+        kept, slots = list[int](), list[int]()
+        for at, (id, late) in enumerate(zip(lines.id, is_label.tolist(), strict=True)):
+            if at in refused:
+                continue
+            slot = self.waiting.take(id) if late else self.waiting.put(id)
+            if slot is not None:
+                kept.append(at)
+                slots.append(slot)
+        letters = _letters(lines, refused, topic)
+        lines, is_label = take(lines, kept), is_label[kept]
+        line = np.column_stack([is_label, np.array(slots, int)]).astype(np.int32)
+        return self._submit(lines, line), letters
+
+    def _submit(self, rows: Rows, line: NDArray[np.int32] | None) -> Pending:
         spec, values, parts = self._learner.spec, self._values(rows), []
         for first, end, change in self._frame.stretches(values):
             if change:
                 self._state = frame.rebase(spec, self._state, change, self._frame)
-            batch, count = self._batch(rows, values, first, end), end - first
-            self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
-            parts.append(Part(count, outcome, self._frame.copy()))
+            for at in range(first, max(end, first + 1), self._capacity):
+                batch = self._batch(rows, values, at, min(end, at + self._capacity))
+                count = min(end - at, self._capacity)
+                if line is not None:
+                    batch.line[:count] = line[at : at + count]
+                self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
+                parts.append(Part(count, outcome, self._frame.copy()))
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
         return Pending(rows, parts)
 
@@ -339,13 +329,11 @@ class Trainer:
         return found
 
 
-def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the predictions among published numbers [n, P]: class index or value, NaN = none."""
-    if not spec.classes:
-        return published[:, 0].astype(np.float64)
-    chances = published[:, : spec.classes]
-    chosen = published[:, -1] if spec.decides else chances.argmax(1)
-    return np.where(chances.max(1) > 0, chosen, np.nan)
+def _letters(rows: Rows, refused: dict[int, Reject], topic: str) -> list[DeadLetter]:
+    return [
+        dead_letter(refused[at], topic, rows.partition[at], rows.offset[at], rows.key[at], None)
+        for at in sorted(refused)
+    ]
 
 
 def _known(value: float) -> float | None:

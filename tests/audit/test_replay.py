@@ -35,8 +35,9 @@ from headrace.stream.service.learn import learn
 from headrace.stream.service.run import open_checkpoints
 from headrace.stream.service.start import Safety
 from headrace.stream.task import Task, parse
+from headrace.stream.training.learned import Learned
 from headrace.stream.training.snapshot import digest, shapes_of
-from headrace.stream.training.trainer import Learned, Trainer
+from headrace.stream.training.trainer import Trainer
 from tests.support.events import POISON, TASK, good
 
 PARTITIONS = 3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import os
 import pty
 import subprocess
@@ -10,11 +12,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 
 from headrace.cli.commands import PANELS, app
 from headrace.stream.evaluation.evaluate import evaluate
+from headrace.stream.evaluation.file_rows import length
 from headrace.stream.evaluation.scores import counted, shown
 from headrace.stream.formats import files
 from headrace.stream.task import parse
@@ -135,6 +140,48 @@ def test_rows_are_estimated_from_the_size_of_a_file(
     assert estimate == pytest.approx(rows, rel=0.25 if packed else 0.1)
     path.write_text("a,b\n1,2\n") if not packed else path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
     assert files.about_rows(path) is None
+
+
+def written(form: str, path: Path, rows: int) -> None:
+    """Write rows in a form, packed by zstd if its name ends so."""
+    kind = form.removesuffix(".zst")
+    table = pa.table({"a": [*range(rows)], "b": [n * 7919 % 104729 / 7 for n in range(rows)]})
+    out = io.BytesIO()
+    if kind in ("arrow", "arrows"):
+        make = pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream
+        with make(out, table.schema) as writer:
+            writer.write_table(table, max_chunksize=5000)
+    elif kind == "avro":
+        fastavro = pytest.importorskip("fastavro", reason="fastavro IS MISSING: Avro NOT tried")
+        fields = [{"name": "a", "type": "long"}, {"name": "b", "type": "double"}]
+        schema = {"type": "record", "name": "r", "fields": fields}
+        fastavro.writer(out, fastavro.parse_schema(schema), table.to_pylist())
+    else:
+        lines = [json.dumps(row) for row in table.to_pylist()]
+        text = "\n".join(lines) if kind == "jsonl" else f"[{', '.join(lines)}]"
+        out.write(text.encode())
+    data = out.getvalue()
+    path.write_bytes(pa.compress(data, "zstd", asbytes=True) if form != kind else data)
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["arrow", "arrows", "arrows.zst", "avro", "avro.zst", "jsonl.zst", "json", "json.zst"],
+)
+def test_so_are_those_of_other_forms_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(files, "_HEAD_BYTES", 1 << 20)
+    path, more, rows = tmp_path / f"rows.{form}", tmp_path / "more.parquet", 100_000
+    written(form, path, rows)
+    about = files.about_rows(path)
+    assert about == pytest.approx(rows, rel=0.35 if "zst" in form else 0.1)
+    pq.write_table(pa.table({"a": [1, 2], "b": [0.5, 1.5]}), more)
+    assert files.about_rows([path, more]) == (about or 0) + 2
+    assert length([path, more], limit=10) == (10, True)
+    if form.startswith(("arrow", "avro")):
+        written(form, path, 1234)
+        assert files.about_rows(path) == 1234
 
 
 def test_an_evaluation_that_is_stopped_tells_what_is_known(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import socket
 import uuid
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 from headrace.cli import doctor
 from headrace.stream.broker import launch
 from headrace.stream.errors import BrokerError
+from headrace.stream.kafka import diagnosis
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import delete, ensure
@@ -68,6 +71,42 @@ def test_a_kafka_that_does_not_answer_and_a_wrong_task_are_told(run: Run, tmp_pa
     found = findings(run, wrong, "-b", "127.0.0.1:1", code=1)
     assert found["Kafka"][0]["told"] == "no Kafka answers at 127.0.0.1:1 (Connection refused)"
     assert found["task"][0]["told"].startswith(f"{wrong}:1:1: name = 1: expected")
+
+
+def test_what_listens_and_is_no_kafka_is_told_with_what_to_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "ASK_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(doctor, "DEFAULT_PORT", port)
+        found = findings(run, code=1)
+        assert found["Kafka"][0]["told"].startswith(f"127.0.0.1:{port} takes connections")
+        assert "headrace up --port" in found["Kafka"][0]["do"]
+        found = findings(run, "-b", f"127.0.0.1:{port}", code=1)
+        assert "whether that is its address" in found["Kafka"][0]["do"]
+
+
+def test_directories_that_cannot_be_written_are_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write whatever the mode says, so that it is the kernel's answer that is given."""
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: tmp_path not in Path(path).parents and access(path, mode)
+    )
+    monkeypatch.setattr(doctor, "DEFAULT_PORT", 19_471)
+    for name in ("data", "cache"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
+    found = findings(run, code=1)
+    assert found["data"][0]["told"].startswith(f"{tmp_path / 'data'} cannot be written")
+    assert "XDG_DATA_HOME" in found["data"][0]["do"]
+    assert found["cache"][0]["state"] == "optional"
+    assert found["Kafka's jars"][0]["state"] == "missing"
+    assert "XDG_CACHE_HOME" in found["Kafka's jars"][0]["do"]
+    monkeypatch.setenv("HEADRACE_STATE", "s3://bucket/state")
+    assert findings(run, code=1)["data"][0]["state"] == "optional"
 
 
 def test_for_a_person_each_line_has_its_way_out(run: Run) -> None:

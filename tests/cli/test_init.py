@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from headrace.cli.init import compose
+from headrace.stream.broker.certificates import Authority
 from headrace.stream.kafka.connection import KafkaConnection, connect
 from headrace.stream.task import load
 from tests.support.hostile import Run
@@ -81,6 +82,22 @@ def test_what_is_missing_is_told(run: Run, folder: Path, arguments: list[str], t
     assert [path.name for path in folder.iterdir()] == ["power.csv"]
 
 
+def test_data_are_read_as_options_say_and_what_is_left_out_is_told(run: Run, folder: Path) -> None:
+    rows = "".join(f"n{at};{at % 9 + 1},{at % 7:03};{'ab'[at // 3 % 2]}\n" for at in range(300))
+    (folder / "power.csv").write_text(f"ref;load;price\n{rows}")
+    done = run("init", "--target", "price", "--decimal", ",", "--max-classes", "4", "--yes")
+    assert done.is_safe().code == 0
+    text = (folder / "power.toml").read_text()
+    assert load(folder / "power.toml").features["load"].model_dump()["decimal"] == ","
+    why = "left out: ref (300 different values in 300 rows name the rows)"
+    assert why in done.err
+    assert "# ref = " in text
+    (folder / "power.toml").unlink()
+    (folder / "compose.yaml").unlink()
+    done = run("init", "--target", "load", "--kind", "classify", "--max-classes", "5", "--yes")
+    assert (done.is_safe().code, "expected 2 to 5 classes" in done.err) == (2, True), done.err
+
+
 def test_of_several_files_one_has_to_be_named(run: Run, folder: Path) -> None:
     (folder / "other.csv").write_text(ROWS)
     done = run("init", "--target", "price").is_safe()
@@ -132,4 +149,37 @@ def test_a_topic_is_a_start_too(
     assert done.code == 0, done.err
     [path] = tmp_path.glob("*.toml")
     assert load(path).input.topic == name
-    assert [line.split()[1] for line in done.out.splitlines()[1:]] == ["doctor", "topics", "learn"]
+    assert [line.split()[1] for line in done.out.splitlines()[1:]] == ["topics", "doctor", "learn"]
+
+
+def test_what_a_kafka_asks_of_clients_goes_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADRACE_KAFKA_SASL_PASSWORD", "canary-secret")
+    certificate = tmp_path / "certs/ca.pem"
+    certificate.parent.mkdir()
+    certificate.write_bytes(Authority("somebody").certificate)
+    config = tmp_path / "client.properties"
+    config.write_text(
+        "security.protocol=sasl_ssl\nsasl.mechanism=PLAIN\nsasl.username=a\n"
+        "ssl.ca.location=certs/ca.pem\n"
+    )
+    task = load(Path(__file__).parents[2] / "examples/spam.toml")
+    text = compose(task, connect("kafka-1:9093", config), Path("spam.toml"), config)
+    learn = services(text)["learn"]
+    assert learn["environment"]["HEADRACE_KAFKA_CONFIG"] == str(config)
+    assert f"{config}:{config}:ro" in learn["volumes"]
+    assert f"{certificate}:/tasks/certs/ca.pem:ro" in learn["volumes"]
+    assert learn["environment"]["HEADRACE_KAFKA_SASL_PASSWORD"] is None  # docker passes it on
+    assert "canary-secret" not in text
+    assert "chown 10001 FILE" in text
+
+
+def test_what_is_left_out_is_told_and_stands_in_the_file(run: Run, folder: Path) -> None:
+    rows = "".join(f"{at},x{at}y{at * 7919 % 101},{at % 24}\n" for at in range(300))
+    (folder / "power.csv").write_text(f"load,ref,price\n{rows}")
+    done = run("init", "--target", "price", "--yes").is_safe()
+    assert done.code == 0, done.err
+    assert "left out: ref (" in done.err
+    assert "# ref = {" in (folder / "power.toml").read_text()

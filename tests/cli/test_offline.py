@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,9 @@ import headrace
 from headrace.stream.evaluation.compare import changed_task, without_effect
 from headrace.stream.task import parse
 from tests.support.hostile import Run
+from tests.support.plainly import plainly_compiled
+
+__all__ = ["plainly_compiled"]
 
 TASK = """
 name = "t"
@@ -202,3 +210,105 @@ def test_settings_that_are_so_already_are_told() -> None:
         f"--set {setting}: {setting.partition('=')[0]} is that already, so it changes nothing"
         for setting in ("model.hidden=[2]", "lags.labels=1", "model.clip=0")
     ]
+
+
+def test_evaluate_reads_texts_as_infer_does(run: Run, tmp_path: Path) -> None:
+    path, task = tmp_path / "dates.csv", tmp_path / "t.toml"
+    rows = (f"0{n % 9 + 1}/0{n % 7 + 1}/2026;1,{n % 9:03};{'ab'[n // 3 % 2]}" for n in range(300))
+    path.write_text("when;x;y\n" + "\n".join(rows) + "\n")
+    said = ("--target", "y", "--time", "when", "--decimal", ",", "--dayfirst")
+    inferred = run("infer", path, *said).is_safe()
+    task.write_text(inferred.out)
+    assert "dayfirst = true" in task.read_text()
+    assert 'decimal = ","' in task.read_text()
+    nowhere = ("--trace", "no.csv")  # refused before anything is compiled
+    guessed = run("evaluate", "-i", path, *said, *nowhere).is_safe()
+    lines = guessed.err.splitlines()
+    assert lines[:4] == inferred.err.splitlines()[:4]
+    assert any("decimal" in line and "," in line for line in lines), lines
+    done = run("evaluate", task, "-i", path, "--no-dayfirst", *nowhere).is_safe()
+    assert f"{task}, changed: input.dayfirst: true -> false" in done.err
+    done = run("evaluate", task, "-i", path, "--decimal", ".").is_safe()
+    assert (done.code, done.out) == (2, "")
+    assert f"--decimal .: {task} says of each number how it is written; set decimal" in done.err
+
+
+def test_strict_lets_nothing_pass_that_is_left_out_or_refused(
+    run: Run, write: Write, plainly_compiled: None
+) -> None:
+    good_rows = [good(n) for n in range(99)]
+    named = write(good_rows)
+    assert run("evaluate", *named, "--strict").is_safe().code == 0
+    write([*good_rows, good(99, x="oops")])
+    done = run("evaluate", *named, "--strict", "--json").is_safe()
+    assert (done.code, done.values[0]["learned"]) == (1, 99)
+    assert "--strict: 1 line says what is left out, refused or not sure" in done.err
+    write([row | {"nested": [[1]]} for row in good_rows])
+    done = run("evaluate", *named[1:], "--target", "y", "--strict").is_safe()
+    assert (done.code, done.out) == (1, "")
+    assert "left out: nested (" in done.err
+    assert "--strict: 1 line says" in done.err
+
+
+def test_options_change_the_first_of_two_tasks_alone(
+    run: Run, write: Write, plainly_compiled: None
+) -> None:
+    rows = [good(n, copy=ord("ab"[n // 3 % 2])) for n in range(400)]
+    named = write(rows, features='copy = { kind = "number" }')
+    [found] = (
+        run("evaluate", *named, "--compare", named[0], "--drop", "copy", "--json").is_safe().values
+    )
+    assert [line.partition(":")[0] for line in found["comparison"]["changes"]] == ["features.copy"]
+    theirs = found["comparison"]["metrics"]["all"]["accuracy"]
+    assert theirs > 0.8 > found["metrics"]["all"]["accuracy"]
+    text = " ".join(run("evaluate", "--help").out.split())
+    assert "Options such as --drop change TASK and never TASK2" in text
+
+
+def test_ctrl_c_leaves_scores_and_a_plot_of_what_was_read_and_no_part_of_a_trace(
+    write: Write, tmp_path: Path
+) -> None:
+    plot, trace = tmp_path / "p.html", tmp_path / "traces" / "t.parquet"
+    trace.parent.mkdir()
+    trace.write_bytes(b"of before")
+    task = write([good(1)])[0]
+    more = [line.encode() + b"\n" for line in map(json.dumps, map(good, range(2000)))]
+    arguments = ["evaluate", task, "-i", "-", "--plot", str(plot), "--trace", str(trace)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "headrace", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdin
+        with suppress(BrokenPipeError):
+            for turn in range(10_000):
+                if turn == 25:  # a pipe holds 64 KiB, and a read takes 256: rows were learned
+                    child.send_signal(signal.SIGINT)
+                child.stdin.write(b"".join(more))
+        out, err = child.communicate()
+    assert child.returncode == 130, err
+    [events] = re.findall(r"^interrupted after ([0-9,]+) rows: what follows", err.decode(), re.M)
+    assert f"{events} events, 2,000 learned" in out.decode()  # ids that came before are refused
+    assert f"--trace {trace}: not written, as not every row has its line" in err.decode()
+    assert [*trace.parent.iterdir()] == [trace]
+    assert trace.read_bytes() == b"of before"
+    assert plot.read_text().startswith("<!")
+
+
+def test_nan_and_infinity_that_count_as_missing_are_told(
+    run: Run, write: Write, plainly_compiled: None
+) -> None:
+    rows: list[Any] = [good(n) for n in range(60)]
+    rows += ['{"id": "n1", "x": NaN, "y": "a"}', '{"id": "n2", "x": -Infinity, "y": "b"}']
+    named = write(rows, 'non_finite = "missing"')
+    told = "NaN or Infinity stands in place of 2 numbers: counts as missing (input.non_finite)"
+    for command in ("check", "evaluate"):
+        done = run(command, *named).is_safe()
+        assert (done.code, done.out.count(told)) == (0, 1), done.out
+    [found] = run("evaluate", *named, "--json").is_safe().values
+    assert (found["non_finite"], found["learned"], found["rejected"]) == (2, 62, 0)
+    assert run("infer", named[2], "--target", "y").is_safe().err.count(told) == 1
+    named = write(rows)
+    [found] = run("evaluate", *named, "--json").is_safe().values
+    assert (found["non_finite"], found["learned"], found["rejected"]) == (0, 60, 2)

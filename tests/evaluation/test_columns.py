@@ -126,9 +126,76 @@ def test_an_honest_column_is_not_accused(column: str) -> None:
     assert warned(task_of(kind, {"x": feature}), {"y": target, "x": values}) == []
 
 
-def test_with_a_horizon_the_target_is_a_good_input() -> None:
-    task = task_of("regress", {"y": NUMBER, "x": NUMBER}, target={"horizon": 1})
-    assert warned(task, {"y": NOISE, "x": NOISE * 2}) == []
+WHO = RNG.integers(0, 3, ROWS)
+
+
+def later(values: Any, steps: int, who: Any = None) -> list[Any]:
+    """Return for each row what its entity has so many of its rows later; None if nothing."""
+    rows: dict[Any, list[int]] = {}
+    found: list[Any] = [None] * len(values)
+    for at, one in enumerate([0] * len(values) if who is None else who):
+        mine = rows.setdefault(one, [])
+        mine.append(at)
+        if len(mine) > steps:
+            found[mine[-1 - steps]] = values[at].item()
+    return found
+
+
+AHEAD: dict[str, tuple[str, Any, dict[str, str], int, Any, str]] = {
+    "equal": ("regress", NOISE, NUMBER, 2, later(NOISE, 2), "is equal to the target y 2 events ah"),
+    "slow": ("regress", WALK, NUMBER, 1, later(WALK, 1), "is equal to the target y 1 event ahead"),
+    "unit": ("regress", WALK, NUMBER, 3, 2 - 5 * np.roll(WALK, -3), "sorts all 2,997 rows as"),
+    "class": ("classify", CLASS, CATEGORY, 5, later(CLASS, 5), "alone tells the target y 5 events"),
+}
+
+
+@pytest.mark.parametrize("leak", AHEAD)
+def test_what_tells_the_label_that_is_still_to_come_is_a_leak(leak: str) -> None:
+    kind, target, feature, horizon, values, words = AHEAD[leak]
+    task = task_of(kind, {"x": feature, "y": NUMBER}, target={"horizon": horizon})
+    [line] = warned(task, {"y": target, "x": values})
+    assert line.startswith(f"x: {words}"), line
+    other = task_of(kind, {"x": feature, "y": NUMBER}, target={"horizon": horizon + 1})
+    assert warned(other, {"y": target, "x": values}) == []
+
+
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_the_label_to_come_is_that_of_the_entity(
+    monkeypatch: pytest.MonkeyPatch, horizon: int
+) -> None:
+    monkeypatch.setattr(columns, "BLOCK_ROWS", 700)
+    names = [f"w{one}" for one in WHO]
+    table: dict[str, Any] = {"y": NOISE, "who": names, "x": later(NOISE, horizon, WHO)}
+    target = {"horizon": horizon}
+    task = task_of("regress", {"x": NUMBER}, target=target, input={"entity": "who"})
+    [line] = warned(task, table)
+    told = ROWS - 5 * 3 * horizon  # of each block, the last rows of each entity have none
+    assert f"{horizon} event{'s' * (horizon > 1)} ahead in all {told:,} rows" in line
+    assert warned(task_of("regress", {"x": NUMBER}, target=target), table) == []
+
+
+SAW = np.arange(ROWS) % 60 * 1.0
+TURN = np.arange(ROWS) % 3
+PRESENT: dict[str, tuple[str, Any, dict[str, str], Any]] = {
+    "target": ("regress", NOISE, NUMBER, NOISE),
+    "target in another unit": ("regress", NOISE, NUMBER, NOISE * 2),
+    "slow target": ("regress", WALK, NUMBER, WALK),
+    "saw": ("regress", SAW, NUMBER, SAW * 3),
+    "classes in turn": ("classify", TURN, CATEGORY, TURN),
+    "classes in turn as numbers": ("classify", TURN, NUMBER, TURN * 2),
+    "slow classes": ("classify", np.arange(ROWS) // 50 % 4, CATEGORY, np.arange(ROWS) // 50 % 4),
+    "the label before": ("classify", CLASS, CATEGORY, np.roll(CLASS, 1)),
+}
+
+
+@pytest.mark.parametrize("horizon", [1, 7])
+@pytest.mark.parametrize("column", PRESENT)
+def test_with_a_horizon_the_target_is_a_good_input(column: str, horizon: int) -> None:
+    kind, target, feature, values = PRESENT[column]
+    features = {"y": feature, "x": feature}
+    task = task_of(kind, features, target={"horizon": horizon})
+    lines = warned(task, {"y": target, "x": values})
+    assert [line for line in lines if "the same as" not in line] == []
 
 
 def test_a_suspicion_is_dropped_when_later_rows_speak_against_it(

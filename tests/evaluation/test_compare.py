@@ -18,7 +18,8 @@ from headrace.stream.ledger.ledger import Consumed, Entry, Record, SessionStart,
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import parse
-from headrace.stream.training.trainer import Learned, Trainer
+from headrace.stream.training.learned import Learned
+from headrace.stream.training.trainer import Trainer
 
 
 def test_a_record_that_was_changed_is_told() -> None:

@@ -2,7 +2,8 @@
 
 Each case of `tests/corpus/corpus.toml` names a file, the options, and what has to come of them:
 the features, what is left out (by a part of the reason), what is told, numbers of one row; or the
-error. The rows are those of `evaluate` and those of a topic, which have to be the same.
+error; how many rows are refused, or repeat an id. The rows are those of `evaluate` and those of a
+topic, which have to be the same; and all of them are learned (`-m long`).
 """
 
 from __future__ import annotations
@@ -156,25 +157,51 @@ def test_a_topic_gives_the_rows_of_the_file(kafka: KafkaConnection, topic: MakeT
         start += count
 
 
+def small(case: dict[str, Any]) -> Task:
+    """Return the task that is guessed, with a pool that compiles fast."""
+    pool = "[model]\nhidden = [4]\nneighbours = 0\nlearning_rate = 0.01\n[drift]\nladder = []\n"
+    return parse(guessed(case).to_toml().replace("[features]", f"{pool}[features]"), "small")
+
+
 @pytest.mark.usefixtures("plainly_compiled")
-@pytest.mark.parametrize("name", ["missing-dash.csv"])
-def test_what_is_guessed_is_learned(name: str) -> None:
-    case = next(case for case in CASES if case["file"] == name)
-    task = guessed(case).task
-    small = parse(
-        guessed(case)
-        .to_toml()
-        .replace(
-            "[features]",
-            "[model]\nhidden = [4]\nneighbours = 0\n"
-            "learning_rate = 0.01\n[drift]\nladder = []\n[features]",
-        ),
-        "small",
+def test_what_is_guessed_is_learned() -> None:
+    case = next(case for case in CASES if case["file"] == "missing-dash.csv")
+    assert [*explain(small(case))]
+    assert_learned(case)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("plainly_compiled")
+def test_every_file_is_learned() -> None:
+    """All in one process: most share their compiled programs."""
+    wrong = {}
+    for case in GOOD:
+        try:
+            assert_learned(case)
+        except Exception as error:
+            wrong[case["file"]] = f"{type(error).__name__}: {error}"
+    assert wrong == {}
+
+
+def assert_learned(case: dict[str, Any]) -> None:
+    """Evaluate a file: each row is learned, refused, or has no label; the scores are numbers."""
+    path, task = CORPUS / case["file"], small(case)
+    found = evaluate(task, path)
+    assert found.events == sum(1 for _ in files.read(path))
+    repeated = case.get("repeated", 0)
+    assert found.codes.get("duplicate_id", 0) == repeated
+    assert found.rejected == case.get("refused", 0) + repeated
+    unlabelled = int(np.isnan(rows_of_file(task, path).label).sum())
+    assert found.learned == found.events - found.rejected - unlabelled > 0
+    metrics = found.metrics["all"]
+    for name in ("accuracy", "log_loss") if task.spec.classes else ("mae", "rmse"):
+        assert np.isfinite(metrics[name]), (name, metrics)
+    assert all(np.isfinite(value) for value in metrics.values() if isinstance(value, float)), (
+        metrics
     )
-    assert [*explain(task)]
-    found = evaluate(small, CORPUS / name)
-    assert found.learned == found.events > 0
-    assert found.rejected == 0
+    assert str(found)
+    json.dumps(found.as_json(), allow_nan=False)
 
 
 def test_the_command_tells_what_is_not_plain_and_strict_refuses_it(run: Run) -> None:
@@ -185,7 +212,7 @@ def test_the_command_tells_what_is_not_plain_and_strict_refuses_it(run: Run) -> 
     assert tomllib.loads(done.out)["features"]["temp"]["missing"] == ["-"]
     strict = run("infer", path, "--target", "y", "--strict")
     assert (strict.code, strict.out) == (1, "")
-    assert "--strict: 1 line above says" in strict.err
+    assert "--strict: 1 line says" in strict.err
     assert run("infer", CORPUS / "colours.csv", "--target", "y", "--strict").code == 0
     left = run("infer", CORPUS / "free-ids.csv", "--target", "y")
     assert "left out: ref (60 different values in 60 rows name the rows)" in left.err

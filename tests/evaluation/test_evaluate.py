@@ -48,7 +48,7 @@ def test_types_are_inferred_and_written_as_a_task_file(turning: Path) -> None:
     assert task.target.classes == ("down", "up")
     assert task.calendar == ("hour", "weekday", "year")
     assert parse(to_toml(task), "again") == task
-    assert "down, up" in describe(task)
+    assert "down, up" in describe(task)[0]
 
 
 def test_a_number_with_many_values_is_a_regression() -> None:
@@ -79,8 +79,21 @@ def test_a_list_is_a_category_of_several_values() -> None:
 
 
 def test_a_missing_column_is_named(turning: Path) -> None:
-    with pytest.raises(UsageError, match="z: no such column; there are when, a, b"):
+    with pytest.raises(UsageError, match="--target z: no such column; there are when, a, b"):
         infer_file(turning, "z")
+    rows = [{"when": n, "price": n % 7, "place": {"city": "ab"[n % 2]}} for n in range(40)]
+    wrong: dict[str, dict[str, Any]] = {
+        "--time wehn: no such column; did you mean 'when'? there are when": {"time": "wehn"},
+        "--entity place/city: no such column; did you mean '/place/city'?": {
+            "entity": "place/city"
+        },
+        "--drop Price: no such column; did you mean 'price'?": {"drop": ["when", "Price"]},
+    }
+    for words, options in wrong.items():
+        with pytest.raises(UsageError, match=re.escape(words)):
+            infer(rows, "t", "price", **options)
+    with pytest.raises(UsageError, match=r"--target prize: no such column; did you mean 'price'\?"):
+        infer(rows, "t", "prize")
 
 
 def test_evaluate_scores_learns_and_finds_the_drift(turning: Path) -> None:

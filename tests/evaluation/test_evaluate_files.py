@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from headrace.producers import sources
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.evaluation.evaluation import Evaluation
+from headrace.stream.evaluation.file_rows import FileRows
 from headrace.stream.evaluation.infer import infer_file
 from headrace.stream.evaluation.plot import Curve, draw
 from headrace.stream.task import Task, validate
@@ -181,6 +183,15 @@ def test_json_lines_may_have_a_field_in_late_rows_alone(plain: Evaluation, tmp_p
     with pytest.raises(UsageError, match=r"no column '/x/y' for features.x"):
         wrong = {"x": {"kind": "number", "field": "/x/y"}}
         evaluate(task(features=wrong), as_csv(tmp_path / "rows.csv"))
+
+
+def test_a_field_that_is_nearly_a_column_is_told_by_its_right_name(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", [row | {"meta": {"level": 1}} for row in ROWS])
+    for field, near in (("Code", "code"), ("/meta/Level", "/meta/level"), ("cod", "code")):
+        wrong = task(features={"f": {"kind": "category", "field": field}})
+        words = f"no column '{field}' for features.f; did you mean '{near}'? the file has "
+        with pytest.raises(UsageError, match=re.escape(words)):
+            FileRows(wrong, path, None)
 
 
 def test_odd_rows_are_counted_and_refused_each_alone(plain: Evaluation, tmp_path: Path) -> None:

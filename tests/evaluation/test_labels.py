@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation import sampling
 from headrace.stream.evaluation.infer import infer, infer_file
-from headrace.stream.evaluation.target import Kind
+from headrace.stream.evaluation.options import Kind
+from headrace.stream.formats import files
 from tests.support.hostile import Run
 
 Label = Callable[[int], Any]
@@ -115,3 +118,41 @@ def test_more_classes_are_taken_when_they_are_asked_for(run: Run, tmp_path: Path
     done = run("infer", f"{path}", "--target", "y", "--max-classes", "599").is_safe()
     assert done.code == 2
     assert "600 different labels, texts such as 'c0', expected 2 to 599 classes" in done.err
+
+
+def test_a_row_is_named_where_its_number_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for at, broken, words in ((7, 50, "one row has"), (7, None, "row 8 has"), (1500, None, "one")):
+        lines = [f'{{"x": {n}, "y": {n if n != at else "[1]"}}}' for n in range(1600)]
+        if broken is not None:
+            lines[broken] = "{"
+        path.write_text("\n".join(lines))
+        with pytest.raises(UsageError, match=f"y: a list, expected a single value; {words}"):
+            infer_file(path, "y")
+
+
+def test_a_sample_and_the_labels_come_of_one_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "FIRST", 10)
+    monkeypatch.setattr(sampling, "LATER", 8)
+    monkeypatch.setattr(sampling, "READ", 100)
+    path, given, read = tmp_path / "rows.csv", [0], files.read
+    path.write_text("x,y\n" + "".join(f"{at},c{at % 30 + at // 100}\n" for at in range(300)))
+
+    def counted(*arguments: Any) -> Iterator[bytes]:
+        for row in read(*arguments):
+            given[0] += 1
+            yield row
+
+    monkeypatch.setattr(files, "read", counted)
+    found, known = sampling.with_labels(path, "y", 40)
+    assert known == [f"c{at}" for at in range(30)]
+    taken = [row["x"] for row in found.rows]
+    assert taken[:10] == [*range(10)]
+    assert 4 <= len(taken[10:]) < 8
+    assert {after - before for before, after in pairwise(taken[10:])} == {16}
+    assert given == [101]
+    few, cut = sampling.with_labels(path, "y", 5)
+    assert (few, len(cut), given) == (found, 6, [202])
+    assert sampling.of_file(path) == found

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from headrace.stream.errors import UsageError
@@ -79,6 +80,8 @@ def test_a_baseline_far_off_does_not_flatten_the_rest(tmp_path: Path) -> None:
     draw(task, points, tmp_path / "a.svg", names=("it", ""))
     shown = words((tmp_path / "a.svg").read_bytes())
     assert {"it  5.0000", "no change  6.5000", "mean  900.0, off the scale"} <= shown
+    alone = draw(task, points[-1:], None, names=("it", ""))
+    assert [line.get_clip_on() for line in alone.axes[0].lines] == [False, False, True]
     assert "mean absolute error of label" in shown
     assert max(float(word) for word in shown if re.fullmatch(r"\d+(\.\d+)?", word)) < 20
 
@@ -135,6 +138,14 @@ def test_a_colour_has_one_meaning() -> None:
     assert len(set.union(*colours)) == 7
     shares = [area.get_paths()[0].vertices[:, 1].max() for area in members.collections]
     assert max(shares) == pytest.approx(1.0)
+
+
+def test_of_few_rows_there_is_something_to_see() -> None:
+    figure = draw(parse(TASK, "t"), [Point(7, report(0.5))], None, names=("it", ""), alarms=[])
+    scores, _, members = figure.axes
+    assert all(line.get_marker() == "o" and not line.get_clip_on() for line in scores.lines)
+    for area in members.collections:
+        assert np.ptp(area.get_paths()[0].vertices[:, 0]) == 7
 
 
 def test_html_can_be_read_without_seeing_it(tmp_path: Path) -> None:

@@ -105,6 +105,39 @@ def test_standard_input_comes_once_and_is_read_as_often_as_it_is_asked_for(
             places._standard_input.cache_clear()
 
 
+def test_of_a_stream_that_is_read_on_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_KEPT_BYTES", 1 << 20)
+    count, read_end, write_end = 400_000, *os.pipe()
+
+    def feed() -> None:
+        with open(write_end, "w") as pipe:
+            pipe.write("n,s\n")
+            pipe.writelines(f"{n},some text\n" for n in range(count))
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    places._standard_input.cache_clear()
+    with open(read_end, "rb") as pipe:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=pipe))
+        copied = places._standard_input()
+        try:
+            files.sample("-")
+            one, other = files.read("-"), files.read("-")
+            files.read_on("-")
+            most = 0
+            for at, (a, b) in enumerate(zip(one, other, strict=True)):
+                assert a == b == b'{"n":%d,"s":"some text"}' % at
+                most = max(most, os.fstat(copied._copy.fileno()).st_size)
+            assert at == count - 1
+            assert most < 4 << 20 < copied.length()
+            with pytest.raises(UsageError, match="standard input: was read, and comes once"):
+                files.sample("-")
+        finally:
+            feeder.join(60)
+            copied.close()
+            places._standard_input.cache_clear()
+
+
 MOMENT = datetime(2024, 5, 1, 12, 30, 0, 250_000, tzinfo=UTC)
 NAIVE, NS = MOMENT.replace(tzinfo=None), 1_714_566_600_250_000_001
 LIST = pa.list_(pa.timestamp("ns"))

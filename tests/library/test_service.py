@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 import headrace
 from headrace.cli import pipeline
+from headrace.stream.audit.replay import replay
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
@@ -39,6 +41,22 @@ def test_it_goes_on_where_it_ended(tmp_path: Path) -> None:
     before = [len(p.values) for parts in kafka.topics.values() for p in parts.values()]
     assert "with 0 events are learned again" in " ".join(service.plan())
     assert before == [len(p.values) for parts in kafka.topics.values() for p in parts.values()]
+
+
+@pytest.mark.usefixtures("plainly_compiled")
+def test_nan_that_counts_as_missing_is_told_at_the_end_and_by_a_replay(tmp_path: Path) -> None:
+    task = parse(TASK.replace("[input]", '[input]\nnon_finite = "missing"') + SMALL, "t")
+    kafka = MemoryKafka()
+    kafka.make(topic_specs(task), partitions=1)
+    for number in range(30):
+        changes = {"x": math.nan} if number % 10 == 3 else {}
+        kafka.topics[task.input.topic][0].append(good(number, **changes))
+    notes: list[str] = []
+    service = headrace.Service(task, kafka, state=tmp_path, micro_batch=64)
+    done = service.run(drain=True, on_note=notes.append)
+    assert (done.events, done.rejected) == (30, 0)
+    assert any(note.startswith("NaN or Infinity stands in place of 3 numbers") for note in notes)
+    assert replay(task, kafka, capacity=64).as_json()["non_finite"] == 3
 
 
 def test_the_command_goes_on_where_a_program_ended(

@@ -15,8 +15,9 @@ from headrace.stream.ledger.ledger import Consumed, Record
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.task import parse
+from headrace.stream.training.learned import Learned
 from headrace.stream.training.snapshot import digest
-from headrace.stream.training.trainer import Learned, Trainer
+from headrace.stream.training.trainer import Trainer
 from tests.support.events import good
 
 TASK = parse(

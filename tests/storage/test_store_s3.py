@@ -16,7 +16,8 @@ from deltalake import DeltaTable
 from headrace.stream.archive import tables
 from headrace.stream.archive.delta import DeltaArchive
 from headrace.stream.archive.directory import ArchiveDirectory, Segment
-from headrace.stream.errors import HeadraceError, RecoveryError, StoreError
+from headrace.stream.errors import HeadraceError, RecoveryError, StoreError, UsageError
+from headrace.stream.formats import files
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.storage import failures, open_store
 from headrace.stream.storage.remote import UrlStore
@@ -99,6 +100,29 @@ def test_what_another_process_has_written_is_seen(place: str) -> None:
     for seq in (1, 2):
         assert seq_of(mine) == (seq - 1 or None)
         others.save(manifest(seq), state(seq))
+
+
+def test_files_of_rows_are_read_where_they_lie(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3fs import S3FileSystem
+
+    store = open_store(place)
+    store.write("a-1.csv", b"n,s\n" + b"1,x\n" * 3000)
+    store.write("a-2.csv", b"n,s\n2,y\n")
+    found = list(files.read(f"{place}/a-*.csv"))
+    assert (len(found), found[0], found[-1]) == (3001, b'{"n":1,"s":"x"}', b'{"n":2,"s":"y"}')
+    for missing in (f"{place}/b.csv", "s3://no-such-bucket/a.csv"):
+        with pytest.raises(UsageError, match=r"\.csv: no such file; check the URL"):
+            next(files.read(missing))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError, match=r"a-1\.csv: .*; check the credentials"):
+        next(files.read(f"{place}/a-1.csv"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(StoreError, match=r"[Cc]redentials; give some: AWS_ACCESS_KEY_ID and"):
+        next(files.read(f"{place}/a-1.csv"))
 
 
 @pytest.mark.parametrize("kind", ["json", "safetensors"])

@@ -10,7 +10,8 @@ from headrace.stream.events import DeadLetter, Records
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
-from headrace.stream.training.trainer import Learned, Trainer
+from headrace.stream.training.learned import Learned
+from headrace.stream.training.trainer import Trainer
 
 TWO_NUMBERS = """
         features.a = { kind = "number" }

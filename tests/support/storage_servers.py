@@ -226,19 +226,19 @@ def hadoop_jars() -> list[Path]:
 
 
 def azurite() -> Path:
-    """Return Azurite's program; install it if it is not there. Raises as `_installed`."""
+    """Return Azurite's program; install it if it is not there. Raises as `installed`."""
     place = cache_dir("azurite")
     command = ["npm", "install", "--silent", "--prefix", str(place), AZURITE]
-    return _installed(place, "node_modules/azurite/dist/src/blob/main.js", command)
+    return installed(place, "node_modules/azurite/dist/src/blob/main.js", command)
 
 
 def fake_gcs() -> Path:
-    """Return fake-gcs-server; build it if it is not there. Raises as `_installed`."""
+    """Return fake-gcs-server; build it if it is not there. Raises as `installed`."""
     place = cache_dir("fake-gcs-server")
-    return _installed(place, "fake-gcs-server", ["go", "install", FAKE_GCS], GOBIN=str(place))
+    return installed(place, "fake-gcs-server", ["go", "install", FAKE_GCS], GOBIN=str(place))
 
 
-def _installed(place: Path, program: str, command: list[str], **settings: str) -> Path:
+def installed(place: Path, program: str, command: list[str], **settings: str) -> Path:
     """Return a program in a folder; run the command that puts it there, if it is not.
 
     Raises:

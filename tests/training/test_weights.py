@@ -19,7 +19,8 @@ from headrace.model.spec import RUNGS, Spec
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.task import Task, parse
-from headrace.stream.training.trainer import Learned, Trainer
+from headrace.stream.training.learned import Learned
+from headrace.stream.training.trainer import Trainer
 from tests.support.json_rows import TWO_NUMBERS, learn, normalised
 
 N = 1600

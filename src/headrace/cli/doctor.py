@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -25,7 +27,7 @@ from headrace.cli.console import (
     load_task,
     named_connection,
 )
-from headrace.stream.errors import HeadraceError
+from headrace.stream.errors import AccessError, BrokerError, HeadraceError
 from headrace.stream.process.terminal import say
 
 if TYPE_CHECKING:
@@ -75,14 +77,14 @@ def doctor(
 
         headrace doctor power.toml --bootstrap kafka-1:9092 --kafka-config learner.properties
     """
-    loaded: list[Task] = []
+    loaded: list[tuple[str, Task]] = []
     found = [*_machine(), *_extras()]
     for path in task or ():
         found += _task(path, loaded)
     kafka: list[KafkaConnection] = []
     found += _kafka(bootstrap, kafka_config, kafka, needed=bool(task))
-    for each in loaded if kafka else ():
-        found += _topics(each, kafka[0], role)
+    for path, each in loaded if kafka else ():
+        found += _topics(path, each, kafka[0], role)
     missing = [finding for finding in found if finding.state == "missing"]
     if as_json:
         say({"missing": len(missing), "findings": [asdict(finding) for finding in found]})
@@ -97,22 +99,33 @@ def doctor(
 
 
 def _machine() -> Iterator[Finding]:
-    from headrace.stream.process.paths import data_dir
+    from headrace.stream.process.paths import cache_dir, data_dir
 
     told = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Finding("headrace", "good", f"{version('headrace')}, Python {told}")
     if sys.platform not in ("linux", "darwin"):
         yield Finding("system", "missing", sys.platform, "use Linux or macOS, or WSL on Windows")
-    place = data_dir("state")
-    there = next(path for path in (place, *place.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    enough = free >= LEAST_FREE
+    place = data_dir("state").parent
+    free, writable = shutil.disk_usage(_there(place)).free, os.access(_there(place), os.W_OK)
+    elsewhere = "name another place: XDG_DATA_HOME, --state, --data"
     yield Finding(
         "disk",
-        "good" if enough else "missing",
-        f"{free / 1e9:,.1f} GB free for {place.parent}",
-        "" if enough else "make room, or name another place: XDG_DATA_HOME, --state, --data",
+        "good" if free >= LEAST_FREE else "missing",
+        f"{free / 1e9:,.1f} GB free for {place}",
+        "" if free >= LEAST_FREE else f"make room, or {elsewhere}",
     )
+    if not writable:
+        told = f"{_there(place)} cannot be written, where checkpoints and Kafka's data lie"
+        do = f"have it given to you, or {elsewhere}"
+        yield Finding("data", "optional" if "HEADRACE_STATE" in os.environ else "missing", told, do)
+    if not os.access(cache := _there(cache_dir("xla")), os.W_OK):
+        told = f"{cache} cannot be written: each start compiles again, and fetches nothing"
+        yield Finding("cache", "optional", told, "name another place: XDG_CACHE_HOME")
+
+
+def _there(place: Path) -> Path:
+    """Return a directory, or the nearest above it that there is."""
+    return next(path for path in (place, *place.parents) if path.exists())
 
 
 def _extras() -> Iterator[Finding]:
@@ -137,14 +150,14 @@ def _extras() -> Iterator[Finding]:
         yield Finding("extras not installed", "optional", ", ".join(absent), do)
 
 
-def _task(path: str, loaded: list[Task]) -> Iterator[Finding]:
+def _task(path: str, loaded: list[tuple[str, Task]]) -> Iterator[Finding]:
     """Yield what is wrong with a task file, or with what it names."""
     from headrace.stream.rows.normalizer import Normalizer
     from headrace.stream.task import plugins
 
     try:
         task = load_task(path)
-        loaded.append(task)
+        loaded.append((path, task))
         plugins.versions(task)
         Normalizer(task)  # units, keys, encoders
     except HeadraceError as error:
@@ -161,17 +174,26 @@ def _kafka(
     from headrace.stream.kafka import diagnosis
     from headrace.stream.kafka.connection import connect
 
+    here = False  # something listens where `headrace up` would
     try:
         named = named_connection(bootstrap, config)
         kafka = named or connect(f"127.0.0.1:{DEFAULT_PORT}", config)
-        if named or _listens():
+        here = not named and _listens()
+        if named or here:
             diagnosis.check(kafka)
             found.append(kafka)
             yield Finding("Kafka", "good", f"{kafka} answers")
             return
     except HeadraceError as error:
         told, _, do = str(error).partition(": start one")
-        yield Finding("Kafka", "missing", told, f"start one{do}" if do else "")
+        do = f"start one{do}" if do else ""
+        if isinstance(error, AccessError):
+            do = "say who you are in the file of --kafka-config, or by HEADRACE_KAFKA_*"
+        elif here:
+            do = "if that is no Kafka, start one with `headrace up --port`, and name that: -b"
+        elif isinstance(error, BrokerError) and not do:
+            do = "wait until it has started; or see whether that is its address, and its log"
+        yield Finding("Kafka", "missing", told, do)
         return
     yield Finding(
         "Kafka",
@@ -205,7 +227,11 @@ def _embedded() -> Iterator[Finding]:
     lacking = [jar for jar in pinned_jars() if not (jar_dir() / jar.name).exists()]
     size = sum(jar.size_bytes for jar in lacking) / 1e6
     told = f"{size:,.0f} MB are fetched at the first start" if lacking else "fetched"
-    yield Finding("Kafka's jars", "optional" if lacking else "good", told)
+    if lacking and not os.access(place := _there(jar_dir()), os.W_OK):
+        told = f"{place} cannot be written, and {size:,.0f} MB are to be fetched to it"
+        yield Finding("Kafka's jars", "missing", told, "name another place: XDG_CACHE_HOME")
+    else:
+        yield Finding("Kafka's jars", "optional" if lacking else "good", told)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -216,7 +242,7 @@ def _embedded() -> Iterator[Finding]:
             yield Finding("port", "missing", f"{DEFAULT_PORT}: {error.strerror}", do)
 
 
-def _topics(task: Task, kafka: KafkaConnection, role: Role) -> Iterator[Finding]:
+def _topics(path: str, task: Task, kafka: KafkaConnection, role: Role) -> Iterator[Finding]:
     """Yield which topics of a task are not there, and what this user may not do with the others."""
     from headrace.stream.kafka.access import described
     from headrace.stream.kafka.acls import acls
@@ -237,7 +263,7 @@ def _topics(task: Task, kafka: KafkaConnection, role: Role) -> Iterator[Finding]
         allowed = topic["authorized_operations"]
         lacking = [each for each in needs[name] if allowed is not None and each not in allowed]
         if topic["error_code"]:
-            do = "headrace topics create with the task's file"
+            do = f"headrace topics create {shlex.quote(path)} --bootstrap {kafka.servers}"
             yield Finding("topic", "missing", f"{name} is not there", do)
         elif lacking:
             do = "have it granted; `headrace acls` prints what each part needs"

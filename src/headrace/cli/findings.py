@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli.console import score_table, tell_comparison
@@ -29,6 +30,17 @@ def tell_found(found: Evaluation, names: tuple[str, str], *, as_json: bool) -> N
         _tell_all(found, names)
     if found.failure:
         raise HeadraceError(found.failure)
+
+
+def refuse_doubts(lines: Sequence[str]) -> None:
+    """Fail if anything was told that --strict does not let pass.
+
+    Raises:
+        HeadraceError: there is a line.
+    """
+    if lines:
+        told = "1 line says" if len(lines) == 1 else f"{len(lines)} lines say"
+        raise HeadraceError(f"--strict: {told} what is left out, refused or not sure")
 
 
 def _tell_all(found: Evaluation, names: tuple[str, str]) -> None:

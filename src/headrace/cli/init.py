@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.cli.console import Bootstrap, KafkaConfig, connection_of
-from headrace.cli.offline import Drop, Entity, Kind, Target, Time
+from headrace.cli.guessing import Target, with_options
 from headrace.stream.errors import UsageError, did_you_mean
+from headrace.stream.evaluation.options import Options
 from headrace.stream.process.terminal import answers, ask, note, say, visible
 
 if TYPE_CHECKING:
+    from headrace.stream.evaluation.infer import Inferred
     from headrace.stream.kafka.connection import KafkaConnection
     from headrace.stream.task import Task
 
@@ -25,14 +29,14 @@ LOCAL = ("127.", "localhost", "[::1]")
 _HEAD = """\
 # {what}: `docker compose up --wait`.
 # The image is built in a checkout of headrace: docker build -t headrace .
-name: {name}
+{notes}name: {name}
 
 x-headrace: &headrace
   image: ${{HEADRACE_IMAGE:-headrace}}
   working_dir: /tasks
   environment:
     KAFKA_BOOTSTRAP: {bootstrap}
-    HEADRACE_STATE: /var/lib/headrace # where the learner keeps its checkpoints
+    HEADRACE_STATE: /var/lib/headrace # where the learner keeps its checkpoints{more}
   init: true
   restart: unless-stopped
   stop_grace_period: 20s{network}
@@ -80,12 +84,12 @@ _PARTS = """\
     <<: *headrace
     command: [topics, create, {file}]
     restart: on-failure:3
-    volumes: [{mount}]{after_kafka}
+    volumes: [{mounts}]{after_kafka}
 
   learn:
     <<: *headrace
     command: [learn, {file}]
-    volumes: [{mount}, "state:/var/lib/headrace"]
+    volumes: [{mounts}, "state:/var/lib/headrace"]
     depends_on:
       topics:
         condition: service_completed_successfully
@@ -97,6 +101,14 @@ _AFTER_KAFKA = """
     depends_on:
       kafka:
         condition: service_healthy"""
+_FROM_HERE = """\
+# From this machine that Kafka is 127.0.0.1:9094 (HEADRACE_PORT says another port):
+#   headrace produce file FILE --topic {topic} --bootstrap 127.0.0.1:9094
+"""
+_SECRETS = """\
+# Containers are user 10001, who has to be able to read {config}
+# and what it names: chown 10001 FILE, or name copies of theirs.
+"""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -104,6 +116,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(init)
 
 
+@with_options
 def init(
     source: Annotated[
         str | None,
@@ -113,10 +126,8 @@ def init(
         ),
     ] = None,
     target: Target = None,
-    kind: Kind = None,
-    drop: Drop = "",
-    time: Time = None,
-    entity: Entity = None,
+    *,
+    options: Options,
     name: Annotated[
         str | None, typer.Option(help="Of the task; default: of the file or topic.")
     ] = None,
@@ -138,8 +149,8 @@ def init(
 
         headrace init events.power --target price --bootstrap kafka-1:9092
     """
-    from headrace.stream.evaluation import infer as guess
-    from headrace.stream.evaluation.infer import task_name
+    from headrace.stream.evaluation.infer import describe as describe_task
+    from headrace.stream.evaluation.infer import guess_file, guess_topic, task_name
     from headrace.stream.formats.files import describe, form_of, names_files, sample
 
     asks = not yes and answers()
@@ -160,38 +171,36 @@ def init(
             f"it has {', '.join(columns[:MOST_LISTED])}"
         )
 
-    def infer() -> Task:
-        options: dict[str, Any] = {
-            "kind": kind,
-            "drop": [each.strip() for each in drop.split(",") if each.strip()],
-            "time": time,
-            "entity": entity,
-        }
+    def infer() -> Inferred:
         if kafka:
-            return guess.infer_topic(kafka, str(source), str(target), **options)
-        return guess.infer_file(str(source), str(target), **options)
+            return guess_topic(kafka, str(source), str(target), options)
+        return guess_file(str(source), str(target), options)
 
-    task = infer()
+    found = infer()
     for line in describe(file) if file else []:
         note(visible(line, keep=""))
-    note(guess.describe(task))
+    for line in (*describe_task(found.task), *found.lines(), *map(str, found.refusals)):
+        note(visible(line, keep=""))
+    task = found.task
     if asks:
-        before = time, entity
-        time = time or _ask("Column with the time of an event?", columns, task.input.time)
-        entity = entity or _ask(
+        time = options.time or _ask("Column with the time of an event?", columns, task.input.time)
+        entity = options.entity or _ask(
             "Column with the entity, such as a station (lags are per entity)?",
             columns,
             task.input.entity,
         )
-        if before != (time, entity):
-            task = infer()
+        asked = replace(options, time=time, entity=entity)
+        if asked != options:
+            options = asked
+            found = infer()
         name = name or _ask("What is the task called?", [], task.name)
+        task = found.task
     if name:
         topic = str(source) if kafka else f"events.{task_name(name)}"
         source_of = task.input.model_copy(update={"topic": topic})
         task = task.model_copy(update={"name": task_name(name), "input": source_of})
     written = [to / f"{task.name}.toml", to / "compose.yaml"]
-    texts = [guess.to_toml(task), compose(task, kafka, written[0])]
+    texts = [replace(found, task=task).to_toml(), compose(task, kafka, written[0], kafka_config)]
     _refuse_taken(written)
     for path, text in zip(written, texts, strict=True):
         try:
@@ -201,7 +210,7 @@ def init(
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
         note(f"written: {path}")
     say("Next:")
-    for line in _next(task, file, kafka, written[0]):
+    for line in _next(task, file, kafka, written[0], kafka_config):
         say(f"  {line}")
 
 
@@ -213,30 +222,56 @@ def _refuse_taken(places: Sequence[Path]) -> None:
         )
 
 
-def compose(task: Task, kafka: KafkaConnection | None, file: Path) -> str:
-    """Return a compose.yaml that learns a task: with a Kafka of its own, or beside one there is."""
+def compose(
+    task: Task, kafka: KafkaConnection | None, file: Path, config: Path | None = None
+) -> str:
+    """Return a compose.yaml that learns a task: with a Kafka of its own, or beside one there is.
+
+    Args:
+        config: the file that says how to reach that Kafka.
+    """
+    from headrace.stream.kafka import properties
+
     local = kafka is not None and kafka.servers.startswith(LOCAL)
+    notes = "" if kafka else _FROM_HERE.format(topic=task.input.topic)
+    mounts, more = [f"./{file.name}:/tasks/{file.name}:ro"], ""
+    if config:
+        place = str(config.absolute())
+        notes += _SECRETS.format(config=visible(place, keep=""))
+        more += f"\n    {properties.CONFIG}: {json.dumps(place)}"
+        mounts.append(f"{place}:{place}:ro")
+    for name, value in sorted(kafka.properties.items() if kafka else ()):
+        if name.endswith(".location"):
+            place = str(Path(value).absolute())
+            mounts.append(f"{place}:{value if Path(value).is_absolute() else f'/tasks/{value}'}:ro")
+        if properties.variable(name) in os.environ:
+            more += f"\n    {properties.variable(name)}: # from whoever runs docker compose"
     head = _HEAD.format(
         what=f"{'A learner' if kafka else 'Kafka and a learner'} for {file.name}",
+        notes=notes,
         name=json.dumps(f"headrace-{task.name}".lower()),
         bootstrap=json.dumps(kafka.servers if kafka else "kafka:9092"),
+        more=more,
         network="\n  network_mode: host" if local else "",
     )
     parts = _PARTS.format(
         file=json.dumps(file.name),
-        mount=json.dumps(f"./{file.name}:/tasks/{file.name}:ro"),
+        mounts=", ".join(map(json.dumps, mounts)),
         after_kafka="" if kafka else _AFTER_KAFKA,
     )
     return head + ("" if kafka else _KAFKA) + parts + ("" if kafka else "  kafka-data:\n")
 
 
-def _next(task: Task, file: str | None, kafka: KafkaConnection | None, path: Path) -> list[str]:
+def _next(
+    task: Task, file: str | None, kafka: KafkaConnection | None, path: Path, config: Path | None
+) -> list[str]:
     toml = shlex.quote(str(path))
     if kafka:
         at = f"--bootstrap {shlex.quote(kafka.servers)}"
+        at += f" --kafka-config {shlex.quote(str(config))}" if config else ""
         return [
-            f"headrace doctor {toml} {at}",
             f"headrace topics create {toml} {at}",
+            f"headrace doctor {toml} {at}",
             f"headrace learn {toml} {at}",
         ]
     data = shlex.quote(str(file))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,30 +19,16 @@ from headrace.cli.console import (
     connection_of,
     load_task,
 )
-from headrace.cli.findings import tell_found
+from headrace.cli.findings import refuse_doubts, tell_found
+from headrace.cli.guessing import Strict, Target, with_options
 from headrace.cli.running import INTERRUPTED
-from headrace.stream.errors import HeadraceError, UsageError
+from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.options import Options
 from headrace.stream.evaluation.scores import shown
 from headrace.stream.process.terminal import as_toml, note, say, visible
 
 if TYPE_CHECKING:
     from headrace.stream.task import Task
-
-Kind = Annotated[
-    Literal["classify", "regress"] | None, typer.Option(help="Default: from the target's values.")
-]
-Target = Annotated[str | None, typer.Option(help="The column to predict.", metavar="COLUMN")]
-Drop = Annotated[str, typer.Option(help="Columns to leave out.", metavar="A,B")]
-Time = Annotated[str | None, typer.Option(help="The column with event time.", metavar="COLUMN")]
-Entity = Annotated[
-    str | None,
-    typer.Option(help="The column with the entity that lags belong to.", metavar="COLUMN"),
-]
-MaxClasses = Annotated[
-    int | None,
-    typer.Option(help="Most classes that the target may have; default: 50.", min=2, max=1000),
-]
-_GONE = "-> not there"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,32 +37,16 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
+@with_options
 def infer(
     source: Annotated[
         list[str],
         typer.Argument(help="Files (- is standard input), or a topic.", metavar="FILE...|TOPIC"),
     ],
     target: Annotated[str, typer.Option(help="The column to predict.", metavar="COLUMN")],
-    kind: Kind = None,
-    drop: Drop = "",
-    time: Time = None,
-    entity: Entity = None,
-    max_classes: MaxClasses = None,
-    decimal: Annotated[
-        Literal[".", ","] | None,
-        typer.Option(help="The decimal mark, where texts do not show which it is."),
-    ] = None,
-    dayfirst: Annotated[
-        bool | None,
-        typer.Option(
-            "--dayfirst/--no-dayfirst",
-            help="How dates such as 03/04/2026 are read; default: as they show it themselves.",
-            show_default=False,
-        ),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Fail if anything is left out, refused or not sure.")
-    ] = False,
+    *,
+    options: Options,
+    strict: Strict = False,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
 ) -> None:
@@ -92,27 +62,22 @@ def infer(
     from headrace.stream.evaluation.inspection import inspect_file, inspect_topic
     from headrace.stream.formats.files import describe, form_of, names_files
 
-    options = guess.Options(kind, _names(drop), time, entity, decimal, dayfirst, max_classes)
     first = source[0]
     if len(source) > 1 or form_of(first) or names_files(first):
         found = guess.guess_file(source, target, options)
-        for line in describe(source):
-            note(visible(line, keep=""))
+        _note_all(describe(source))
         seen = inspect_file(found.task, source)
     else:
         kafka = connection_of(bootstrap, kafka_config)
         found = guess.guess_topic(kafka, first, target, options)
         seen = inspect_topic(found.task, kafka)
-    unsure = [*found.lines(), *seen.doubts()]
-    note("\n".join([guess.describe(found.task), *found.lines()]))
-    for line in seen.lines():
-        note(visible(line, keep=""))
-    if strict and unsure:
-        lines = "1 line above says" if len(unsure) == 1 else f"{len(unsure)} lines above say"
-        raise HeadraceError(f"--strict: {lines} what is left out, refused or not sure")
+    _note_all([*guess.describe(found.task), *found.lines(), *seen.lines()])
+    if strict:
+        refuse_doubts([*found.lines(), *seen.doubts()])
     say(as_toml(found.to_toml().rstrip()))
 
 
+@with_options
 def evaluate(
     task: Annotated[
         str | None,
@@ -130,15 +95,21 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Read so many rows at most.", min=1)] = None,
     target: Target = None,
-    kind: Kind = None,
-    drop: Drop = "",
-    time: Time = None,
-    entity: Entity = None,
-    max_classes: MaxClasses = None,
+    *,
+    options: Options,
+    strict: Strict = False,
+    label_delay: Annotated[
+        str | None,
+        typer.Option(
+            help="Let labels come late: 500 events, 10m of event time (s, m, h, d), or drawn with "
+            "that mean: exp(500), exp(1d).",
+            metavar="DELAY",
+        ),
+    ] = None,
     compare: Annotated[
         str | None,
         typer.Option(
-            help="Learn the rows with this task file too, and compare row by row.",
+            help="Learn the rows with this task file too, as it is, and compare row by row.",
             metavar="TASK2",
         ),
     ] = None,
@@ -158,7 +129,9 @@ def evaluate(
     what only one of them scores is left out, and counted. The difference, in
     accuracy or in absolute error, has bounds that hold with 95 % confidence at
     every row at once: look early, look often, stop when you like. (For numbers
-    they hold in the limit of many rows; of few they say nothing.)
+    they hold in the limit of many rows; of few they say nothing.) Options such as
+    --drop change TASK and never TASK2: so a task can be compared with itself, with
+    and without a column.
 
     --plot draws accuracy, or the mean absolute error, in a fading window, with
     its baselines, each drift alarm, and what the members of the pool weigh; with
@@ -170,43 +143,32 @@ def evaluate(
     prediction it answers, and the code if the row was refused. The file appears
     whole, at the end, or not at all.
 
+    With --strict rows that are refused, warnings, and what a guess leaves out or is
+    not sure of, are exit code 1. Ctrl-C ends it with what is known so far, the plot
+    too, and without a trace.
+
         headrace evaluate --input power.csv --target price
 
         headrace evaluate power.toml -i power.csv --plot power.html
 
         headrace evaluate power.toml -i power.csv --compare wider.toml --json
 
+        headrace evaluate power.toml -i power.csv --compare power.toml --drop load
+
         headrace evaluate power.toml -i power.csv --trace power.parquet
     """
     if not input:
         raise UsageError("--input: missing; name a file, such as of CSV, JSON or Parquet")
     other = load_task(compare) if compare else None
-    options: dict[str, Any] = {
-        "kind": kind,
-        "max_classes": max_classes,
-        "drop": _names(drop),
-        "time": time,
-        "entity": entity,
-    }
-    if task is not None:
-        loaded = _overridden(load_task(task), task, target, options)
-    elif target is None:
-        raise UsageError("--target: missing; name a task file, or the column to predict")
-    else:
-        from headrace.stream.evaluation import infer as guess
-
-        inferred = guess.guess_file(input, target, guess.Options(**options))
-        loaded = inferred.task
-        if not as_json:
-            note("\n".join([guess.describe(loaded), *inferred.lines()]))
-    metric = "accuracy" if loaded.spec.classes else "mae"
-    from headrace.stream.formats.files import about_rows, called, describe, total_rows
+    from headrace.stream.evaluation.file_rows import length
+    from headrace.stream.evaluation.subjects import subject, told_apart
+    from headrace.stream.formats.files import called, describe
     from headrace.stream.process.garbage import tune_memory
 
-    counted = total_rows(input)
-    total = counted or about_rows(input)
-    for line in [] if as_json else describe(input):
-        note(visible(line, keep=""))
+    chosen, rows = subject(task, target, input, options), length(input, limit)
+    _note_all([*describe(input), *chosen.said])
+    if strict:
+        refuse_doubts(chosen.doubts)
     from headrace.stream.evaluation.evaluate import evaluate as run  # JAX takes seconds to import
     from headrace.stream.evaluation.plot import Curve, check_plot
     from headrace.stream.evaluation.trace import check_trace
@@ -216,54 +178,51 @@ def evaluate(
     if trace:
         check_trace(trace)
     tune_memory()
-    curve = Curve() if plot else None
-    names = _labels(loaded.name, task, compare)
-
+    names = told_apart(chosen.task.name, task, compare)
     stop = Stop(begun=False)
     with bar(
         "evaluating",
-        min(filter(None, (total, limit)), default=None),
+        rows.rows,
         quiet=as_json,
-        estimated=not counted and not (limit and limit < (total or 0)),
+        estimated=not rows.exact,
         first_note="compiling…",
     ) as update:
-
-        def on_progress(events: int, report: Callable[[], dict[str, Any]]) -> None:
-            stop.begin()  # from here on there is something to tell
-            update(events, lambda: f"{metric} {shown(report()['all'][metric])}")
-
         found = run(
-            loaded,
+            chosen.task,
             input,
             limit=limit,
             other=other,
             trace=trace,
-            curve=curve,
+            curve=Curve() if plot else None,
+            label_delay=label_delay,
             names=names,
-            on_progress=on_progress,
+            on_progress=_shown(chosen.task, update, stop),
             stop=stop,
         )
     if plot:
         found.plot(plot, source=called(input))
     if stop():
-        of = f" of {'' if counted else 'about '}{total:,}" if total else ""
-        note(f"interrupted after {found.events:,} rows{of}: what follows is of these")
+        note(f"interrupted after {found.events:,} rows{rows}: what follows is of these")
+        if trace:
+            note(visible(f"--trace {trace}: not written, as not every row has its line", keep=""))
     tell_found(found, names, as_json=as_json)
     if stop():
         raise typer.Exit(INTERRUPTED)
+    if strict:
+        refuse_doubts(found.told_rows())
 
 
-def _overridden(loaded: Task, path: str, target: str | None, options: dict[str, Any]) -> Task:
-    """Return a task with what options say otherwise, and note what that changes."""
-    from headrace.stream.evaluation.overrides import override
-    from headrace.stream.ledger.fingerprint import differences, settings_of
+def _shown(
+    task: Task, update: Callable[..., None], stop: Stop
+) -> Callable[[int, Callable[[], dict[str, Any]]], None]:
+    """Return what moves a bar as rows are learned, from when on there is something to tell."""
+    metric = "accuracy" if task.spec.classes else "mae"
 
-    changed = override(loaded, path, target=target, **options)
-    for line in differences(settings_of(loaded), settings_of(changed)):
-        key, _, values = line.partition(": ")
-        told = "left out" if values.endswith(_GONE) else values
-        note(visible(f"{path}, changed: {key}: {told}", keep=""))
-    return changed
+    def on_progress(events: int, report: Callable[[], dict[str, Any]]) -> None:
+        stop.begin()
+        update(events, lambda: f"{metric} {shown(report()['all'][metric])}")
+
+    return on_progress
 
 
 def check(
@@ -291,9 +250,10 @@ def check(
         say(visible(line, keep=""))
     if input:
         from headrace.stream.evaluation.inspection import inspect_file
+        from headrace.stream.rows.refusals import literals_told
 
         seen = inspect_file(loaded, input)
-        for line in seen.lines():
+        for line in (*seen.lines(), *literals_told(seen.non_finite)):
             say(visible(line, keep=""))
         seen.check()
 
@@ -305,15 +265,6 @@ def schema() -> None:
     say(json.dumps(Task.model_json_schema(), indent=2))
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _labels(name: str, task: str | None, other: str | None) -> tuple[str, str]:
-    """Name the two tasks as they are told apart best: by their files, where they stand."""
-    if other is None:
-        return "headrace", ""
-    first, second = Path(task).stem if task else name, Path(other).stem
-    if first == second:
-        first, second = str(task or name), str(other)
-    return first, second if first != second else f"{second}, again"
+def _note_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        note(visible(line, keep=""))

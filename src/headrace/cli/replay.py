@@ -213,6 +213,8 @@ def shown_by(update: Callable[..., None]) -> Callable[[int, int], None]:
 
 def _tell(found: Replayed) -> None:
     """Print for a person what was learned, how well, and what is proven."""
+    from headrace.stream.rows.refusals import literals_told
+
     pace = (found.events + found.refused) / max(found.seconds, 1e-9)
     first, last = found.records
     say(
@@ -226,7 +228,8 @@ def _tell(found: Replayed) -> None:
     if found.published:
         say(f"{found.published:,} predictions published")
     score_table({"headrace": found.metrics} | found.baselines)
-    for line in (*map(str, found.refusals), *(f"warning: {each}" for each in found.warnings)):
+    warnings = (f"warning: {each}" for each in found.warnings)
+    for line in (*map(str, found.refusals), *literals_told(found.non_finite), *warnings):
         say(visible(line, keep=""))
 
 

@@ -106,6 +106,7 @@ class Predictor:
             image=jnp.zeros((count, *spec.image), jnp.uint8) if image is None else image,
             weight=jnp.ones((count, int(spec.weighted)), jnp.float32),
             time=clock,
+            line=jnp.zeros((count, 2 if spec.waiting else 0), jnp.int32),
         )
 
     def _numeric(self, rows: dict[str, Array], count: Any) -> Array:

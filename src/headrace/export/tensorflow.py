@@ -157,7 +157,9 @@ def _run(node: Any, values: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
         case "Slice":
             return _slice(given[0], *(known[name].tolist() for name in node.input[1:]))
         case "ReduceMax" | "ReduceMin" | "ReduceSum":
-            return _reduce(_REDUCED[node.op_type], given[0], known[node.input[1]].tolist())
+            axes = known[node.input[1]].tolist()
+            folded = _reduce(_REDUCED[node.op_type], given[0], axes)
+            return _kept(folded, axes) if attributes["keepdims"] else folded
         case "Pad":
             low, high = np.split(known[node.input[1]], 2)
             return _pad(given[0], low, high, given[2])
@@ -199,6 +201,13 @@ def _reduce(fold: Op, array: Any, axes: list[int]) -> Any:
         flat = tf.reshape(array, [math.prod(before), sizes[axis], math.prod(after)])
         array = tf.reshape(fold(flat, 1), [*before, *after])
     return array
+
+
+def _kept(folded: Any, axes: list[int]) -> Any:
+    """Return what was folded with an axis of one in the place of each that is gone."""
+    for axis in sorted(axes):
+        folded = tf.expand_dims(folded, axis)
+    return folded
 
 
 def _pad(array: Any, low: Any, high: Any, value: Any) -> Any:

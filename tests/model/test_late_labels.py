@@ -1,0 +1,116 @@
+"""Labels that come by themselves, after other events: the same row learns, the same words count."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headrace.model.learner import make_learner, warm_up
+from headrace.model.metrics import classification_report
+from headrace.model.spec import Spec
+from tests.model.test_learner import digest, executables, stream
+from tests.support.columns import Columns, feed
+
+N = 240
+WAITING = 64
+CLASSES = Spec(numeric=4, classes=3, categories=2, tokens=3, neighbours=50, entities=8, traces=(4,))
+NUMBERS = Spec(numeric=4, numeric_lags=1, neighbours=50, entities=8, weighted=True)
+SPECS = {"classes": CLASSES, "numbers": NUMBERS}
+
+
+def late(columns: Columns, delay: int) -> tuple[Columns, NDArray[np.bool_]]:
+    """Put the label of each event before the event that comes `delay` later, 0: right behind it.
+
+    Returns:
+        columns of all lines, and which are events.
+    """
+    n, lines = len(columns[3]), list[tuple[int, int]]()
+    for at in range(n + delay):
+        due = at - delay
+        if delay and due >= 0 and columns[3][due] == columns[3][due]:
+            lines.append((1, due))
+        if at < n:
+            lines.append((0, at))
+            if not delay and columns[3][at] == columns[3][at]:
+                lines.append((1, at))
+    is_label, source = (np.array(each) for each in zip(*lines, strict=True))
+    taken = [column[source].copy() for column in columns]
+    for place in (0, 1, 2, 4, 5):  # a label has nothing of its event but the id, so the slot
+        taken[place][is_label == 1] = np.nan if place == 0 else 0
+    taken[3][is_label == 0] = np.nan
+    time = np.zeros((len(lines), 0), np.int32)
+    line = np.column_stack([is_label, source % WAITING]).astype(np.int32)
+    return (*taken, time, line), is_label == 0
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_label_at_once_teaches_what_one_in_the_event_does(name: str) -> None:
+    spec, columns = SPECS[name], stream(SPECS[name], N)
+    columns[3][:] = np.nan_to_num(columns[3])
+    _, said = feed(make_learner(spec), columns, [], N)
+    lines, events = late(columns, 0)
+    _, published = feed(make_learner(replace(spec, waiting=WAITING)), lines, [], len(events))
+    np.testing.assert_allclose(published[events], said, rtol=1e-5, atol=1e-5)
+    assert np.isfinite(said[-1]).all()
+
+
+def test_a_label_some_events_later_teaches_what_a_horizon_s_does() -> None:
+    """Of one entity, and before alarms: a horizon's row is scored when its label is learned."""
+    spec = replace(CLASSES, entities=0, detectors=())
+    columns, horizon = stream(spec, N), 5
+    columns[3][:] = np.nan_to_num(columns[3])
+    ahead = [*columns]
+    ahead[3] = np.concatenate([np.full(horizon, np.nan), columns[3][:-horizon]]).astype(np.float32)
+    _, said = feed(make_learner(replace(spec, horizon=horizon)), tuple(ahead), [], N)
+    lines, events = late(columns, horizon)
+    _, published = feed(make_learner(replace(spec, waiting=WAITING)), lines, [], len(events))
+    np.testing.assert_allclose(published[events], said, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("cuts", [[1, 2, 3, 100], list(range(7, 400, 7)), [200]])
+def test_cuts_between_events_and_labels_change_no_bit(name: str, cuts: list[int]) -> None:
+    spec = replace(SPECS[name], waiting=WAITING)
+    lines, events = late(stream(spec, N), 48)
+    state, said = feed(make_learner(spec), lines, [], len(events))
+    cuts = [cut for cut in cuts if cut < len(events)]
+    other, again = feed(make_learner(spec), lines, cuts, len(events))
+    assert said.tobytes() == again.tobytes()
+    assert digest(state) == digest(other)
+
+
+def test_what_was_published_is_what_a_late_label_scores() -> None:
+    spec = replace(CLASSES, waiting=WAITING)
+    columns = stream(spec, N)
+    lines, events = late(columns, 48)
+    state, said = feed(make_learner(spec), lines, [], len(events))
+    label, chances = columns[3], said[events]
+    known = ~np.isnan(label)
+    right = chances.argmax(1)[known] == label[known]
+    found: dict[str, Any] = classification_report(state.metrics)["all"]
+    assert found["events"] == known.sum()
+    assert found["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+    assert np.isnan(said[~events]).all()
+
+
+def test_rows_that_wait_are_not_copied_for_a_line() -> None:
+    spec = Spec(numeric=3, classes=2, categories=1, neighbours=333, entities=444, waiting=777)
+    learner, before = make_learner(spec), executables()
+    warm_up(learner, 4)
+    modules = [made.hlo_modules()[0] for made in executables() - before]
+    (program,) = [module.to_string() for module in modules if module.name == "jit_loop"]
+    copies = re.findall(r"(\[[\d,]*\])\S* copy\(", program)
+    assert copies
+    sizes = [set(re.findall(r"\d+", shape)) for shape in copies]
+    assert not [size for size in sizes if size & {"333", "444", "777"} and "0" not in size]
+
+
+@pytest.mark.parametrize(("horizon", "chunk"), [(1, 1), (0, 2)])
+def test_a_horizon_or_chunks_beside_it_are_refused(horizon: int, chunk: int) -> None:
+    with pytest.raises(ValueError, match="waiting: expected horizon 0 and chunk 1"):
+        Spec(numeric=1, waiting=1, horizon=horizon, chunk=chunk)
