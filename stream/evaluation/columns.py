@@ -1,5 +1,7 @@
 """Columns that a learner should not be given: leaks of the target, constants, copies, row ids.
 
+And whether rows are in the order of their times.
+
 Rows are looked at in blocks. The first one raises suspicions, later ones are asked about these
 alone, so that a long file costs little more than a short one, and memory is bounded.
 """
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from headrace.stream.evaluation import leaks
 from headrace.stream.evaluation.leaks import Evidence
 from headrace.stream.evaluation.scores import counted, shown
+from headrace.stream.evaluation.time_order import TimeOrder
 from headrace.stream.rows.absent import id_columns
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
@@ -57,6 +60,7 @@ class ColumnCheck:
         self._most = max(FEWEST, min(BLOCK_ROWS, BLOCK_CELLS // max(width, 1)))
         self._block, self._first = _Block(), True
         self._rows = 0
+        self._order = TimeOrder(task)
         self._constant: dict[str, NDArray[Any]] = {}  # the first row's, of those that stay
         self._suspects: dict[str, Evidence] = {}
         self._present: dict[str, Evidence] = {}  # of suspects, where the label is not the row's own
@@ -68,6 +72,7 @@ class ColumnCheck:
 
     def add(self, rows: Rows) -> None:
         """Take the next rows, those without a label too."""
+        self._order.add(rows)
         count = len(rows.id)
         if not count or not self._names:
             return
@@ -88,8 +93,9 @@ class ColumnCheck:
 
     def warnings(self) -> list[str]:
         """Return a line for each kind of finding: the columns, what was seen, what to do."""
+        order = self._order.lines()
         if self._rows < FEWEST:
-            return []
+            return order
         if self._block.rows >= FEWEST or (self._first and self._block.rows):
             self._close()
         target, rows = self._target, self._rows
@@ -123,7 +129,7 @@ class ColumnCheck:
                 f"input.entity = {self._task.input.entity!r}: {self._entities:.0%} of the rows are "
                 "of an entity of their own, expected entities that come again: no lags are known"
             )
-        return found
+        return [*order, *found]
 
     def best(self) -> str | None:
         """Say which column alone tells the most labels, and how many."""

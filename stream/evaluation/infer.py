@@ -195,9 +195,8 @@ def _guess(
     table["input"] |= keys
     if topic is None:
         told += roles.header_told(columns)
-    if topic is None and "time" in keys:
-        told += roles.order_told(keys["time"], columns[keys["time"]], keys.get("dayfirst"))
     if "time" in keys:
+        told += roles.zones_told(keys["time"], columns[keys["time"]])
         table["calendar"] = ["hour", "weekday", "year"]
     used = {target, *(keys.get(role) for role in ("id", "time", "entity")), *options.drop}
     if keys.get("recent_ids") == 0:  # the id says what an event is about, not which it is

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +20,6 @@ TIME_NAMES = {"time", "timestamp", "ts", "datetime", "date", "created_at", "even
 TIME_NAMES |= {"@timestamp", "date_time", "event_timestamp", "timestamp_ms", "date/time"}
 SECONDS_FROM = 1e8  # 1973: smaller numbers are rather something else
 REPEATED = 0.01  # share of the rows with an id of another row, up to which it is an id
-AWRY = 0.01  # of the time that rows span: what they may go back and be in order
 
 _ZONED = re.compile(
     r".*\d(?: ?[+-]\d\d(?::?\d\d)?| ?(?![ap]m$)[a-z]{1,3}(?: \([a-z ]+\))?)", re.I | re.ASCII
@@ -66,33 +64,13 @@ def find(
     return keys, told + more
 
 
-def order_told(column: str, values: Sequence[Any], dayfirst: bool | None) -> list[str]:
-    """Return a line if the rows of a file are not in the order of their times, and one of zones.
-
-    Args:
-        values: the times in the order of the rows, None where there is none.
-    """
-    known = [value for value in values if value is not None]
-    texts = [value for value in known if isinstance(value, str) and ":" in value]
+def zones_told(column: str, values: Sequence[Any]) -> list[str]:
+    """Return a line if some times of a column name a zone, and others none."""
+    texts = [value for value in values if isinstance(value, str) and ":" in value]
     bare = sum(not _ZONED(text.strip()) for text in texts)
-    zones = (
-        [f"{column}: {bare:,} of {len(texts):,} times name no zone, and count as UTC"]
-        if 0 < bare < len(texts)
-        else []
-    )
-    moments = [ms for value in known if guess.in_range(ms := _ms(value, dayfirst))]
-    steps = [later - moment for moment, later in pairwise(moments) if later != moment]
-    back = [-step for step in steps if step < 0]
-    falls = len(back) > 0.9 * len(steps)
-    if not back or not (falls or max(back) > AWRY * (max(moments) - min(moments))):
-        return zones
-    if falls:
-        how = "the newest row comes first"
-    else:
-        most = timedelta(seconds=max(back) // 1000)
-        older = f"{len(back):,} of {len(moments):,} rows are older than the one before"
-        how = f"{older}, by up to {most}"
-    return [f"{column}: {how}; rows are learned as they stand: sort them, oldest first", *zones]
+    if not 0 < bare < len(texts):
+        return []
+    return [f"{column}: {bare:,} of {len(texts):,} times name no zone, and count as UTC"]
 
 
 def header_told(columns: Mapping[str, Sequence[Any]]) -> list[str]:
