@@ -53,9 +53,9 @@ def reading(*, rows: int, on_progress: OnProgress = lambda note: None) -> dict[s
 
 def table(found: dict[str, Any]) -> str:
     """Return it for a person."""
-    lines = ["form      MB  arrays/s   read/s   peer/s  infer s  growth MB"]
+    lines = ["form      MB  arrays/s     read/s     peer/s  infer s  growth MB"]
     lines += [
-        f"{form:8}{of['mb']:4,.0f}{of['arrays']:10,.0f}{of['read']:9,.0f}{of['peer']:9,.0f}"
+        f"{form:8}{of['mb']:4,.0f}{of['arrays']:10,.0f}{of['read']:11,.0f}{of['peer']:11,.0f}"
         f"{of['infer_s']:9.1f}{of['growth_mb']:11,.0f}"
         for form, of in found.items()
     ]

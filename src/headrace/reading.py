@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from headrace.stream.errors import EventError
 from headrace.stream.events import DeadLetter, Records
 from headrace.stream.formats import files
+from headrace.stream.formats.numbering import Numbering
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
@@ -51,7 +50,7 @@ class Reader:
         if self._last is None or self._last[0] != number:
             self._last = number, Normalizer(self._numbered(number))
         if number:
-            raws = list(map(partial(outside.numbered, number.encode()), count(first), raws))
+            raws = list(Numbering(number, first).put(raws))
         return self._last[1], outside.records(self._task, "", raws, first)
 
     def decide(self) -> None:

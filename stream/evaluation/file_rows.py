@@ -54,23 +54,21 @@ class FileRows:
                 f"have none: name its column by input.time, or leave {timed} out"
             )
         self._topic, self._next = files.called(path), 0
-        self.task, self._number, events = _events(task, path)
+        self.task, events = _events(task, path)
         self._rows = islice(events, limit)
 
     def take(self, count: int) -> Records:
         """Return the next `count` rows, or what is left."""
         values = list(islice(self._rows, count))
         first, self._next = self._next, self._next + len(values)
-        values = outside.all_numbered(self._number, first, values)
         return outside.records(self.task, self._topic, values, first)
 
 
-def _events(task: Task, path: files.Given) -> tuple[Task, str, Iterator[bytes]]:
+def _events(task: Task, path: files.Given) -> tuple[Task, Iterator[bytes]]:
     """Return the task that reads a file's rows as the service reads its events, and the rows.
 
     A task of CloudEvents reads rows without an envelope as `produce --cloudevents` would wrap
-    them: as the data of events. Rows that carry no id of their own are to be numbered, in the field
-    that is returned; "" if they need not be.
+    them: as the data of events. Rows that carry no id of their own are numbered.
     """
     source, sample = task.input, files.sample(path)
     if source.format == "cloudevents" and not any("specversion" in row for row in sample):
@@ -78,8 +76,8 @@ def _events(task: Task, path: files.Given) -> tuple[Task, str, Iterator[bytes]]:
     within = ("data",) if source.format == "cloudevents" else ()
     columns = {name for row in sample for name in row}
     _require(task, path, within, sample)
-    rows = files.read(path, _kinds(task, columns))
-    return *outside.numbering(task.model_copy(update={"input": source}), sample), rows
+    reads, number = outside.numbering(task.model_copy(update={"input": source}), sample)
+    return reads, files.read(path, _kinds(task, columns), number)
 
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:

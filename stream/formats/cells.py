@@ -19,7 +19,6 @@ NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re
 _CODE = re.compile(r"[+-]?0[0-9][0-9.eE+-]*", re.ASCII)
 _COMMA = re.compile(r"[0-9],[0-9]", re.ASCII)
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
-_ESCAPED = re.compile(r'["\\\x00-\x1e]')
 _NO_FINITE = re.compile(r"[+-]?(?:inf|infinity|nan)", re.IGNORECASE)
 _SURE = 10  # so many cells for each that is no number make a column one of numbers
 _INT_DIGITS = 18  # of an integer that every decoder reads as itself: those fit an int64
@@ -75,19 +74,22 @@ def _is_number(cell: object) -> bool:
     return cell is None or (isinstance(cell, int | float) and not isinstance(cell, bool))
 
 
-def as_json(cells: Sequence[str], kind: Kind) -> list[str]:
-    """Return each cell of a column as JSON without line feeds: null where none is there.
+def as_json(cells: Sequence[str], kind: Kind) -> tuple[str, Sequence[str]]:
+    """Return the cells of a column as JSON without line feeds: null where none is there.
 
     A cell that is no number in a column of numbers becomes a string.
+
+    Returns:
+        what is to be put around each, a quote or nothing, and them.
     """
-    return _numbers(cells) if kind == "number" else _strings(cells)
+    return ("", _numbers(cells)) if kind == "number" else _strings(cells)
 
 
-def _numbers(cells: Sequence[str]) -> list[str]:
+def _numbers(cells: Sequence[str]) -> Sequence[str]:
     joined = ",".join(cells)
     try:  # if so many numbers are in it, each cell is one
         if len(_floats.decode(f"[{joined}]")) == len(cells) and _are_small(cells, joined):
-            return list(cells)
+            return cells
     except msgspec.DecodeError:
         pass
     return [cell if _JSON_NUMBER.fullmatch(cell) else _number(cell) for cell in cells]
@@ -95,7 +97,8 @@ def _numbers(cells: Sequence[str]) -> list[str]:
 
 def _are_small(cells: Sequence[str], joined: str) -> bool:
     return "\n" not in joined and (
-        max(map(len, cells)) <= _INT_DIGITS
+        joined.count(".") == len(cells)
+        or max(map(len, cells)) <= _INT_DIGITS
         or all("." in cell or "e" in cell for cell in cells if len(cell) > _INT_DIGITS)
     )
 
@@ -113,16 +116,13 @@ def _number(cell: str) -> str:
     return _quoted(cell)
 
 
-def _strings(cells: Sequence[str]) -> list[str]:
+def _strings(cells: Sequence[str]) -> tuple[str, Sequence[str]]:
     distinct = set(cells)
-    if 4 * len(distinct) <= len(cells):
-        table = {cell: _string(cell) for cell in distinct}
-        return [table[cell] for cell in cells]
-    joined = "\x1f".join(cells)
-    plain = joined.count("\x1f") == len(cells) - 1 and not _ESCAPED.search(joined)
-    if plain and MISSING.isdisjoint(map(str.strip, distinct)):
-        return [f'"{cell}"' for cell in cells]
-    return [_string(cell) for cell in cells]
+    joined = "".join(distinct)
+    if len(_quoted(joined)) == len(joined) + 2 and MISSING.isdisjoint(map(str.strip, distinct)):
+        return '"', cells
+    table = {cell: _string(cell) for cell in distinct}
+    return "", [table[cell] for cell in cells]
 
 
 def _string(cell: str) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
-from itertools import chain, compress
-from operator import methodcaller
+from collections.abc import Callable, Container, Sequence
+from itertools import chain, compress, repeat
 from types import NoneType
 from typing import Any, Literal
 
@@ -70,26 +69,73 @@ class Codec:
         self._max_bytes = task.input.max_bytes
         self._literals = task.input.non_finite == "missing"
         self.non_finite = 0  # NaN and Infinity that were read as missing
-        self._decode = tree.decoder()
+        self._decode: Callable[[str | bytes], Any] = tree.decoder()
         paths = [path for path, _ in wanted]
-        self._fields: Callable[[Any], Fields] = tree.taker(paths)
+        self._takers = tree.takers(paths)
         self._first = [paths.index(path) == at for at, path in enumerate(paths)]
         self._key_quotes = 2 * (tree.keys() + envelope)
 
     def decode(self, raw: bytes | None) -> Fields | Reject:
         """Return the fields of one event, or the reason to refuse it; never raise."""
-        fields = self._parse(raw)
-        if isinstance(fields, Reject) and self._literals:
-            events, refused = self.decode_all([raw])
-            return refused.get(0) or events[0]
-        if raw is None or isinstance(fields, Reject):
-            return fields
-        return self._inspect(raw) or fields
+        event = self._parse(raw)
+        if isinstance(event, Reject) and self._literals:
+            columns, refused = self.decode_all([raw])
+            return refused.get(0) or tuple(value for [value] in columns)
+        if isinstance(event, Reject):
+            return event
+        return self._inspect(raw) or tuple(take(event) for take in self._takers)
+
+    def decode_all(
+        self, values: Sequence[bytes | None]
+    ) -> tuple[list[Sequence[Any]], dict[int, Reject]]:
+        """Decode many events, each as if it were alone.
+
+        Only suspects are inspected. An event that has every mapped field, and as many quotes as
+        their keys and strings need, holds no other key and none twice.
+
+        Returns:
+            their fields as columns, and why each other one is refused, by its place.
+        """
+        events, refused = self._parse_all(values)
+        if refused and self._literals:
+            values = self._read_literals(values, events, refused)
+        columns = self._columns(_without(refused, events))
+        suspects = self._suspects(_without(refused, values), columns)
+        if suspects:
+            kept = _without(refused, range(len(values)))
+            found = {kept[at]: self._inspect(values[kept[at]]) for at in suspects}
+            refused |= {place: reject for place, reject in found.items() if reject}
+            columns = self._columns(_without(refused, events))
+        return columns, refused
+
+    def _columns(self, events: Sequence[Any]) -> list[Sequence[Any]]:
+        return [tuple(map(take, events)) for take in self._takers]
+
+    def _suspects(self, values: Sequence[Any], columns: list[Sequence[Any]]) -> Sequence[int]:
+        """Return the places of events that may hold another key than the mapped ones, or one twice.
+
+        Args:
+            columns: what was found in the values.
+        """
+        needed, uneven = self._key_quotes, list[Sequence[Any]]()
+        for column in compress(columns, self._first):
+            kinds = set(map(type, column))
+            if kinds in ({str}, {bytes}):
+                needed += 2
+            elif not kinds <= _WITHOUT_QUOTES:
+                uneven.append(column)
+        quotes = [*map(bytes.count, values, repeat(b'"'))]
+        if not uneven and quotes.count(needed) == len(quotes):
+            return ()
+        over = np.array(quotes, np.int64) - needed
+        for column in uneven:
+            over -= list(map(_quotes, column))
+        return np.flatnonzero(over).tolist()
 
     def _read_literals(
         self,
         values: Sequence[bytes | None],
-        parsed: list[Fields | Reject],
+        events: list[Any],
         refused: dict[int, Reject],
     ) -> Sequence[bytes | None]:
         """Read events that are refused with null for NaN and Infinity; return the values so."""
@@ -99,60 +145,31 @@ class Codec:
             if reject.code != "json" or raw is None:
                 continue
             plain, count = without_literals(raw)
-            fields = self._parse(plain)
-            if not isinstance(fields, Reject) and count:
-                found[place], parsed[place] = plain, fields
+            event = self._parse(plain)
+            if not isinstance(event, Reject) and count:
+                found[place], events[place] = plain, event
                 self.non_finite += count
                 del refused[place]
         return found
 
-    def decode_all(self, values: Sequence[bytes | None]) -> tuple[list[Fields], dict[int, Reject]]:
-        """Decode many events, each as `decode` does; what is refused is told by its place.
-
-        Only suspects are inspected. An event that has every mapped field, and as many quotes as
-        their keys and strings need, holds no other key and none twice.
-        """
-        parsed = self._parse_all(values)
-        refused = {place: e for place, e in enumerate(parsed) if type(e) is Reject}
-        if refused and self._literals:
-            values = self._read_literals(values, parsed, refused)
-        if refused:
-            parsed = [fields for fields in parsed if type(fields) is not Reject]
-        kept = [place for place in range(len(values)) if place not in refused]
-        if not kept:
-            return [], refused
-        quotes = np.fromiter(map(_COUNT_QUOTES, map(values.__getitem__, kept)), np.int64)
-        for column in compress(zip(*parsed, strict=True), self._first):
-            kinds = set(map(type, column))
-            if kinds in ({str}, {bytes}):
-                quotes -= 2
-            elif len(kinds) > 1 or kinds <= {list, dict}:
-                quotes -= list(map(_quotes, column))
-            elif kinds == {NoneType}:
-                quotes += _ABSENT
-        for suspect in np.flatnonzero(quotes != self._key_quotes):
-            place = kept[suspect]
-            reject = self._inspect(values[place])
-            if reject:
-                refused[place] = reject
-                parsed[suspect] = ()
-        return [fields for fields in parsed if fields], refused
-
-    def _parse_all(self, values: Sequence[bytes | None]) -> list[Any]:
-        """Return what `_parse` does of each: at once if none of them is refused."""
-        if all(values) and max(map(len, values), default=0) <= self._max_bytes:  # type: ignore[arg-type]
-            decode, take = self._decode, self._fields
+    def _parse_all(self, values: Sequence[Any]) -> tuple[list[Any], dict[int, Reject]]:
+        """Return what `_parse` does of each, and what is refused: at once if none of them is."""
+        if all(values) and max(map(len, values), default=0) <= self._max_bytes:
             with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):
-                return [take(decode(str(raw, "utf-8"))) for raw in values]  # type: ignore[arg-type]
-        return list(map(self._parse, values))
+                if all(map(bytes.isascii, values)):
+                    return list(map(self._decode, values)), {}
+                return [self._decode(str(raw, "utf-8")) for raw in values], {}
+        events = list(map(self._parse, values))
+        return events, {place: e for place, e in enumerate(events) if type(e) is Reject}
 
-    def _parse(self, raw: bytes | None) -> Fields | Reject:
+    def _parse(self, raw: bytes | None) -> Any:
+        """Return an event as it is decoded, or the reason to refuse it."""
         if raw is None:
             return Reject("tombstone", "the record has no value")
         if len(raw) > self._max_bytes:
             return Reject("too_large", f"{len(raw)} bytes, expected at most {self._max_bytes}")
         try:
-            return self._fields(self._decode(raw.decode()))
+            return self._decode(raw.decode())
         except UnicodeDecodeError as error:
             return Reject("encoding", f"not UTF-8 at byte {error.start}")
         except msgspec.ValidationError as error:
@@ -179,6 +196,11 @@ class Codec:
         return None
 
 
+def _without(places: Container[int], found: Sequence[Any]) -> Sequence[Any]:
+    """Return what does not stand at some places."""
+    return [each for at, each in enumerate(found) if at not in places] if places else found
+
+
 def _number(each: Quantity) -> Forms:
     return frozenset({float, None, str}) if each.reads_texts else frozenset({float, None})
 
@@ -190,7 +212,7 @@ def _text(raw: bytes) -> str:
     return ""
 
 
-_COUNT_QUOTES = methodcaller("count", b'"')
+_WITHOUT_QUOTES = {int, float, bool}
 _ABSENT = 1 << 40  # a key may be missing, or more than one: no count of quotes may match
 _QUOTES = {str: 2, NoneType: -_ABSENT, dict: -_ABSENT}
 

@@ -8,17 +8,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice, repeat
-from operator import methodcaller
 from typing import BinaryIO, NamedTuple
 
 from headrace.stream.errors import UsageError
 from headrace.stream.formats.cells import Kind, as_json, column_kinds, is_missing
 from headrace.stream.formats.dialect import Dialect, dialect_of, lines_of, records
+from headrace.stream.formats.numbering import Numbering
 from headrace.stream.formats.places import Place
 from headrace.stream.formats.unpack import line_blocks, open_unpacked, parts_later
 
 SAMPLE_ROWS = 1000
 _BATCH_ROWS = 1024
+_PART = 1 << 16  # characters that are cut into cells at once: a cache holds them
 _SHOWN = 200
 _LF = b"\n"
 _FATAL = ("unexpected end of data", "field larger than field limit")
@@ -56,19 +57,26 @@ class Delimited:
         self.dialect: Dialect = dialect_of(place, head)
         self.names = self.dialect.names
 
-    def rows(self, columns: Mapping[str, Kind]) -> Iterator[bytes]:
-        """Yield each row as JSON; of one that has other cells than the header, a text about it.
+    def rows(
+        self, columns: Mapping[str, Kind], numbering: Numbering | None = None
+    ) -> Iterator[bytes]:
+        """Return each row as JSON; of one that has other cells than the header, a text about it.
 
         Columns that are not named have their kinds inferred from SAMPLE_ROWS rows of the beginning,
         and of a long file of its middle and end.
         """
+        return chain.from_iterable(self._blocks(columns, numbering))
+
+    def _blocks(
+        self, columns: Mapping[str, Kind], numbering: Numbering | None
+    ) -> Iterator[list[bytes]]:
         with contextlib.closing(open_unpacked(self._place)) as file:
-            yield from self._rendered(self._batches(_texts(self._place, file)), columns)
+            yield from self._rendered(self._batches(_texts(self._place, file)), columns, numbering)
 
     def rows_later(self, most: int) -> Iterator[bytes]:
         """Yield so many rows of the middle and of the end of a long file; none if it is packed."""
         for cells in self._later(most):
-            yield from self._rendered([_Batch(0, cells)], {})
+            yield from chain.from_iterable(self._rendered([_Batch(0, cells)], {}))
 
     def _later(self, most: int) -> Iterator[list[list[str]]]:
         """Yield rows of the middle and of the end, if all that are found there fit the header."""
@@ -81,15 +89,11 @@ class Delimited:
 
     def sample(self, most: int) -> list[dict[str, object]]:
         """Return the first rows that have all cells, as they are but for what is missing."""
-        width, found = len(self.names), list[dict[str, object]]()
+        width = len(self.names)
         with contextlib.closing(open_unpacked(self._place)) as file:
-            for batch in self._batches(_texts(self._place, file)):
-                for row in batch.rows:
-                    if len(row) == width:
-                        found.append(self._named(row))
-                if len(found) >= most:
-                    break
-        return found[:most]
+            batches = self._batches(_texts(self._place, file))
+            rows = (row for batch in batches for row in batch.rows if len(row) == width)
+            return list(map(self._named, islice(rows, most)))
 
     def _named(self, row: Sequence[str]) -> dict[str, object]:
         cells = (None if is_missing(cell) else cell for cell in row)
@@ -102,7 +106,7 @@ class Delimited:
 
     def _batches(self, texts: Iterable[str]) -> Iterator[_Batch]:
         """Cut a file into batches: plain blocks at once, others record by record."""
-        texts, line = iter(texts), 1
+        texts, line = chain.from_iterable(map(_parts, texts)), 1
         for text in texts:
             cut = self.dialect.skipped + (not self.dialect.in_comment) if line == 1 else 0
             if plain := self._plain(text, cut):
@@ -122,21 +126,28 @@ class Delimited:
     def _plain(self, text: str, cut: int) -> list[list[str]]:
         """Return the columns of a block below some lines, cut at each delimiter.
 
-        [] if that is not sure: there are quotes but around whole cells, or uneven lines.
+        [] if that is not sure: there are quotes but around whole cells, or uneven lines. They are
+        even if there are as many delimiters as they need, and from one to the next there is always
+        one piece between delimiters.
         """
         delimiter, width = self.dialect.delimiter, len(self.names)
-        if delimiter == " " or "\r" in (text := text.replace("\r\n", "\n")):
+        if "\r" in text:
+            text = text.replace("\r\n", "\n")
+        if delimiter == " " or "\r" in text:
             return []
         if cut:
             if text.count('"', 0, len(text) - len(text.split("\n", cut)[-1])) % 2:
                 return []  # a line feed within the header
             text = text.split("\n", cut)[-1] if text.count("\n") >= cut else ""
         text = text.removesuffix("\n")
-        between = set(map(methodcaller("count", delimiter), text.split("\n")))
-        if width < 2 or between != {width - 1}:
+        pieces, after = text.split(delimiter), width - 1
+        if width < 2 or len(pieces) != after * (text.count("\n") + 1) + 1:
             return []
-        cells = text.replace("\n", delimiter).split(delimiter)
-        columns = [cells[at::width] for at in range(width)]
+        ends = pieces[::after]
+        if set(map(str.count, ends[1:-1], repeat("\n"))) - {1}:
+            return []
+        ends = "\n".join(ends).split("\n")
+        columns = [ends[::2], *(pieces[at::after] for at in range(1, after)), ends[1::2]]
         if '"' in text:
             columns = [_unquoted(column) for column in columns]
         return columns if all(columns) else []
@@ -167,27 +178,28 @@ class Delimited:
                 )
             yield _Batch(line, rows, (), trouble, last)
 
-    def _rendered(self, batches: Iterable[_Batch], columns: Mapping[str, Kind]) -> Iterator[bytes]:
+    def _rendered(
+        self,
+        batches: Iterable[_Batch],
+        columns: Mapping[str, Kind],
+        numbering: Numbering | None = None,
+    ) -> Iterator[list[bytes]]:
         known: Mapping[str, Kind] = columns
         if not columns.keys() >= set(self.names):
             known = self._inferred | dict(columns)
-        kinds = [known.get(name, "number") for name in self.names]
-        keys = [json.dumps(name, ensure_ascii=False) + ":" for name in self.names]
-        keys = ["{" + keys[0], *("," + key for key in keys[1:])]
+        render = _Renderer({name: known.get(name, "number") for name in self.names}, numbering)
         width = len(self.names)
         for batch in batches:
             if batch.columns:
-                yield from _objects(batch.columns, keys, kinds)
+                yield render.objects(batch.columns)
             elif set(map(len, rows := list(batch.rows))) == {width}:
-                yield from _objects([*zip(*rows, strict=True)], keys, kinds)
+                yield render.objects([*zip(*rows, strict=True)])
             else:
-                yield from self._sorted_out(batch, keys, kinds)
+                yield from self._sorted_out(batch, render)
             if batch.trouble:
-                yield self._refusal(batch.last, batch.trouble)
+                yield render.text(self._told(batch.last, batch.trouble))
 
-    def _sorted_out(
-        self, batch: _Batch, keys: Sequence[str], kinds: Sequence[Kind]
-    ) -> Iterator[bytes]:
+    def _sorted_out(self, batch: _Batch, render: _Renderer) -> Iterator[list[bytes]]:
         """Yield the rows of a batch that holds others than rows as wide as the header."""
         width, line = len(self.names), batch.line
         good: list[Sequence[str]] = []
@@ -197,41 +209,83 @@ class Delimited:
                 good.append(row[:width])
             elif wide and not (wide == 1 and not row[0].strip()) and not self._is_comment(row):
                 if good:
-                    yield from _objects([*zip(*good, strict=True)], keys, kinds)
+                    yield render.objects([*zip(*good, strict=True)])
                 good = []
                 told = f"{wide} cell{'s'[: wide > 1]}, expected {width}"
-                yield self._refusal(line, f"{told}: {self.dialect.delimiter.join(row)[:_SHOWN]}")
-            line += 1 + sum(cell.count("\n") for cell in row)
+                told = f"{told}: {self.dialect.delimiter.join(row)[:_SHOWN]}"
+                yield render.text(self._told(line, told))
+            line += 1 + sum(map(_line_ends, row))
         if good:
-            yield from _objects([*zip(*good, strict=True)], keys, kinds)
+            yield render.objects([*zip(*good, strict=True)])
 
     def _is_comment(self, row: Sequence[str]) -> bool:
         return self.dialect.commented and row[0].startswith("#")
 
-    def _refusal(self, line: int, reason: str) -> bytes:
-        """Return a text, which is no event, in place of a row: it is refused wherever it goes."""
-        return json.dumps(f"{self._place}, line {line}: {reason}", ensure_ascii=False).encode()
+    def _told(self, line: int, reason: str) -> str:
+        return f"{self._place}, line {line}: {reason}"
+
+
+def _line_ends(cell: str) -> int:
+    return cell.count("\n") + cell.count("\r") - cell.count("\r\n")
 
 
 def _unquoted(cells: list[str]) -> list[str]:
-    """Return cells without the quotes around them, [] if there are others."""
-    if '"' not in "".join(cells):
+    """Return cells without the quotes around them, [] if there are others; none has a line feed."""
+    joined = "\n".join(cells)
+    if '"' not in joined:
         return cells
+    if joined.count('"') == 2 * len(cells) and joined[0] == joined[-1] == '"':
+        bare = joined[1:-1].split('"\n"')
+        if len(bare) == len(cells):
+            return bare
     bare = [cell[1:-1] if cell[:1] == '"' == cell[-1:] and cell != '"' else cell for cell in cells]
     return [] if '"' in "".join(bare) else bare
 
 
-def _objects(
-    columns: Sequence[Sequence[str]], keys: Sequence[str], kinds: Sequence[Kind]
-) -> list[bytes]:
-    """Return the rows of columns as JSON."""
-    count, step = len(columns[0]), 2 * len(keys) + 1
-    parts = [""] * (step * count)
-    for at, (key, kind, cells) in enumerate(zip(keys, kinds, columns, strict=True)):
-        parts[2 * at :: step] = repeat(key, count)
-        parts[2 * at + 1 :: step] = as_json(cells, kind)
-    parts[step - 1 :: step] = repeat("}\n", count)
-    return "".join(parts).encode().split(b"\n")[:-1]
+class _Renderer:
+    """Render rows of cells as JSON.
+
+    Args:
+        kinds: of the columns, by their names.
+        numbering: of the rows, if they are to be numbered.
+    """
+
+    def __init__(self, kinds: Mapping[str, Kind], numbering: Numbering | None) -> None:
+        self._kinds, self._numbering = list(kinds.values()), numbering
+        keys = [json.dumps(name, ensure_ascii=False) + ":" for name in kinds]
+        self._keys = [numbering.key if numbering else "{" + keys.pop(0), *("," + k for k in keys)]
+
+    def objects(self, columns: Sequence[Sequence[str]]) -> list[bytes]:
+        """Return the rows that have these columns."""
+        found = list(map(as_json, columns, self._kinds))
+        if self._numbering:
+            found.insert(0, ("", self._numbering.take(len(columns[0]))))
+        row, mark = list[str](), ""
+        for key, (around, _) in zip(self._keys, found, strict=True):
+            row += [mark + key + around, ""]
+            mark = around
+        parts = [f"{mark}}}\n{row[0]}", *row[1:]] * len(columns[0])
+        for at, (_, cells) in enumerate(found):
+            parts[2 * at + 1 :: len(row)] = cells
+        parts[0] = row[0]
+        parts += [mark, "}"]
+        return "".join(parts).encode().split(b"\n")
+
+    def text(self, reason: str) -> list[bytes]:
+        """Return a text, which is no event, in place of a row: it is refused wherever it goes."""
+        if self._numbering:
+            self._numbering.take(1)
+        return [json.dumps(reason, ensure_ascii=False).encode()]
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Cut whole lines into parts of whole lines."""
+    start = 0
+    while end := text.find("\n", start + _PART) + 1:
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
 
 
 def _texts(place: Place, file: BinaryIO) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import attrgetter, or_
 from typing import Any
 
@@ -53,7 +53,7 @@ class Level:
         """Count the keys of all levels."""
         return len(self._fields) + sum(level.keys() for level in self._levels())
 
-    def decoder(self) -> Callable[[str], Any]:
+    def decoder(self) -> Callable[[str | bytes], Any]:
         """Return a decoder of JSON: to structs; or to dicts, slower, where a key demands it.
 
         It raises msgspec's DecodeError, or its ValidationError for what does not fit.
@@ -62,15 +62,11 @@ class Level:
             return msgspec.json.Decoder(self._struct()).decode
         return self._dict_decoder()
 
-    def taker(self, paths: Sequence[Sequence[str]]) -> Callable[[Any], tuple[Any, ...]]:
-        """Return a function that takes the values at two paths or more out of what was decoded."""
+    def takers(self, paths: Sequence[Sequence[str]]) -> list[Callable[[Any], Any]]:
+        """Return for each path a function that takes its value out of what was decoded."""
         if self._is_plain():
-            return attrgetter(*map(self._place, paths))
-
-        def take(event: Any) -> tuple[Any, ...]:
-            return tuple(_dig(event, path) for path in paths)
-
-        return take
+            return [attrgetter(self._place(path)) for path in paths]
+        return [partial(_dig, path) for path in paths]
 
     def _levels(self) -> list[Level]:
         return [level for level in self._fields.values() if isinstance(level, Level)]
@@ -147,7 +143,7 @@ def _both(forms: Forms, others: Forms) -> Forms:
     return forms & others | exact
 
 
-def _dig(event: Any, path: Sequence[str]) -> Any:
+def _dig(path: Sequence[str], event: Any) -> Any:
     for key in path[:-1]:
         event = event.get(key, _ABSENT)
     return event.get(path[-1])

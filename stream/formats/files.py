@@ -23,6 +23,7 @@ from headrace.stream.formats.cells import MISSING, Kind, column_kinds
 from headrace.stream.formats.delimited import SAMPLE_ROWS, Delimited
 from headrace.stream.formats.json_rows import are_lines, json_rows, lines_later
 from headrace.stream.formats.misfits import no_object
+from headrace.stream.formats.numbering import Numbering
 from headrace.stream.formats.places import Given, Place, called, names_files, places, stem
 from headrace.stream.formats.quantities import without_literals
 from headrace.stream.formats.unpack import SUFFIXES, chunks, head_of, open_unpacked, packing
@@ -64,7 +65,9 @@ _WHOLE: frozenset[Form] = frozenset({"parquet", "workbook"})  # read from their 
 _FORWARD: frozenset[Form] = frozenset({"csv", "json"})  # never read from their ends
 
 
-def read(given: Given, columns: Mapping[str, Kind] | None = None) -> Iterator[bytes]:
+def read(
+    given: Given, columns: Mapping[str, Kind] | None = None, number: str = ""
+) -> Iterator[bytes]:
     """Yield one JSON object per row as UTF-8 bytes, files in the order given, rows in theirs.
 
     Cells of text are numbers or strings: of a column that `columns` does not name this is inferred
@@ -73,6 +76,9 @@ def read(given: Given, columns: Mapping[str, Kind] | None = None) -> Iterator[by
     one, are no rows. A row of text with more or fewer cells than the header, or with broken quotes,
     comes as a JSON text that says so and where: no event, so that it is refused. JSON comes out
     byte for byte, also what is broken. Infinite numbers of typed files become null.
+
+    Args:
+        number: a field, which no row has, that each is to get its number in, from 0; "" for none.
 
     Raises:
         UsageError: no such file, unknown form, an empty, broken or ambiguous file, no such column,
@@ -91,8 +97,10 @@ def read(given: Given, columns: Mapping[str, Kind] | None = None) -> Iterator[by
                 f"{lacks.place}: no column {odd!r}, which {has.place} has; give files with the "
                 "same columns"
             )
-    first = _guarded(files[0].place, files[0].rows(columns or {}))
-    return chain(first, chain.from_iterable(file.rows(columns or {}) for file in files[1:]))
+    numbering = Numbering(number) if number else None
+    first = _guarded(files[0].place, files[0].rows(columns or {}, numbering))
+    others = (file.rows(columns or {}, numbering) for file in files[1:])
+    return chain(first, chain.from_iterable(others))
 
 
 def read_on(given: Given) -> None:
@@ -269,9 +277,15 @@ class _File:
                 f"{', '.join(map(repr, self.text.names))}"
             )
 
-    def rows(self, columns: Mapping[str, Kind]) -> Iterator[bytes]:
+    def rows(
+        self, columns: Mapping[str, Kind], numbering: Numbering | None = None
+    ) -> Iterator[bytes]:
         if self.form == "csv":
-            return self.text.rows(columns)
+            return self.text.rows(columns, numbering)
+        rows = self._objects()
+        return numbering.put(rows) if numbering else rows
+
+    def _objects(self) -> Iterator[bytes]:
         if self.form == "json":
             return json_rows(self.place, self._head)
         return {

@@ -81,12 +81,13 @@ def times_ms(times: Sequence[Any], dayfirst: bool | None = None) -> NDArray[np.f
         joined = "".join(times)
         digits = joined.translate(_NO_SIGNS)
         if (
-            all(set(joined[at::20]) == {sign} for at, sign in _SIGNS.items())
+            all(joined[at::20] == sign * len(times) for at, sign in _SIGNS.items())
             and len(digits) == (20 - len(_SIGNS)) * len(times)
             and (digits.isascii() and digits.isdecimal() and "0000-" not in joined)
         ):
             with suppress(ValueError):  # no such day
-                seconds = np.array([time[:19] for time in times], "datetime64[s]")
+                without_zone = np.frombuffer(joined.encode(), "S20").astype("S19")
+                seconds = without_zone.astype("datetime64[s]")
                 return (seconds.astype(np.int64) * 1000).astype(np.float64)
     return np.array([time_ms(value, dayfirst) for value in times])
 

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from copy import copy
+from itertools import repeat
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,8 @@ class ClassIndex:
 
     def find_all(self, labels: Sequence[Scalar | None]) -> list[float]:
         """Return each label's index; NaN for none, NEW_CLASS for what is no class of these."""
+        if set(map(type, labels)) == {str}:
+            return [*map(cast(Any, self._by_name.get), labels, repeat(NEW_CLASS))]
         return [
             math.nan
             if label is None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headrace.model.encoders import ENCODERS
 from headrace.stream.errors import TaskError
 from headrace.stream.events import DeadLetter, Feature, Records, Reject, dead_letter
-from headrace.stream.formats.codec import Codec, Fields
+from headrace.stream.formats.codec import Codec
 from headrace.stream.formats.scalars import scalar_text
 from headrace.stream.formats.times import day_or_month_first, times_ms, unix_ms
 from headrace.stream.rows import frozen
@@ -23,6 +23,7 @@ from headrace.stream.rows.calendar import calendar
 from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
 from headrace.stream.rows.encoding import encode
 from headrace.stream.rows.hashing import Hasher, hash_key
+from headrace.stream.rows.ids import no_ids, whole
 from headrace.stream.rows.numbers import LARGEST, float64, weights
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.rows.texts import Texts, truths
@@ -87,9 +88,11 @@ class Normalizer:
 
     def normalize(self, records: Records) -> tuple[Rows, list[DeadLetter]]:
         """Return a row for each good event and a dead letter for each other, both in order."""
-        events, refused = self._codec.decode_all(records.values)
-        places = [place for place in range(len(records.values)) if place not in refused]
-        rows, bad = self._columns(events, places, records)
+        columns, refused = self._codec.decode_all(records.values)
+        places: Sequence[int] = range(len(records.values))
+        if refused:
+            places = [place for place in places if place not in refused]
+        rows, bad = self._rows(columns, places, records)
         if bad:
             refused |= {places[at]: reject for at, reject in bad.items()}
             rows = take(rows, [at for at in range(len(places)) if at not in bad])
@@ -101,14 +104,14 @@ class Normalizer:
         Args:
             places: of the good events in the records.
         """
-        events, _ = self._codec.decode_all([records.values[place] for place in places])
+        columns, _ = self._codec.decode_all([records.values[place] for place in places])
         first = 2 + self._entities + self._timed + self._spec.weighted
-        columns = [*zip(*events, strict=True)][first:][: len(self._numbers)]
+        numbers = columns[first:][: len(self._numbers)]
         found = [
             float64(texts.read(column, {}))
-            for texts, column in zip(self._texts_of.values(), columns, strict=True)
+            for texts, column in zip(self._texts_of.values(), numbers, strict=True)
         ]
-        return np.array(found).reshape(len(self._numbers), len(events)).T
+        return np.array(found).reshape(len(self._numbers), len(columns[0])).T
 
     def features(self, records: Records) -> tuple[list[Feature], list[DeadLetter]]:
         """Return one `features` record for each raw record, in order, and the dead letters."""
@@ -140,41 +143,37 @@ class Normalizer:
             row += 1
         return found, dead
 
-    def _columns(
-        self, events: list[Fields], places: list[int], records: Records
+    def _rows(
+        self, columns: list[Sequence[Any]], places: Sequence[int], records: Records
     ) -> tuple[Rows, dict[int, Reject]]:
-        """Build the columns of decoded events, those that are wrong too: told by place in them."""
-        columns = list(zip(*events, strict=True)) if events else []
-        take_next = iter(columns).__next__ if columns else tuple
-        ids, labels = _whole(take_next()), take_next()
+        """Build the rows of decoded events, those that are wrong too: told by place in them."""
+        take_next, count = iter(columns).__next__, len(places)
+        ids, labels = whole(take_next()), take_next()
         entities = take_next() if self._entities else ()
-        times: Sequence[Any] = (
-            take_next() if self._timed else [records.timestamps_ms[p] for p in places]
-        )
+        times: Sequence[Any] = take_next() if self._timed else _at(places, records.timestamps_ms)
         told = take_next() if self._spec.weighted else ()
-        keys = [records.keys[place] for place in places]
+        keys = _at(places, records.keys)
         bad: dict[int, Reject] = {}
         for at, key in enumerate(keys):
             if key is not None and len(key) > LONGEST_KEY:
                 detail = f"a key of {len(key)} bytes, expected at most {LONGEST_KEY}"
                 bad[at] = Reject("too_large", detail)
-        for at, value in enumerate(ids):
-            if not _is_id(value):
-                expected = f"1 to {LONGEST_ID} characters, or a whole number of 64 bits"
-                bad[at] = Reject("id", f"{str(value)[:40]!r}: expected {expected}")
+        for at in no_ids(ids):
+            expected = f"1 to {LONGEST_ID} characters, or a whole number of 64 bits"
+            bad[at] = Reject("id", f"{str(ids[at])[:40]!r}: expected {expected}")
         time_ms = self._times(times, bad)
-        weight = weights(told, bad).reshape(len(events), int(self._spec.weighted))
+        weight = weights(told, bad).reshape(count, int(self._spec.weighted))
         label, new_class = self._labels(labels, bad)
         numeric = self._numeric(
-            [texts.read(take_next(), bad) for texts in self._texts_of.values()], len(events)
+            [texts.read(take_next(), bad) for texts in self._texts_of.values()], count
         )
         categories: list[Sequence[Any]] = [
             truths(take_next()) if each.boolean else take_next()
             for each in self._categories.values()
         ]
         values = {name: take_next() for name in (*self._images, *self._texts, *self._encoded)}
-        image = self._pixels(values, len(events), bad)
-        hashed = self._hashed(categories, [values[name] for name in self._texts], len(events))
+        image = self._pixels(values, count, bad)
+        hashed = self._hashed(categories, [values[name] for name in self._texts], count)
         encoded = [
             encode(name, encoder, self._task.encoded[name].numbers, values[name], bad)
             for name, encoder in self._encoders.items()
@@ -182,18 +181,18 @@ class Normalizer:
         for at, value in enumerate(entities if self._excluded else ()):
             if (text := scalar_text(value)) in self._excluded:
                 bad[at] = excluded(text)
-        entity = np.zeros((len(events), 2), np.uint32)
+        entity = np.zeros((count, 2), np.uint32)
         if entities:
             entity[:] = list(map(self._hasher.entity, entities))
-        later = np.full((len(events), len(self._aggregated)), np.nan)
+        later = np.full((count, len(self._aggregated)), np.nan)
         for at, source in enumerate(self._aggregated):
             if source is not None:
                 later[:, at] = numeric[:, source]
         rows = Rows(
             id=ids,
             key=keys,
-            partition=[records.partitions[place] for place in places],
-            offset=[records.offsets[place] for place in places],
+            partition=_at(places, records.partitions),
+            offset=_at(places, records.offsets),
             time_ms=time_ms,
             numeric=np.concatenate(
                 [numeric, *encoded, calendar(self._task.calendar, time_ms), later], 1
@@ -240,10 +239,8 @@ class Normalizer:
                     "number", f"label {float(found[at])!r}: expected |x| <= {LARGEST:g}"
                 )
             return found.clip(-LARGEST, LARGEST) + 0.0, new  # -0 is 0
-        known = self._classes.find_all(labels)
-        for at, value in enumerate(known):
-            if value != NEW_CLASS:
-                continue
+        found = np.array(self._classes.find_all(labels), np.float64)
+        for at in np.flatnonzero(found == NEW_CLASS).tolist():
             name = scalar_text(labels[at])
             if self._spec.open_classes and 0 < len(name.encode()) <= LONGEST_CLASS:
                 new[at] = name
@@ -252,7 +249,7 @@ class Normalizer:
             if not self._spec.open_classes:
                 expected = f"one of {', '.join(self._task.target.classes[:10])}"
             bad[at] = Reject("label", f"{name[:40]!r}: expected {expected}")
-        return np.array(known, np.float64), new
+        return found, new
 
     def _numeric(self, columns: list[Sequence[Any]], count: int) -> NDArray[np.float64]:
         """Convert units; missing and impossible readings become NaN, and so do absurd numbers."""
@@ -343,14 +340,6 @@ def excluded(entity: str) -> Reject:
     return Reject(EXCLUDED, f"{entity[:80]!r} is among input.exclude")
 
 
-def _whole(ids: Sequence[Any]) -> list[Any]:
-    """Return ids with whole numbers as integers, however they were written."""
-    if float not in set(map(type, ids)):
-        return list(ids)
-    return [int(i) if isinstance(i, float) and i.is_integer() else i for i in ids]
-
-
-def _is_id(value: str | float) -> bool:
-    if isinstance(value, str):
-        return 0 < len(value) <= LONGEST_ID
-    return isinstance(value, int) and -(2**63) <= value < 2**63
+def _at(places: Sequence[int], column: list[Any]) -> list[Any]:
+    """Return what stands at some places of a column, each of which is named once at most."""
+    return [*column] if len(places) == len(column) else [column[place] for place in places]

@@ -45,28 +45,6 @@ def numbering(task: Task, sample: Sequence[Mapping[str, Any]]) -> tuple[Task, st
     return task.model_copy(update={"input": task.input.model_copy(update={"id": key})}), key
 
 
-def numbered(key: bytes, number: int, row: bytes) -> bytes:
-    """Put a number into a row's JSON; what is no event stays, and is refused as it is."""
-    if row.startswith(b'{"'):
-        return b'{"%s":%d,%s' % (key, number, row[1:])
-    if not row.startswith(b"{"):
-        return row
-    rest = row[1:].lstrip()
-    return b'{"%s":%d%s%s' % (key, number, b"" if rest.startswith(b"}") else b",", rest)
-
-
-def all_numbered(key: str, first: int, rows: Sequence[bytes]) -> list[bytes]:
-    """Return rows with numbers from `first` on, each as `numbered` does it; "": as they are."""
-    if not key:
-        return [*rows]
-    name = key.encode()
-    head = b'{"%s":' % name
-    return [
-        b"%s%d,%s" % (head, number, row[1:]) if row[:2] == b'{"' else numbered(name, number, row)
-        for number, row in enumerate(rows, first)
-    ]
-
-
 def records(task: Task, topic: str, values: Sequence[bytes], first: int) -> Records:
     """Return rows the offsets from `first` on, and a time that the task allows if it maps none."""
     time_ms = round(task.input.earliest.timestamp() * 1000)

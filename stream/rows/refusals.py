@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from headrace.stream.events import DeadLetter
 from headrace.stream.formats import files
+from headrace.stream.formats.numbering import Numbering
 from headrace.stream.rows import outside
 from headrace.stream.rows.normalizer import EXCLUDED, Normalizer, excluded
 from headrace.stream.task import Task
@@ -143,7 +144,7 @@ def refusals_of(task: Task, raws: Sequence[bytes]) -> tuple[Refusal, ...]:
         TaskError: the task cannot be used.
     """
     reads, key = outside.numbering(task, [*files.objects(raws)])
-    rows = outside.all_numbered(key, 0, raws)
+    rows = list(Numbering(key).put(raws)) if key else raws
     refusals = Refusals(task)
     refusals.add(Normalizer(reads).normalize(outside.records(reads, "", rows, 0))[1])
     return refusals.all
