@@ -1,5 +1,7 @@
 """Columns that a learner should not be given: leaks of the target, constants, copies, row ids.
 
+And whether rows are in the order of their times.
+
 Rows are looked at in blocks. The first one raises suspicions, later ones are asked about these
 alone, so that a long file costs little more than a short one, and memory is bounded.
 """
@@ -16,9 +18,11 @@ from numpy.typing import NDArray
 from headrace.stream.evaluation import leaks
 from headrace.stream.evaluation.leaks import Evidence
 from headrace.stream.evaluation.scores import counted, shown
+from headrace.stream.evaluation.time_order import TimeOrder
+from headrace.stream.rows.absent import id_columns
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
-from headrace.stream.task.features import Category, Number, Text
+from headrace.stream.task.features import Number
 
 BLOCK_ROWS = 8192
 BLOCK_CELLS = 2_000_000  # of wide rows there are fewer in a block
@@ -50,12 +54,13 @@ class ColumnCheck:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._numbers = [*task.of_kind(Number)]
-        self._groups = _id_columns(task)
+        self._groups = id_columns(task)
         self._names = [*self._numbers, *self._groups]
         width = len(self._numbers) + task.spec.single_ids + sum(w for _, w in self._groups.values())
         self._most = max(FEWEST, min(BLOCK_ROWS, BLOCK_CELLS // max(width, 1)))
         self._block, self._first = _Block(), True
         self._rows = 0
+        self._order = TimeOrder(task)
         self._constant: dict[str, NDArray[Any]] = {}  # the first row's, of those that stay
         self._suspects: dict[str, Evidence] = {}
         self._present: dict[str, Evidence] = {}  # of suspects, where the label is not the row's own
@@ -67,6 +72,7 @@ class ColumnCheck:
 
     def add(self, rows: Rows) -> None:
         """Take the next rows, those without a label too."""
+        self._order.add(rows)
         count = len(rows.id)
         if not count or not self._names:
             return
@@ -87,8 +93,9 @@ class ColumnCheck:
 
     def warnings(self) -> list[str]:
         """Return a line for each kind of finding: the columns, what was seen, what to do."""
+        order = self._order.lines()
         if self._rows < FEWEST:
-            return []
+            return order
         if self._block.rows >= FEWEST or (self._first and self._block.rows):
             self._close()
         target, rows = self._target, self._rows
@@ -122,7 +129,7 @@ class ColumnCheck:
                 f"input.entity = {self._task.input.entity!r}: {self._entities:.0%} of the rows are "
                 "of an entity of their own, expected entities that come again: no lags are known"
             )
-        return found
+        return [*order, *found]
 
     def best(self) -> str | None:
         """Say which column alone tells the most labels, and how many."""
@@ -266,18 +273,6 @@ def too_good(report: dict[str, Any]) -> str | None:
     if not ours < TOO_GOOD * min(theirs):
         return None
     return f"{metric} {shown(misses[0])} in the newest rows"
-
-
-def _id_columns(task: Task) -> dict[str, tuple[int, int]]:
-    """Return where the hashed ids of each category, list and text stand in a row: start, width."""
-    found = {name: (at, 1) for at, name in enumerate(task.single)}
-    start = task.spec.single_ids
-    lists = {name: each.tokens for name, each in task.of_kind(Category).items() if each.tokens}
-    texts = {name: each.max_tokens for name, each in task.of_kind(Text).items()}
-    for name, width in (lists | texts).items():
-        found[name] = (start, width)
-        start += width
-    return found
 
 
 def _named(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from headrace.stream.evaluation.numbers_in_text import Written, written
 from headrace.stream.formats.codec import MAX_DEPTH
 from headrace.stream.formats.quantities import duration_s, truth
 from headrace.stream.formats.scalars import scalar_text
-from headrace.stream.formats.times import day_or_month_first, time_ms
+from headrace.stream.formats.times import LONGEST, day_or_month_first, time_ms
 
 LARGEST_QUANTITY = 10**15  # whole numbers beyond it name things
 WORDS_OF_A_TEXT = 3  # on average
@@ -21,6 +21,14 @@ _EARLIEST_MS, _LATEST_MS = -2_208_988_800_000, 4_102_444_800_000  # as of input.
 _COMPACT = {8: "YYYYMMDD", 10: "YYYYMMDDHH", 12: "YYYYMMDDHHMM", 14: "YYYYMMDDHHMMSS"}
 
 
+_NAME = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun)[a-z]*"
+_DATE = rf"[0-9]{{1,4}}([-/.])(?:[0-9]{{1,2}}|{_NAME})\1[0-9]{{1,4}}|(?:19|20)[0-9]{{2}}|{_NAME}\.?"
+_DATE_WORD = re.compile(_DATE, re.IGNORECASE).fullmatch
+_CLOCK_WORD = re.compile(
+    r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2}T|[0-9]{1,2}/[A-Za-z]{3}/[0-9]{4}:)?"
+    r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?:[+-][0-9:]+)?(?:\[[\w/]+\])?"
+).fullmatch
+_BESIDE = re.compile(r"[0-9]{1,2}|[A-Z]{2,5}|[AaPp]\.?[Mm]\.?|[+-][0-9]{2}:?[0-9]{2}").fullmatch
 _TIMES = re.compile(r"time|date|stamp|_(at|ts|ns|us)$|^ts$").search
 
 
@@ -107,6 +115,10 @@ def _of_texts(known: Sequence[Any], decimal: str | None, name: str) -> Guess:
     if share_of(texts, any_time) >= 0.9:
         own = f"; if they are the events' own: --time {name}" if name else ""
         return Guess({}, f'dates such as "{_cut(texts[0])}"{own}')
+    if share_of(texts, _unread_time) >= 0.9:
+        return Guess(
+            {}, f'times such as "{_cut(texts[0])}", which are not read; write 2026-01-31T12:30:00Z'
+        )
     if all(re.fullmatch(r"-?[0-9]{1,3}:[0-9]{2}", text.strip()) for text in texts):
         return Guess(
             {},
@@ -157,6 +169,19 @@ def any_time(text: str) -> bool | None:
     if day_or_month_first(text):
         return any(in_range(time_ms(text, dayfirst=first)) for first in (True, False)) or None
     return (not text.strip().isdigit() and in_range(time_ms(text))) or None
+
+
+def _unread_time(text: str) -> bool | None:
+    """Return whether a text that is no time holds a date, a clock, and no other words."""
+    if len(text := text.strip()) > LONGEST:
+        return None
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    words = re.split(r"[\s,]+", text)
+    clocks = [match for word in words if (match := _CLOCK_WORD(word))]
+    dates = [word for word in words if _DATE_WORD(word)]
+    known = sum(bool(_CLOCK_WORD(w) or _DATE_WORD(w) or _BESIDE(w)) for w in words)
+    return (bool(clocks and (dates or clocks[0]["date"])) and known == len(words)) or None
 
 
 def compact_dates(known: Sequence[float]) -> str:

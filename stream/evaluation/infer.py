@@ -26,6 +26,7 @@ from headrace.stream.evaluation.sampling import (
 from headrace.stream.evaluation.target import target_table
 from headrace.stream.evaluation.task_toml import to_toml
 from headrace.stream.formats import files
+from headrace.stream.formats.misfits import no_object
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.process.terminal import visible
 from headrace.stream.rows.refusals import Refusal, literals_told, refusals_of
@@ -114,10 +115,9 @@ def guess_file(path: files.Given, target: str, options: Options) -> Inferred:
         most = labels.SEEN * (options.max_classes or labels.MOST_CLASSES)
         sample, known = with_labels(path, target, most)
     if not sample.rows:
-        raise UsageError(
-            f"{files.called(path)}: no JSON object in the first {FIRST} rows; one a line expected"
-        )
-    return _guess(sample, task_name(files.stem(path)), target, options, known=known)
+        raise no_object(files.called(path), sample.raws)
+    found = _guess(sample, task_name(files.stem(path)), target, options, known=known)
+    return _useful(found, sample, files.called(path))
 
 
 def infer_topic(kafka: KafkaConnection, topic: str, target: str, **options: Any) -> Task:
@@ -138,10 +138,12 @@ def guess_topic(kafka: KafkaConnection, topic: str, target: str, options: Option
     finally:
         source.close()
     sample = of_events(filter(None, records.values if records else ()))
+    if not sample.raws:
+        raise UsageError(f"{topic}: no event within {FIRST_EVENT_S:g} s")
     if not sample.rows:
-        raise UsageError(f"{topic}: no JSON event within {FIRST_EVENT_S:g} s")
+        raise no_object(topic, sample.raws)
     name = task_name(topic.removeprefix("events."))
-    found = _guess(sample, name, target, options, topic=topic)
+    found = _useful(_guess(sample, name, target, options, topic=topic), sample, topic)
     task = _as_seen(found.task, len(source.partitions), max(map(len, sample.raws)))
     return replace(found, task=task)
 
@@ -177,22 +179,37 @@ def _guess(
     _check_named(columns, target, options)
     told: list[str] = []
     decimal = options.decimal or decimal_of([*columns.values()])
+    if options.decimal:
+        against = [c for c, v in columns.items() if decimal_of([v]) not in (None, decimal)]
+        shown = "is not followed there: the numbers show another mark"
+        told += [f"--decimal {decimal}: {', '.join(against)}: {shown}"] if against else []
     table: dict[str, Any] = {"name": name, "input": {"topic": topic or f"events.{name}"}}
     goal = target_table(target, columns[target], known, options.kind, decimal, options.max_classes)
     table["target"], more = goal
-    told += more
+    told += [*more, *labels.alike(target, table["target"].get("classes", ()))]
     if sample.literals:
         table["input"]["non_finite"] = "missing"
         told += literals_told(sample.literals)
     keys, more = roles.find(columns, target, options.time, options.entity, options.dayfirst)
     told += more
     table["input"] |= keys
+    if topic is None:
+        told += roles.header_told(columns)
     if "time" in keys:
+        told += roles.zones_told(keys["time"], columns[keys["time"]])
         table["calendar"] = ["hour", "weekday", "year"]
     used = {target, *(keys.get(role) for role in ("id", "time", "entity")), *options.drop}
     if keys.get("recent_ids") == 0:  # the id says what an event is about, not which it is
         used.discard("id")
     return _mended(sample, columns, table, used, decimal, told)
+
+
+def _useful(found: Inferred, sample: Sample, place: str) -> Inferred:
+    """Return the guess, unless its task refuses all that it was guessed from."""
+    if sum(each.count for each in found.refusals) < len(sample.raws):
+        return found
+    rows = f"all {len(sample.raws):,} rows" if len(sample.raws) > 1 else "the only row"
+    raise UsageError(f"{place}: {rows} would be refused: {found.refusals[0].reason}")
 
 
 def _mended(
@@ -313,7 +330,7 @@ def describe(task: Task) -> list[str]:
     """Put the guess into lines for a person."""
     groups: dict[str, list[str]] = {}
     for name, each in task.features.items():
-        groups.setdefault(each.kind, []).append(name + roles.reading(each))
+        groups.setdefault(each.kind, []).append((name or '""') + roles.reading(each))
     target = task.target
     what = f"one of {', '.join(target.classes)}" if target.classes else "a number"
     lines = [f"target    {target.field}: {what}{roles.reading(target)}"]

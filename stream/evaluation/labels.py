@@ -82,9 +82,10 @@ def class_names(target: str, labels: Sequence[Any], most: int | None) -> list[st
     if 2 <= len(names) <= room:
         return sorted(names)
     if len(names) == 1:
+        number = "if it is a number, say --kind regress; " if _is_number(labels[0]) else ""
         raise UsageError(
-            f"{target}: {names[0]!r} alone, expected 2 to {room} classes; if the file is sorted by "
-            "it, sort it by time"
+            f"{target}: {names[0]!r} alone, expected 2 to {room} classes; {number}if the file is "
+            "sorted by it, sort it by time"
         )
     cut = len(names) > SEEN * room
     count = f"{len(names):,}{' or more' if cut else ''}"
@@ -92,6 +93,17 @@ def class_names(target: str, labels: Sequence[Any], most: int | None) -> list[st
     raise UsageError(
         f"{target}: {count} different labels, {what}, expected 2 to {room} classes; {instead}"
     )
+
+
+def alike(target: str, names: Sequence[str]) -> list[str]:
+    """Return a line if classes differ from each other in case and spaces alone."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(" ".join(name.casefold().split()), []).append(name)
+    told = [" and ".join(map(repr, each)) for each in kinds.values() if len(each) > 1]
+    if not told:
+        return []
+    return [f"{target}: {'; '.join(told[:5])}: classes that differ in case and spaces alone"]
 
 
 def _described(labels: Sequence[Any], *, cut: bool = False) -> tuple[str, str]:

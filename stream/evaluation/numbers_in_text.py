@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from headrace.stream.formats.quantities import GROUPS, LONGEST, number_reader
 
 MOST_CODES = 10  # texts that count as missing in a column of numbers
+NOTHING = frozenset(  # what everybody writes for no number, in any case
+    ("n/a", "na", "#n/a", "#na", "<na>", "nan", "null", "none", "nil", "-", "--", ".", "\\n")
+)
 LEAST_SHARE = 0.9  # of a column's values that have to be numbers
 
 _CURRENCIES = "USD EUR GBP JPY CNY CHF CAD AUD NZD SEK NOK DKK PLN CZK HUF INR BRL ZAR TRY RUB KRW"
@@ -33,6 +36,7 @@ class Written(NamedTuple):
         keys: of the task file.
         codes: texts that are no numbers, and no slips: the most frequent first.
         share: of the values that are numbers.
+        sure: the same without the texts that everybody writes for none.
         why: what is not sure, or wrong; "" for nothing.
         other: a text that is no number; "" if there is none.
     """
@@ -40,13 +44,14 @@ class Written(NamedTuple):
     keys: dict[str, Any]
     codes: Sequence[str] = ()
     share: float = 0.0
+    sure: float = 0.0
     why: str = ""
     other: str = ""
 
     @property
     def is_number(self) -> bool:
         """Return whether the column is one of numbers."""
-        return self.share >= LEAST_SHARE and len(self.codes) <= MOST_CODES
+        return self.sure >= LEAST_SHARE and len(self.codes) <= MOST_CODES
 
 
 def written(values: Sequence[Any], decimal: str | None = None) -> Written:
@@ -71,7 +76,15 @@ def written(values: Sequence[Any], decimal: str | None = None) -> Written:
     point, thousands, why = _marks([match["digits"] for match in found], decimal)
     read = number_reader(point, thousands, unit)
     others = Counter(text for text in texts if read(text) is None)
+    blank = sum(count for text, count in others.items() if text.casefold() in NOTHING)
+    if blank > len(values) / 2:
+        blank = 0  # too few numbers to be sure
     share = 1 - others.total() / len(values)
+    sure = 1 - (others.total() - blank) / (len(values) - blank)
+    bare = len(found) + plain - units.total()
+    if unit and bare:
+        said = f"{bare:,} of {len(found) + plain:,} numbers without {unit} count as with it"
+        why = f"{why}; {said}" if why else said
     codes = [text for text, count in others.most_common() if count > 1 or not _DIGIT(text)]
     keys: dict[str, Any] = {"decimal": point} if found or codes else {}
     if thousands:
@@ -80,7 +93,7 @@ def written(values: Sequence[Any], decimal: str | None = None) -> Written:
         keys["unit"] = unit
     if codes:
         keys["missing"] = codes
-    return Written(keys, codes, share, why, next(iter(others), ""))
+    return Written(keys, codes, share, sure, why, next(iter(others), ""))
 
 
 def decimal_of(columns: Sequence[Sequence[Any]]) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from headrace.stream.errors import UsageError
 from headrace.stream.evaluation import guess
+from headrace.stream.formats.scalars import scalar_text
 from headrace.stream.formats.times import day_or_month_first, time_ms
 from headrace.stream.task.field_path import pointer
 from headrace.stream.task.quantity import READING
@@ -19,6 +21,11 @@ TIME_NAMES |= {"@timestamp", "date_time", "event_timestamp", "timestamp_ms", "da
 SECONDS_FROM = 1e8  # 1973: smaller numbers are rather something else
 REPEATED = 0.01  # share of the rows with an id of another row, up to which it is an id
 
+_ZONED = re.compile(
+    r".*\d(?: ?[+-]\d\d(?::?\d\d)?| ?(?![ap]m$)[a-z]{1,3}(?: \([a-z ]+\))?)", re.I | re.ASCII
+).fullmatch
+
+_SCALARS = (str, int, float)
 Found = tuple[dict[str, Any], list[str]]
 
 
@@ -55,6 +62,28 @@ def find(
                 told += more
                 more = []
     return keys, told + more
+
+
+def zones_told(column: str, values: Sequence[Any]) -> list[str]:
+    """Return a line if some times of a column name a zone, and others none."""
+    texts = [value for value in values if isinstance(value, str) and ":" in value]
+    bare = sum(not _ZONED(text.strip()) for text in texts)
+    if not 0 < bare < len(texts):
+        return []
+    return [f"{column}: {bare:,} of {len(texts):,} times name no zone, and count as UTC"]
+
+
+def header_told(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return a line if the names of columns seem to be the first row of a file without names."""
+    named = [
+        column
+        for column, values in columns.items()
+        if sum(scalar_text(v) == column for v in values if isinstance(v, _SCALARS)) > 1
+    ]
+    if not named:
+        return []
+    which = f"{', '.join(named[:5])}: {'a name that is' if len(named) == 1 else 'names that are'}"
+    return [f"{which} also a value there: if the first line is a row, add a line of names"]
 
 
 def reading(part: Any) -> str:
@@ -121,6 +150,9 @@ def _time(column: str, values: Sequence[Any], dayfirst: bool | None, *, named: b
     bad = next((value for value in known if not guess.in_range(_ms(value, order))), None)
     keys: dict[str, Any] = {"time": column} | ({} if order is None else {"dayfirst": order})
     why = ""
+    if dayfirst is not None and (other := _against(known, dayfirst)):
+        option, place = ("--dayfirst", "month") if dayfirst else ("--no-dayfirst", "day")
+        raise UsageError(f"{option}: {column} has {other[:40]!r}, where the {place} stands first")
     if compact := guess.compact_dates(known):
         why = f"numbers such as {known[0]} are dates ({compact}): write them as texts, 2026-01-31"
     elif len(good) < 0.9 * len(values):
@@ -152,6 +184,17 @@ def _grows(values: Sequence[float]) -> bool:
 
 def _is_even(values: Sequence[float]) -> bool:
     return len({later - value for value, later in pairwise(values)}) == 1
+
+
+def _against(values: Sequence[Any], dayfirst: bool) -> str | None:
+    """Return a date that is one in the other order alone, if none is one in this order alone."""
+    alone: dict[bool, str] = {}
+    for text in values:
+        if isinstance(text, str) and day_or_month_first(text):
+            first, last = (guess.in_range(_ms(text, order)) for order in (True, False))
+            if first != last:
+                alone.setdefault(first, text)
+    return None if dayfirst in alone else alone.get(not dayfirst)
 
 
 def _order(values: Sequence[Any], dayfirst: bool | None) -> tuple[bool | None, str]:

@@ -36,11 +36,12 @@ def column_kinds(rows: Iterable[Mapping[str, object]]) -> dict[str, Kind]:
 
     So a few readings that failed do not turn the others into strings. A code such as "007" does,
     and so does "1,5": what "1.234" is beside it only a person, or a task, can say. Beside a column
-    with decimal commas a column of cells such as "1.234" is one of strings, too: of thousands.
+    with decimal commas a column of cells such as "1.234" is one of strings, too: of thousands. And
+    so is one of integers beyond 64 bits, which name things: as numbers they would be rounded.
     A column without any cell counts as "number": the kind that passes on whatever comes later
     unchanged.
     """
-    there, others = Counter[str](), Counter[str]()
+    there, others, large = Counter[str](), Counter[str](), Counter[str]()
     texts: set[str] = set()
     rows = [*rows]
     for row in rows:
@@ -52,11 +53,19 @@ def column_kinds(rows: Iterable[Mapping[str, object]]) -> dict[str, Kind]:
                     texts.add(name)
             elif isinstance(cell, str) and _CODE.fullmatch(cell.strip()):
                 texts.add(name)
-    texts |= {name for name, count in there.items() if _SURE * others[name] > count}
+            elif isinstance(cell, str) and len(cell) > _INT_DIGITS:
+                text = cell.strip()
+                large[name] += text.lstrip("+-").isdigit() and not _is_int64(text)
+    doubts = others + large
+    texts |= {name for name, count in there.items() if _SURE * doubts[name] > count}
     cells = {name: [row.get(name) for row in rows] for name in there}
     if any(has_decimal_commas(cells[name]) for name in texts):
         texts |= {name for name in cells if is_grouped(cells[name])}
     return {name: "string" if name in texts else "number" for name in there}
+
+
+def _is_int64(digits: str) -> bool:
+    return len(digits) <= _INT_DIGITS or (len(digits) <= 20 and -(2**63) <= int(digits) < 2**63)
 
 
 def _is_number(cell: object) -> bool:
@@ -99,7 +108,7 @@ def _number(cell: str) -> str:
     if text in MISSING:
         return "null"
     if NUMBER.fullmatch(text):
-        if len(text) <= _INT_DIGITS and text.lstrip("+-").isdigit():
+        if text.lstrip("+-").isdigit() and _is_int64(text):
             return str(int(text))
         number = float(text)
         if abs(number) != float("inf"):

@@ -18,6 +18,7 @@ from headrace.stream.formats.unpack import MOST_ROW_BYTES, SUFFIXES
 _BY_NAME = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _ANY = (",", ";", "\t", "|")
 _WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
+_SAID = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)  # for Excel, before the header
 _SAMPLE_LINES = 100
 csv.field_size_limit(max(csv.field_size_limit(), MOST_ROW_BYTES))
 
@@ -62,12 +63,12 @@ def dialect_of(place: Place, head: str) -> Dialect:
         UsageError: it may be read in more than one way, or has no header.
     """
     lines = list(lines_of(head))
-    first = next((at for at, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
-    if first is None:
-        raise UsageError(f"{place}: no rows; expected a line of column names, and rows")
+    first = _first_row(place, lines, 0)
+    if said := _SAID.fullmatch(lines[first].rstrip("\r\n")):
+        first = _first_row(place, lines, first + 1)
     sample = lines[first : first + _SAMPLE_LINES]
     named = Path(_bare(place.path)).suffix
-    delimiter = _BY_NAME.get(named) or _delimiter(place, sample)
+    delimiter = said[1] if said else _BY_NAME.get(named) or _delimiter(place, sample)
     guessed = named not in _BY_NAME and delimiter != ","
     try:
         cells = next(records(sample, delimiter))
@@ -80,6 +81,13 @@ def dialect_of(place: Place, head: str) -> Dialect:
         return Dialect(delimiter, first, _names(place, told), guessed, True, in_comment=True)
     commented = any(line[0] == "#" for line in lines[:first])
     return Dialect(delimiter, first, _names(place, cells), guessed, commented)
+
+
+def _first_row(place: Place, lines: Sequence[str], start: int) -> int:
+    for at in range(start, len(lines)):
+        if lines[at].strip() and lines[at][0] != "#":
+            return at
+    raise UsageError(f"{place}: no rows; expected a line of column names, and rows")
 
 
 def records(lines: Iterable[str], delimiter: str) -> Any:

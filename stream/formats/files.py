@@ -22,6 +22,7 @@ from headrace.stream.formats import tables
 from headrace.stream.formats.cells import MISSING, Kind, column_kinds
 from headrace.stream.formats.delimited import SAMPLE_ROWS, Delimited
 from headrace.stream.formats.json_rows import are_lines, json_rows, lines_later
+from headrace.stream.formats.misfits import no_object
 from headrace.stream.formats.numbering import Numbering
 from headrace.stream.formats.places import Given, Place, called, names_files, places, stem
 from headrace.stream.formats.quantities import without_literals
@@ -138,10 +139,7 @@ def sample(given: Given, rows: int = SAMPLE_ROWS) -> list[dict[str, object]]:
         found = list(objects(islice(read(given), rows)))
     if not found:
         first.check({})
-        next(read(given))
-        raise UsageError(
-            f"{first.place}: no JSON object in the first {rows} lines; one a line expected"
-        )
+        raise no_object(str(first.place), [*islice(read(given), rows)])
     return found
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+
+from headrace.stream.errors import UsageError
 
 LONGEST_SHOWN = 40  # characters of a value
 _TYPES = {
@@ -53,6 +57,35 @@ def misfit(raw: Any, problem: str) -> str:
     is_a = _TYPES.get(told[2], told[2])
     shown = "" if told[2] in ("null", "array", "object") else f"{shortened(value)} is "
     return f"{where or 'the event'}: {shown}{is_a}, expected {expected}"
+
+
+def no_object(place: str, raws: Sequence[bytes]) -> UsageError:
+    """Return what to tell of rows of a file or topic, one at least, none of which is an object.
+
+    Args:
+        place: what the file or topic is called.
+    """
+    many = f"; so it is with all {len(raws):,} rows that were read" if len(raws) > 1 else ""
+    with contextlib.suppress(msgspec.DecodeError, ValueError):  # a row of cells says itself
+        said = msgspec.json.decode(raws[0], type=str)
+        if said.startswith(f"{place}, "):
+            return UsageError(f"{said}{many}; the first line has to name all columns")
+    why = _why_no_object(raws[0])
+    return UsageError(f"{place}, row 1: {why}{many}; expected an object a line")
+
+
+def _why_no_object(raw: bytes) -> str:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        return f"byte 0x{raw[error.start]:02x} is not UTF-8 (at byte {error.start}); use iconv"
+    try:
+        msgspec.json.decode(text, type=dict[str, Any])
+        return f"no JSON object: {shortened(text)}"
+    except msgspec.ValidationError as error:
+        return misfit(text, str(error))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        return f"{error}, in {shortened(text)}"
 
 
 def shortened(value: Any) -> str:

@@ -85,8 +85,9 @@ def stem(given: Given) -> str:
 
 
 def names_files(text: str) -> bool:
-    """Return whether a name is that of files by its form: "-", a path with "/", a glob, a URL."""
-    return text == STDIN or "/" in text or glob.has_magic(text) or os.path.isfile(text)
+    """Return whether a name is that of files: "-", a path with "/", a glob, a URL, one there is."""
+    there = os.path.exists(text) and not os.path.isdir(text)  # a topic may be called as a folder
+    return text == STDIN or "/" in text or glob.has_magic(text) or there
 
 
 def place_of(path: str) -> Place:

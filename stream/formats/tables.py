@@ -184,6 +184,8 @@ def workbook_rows(place: Place) -> Iterator[bytes]:
     with contextlib.closing(place.open()) as raw, broken(place, "a workbook"):
         data = io.BytesIO(raw.read(_WORKBOOK_BYTES))
         with zipfile.ZipFile(data) as parts:
+            if not any(name.startswith("xl/") for name in parts.namelist()):
+                raise UsageError(f"{place}: is a zip archive, and no workbook; unpack it")
             if sum(part.file_size for part in parts.infolist()) > _WORKBOOK_BYTES:
                 raise UsageError(f"{place}: has more than 1 GiB when unpacked; save it as CSV")
         data.seek(0)

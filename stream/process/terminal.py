@@ -127,8 +127,10 @@ class LogHandler(logging.Handler):
 def guard() -> None:
     """Bring what Python and libraries write themselves under the same rule: logs and tracebacks.
 
-    A character that the encoding of the output lacks becomes an escape, too.
+    A character that the encoding of the output lacks becomes an escape, too. Closed streams
+    are empty ones.
     """
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115  closed
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  closed
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

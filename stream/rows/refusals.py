@@ -44,8 +44,13 @@ class Refusal:
     feature: str = ""
 
     def __str__(self) -> str:
+        return f"refused ({self.code}), {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Return which rows and why: `row 6 and 3 more: a: 'x' is text, expected a number`."""
         more = f" and {self.count - 1:,} more" if self.count > 1 else ""
-        return f"refused ({self.code}), {self.place}{more}: {self.detail}"
+        return f"{self.place}{more}: {self.detail}"
 
 
 class Refusals:

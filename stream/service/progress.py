@@ -17,6 +17,7 @@ class Progress:
     repeated: int  # refused here: their id came a short while before, or their class finds no room
     duplicates: int  # features that came twice and were dropped
     healed: int  # events whose features never came, normalised by the learner
+    learned: int  # events with a label
     lag: int
     events_per_second: float
     record: int  # of the ledger, the last one written

@@ -20,6 +20,7 @@ from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.process.watchdog import Watchdog
+from headrace.stream.rows.absent import Absent
 from headrace.stream.rows.refusals import Refusals, literals_told
 from headrace.stream.rows.rows import Rows
 from headrace.stream.service.checkpointer import Checkpointer
@@ -85,6 +86,7 @@ class Service:
         self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._passed_s = -math.inf  # a loss that was accepted is written down at once
         self.refusals = Refusals(task, topic=True)  # of this session
+        self._absent = Absent(task)  # of this session
         self._seq = ledger.seq  # of the batch that is submitted next
 
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
@@ -111,10 +113,11 @@ class Service:
     def remarks(self) -> list[str]:
         """Return a line for each thing to know at the end of the session, beside `refusals`.
 
-        These are NaN and Infinity that were read as missing, and fields that came in mid-stream
-        and that the task does not read.
+        These are NaN and Infinity that were read as missing, fields that came in mid-stream and
+        that the task does not read, and those that it reads and that no event has.
         """
-        return [*literals_told(self._source.non_finite), *self._source.fields.lines("event")]
+        new = self._source.fields.lines("event")
+        return [*literals_told(self._source.non_finite), *new, *self._absent.lines()]
 
     def _submit(self, taken: MicroBatch) -> Work:
         self._make_room(taken)
@@ -135,6 +138,7 @@ class Service:
         self._seq += 1
         letters = [*taken.letters, *repeated]
         self.refusals.add(letters)
+        self._absent.add(rows)
         return Work(taken, rows, letters, len(repeated), pending, self._position.digest())
 
     def _make_room(self, taken: MicroBatch) -> None:
@@ -241,6 +245,7 @@ class Service:
         age_s = self._checkpointer.age_s
         self._progress = Progress(
             **asdict(counts),
+            learned=self._trainer.learned,
             lag=self._source.lag(),
             events_per_second=(counts.events - events) / max(now_s - before_s, 1e-9),
             record=self._ledger.seq - 1,
@@ -254,7 +259,6 @@ class Service:
             return []
         record = asdict(self._progress) | {
             "time_ms": time.time_ns() // 1_000_000,
-            "learned": self._trainer.learned,
             "events_per_second": round(self._progress.events_per_second, 1),
         }
         return [Output("metrics", [self._encode(record | record.pop("report"))])]

@@ -38,6 +38,17 @@ def headrace(
     )
 
 
+def test_a_closed_standard_input_is_an_empty_one() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m headrace infer - --target y <&-', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "standard input: no rows" in done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     done = headrace(command, "--help")
@@ -52,6 +63,7 @@ def test_every_command_explains_itself(command: str) -> None:
         (["evaluate", "--input", "none.csv", "--target", "y"], 2, "none.csv: no such file"),
         (["evaluate", "--target", "y"], 2, "--input: missing"),
         (["infer", "none.csv", "--target", "y"], 2, "no such file"),
+        (["infer", "-", "--kind", "clas"], 2, "'--kind': 'clas' is not one of 'classify'"),
         (["produce", "nonsense"], 2, "nonsense: no such source"),
         (["produce", "sensor", "--speed", "fast", "--bootstrap", "127.0.0.1:1"], 2, "fast"),
         (["tail", "x", "--bootstrap", "127.0.0.1:1"], 3, "no Kafka answers at 127.0.0.1:1"),

@@ -63,6 +63,7 @@ def test_nothing_is_overwritten(run: Run, folder: Path, taken: str) -> None:
     done = run("init", "--target", "price", "--yes").is_safe()
     assert (done.code, done.out) == (2, "")
     assert f"{taken}: there already, and nothing is overwritten" in done.err
+    assert ("--name another task" in done.err) == (taken != "compose.yaml")
     assert (folder / taken).read_text() == "mine"
     assert sorted(path.name for path in folder.iterdir()) == sorted({"power.csv", taken})
 

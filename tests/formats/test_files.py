@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import random
+import zipfile
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +29,13 @@ def write(path: Path, content: str | bytes) -> Path:
     raw = content if isinstance(content, bytes) else content.encode()
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
     return path
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as parts:
+        parts.writestr(name, content)
+    return packed.getvalue()
 
 
 def rows(path: Path, **columns: Any) -> list[dict[str, Any]]:
@@ -83,6 +91,8 @@ def test_missing_tokens_become_null(tmp_path: Path, token: str) -> None:
         (" 7 ", 7),
         ("007", 7),
         ("123456789012345678", 123456789012345678),
+        ("1234567890123456789", 1234567890123456789),
+        ("-9223372036854775808", -(2**63)),
         ("9" * 40, 1e40),
         ("1e300", 1e300),
     ],
@@ -92,6 +102,15 @@ def test_number_cells_become_json_numbers(tmp_path: Path, cell: str, value: floa
     [row] = rows(path, x="number")
     assert row == {"x": value, "y": 1}
     assert isinstance(row["x"], int | float)
+
+
+def test_integers_beyond_64_bits_name_things_and_keep_their_digits(tmp_path: Path) -> None:
+    names = [str(2**63 + at) for at in range(9)]
+    cells = "\n".join(f"{name},{name if at else 5}" for at, name in enumerate(names))
+    path = write(tmp_path / "a.csv", f"x,y\n{cells}\n")
+    assert [row["x"] for row in rows(path)] == names
+    rare = write(tmp_path / "b.csv", "x\n" + "1\n" * 99 + f"{2**63}\n")
+    assert [row["x"] for row in rows(rare)] == [1] * 99 + [2.0**63]
 
 
 @pytest.mark.parametrize("cell", ["abc", "1e999", "inf", "-Infinity", "1_000", "0x10", "٣", "1 2"])
@@ -269,6 +288,7 @@ def test_broken_parquet_is_refused_whatever_is_broken(tmp_path: Path) -> None:
         ("a.csv", b'x,y\n1,"open\n2,b\n', "line 3 is not CSV"),
         ("a.csv", "x,y\n1,é\n".encode("latin-1"), "byte 0xe9 is not UTF-8"),
         ("a.csv.gz", b"x,y\n1,2\n", "broken gzip data"),
+        ("a.csv.zip", zipped("a.csv", b"x,y\n1,2\n"), "a zip archive, and no workbook; unpack it"),
         ("a.jsonl.gz", gzip.compress(b'{"x":1}\n' * 1000, mtime=0)[:-30], "broken gzip data"),
         ("a.parquet", b"PAR1 nonsense PAR1", "not readable as Parquet"),
     ],
@@ -297,5 +317,5 @@ def test_sample_leaves_out_lines_that_are_no_objects(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '[1,2]\n{"x":1}\n{"x"\n')
     assert sample(path) == [{"x": 1}]
     array = write(tmp_path / "b.jsonl", "[1,2]\n[3]")
-    with pytest.raises(UsageError, match="no JSON object in the first 1000 lines"):
+    with pytest.raises(UsageError, match="row 1: the event: a list, expected an object; so"):
         sample(array)

@@ -35,6 +35,17 @@ def rows(given: files.Given) -> list[Any]:
     return [json.loads(value) for value in files.read(given)]
 
 
+def test_a_bare_name_is_that_of_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    (tmp_path / "rows").write_text("x\n1\n")
+    (tmp_path / "folder").mkdir()
+    names = ("pipe", "rows", "folder", "events.power")
+    assert [files.names_files(name) for name in names] == [True, True, False, False]
+
+
 def test_globs_come_sorted_and_files_in_the_order_given(tmp_path: Path) -> None:
     for n in (10, 2, 1):
         (tmp_path / f"part-{n:02}.csv").write_text(f"n,s\n{n},a\n")

@@ -6,7 +6,10 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
 import headrace
+from headrace.cli import pipeline
 from headrace.stream.audit.replay import replay
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
@@ -15,6 +18,7 @@ from headrace.stream.task import parse
 from tests.support.events import TASK, good, task_text
 from tests.support.hostile import Run
 from tests.support.memory_kafka import MemoryKafka
+from tests.support.plainly import plainly_compiled  # noqa: F401
 from tests.support.topics import read, send
 
 SMALL = "\n[model]\nhidden = [4]\nneighbours = 10\n"
@@ -39,9 +43,8 @@ def test_it_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert before == [len(p.values) for parts in kafka.topics.values() for p in parts.values()]
 
 
-def test_nan_that_counts_as_missing_is_told_at_the_end_and_by_a_replay(
-    tmp_path: Path, plainly_compiled: None
-) -> None:
+@pytest.mark.usefixtures("plainly_compiled")
+def test_nan_that_counts_as_missing_is_told_at_the_end_and_by_a_replay(tmp_path: Path) -> None:
     task = parse(TASK.replace("[input]", '[input]\nnon_finite = "missing"') + SMALL, "t")
     kafka = MemoryKafka()
     kafka.make(topic_specs(task), partitions=1)
@@ -71,3 +74,27 @@ def test_the_command_goes_on_where_a_program_ended(
     assert done.code == 0
     assert json.loads(done.out.splitlines()[-1])["events"] == 30
     assert [line["offset"] for line in read(kafka, task.output("predictions"))] == [*range(30)]
+
+
+@pytest.mark.usefixtures("plainly_compiled")
+def test_a_field_that_no_event_has_is_named(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt target learns nothing, and a misspelt feature is always missing."""
+    path, kafka = tmp_path / "task.toml", MemoryKafka()
+    text = TASK.replace('field = "label"', 'field = "lable"') + 'wtih = { kind = "number" }\n'
+    path.write_text(text + SMALL)
+    task = headrace.Task.load(path)
+    kafka.make(topic_specs(task), partitions=1)
+    monkeypatch.setattr(pipeline, "connection_of", lambda *_: kafka)
+    for number in range(30):
+        kafka.topics[task.input.topic][0].append(good(number))
+    learn = ("learn", str(path), "--state", str(tmp_path / "state"), "--drain")
+    done = run(*learn)
+    assert done.code == 1
+    lines = done.err.splitlines()
+    assert f"{task.name}: target: none of 30 events has a value in 'lable'; check its name" in lines
+    assert "features.wtih: none of 30 events has a value in 'wtih'" in done.err
+    assert done.err.count("none of") == 2
+    assert lines[-1] == "headrace: nothing is learned: no label in 30 events"
+    assert run(*learn, "--json").values[-1]["learned"] == 0

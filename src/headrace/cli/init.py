@@ -215,10 +215,11 @@ def init(
 
 
 def _refuse_taken(places: Sequence[Path]) -> None:
-    if taken := [str(path) for path in places if path.exists() or path.is_symlink()]:
+    if taken := [path for path in places if path.exists() or path.is_symlink()]:
+        other = "" if taken[-1].name == "compose.yaml" else ", --name another task"
         raise UsageError(
-            f"{' and '.join(taken)}: there already, and nothing is overwritten; "
-            "--to names another folder, --name another task"
+            f"{' and '.join(map(str, taken))}: there already, and nothing is overwritten; "
+            f"--to names another folder{other}"
         )
 
 

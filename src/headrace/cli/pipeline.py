@@ -154,6 +154,8 @@ def learn(
     refused = done.rejected + done.repeated
     if drain and refused and not done.events:
         raise HeadraceError(f"nothing is learned: all {refused:,} events are refused")
+    if drain and done.events and not done.learned:
+        raise HeadraceError(f"nothing is learned: no label in {counted(done.events, 'event')}")
 
 
 def normalize(

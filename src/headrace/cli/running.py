@@ -58,7 +58,8 @@ def run(app: typer.Typer, name: str) -> int:
         if message := " ".join(error.format_message().split()):  # none when help has been shown
             context = getattr(error, "ctx", None)
             at = context.command_path if context else name
-            message = _OF_PYDANTIC.sub("expected ", message.rstrip("."))
+            message = message.rstrip(".").replace("Value error, ", "")
+            message = _OF_PYDANTIC.sub("expected ", message)
             note(f"{at}: {message}{'' if message.endswith('?') else ';'} see `{at} --help`")
         return error.exit_code
     except SystemExit as ended:
