@@ -14,6 +14,7 @@ from headrace.stream.errors import TaskError
 
 _PLAIN_NAME = re.compile(r'[^"\\\x00-\x1f]*')
 _ABSENT: dict[str, Any] = {}
+_NULL = msgspec.Raw(b"null")
 
 Forms = frozenset[type[Any] | None]
 """Types that a field may have: `float` is any number, and with `int` a whole one stays exact."""
@@ -65,7 +66,7 @@ class Level:
     def takers(self, paths: Sequence[Sequence[str]]) -> list[Callable[[Any], Any]]:
         """Return for each path a function that takes its value out of what was decoded."""
         if self._is_plain():
-            return [attrgetter(self._place(path)) for path in paths]
+            return [self._taker(path) for path in paths]
         return [partial(_dig, path) for path in paths]
 
     def _levels(self) -> list[Level]:
@@ -75,10 +76,19 @@ class Level:
         levels = self._levels()
         return all(map(is_plain_name, self._fields)) and all(level._is_plain() for level in levels)
 
-    def _place(self, path: Sequence[str]) -> str:
+    def _taker(self, path: Sequence[str]) -> Callable[[Any], Any]:
+        """Return what takes a value out of a struct; None where an object on the way is null."""
         key, *rest = path
-        here = f"f{list(self._fields).index(key)}"
-        return f"{here}.{self._fields[key]._place(rest)}" if rest else here
+        here, inner = attrgetter(f"f{list(self._fields).index(key)}"), self._fields[key]
+        if not rest:
+            return here
+        below = inner._taker(rest)
+
+        def take(event: Any) -> Any:
+            held = here(event)
+            return None if held is None else below(held)
+
+        return take
 
     def _struct(self) -> type[Any]:
         fields: list[Any] = []
@@ -86,7 +96,7 @@ class Level:
             name = f"f{number}"
             if isinstance(form, Level):
                 inner = form._struct()
-                fields.append((name, inner) if _is_required(form) else (name, inner, inner()))
+                fields.append((name, inner) if _is_required(form) else (name, inner | None, None))
             else:
                 kinds = _union(form)
                 fields.append((name, kinds) if _is_required(form) else (name, kinds, None))
@@ -103,10 +113,13 @@ class Level:
             for key, form in self._fields.items()
         }
         required = {key for key, form in self._fields.items() if _is_required(form)}
+        nullable = {key for key, form in self._fields.items() if isinstance(form, Level)} - required
 
         def decode(raw: Any) -> dict[str, Any]:
             found, values = split(raw), dict[str, Any]()
             for key, decoder in decoders.items():
+                if key in nullable and found.get(key) == _NULL:
+                    continue
                 if key in found:
                     try:
                         values[key] = decoder(found[key])

@@ -136,6 +136,7 @@ def test_a_field_may_have_any_name(name: str, escaped: bool) -> None:
 
     assert decoded(raw(event), named) == (1, 2.5, 3.0, 4.0, "v")
     assert decoded(raw({"id": 1}), named) == (1, None, None, None, None)
+    assert decoded(raw(event | {"meta": None}), named) == (1, 2.5, 3.0, 4.0, None)
     for wrong, code in (
         (raw(event | {name: "x"}), "schema"),
         (raw(event | {"meta": {name: [1]}}), "schema"),
@@ -157,6 +158,23 @@ def test_json_pointers_reach_nested_fields() -> None:
     assert nested.decode(raw.replace(b"2.5", b'"2.5"')) == Reject(
         "schema", "a.b/c: '2.5' is text, expected a number or null"
     )
+
+
+def test_an_object_that_is_null_holds_nothing_unless_it_has_to() -> None:
+    text = TASK.replace('x = { kind = "number"', 'x = { field = "/a/b/c", kind = "number"')
+    nested = Codec(parse(text, "test"))
+    values = [
+        b'{"id":"1","time":0,"entity":"e","a":%s}' % a
+        for a in (b'{"b":{"c":2.5}}', b"null", b'{"b":null}', b"{}", b'{"b":{}}')
+    ]
+    columns, refused = nested.decode_all(values)
+    assert not refused
+    assert columns[4] == (2.5, None, None, None, None)
+    assert [nested.decode(value)[4] for value in values] == [2.5, None, None, None, None]  # type: ignore[index]
+    within = Codec(parse(TASK.replace("[input]", '[input]\nid = "/head/id"'), "test"))
+    refusal = decoded(b'{"head":null,"time":0,"entity":"e"}', within)
+    assert isinstance(refusal, Reject)
+    assert refusal == Reject("schema", "head: null, expected an object")
 
 
 def test_a_field_cannot_be_value_and_object() -> None:

@@ -90,6 +90,7 @@ StartFrom = Annotated[
 
 DEFAULT_PORT = 9092
 MOST_KEY_BYTES = 65_536
+WIDE = 100  # columns of a terminal that have room for a bar beside its numbers
 _ADDRESS = re.compile(
     r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/\[\]]+)(?::(\d{1,5}))?"
 ).fullmatch
@@ -239,12 +240,13 @@ def bar(
     if quiet or not console.is_terminal:
         yield lambda done, note="": None
         return
+    wide = console.width >= WIDE  # else the numbers would break into lines
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        *([BarColumn()] if wide else []),
         *([TaskProgressColumn()] if total else []),
         DownloadColumn() if unit == "bytes" else _Count(),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if wide or not total else []),
         *([TextColumn("left"), TimeRemainingColumn()] if total else []),
         TextColumn("{task.fields[note]}", markup=False),
     )
