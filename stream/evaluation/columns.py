@@ -31,6 +31,7 @@ UNIQUE_FROM = 0.9  # share of a category's values that are different
 MOST_NAMED = 5  # columns in a line
 TOO_GOOD = 0.01  # of the best baseline's error: a score that is better is told
 GOOD_FROM = 1000  # rows that are scored
+TELLS = 0.5  # share of the labels, from which a column is named beside such a score
 
 
 @dataclass
@@ -132,10 +133,12 @@ class ColumnCheck:
         return [*order, *found]
 
     def best(self) -> str | None:
-        """Say which column alone tells the most labels, and how many."""
+        """Say which column alone tells the most labels, and how many; or that none tells half."""
         name = max(self._alone, key=self._alone.__getitem__, default=None)
         if name is None:
             return None
+        if self._alone[name] < TELLS:
+            return f"no column alone tells {self._target} in most rows"
         return f"{name} alone tells {self._target} in {100 * self._alone[name]:.1f} % of the rows"
 
     @property

@@ -316,3 +316,20 @@ def test_a_score_that_is_too_good_is_told() -> None:
     assert too_good(report("accuracy", 0.999, 0.5, events=900)) is None
     assert too_good(report("accuracy", 1.0, 1.0)) is None
     assert too_good(report("mae", None, 1.0)) is None
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_column_is_named_beside_such_a_score_only_if_it_tells_much(told: bool) -> None:
+    task = task_of("regress", {"x": NUMBER, "z": NUMBER})
+    noise = np.random.default_rng(4).normal(size=(4, ROWS))
+    y = noise[2] if told else noise[3]
+    raws = [
+        json.dumps({"id": at, "y": y, "x": x, "z": z}).encode()
+        for at, (y, x, z) in enumerate(zip(y, noise[2] ** 3, noise[1], strict=True))
+    ]
+    check = ColumnCheck(task)
+    check.add(Normalizer(task).normalize(outside.records(task, "e", raws, 0))[0])
+    check.warnings()
+    best = check.best()
+    assert best is not None
+    assert best.startswith("x alone tells y in" if told else "no column alone tells y in most")

@@ -170,7 +170,7 @@ def test_an_object_that_is_null_holds_nothing_unless_it_has_to() -> None:
     columns, refused = nested.decode_all(values)
     assert not refused
     assert columns[4] == (2.5, None, None, None, None)
-    assert [nested.decode(value)[4] for value in values] == [2.5, None, None, None, None]  # type: ignore[index]
+    assert [nested.decode(value)[4] for value in values] == [2.5, None, None, None, None]
     within = Codec(parse(TASK.replace("[input]", '[input]\nid = "/head/id"'), "test"))
     refusal = decoded(b'{"head":null,"time":0,"entity":"e"}', within)
     assert isinstance(refusal, Reject)
