@@ -72,8 +72,15 @@ def chunks(place: Place, file: BinaryIO) -> Iterator[bytes]:
     """Yield what is left of a text file as UTF-8 without a byte order mark.
 
     Only UTF-16 is checked; what should be UTF-8 is passed on as it is.
+
+    Raises:
+        UsageError: it is not UTF-16 as it says, or no text: packed once more, or a PDF.
     """
     chunk = file.read(_CHUNK_BYTES)
+    if again := _MAGIC.match(chunk):
+        raise UsageError(f"{place}: packed twice, with {again.lastgroup} within; unpack it once")
+    if chunk.startswith(b"%PDF-"):
+        raise UsageError(f"{place}: a PDF, which is no table; export its data as CSV")
     if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         decoder, at = codecs.getincrementaldecoder("utf-16")(), 0
         while chunk:

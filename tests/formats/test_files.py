@@ -288,6 +288,8 @@ def test_broken_parquet_is_refused_whatever_is_broken(tmp_path: Path) -> None:
         ("a.csv", b'x,y\n1,"open\n2,b\n', "line 3 is not CSV"),
         ("a.csv", "x,y\n1,é\n".encode("latin-1"), "byte 0xe9 is not UTF-8"),
         ("a.csv.gz", b"x,y\n1,2\n", "broken gzip data"),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"x,y\n1,2\n")), "packed twice, with gzip within"),
+        ("a.csv", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF, which is no table"),
         ("a.csv.zip", zipped("a.csv", b"x,y\n1,2\n"), "a zip archive, and no workbook; unpack it"),
         ("a.jsonl.gz", gzip.compress(b'{"x":1}\n' * 1000, mtime=0)[:-30], "broken gzip data"),
         ("a.parquet", b"PAR1 nonsense PAR1", "not readable as Parquet"),
