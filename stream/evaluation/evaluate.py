@@ -228,9 +228,9 @@ class _Run:
     def _warnings(self, report: dict[str, Any]) -> Iterator[str]:
         """Yield what else is to be known: of the rows, of the columns, of the score."""
         yield from self._refusals.warnings(self.events)
-        if left := self.trainer.waiting.expired:
+        if missed := self.trainer.waiting.missed:
             most = self.trainer.spec.waiting
-            yield f"{left:,} rows left before their label came: {most:,} may wait at a time"
+            yield f"{missed:,} labels came too late: {most:,} rows wait at a time"
         columns = self._columns.warnings()
         yield from columns
         if not columns and (praise := too_good(report)) and (best := self._columns.best()):

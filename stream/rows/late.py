@@ -12,7 +12,7 @@ from headrace.stream.rows.rows import Rows
 
 
 class LateLabel(NamedTuple):
-    """Hold the label of an event that came before it, by the event's id."""
+    """Hold the label of an event that came before it, and what names that event."""
 
     id: str | int
     key: bytes | None

@@ -116,8 +116,8 @@ class Trainer:
     ) -> tuple[Pending, list[DeadLetter]]:
         """Start predicting rows without labels, and learning labels of rows that wait for them.
 
-        Both as many as may be. A label whose row does not wait is left out, and counted; one that
-        names a class for which there is no room is refused.
+        Both as many as may be. A label has the offset of its row. One whose row does not wait any
+        more is left out, and counted; one that names a class for which there is no room is refused.
 
         Args:
             labels: each with how many of the rows come before it, in order.
@@ -126,10 +126,10 @@ class Trainer:
         refused: dict[int, Reject] = {}
         lines = self._take_up(lines, refused)
         kept, slots = list[int](), list[int]()
-        for at, (id, late) in enumerate(zip(lines.id, is_label.tolist(), strict=True)):
+        for at, (offset, late) in enumerate(zip(lines.offset, is_label.tolist(), strict=True)):
             if at in refused:
                 continue
-            slot = self.waiting.take(id) if late else self.waiting.put(id)
+            slot = self.waiting.take(offset) if late else self.waiting.put(offset)
             if slot is not None:
                 kept.append(at)
                 slots.append(slot)

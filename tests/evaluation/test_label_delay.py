@@ -11,6 +11,7 @@ from river import dummy, metrics
 from river.evaluate import progressive_val_score
 
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation import label_delay
 from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.evaluation.label_delay import DelayedLabels, LabelDelay, parse
 from headrace.stream.rows.late import LateLabel
@@ -79,6 +80,28 @@ def test_labels_at_once_are_what_they_are_in_events(steps: Path) -> None:
     assert at_once.learned == said.learned
     assert at_once.metrics["all"]["accuracy"] == said.metrics["all"]["accuracy"]
     assert at_once.baselines == said.baselines
+
+
+def test_an_id_that_comes_again_changes_no_other_row_s_label(steps: Path, tmp_path: Path) -> None:
+    head, *lines = steps.read_text().splitlines()
+    path = tmp_path / "ids.csv"
+    named = [f"{line},{at % 10}" for at, line in enumerate(lines)]
+    path.write_text("\n".join([f"{head},id", *named]) + "\n")
+    many = task().input.model_copy(update={"recent_ids": 0})
+    with_ids = task().model_copy(update={"input": many})
+    found, plain = (
+        evaluate(*each, label_delay="30") for each in ((with_ids, path), (task(), steps))
+    )
+    assert found.metrics == plain.metrics
+    assert found.learned == plain.learned == sum(not line.endswith("?") for line in lines)
+    assert found.warnings == ()
+
+
+def test_labels_that_come_too_late_are_told(steps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_delay, "MOST_WAITING", 40)
+    found = evaluate(task(), steps, label_delay="45m")
+    assert found.learned < 40 + 12
+    assert "labels came too late: 40 rows wait at a time" in found.warnings[0]
 
 
 def test_numbers_far_from_zero_are_told_as_well(tmp_path: Path) -> None:
