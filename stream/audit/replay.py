@@ -33,6 +33,7 @@ from headrace.stream.service.run import begun, open_checkpoints
 from headrace.stream.task import Task
 from headrace.stream.training.learned import Learned
 from headrace.stream.training.snapshot import SavedState, digest
+from headrace.stream.training.trainer import Trainer
 
 CAPACITY = 4096
 
@@ -177,7 +178,7 @@ class _Again:
         self.close = self._history.close
         opening = None if span.begin else span.opening.record
         self.trainer = begun(task, opening, start, capacity)
-        self._rival = Rival(task, changed, capacity, self._on_other) if changed else None
+        self._rival = Rival(task, Trainer(changed, capacity), self._on_other) if changed else None
         _, last = span.ends()
         proven_from = last.record.seq + 1 if span.begin else span.proven_from
         self._proven_from = proven_from

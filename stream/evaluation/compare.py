@@ -166,18 +166,17 @@ class Rival:
 
     Args:
         task: as it was.
-        other: the rival's.
+        trainer: of the rival.
         on_learned: called with each batch that the rival learned.
     """
 
     def __init__(
         self,
         task: Task,
-        other: Task,
-        capacity: int,
+        trainer: Trainer,
         on_learned: Callable[[Learned], None] = lambda learned: None,
     ) -> None:
-        self.trainer = Trainer(other, capacity)
+        self.trainer, other = trainer, trainer.task
         self.gains, self.alone = Gains(), 0
         self.refusals = Refusals(other)
         self._bound = bounded if task.spec.classes else asymptotic

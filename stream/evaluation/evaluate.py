@@ -14,13 +14,12 @@ from headrace.stream.evaluation.columns import ColumnCheck, too_good
 from headrace.stream.evaluation.compare import Rival, compare
 from headrace.stream.evaluation.evaluation import Evaluation
 from headrace.stream.evaluation.file_rows import FileRows
-from headrace.stream.evaluation.label_delay import LabelDelay
+from headrace.stream.evaluation.label_delay import DelayedTrainer, LabelDelay
 from headrace.stream.evaluation.plot import Curve, Point, measure
 from headrace.stream.evaluation.trace import Trace, tracing
 from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep
 from headrace.stream.formats import files
 from headrace.stream.formats.new_fields import NewFields
-from headrace.stream.rows.late import LateLabel, without_labels
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.refusals import Refusals
 from headrace.stream.task import Task
@@ -56,7 +55,7 @@ def evaluate(
         label_delay: let labels come late: before the 500th event behind their own ("500"), before
             the first that is 10 minutes younger ("10m", of s, m, h, d), or so late on average
             ("exp(500)", "exp(1d)"), drawn by the row's number; "0" is right behind it. Those still
-            to come at the end are learned then. It goes without `other` and `trace`.
+            to come at the end are learned then.
         names: what the two tasks are called in tables and plots.
         on_progress: called after each batch with the events so far, and a function that waits for
             the batch and gives the metrics.
@@ -72,8 +71,6 @@ def evaluate(
     if trace and any(each.is_file(trace) for each in files.places(path)):
         raise UsageError(f"--trace {trace}: is the file that is read; name another")
     delay = None if label_delay is None else label_delays.parse(label_delay)
-    if delay and (other or trace):
-        raise UsageError("--label-delay: goes with neither --compare nor --trace; leave one out")
     point: Callable[[_Run], Point] = _Run.sketch if not curve and not other else _Run.point
     curve = curve or Curve(most=32, stride=128)
     with tracing(task, trace) as book:
@@ -118,16 +115,16 @@ class _Run:
         book: Trace | None,
         delay: LabelDelay | None,
     ) -> None:
-        task = label_delays.late(task, delay) if delay else task
         self._task, self._other, self._book = task, other, book
         self._rows = FileRows(task, path, limit)
         self._other_rows = FileRows(other, path, limit) if other else None
         files.read_on(path)
         self._normalizer = Normalizer(self._rows.task)
-        self.trainer = Trainer(task, BATCH)
-        self._rival = Rival(task, self._other_rows.task, BATCH) if self._other_rows else None
+        self.trainer = _trainer(task, delay)
+        self._rival: Rival | None = None
+        if self._other_rows:
+            self._rival = Rival(task, _trainer(self._other_rows.task, delay))
         self._working: tuple[list[int], list[DeadLetter], Pending | None] | None = None
-        self._delayed = label_delays.DelayedLabels(delay) if delay else None
         self._refusals, self._columns = Refusals(task), ColumnCheck(task)
         self._fields = NewFields(self._rows.task)
         self._drift: list[DriftRecord] = []
@@ -142,39 +139,24 @@ class _Run:
         if self._rival and self._other_rows:
             self._rival.take(self._other_rows.take(len(records.values)))
         rows, refused = self._normalizer.normalize(records)
-        labels: list[LateLabel | None] = []
-        if self._delayed:
-            rows, labels = without_labels(rows)
         rows, repeated = self.trainer.admit(rows, records.topic)
         self._columns.add(rows)
         self._fields.add(records.values)
-        letters, pending = [*refused, *repeated], None
-        if self._delayed:
-            by_offset = {label.offset: label for label in labels if label}
-            due = self._delayed.pass_by([by_offset.get(at) for at in rows.offset], rows.time_ms)
-            pending, more = self.trainer.submit_late(rows, due, records.topic)
-            letters += more
-        elif rows.id:
-            pending = self.trainer.submit(rows)
-        self._take(records.offsets, letters, pending)
+        letters = [*refused, *repeated]
+        self._refusals.add(letters)
+        pending = self.trainer.submit(rows) if rows.id else None
+        self._collect()
+        self._working = records.offsets, letters, pending
         self.events += len(records.values)
         return True
 
     def finish(self) -> None:
         """Learn the labels that are still to come at the end of the file."""
-        if not self._delayed or not (labels := self._delayed.rest()):
-            return
-        records = self._rows.take(0)
-        none = self._normalizer.normalize(records)[0]
-        for first in range(0, len(labels), BATCH):
-            part = labels[first : first + BATCH]
-            pending, letters = self.trainer.submit_late(none, part, records.topic)
-            self._take([], letters, pending)
-
-    def _take(self, offsets: list[int], letters: list[DeadLetter], pending: Pending | None) -> None:
-        self._refusals.add(letters)
-        self._collect()
-        self._working = offsets, letters, pending
+        self.settle()
+        for trainer, _ in self._sides():
+            if isinstance(trainer, DelayedTrainer):
+                drift = trainer.learn_rest()
+                self._drift += drift if trainer is self.trainer else []
 
     def settle(self) -> None:
         """Wait for all that was taken; then both tasks stand at the same row."""
@@ -193,6 +175,9 @@ class _Run:
 
     def evaluation(self) -> Evaluation:
         """Sum up."""
+        for trainer, refusals in self._sides():
+            if isinstance(trainer, DelayedTrainer):
+                refusals.add(trainer.take_refused())
         report = self.trainer.report()
         return Evaluation(
             events=self.events,
@@ -225,12 +210,15 @@ class _Run:
             else None,
         )
 
+    def _sides(self) -> list[tuple[Trainer, Refusals]]:
+        ours = [(self.trainer, self._refusals)]
+        return [*ours, (self._rival.trainer, self._rival.refusals)] if self._rival else ours
+
     def _warnings(self, report: dict[str, Any]) -> Iterator[str]:
         """Yield what else is to be known: of the rows, of the columns, of the score."""
         yield from self._refusals.warnings(self.events)
-        if missed := self.trainer.waiting.missed:
-            most = self.trainer.spec.waiting
-            yield f"{missed:,} labels came too late: {most:,} rows wait at a time"
+        if isinstance(self.trainer, DelayedTrainer):
+            yield from self.trainer.warnings()
         columns = self._columns.warnings()
         yield from columns
         if not columns and (praise := too_good(report)) and (best := self._columns.best()):
@@ -249,3 +237,7 @@ class _Run:
         if self._book:
             said = self.trainer.predictions(learned) if learned else []
             self._book.add(offsets, letters, learned, said)
+
+
+def _trainer(task: Task, delay: LabelDelay | None) -> Trainer:
+    return DelayedTrainer(task, BATCH, delay) if delay else Trainer(task, BATCH)

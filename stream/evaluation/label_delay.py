@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.stream.errors import UsageError
-from headrace.stream.rows.late import LateLabel
+from headrace.stream.events import DeadLetter, DriftRecord
+from headrace.stream.rows.late import LateLabel, without_labels
+from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
+from headrace.stream.training.learned import Learned, Pending
+from headrace.stream.training.trainer import Trainer
 
 MOST_WAITING = 100_000  # rows, where a delay does not say how many
 MOST_BYTES = 1 << 30  # of what they take
@@ -77,37 +83,6 @@ def parse(text: str) -> LabelDelay:
     return LabelDelay(mean, bool(unit), bool(drawn))
 
 
-def late(task: Task, delay: LabelDelay) -> Task:
-    """Return a task whose labels come by themselves.
-
-    Raises:
-        UsageError: it cannot be.
-    """
-    if task.target.horizon:
-        raise UsageError(
-            f"--label-delay: target.horizon = {task.target.horizon} says already when labels come; "
-            "leave one of them out"
-        )
-    if task.model.chunk > 1:
-        raise UsageError(
-            f"--label-delay: model.chunk = {task.model.chunk}, expected 1: late labels are learned "
-            "one by one"
-        )
-    if delay.timed and not task.input.time:
-        raise UsageError(
-            "--label-delay: a time needs that of events: name its column by input.time, or tell "
-            "the delay in events"
-        )
-    spec = task.spec
-    row_bytes = 4 * (spec.inputs + spec.ids + spec.past_labels + spec.published + 3)
-    room = max(MOST_BYTES // row_bytes, 1)
-    if delay.mean > room and not (delay.timed or delay.drawn):
-        raise UsageError(
-            f"--label-delay {int(delay.mean)}: {room:,} rows of this task may wait at a time"
-        )
-    return task.with_late_labels(min(delay.waiting, room))
-
-
 class DelayedLabels:
     """Hold labels until they are due; events come in the order of the file."""
 
@@ -149,6 +124,114 @@ class DelayedLabels:
     def _move(self, now: float, before: int, found: list[tuple[int, LateLabel]]) -> None:
         while self._due and self._due[0][0] <= now:
             found.append((before, heappop(self._due)[2]))
+
+
+class DelayedTrainer(Trainer):
+    """Learn rows whose labels come late; otherwise it is used as any trainer, batch after batch.
+
+    What came of a batch is told of its rows, with the labels that they brought.
+
+    Raises:
+        UsageError: the task's labels cannot come late.
+    """
+
+    def __init__(self, task: Task, capacity: int, delay: LabelDelay) -> None:
+        super().__init__(_late(task, delay), capacity)
+        self._delayed = DelayedLabels(delay)
+        self._brought: dict[int, LateLabel] = {}  # by offset: labels of rows to be submitted
+        self._none: Any = None  # rows of which there are none
+        self._submitted: deque[tuple[list[int], Rows]] = deque()
+        self._topic, self._refused = "", list[DeadLetter]()
+
+    def admit(self, rows: Rows, topic: str) -> tuple[Rows, list[DeadLetter]]:
+        """Keep the labels back, and go on as any trainer."""
+        self._topic, (bare, labels) = topic, without_labels(rows)
+        admitted, letters = super().admit(bare, topic)
+        self._brought |= {label.offset: label for label in labels if label}
+        return admitted, letters
+
+    def submit(self, rows: Rows) -> Pending:
+        """Start predicting rows, and learning the labels that come meanwhile; does not wait."""
+        labels = [self._brought.pop(offset, None) for offset in rows.offset]
+        self._none = self._none or take(rows, [])
+        return self._start(rows, labels, self._delayed.pass_by(labels, rows.time_ms))
+
+    def learn_rest(self) -> list[DriftRecord]:
+        """Learn the labels that are still to come, once all is collected; tell of drift."""
+        found, rest = list[DriftRecord](), self._delayed.rest()
+        for first in range(0, len(rest), self.capacity):
+            part = rest[first : first + self.capacity]
+            found += self.collect(self._start(self._none, [], part)).drift
+        return found
+
+    def _start(
+        self,
+        rows: Rows,
+        labels: Sequence[LateLabel | None],
+        due: Sequence[tuple[int, LateLabel]],
+    ) -> Pending:
+        pending, is_label, letters = self.submit_late(rows, due, self._topic)
+        self._refused += letters
+        told = rows._replace(
+            label=np.array([each.label if each else np.nan for each in labels], np.float64),
+            new_class=[each.new_class if each else None for each in labels],
+        )
+        self._submitted.append((np.flatnonzero(~is_label).tolist(), told))
+        return pending
+
+    def collect(self, pending: Pending) -> Learned:
+        """Wait for what was submitted first, and give what came of its rows."""
+        learned, (places, rows) = super().collect(pending), self._submitted.popleft()
+        if self.spec.classes:
+            rows = rows._replace(label=self.classes.indices(rows.label, rows.new_class))
+        return replace(
+            learned,
+            rows=rows,
+            published=learned.published[places],
+            answer=learned.answer[places],
+            step=learned.step[places],
+        )
+
+    def take_refused(self) -> list[DeadLetter]:
+        """Return the labels that were refused since the last time."""
+        found, self._refused = self._refused, []
+        return found
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a line if labels found that their row had left."""
+        if missed := self.waiting.missed:
+            yield f"{missed:,} labels came too late: {self.spec.waiting:,} rows wait at a time"
+
+
+def _late(task: Task, delay: LabelDelay) -> Task:
+    """Return a task whose labels come by themselves.
+
+    Raises:
+        UsageError: it cannot be.
+    """
+    if task.target.horizon:
+        raise UsageError(
+            f"--label-delay: target.horizon = {task.target.horizon} says already when labels come; "
+            "leave one of them out"
+        )
+    if task.model.chunk > 1:
+        raise UsageError(
+            f"--label-delay: model.chunk = {task.model.chunk}, expected 1: late labels are learned "
+            "one by one"
+        )
+    if delay.timed and not task.input.time:
+        raise UsageError(
+            "--label-delay: a time needs that of events: name its column by input.time, or tell "
+            "the delay in events"
+        )
+    spec = task.spec
+    row_bytes = 4 * (spec.inputs + spec.ids + spec.past_labels + spec.published + 3)
+    room = max(MOST_BYTES // row_bytes, 1)
+    if delay.mean > room and not (delay.timed or delay.drawn):
+        raise UsageError(
+            f"--label-delay {int(delay.mean)}: {room:,} rows of this task may wait at a time"
+        )
+    return task.with_late_labels(min(delay.waiting, room))
 
 
 def _uniform(numbers: NDArray[np.uint64]) -> NDArray[np.float64]:

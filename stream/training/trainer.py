@@ -58,6 +58,11 @@ class Trainer:
         self.learned = 0
 
     @property
+    def task(self) -> Task:
+        """Return what is learned."""
+        return self._task
+
+    @property
     def spec(self) -> Spec:
         """Return the sizes and settings of what is learned."""
         return self._learner.spec
@@ -113,7 +118,7 @@ class Trainer:
 
     def submit_late(
         self, rows: Rows, labels: Sequence[tuple[int, LateLabel]], topic: str
-    ) -> tuple[Pending, list[DeadLetter]]:
+    ) -> tuple[Pending, NDArray[np.bool_], list[DeadLetter]]:
         """Start predicting rows without labels, and learning labels of rows that wait for them.
 
         Both as many as may be. A label has the offset of its row. One whose row does not wait any
@@ -121,6 +126,9 @@ class Trainer:
 
         Args:
             labels: each with how many of the rows come before it, in order.
+
+        Returns:
+            with lines of rows and labels, which of them are labels, and what was refused.
         """
         lines, is_label = interleaved(rows, labels)
         refused: dict[int, Reject] = {}
@@ -136,7 +144,7 @@ class Trainer:
         letters = _letters(lines, refused, topic)
         lines, is_label = take(lines, kept), is_label[kept]
         line = np.column_stack([is_label, np.array(slots, int)]).astype(np.int32)
-        return self._submit(lines, line), letters
+        return self._submit(lines, line), is_label, letters
 
     def _submit(self, rows: Rows, line: NDArray[np.int32] | None) -> Pending:
         spec, values, parts = self._learner.spec, self._values(rows), []

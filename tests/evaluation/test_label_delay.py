@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from river import dummy, metrics
 from river.evaluate import progressive_val_score
@@ -202,7 +203,24 @@ def test_what_does_not_go_with_a_delay_is_told(
         evaluate(made, steps, label_delay="5m")
 
 
-def test_neither_a_comparison_nor_a_trace_goes_with_a_delay(steps: Path, tmp_path: Path) -> None:
-    for options in ({"other": task()}, {"trace": tmp_path / "t.parquet"}):
-        with pytest.raises(UsageError, match="--label-delay: goes with neither"):
-            evaluate(task(), steps, label_delay="5", **options)
+def test_a_trace_tells_what_was_scored(steps: Path, tmp_path: Path) -> None:
+    found = evaluate(task(), steps, label_delay="45m", trace=tmp_path / "t.parquet")
+    lines = pq.read_table(tmp_path / "t.parquet").to_pylist()
+    assert [line["offset"] for line in lines] == list(range(ROWS))
+    scored = [line for line in lines if line["scored"]]
+    assert len(scored) == found.metrics["all"]["events"]
+    right = sum(line["prediction"] == line["label"] for line in scored)
+    assert found.metrics["all"]["accuracy"] == pytest.approx(right / len(scored), abs=1e-6)
+    text = [line.rsplit(",", 1)[1] for line in steps.read_text().splitlines()[1:]]
+    assert [line["label"] or "?" for line in lines] == text
+
+
+def test_a_comparison_is_of_both_tasks_under_the_delay(steps: Path) -> None:
+    other = task().model_copy(update={"lags": task().lags.model_copy(update={"labels": 3})})
+    found = evaluate(task(), steps, label_delay="30", other=other)
+    alone = evaluate(other, steps, label_delay="30")
+    assert found.comparison is not None
+    assert found.comparison.metrics == alone.metrics
+    assert found.comparison.pairs == found.metrics["all"]["events"]
+    gain = alone.metrics["all"]["accuracy"] - found.metrics["all"]["accuracy"]
+    assert found.comparison.gain == pytest.approx(gain, abs=1e-6)
