@@ -75,7 +75,7 @@ def parse(text: str) -> LabelDelay:
             "or the mean of delays that are drawn: exp(500), exp(1d)"
         )
     drawn, number, unit, _ = found.groups()
-    mean = float(number) * 1000 * _SECONDS.get(unit, 0.001)
+    mean = float(number) * (1000 * _SECONDS[unit] if unit else 1)
     if not unit and not drawn and not mean.is_integer():
         raise UsageError(f"--label-delay {text}: expected a whole number of events")
     if mean > 1e15 or (not unit and mean >= 1e7):
@@ -147,7 +147,8 @@ class DelayedTrainer(Trainer):
         """Keep the labels back, and go on as any trainer."""
         self._topic, (bare, labels) = topic, without_labels(rows)
         admitted, letters = super().admit(bare, topic)
-        self._brought |= {label.offset: label for label in labels if label}
+        kept = set(admitted.offset)
+        self._brought |= {each.offset: each for each in labels if each and each.offset in kept}
         return admitted, letters
 
     def submit(self, rows: Rows) -> Pending:
