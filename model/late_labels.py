@@ -6,7 +6,10 @@ scored: by what is known when the label comes, so the order of events and labels
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from headrace.model import memory, waiting
@@ -26,7 +29,8 @@ from headrace.model.scoring import (
 from headrace.model.state import Parts, State
 from headrace.model.waiting import WaitingRow
 
-YES, AT = jnp.bool_(True), 0  # a chunk of one row is always full
+AT = 0  # the place of a row in a chunk of one, which is always full
+FULL: Any = np.bool_(True)  # of numpy: an array of JAX would start it as this is imported
 
 
 def answer_event(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[State, Array]:
@@ -48,7 +52,7 @@ def answer_event(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[
         waiting=waiting.put(state.waiting, batch.line[row, 1], met),
         chunk=state.chunk._replace(said=said),
     )
-    return measure(spec, state, YES), tell_of_row(spec, state, published)
+    return measure(spec, state, FULL), tell_of_row(spec, state, published)
 
 
 def learn_label(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[State, Array]:
@@ -68,9 +72,9 @@ def learn_label(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[S
     )
     state = state._replace(memory=memory.store(kept, slot, held), chunk=chunk)
     _, trained = train(parts, state)
-    answered = Answered(label, due.published, due.past[0], YES)
+    answered = Answered(label, due.published, due.past[0], FULL)
     middle = median.middle(state.members["middle"])
     state, told = judge(parts, state, jnp.int32(AT), answered, middle)
-    state, climbed = learn(parts, state, trained, YES)
+    state, climbed = learn(parts, state, trained, FULL)
     chunk = state.chunk._replace(filled=jnp.int32(0))
     return state._replace(chunk=chunk), tell_of_label(spec, told, climbed)

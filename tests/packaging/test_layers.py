@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,14 @@ def test_nothing_is_unpickled(library: str) -> None:
 def test_no_file_is_long() -> None:
     long = {names(path): n for path in FILES if (n := len(path.read_text().splitlines())) > 360}
     assert not long
+
+
+def test_importing_it_starts_no_backend_of_jax() -> None:
+    """Else a start takes longer, and a process that is forked from one that imported it hangs."""
+    code = (
+        "import headrace.cli.pipeline, headrace.model.learner, headrace.stream.service.learn\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge._backends, xla_bridge._backends\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
