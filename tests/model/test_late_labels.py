@@ -21,6 +21,7 @@ WAITING = 64
 CLASSES = Spec(numeric=4, classes=3, categories=2, tokens=3, neighbours=50, entities=8, traces=(4,))
 NUMBERS = Spec(numeric=4, numeric_lags=1, neighbours=50, entities=8, weighted=True)
 SPECS = {"classes": CLASSES, "numbers": NUMBERS}
+IMAGES = Spec(numeric=2, classes=3, image=(5, 4, 1), network="cnn2d", neighbours=20, rates=(0.003,))
 
 
 def late(columns: Columns, delay: int) -> tuple[Columns, NDArray[np.bool_]]:
@@ -48,9 +49,9 @@ def late(columns: Columns, delay: int) -> tuple[Columns, NDArray[np.bool_]]:
     return (*taken, time, line), is_label == 0
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_a_label_at_once_teaches_what_one_in_the_event_does(name: str) -> None:
-    spec, columns = SPECS[name], stream(SPECS[name], N)
+@pytest.mark.parametrize("spec", [*SPECS.values(), IMAGES], ids=[*SPECS, "images"])
+def test_a_label_at_once_teaches_what_one_in_the_event_does(spec: Spec) -> None:
+    columns = stream(spec, N)
     columns[3][:] = np.nan_to_num(columns[3])
     _, said = feed(make_learner(spec), columns, [], N)
     lines, events = late(columns, 0)
