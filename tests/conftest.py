@@ -54,6 +54,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", ignored)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test by its parameter where that is bytes, which may hold the time (gzip's do).
+
+    Each of several workers collects the tests for itself, and all must find the same names.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is given a Kafka: `-m "not kafka"` leaves out all that needs a broker."""
     asked = {"long", "faults"} & set(re.findall(r"\w+", config.option.markexpr))
