@@ -93,6 +93,7 @@ class Feature(msgspec.Struct, frozen=True, array_like=True, gc=False):
     image: bytes = b""
     new_class: str | None = None
     weight: float = 1.0
+    arrived_ms: int = 0  # Kafka's timestamp of the event, where labels have a topic of their own
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -109,6 +110,16 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     offset: int
     probabilities: list[float] | None = None
     interval: list[float] | None = None
+
+
+class Expired(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tell of an event that no label came for in time: `<task>.expired`."""
+
+    id: str | int
+    time_ms: int  # event time
+    partition: int
+    offset: int
+    label: str | float | None = None  # what was learned of it, as labels.on_expiry says
 
 
 class Moved(msgspec.Struct, frozen=True):

@@ -13,13 +13,12 @@ from headrace.stream.errors import UsageError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
 from headrace.stream.kafka.topics import describe, ensure
-from headrace.stream.task import Task
+from headrace.stream.task import STAGES, Task
 from headrace.stream.training.learned import Learned
 from headrace.stream.training.trainer import Trainer
 
 NAP_S = 0.1
 LAG_S = 1.0  # what a stall delayed for longer is not caught up
-OUTPUTS = ("predictions", "metrics", "drift", "dead-letter", "ledger", "features")
 
 
 class PacedPublisher:
@@ -92,7 +91,7 @@ def check_name(task: Task, topic: str) -> None:
         UsageError: it is one.
     """
     stage = topic.rpartition(".")[2]
-    if topic in {spec.name for spec in topic_specs(task)} or stage in OUTPUTS:
+    if topic in {spec.name for spec in topic_specs(task)} or stage in STAGES:
         raise UsageError(
             f"--to-topic {topic}: a topic of a live task; a replay writes to one of its own, such "
             f"as {task.name}.replayed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from hashlib import sha256
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from headrace.stream.archive.reader import ArchiveHistory
 from headrace.stream.audit.paced_publisher import PacedPublisher, check_name, make_empty
 from headrace.stream.audit.replay_range import LedgerPosition, ReplayRange, scan
 from headrace.stream.audit.replayed import Replayed
-from headrace.stream.errors import AuditError
+from headrace.stream.errors import AuditError, UsageError
 from headrace.stream.evaluation.compare import Rival, compare
 from headrace.stream.evaluation.plot import Point, measure
 from headrace.stream.events import Records
@@ -24,10 +24,10 @@ from headrace.stream.kafka.watch import other_topic
 from headrace.stream.ledger import fingerprint, ledger
 from headrace.stream.ledger.checkpoint import Manifest, fitting, start_manifest
 from headrace.stream.ledger.ledger import Entry
-from headrace.stream.ledger.position import Position
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.refusals import Refusals
 from headrace.stream.rows.rows import split
+from headrace.stream.service.label_history import LabelHistory
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.run import begun, open_checkpoints
 from headrace.stream.task import Task
@@ -79,6 +79,11 @@ def replay(
     """
     if to_topic:
         check_name(task, to_topic)
+    if changed and task.labels:
+        raise UsageError(
+            "--set: the labels of this task come in a topic of their own, and history with those "
+            "cannot be learned by a changed task; leave it out"
+        )
     span = scan(task, kafka, begin, until)
     if to_topic:
         make_empty(task, kafka, to_topic)
@@ -176,6 +181,10 @@ class _Again:
         )
         stack.callback(self._history.close)
         self.close = self._history.close
+        labels = None
+        if task.labels:
+            labels = stack.enter_context(closing(TopicHistory(kafka, task.labels.topic)))
+        self._labels = LabelHistory(task, labels) if labels else None
         opening = None if span.begin else span.opening.record
         self.trainer = begun(task, opening, start, capacity)
         self._rival = Rival(task, Trainer(changed, capacity), self._on_other) if changed else None
@@ -187,13 +196,14 @@ class _Again:
             task,
             self.trainer,
             self,
+            labels,
             proven_from=proven_from,
             fields=self._fields,
             on_refused=self._refusals.add,
             on_learned=self._on_learned,
         )
         self._normalizer = Normalizer(task)
-        self._position = Position(dict(span.begins))
+        self._position = span.begins.copy()
         self._topics: dict[str, str] = {}
         self._read = self._events = self._batches = self._equal = self._checkpoints = 0
         self._whole = span.opening
@@ -273,6 +283,8 @@ class _Again:
             chain=self._whole.record.chain,
             ledger_offset=self._whole.offset,
             positions=self._position.offsets,
+            labels=self._position.labels,
+            truth=self._position.truth if self._position.labels else None,
             reading=self._position.reading,
             counts=asdict(self._position.counts) | {"learned": self.trainer.learned},
             task=fingerprint.of_task(self._task),
@@ -322,13 +334,20 @@ class _Again:
         self._refusals.add([*refused, *repeated])
         if not entry.record.reading:
             self._fields.add(records.values)
-        for part in split(rows, self.trainer.capacity):
-            self._on_learned(self.trainer.collect(self.trainer.submit(part)))
+        if self._labels:  # those behind the last event are left out, as others may stand there
+            between, unread = self._labels.between(rows, [entry.record])
+            self._refusals.add(unread)
+            between = [each for each in between if each[0] < len(rows.id)]
+            self._on_learned(self.trainer.collect(self.trainer.submit(rows, between)))
+        else:
+            for part in split(rows, self.trainer.capacity):
+                self._on_learned(self.trainer.collect(self.trainer.submit(part)))
         counts = self._position.counts
         counts.events += len(rows.id)
         counts.rejected += len(refused)
         counts.repeated += len(repeated)
         self._position.offsets.update({each.partition: each.stop for each in ranges})
+        self._position.labels.update({each.partition: each.stop for each in entry.record.labels})
         self.part = entry.record.seq
 
     def _settle(self) -> None:

@@ -157,12 +157,13 @@ class ReplayRange:
     def _placed(self, moment: LedgerPosition | None) -> LedgerPosition | None:
         if moment is None or moment.kind != "event" or moment.partition >= 0:
             return moment
-        if len(self.begins) > 1:
+        begins = self.begins.offsets
+        if len(begins) > 1:
             raise UsageError(
-                f"offset {moment.at}: the topic has {len(self.begins)} partitions: expected "
+                f"offset {moment.at}: the topic has {len(begins)} partitions: expected "
                 f"PARTITION:OFFSET, such as 0:{moment.at}"
             )
-        return replace(moment, partition=next(iter(self.begins), 0))
+        return replace(moment, partition=next(iter(begins), 0))
 
 
 def earlier_topic(record: Record) -> HistoryError:

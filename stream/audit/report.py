@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.stream.kafka.source import Source
 from headrace.stream.ledger.position import Counts
+from headrace.stream.rows.late import Truth
 
 FINDINGS = 20  # reported at most
 READ = 5_000
@@ -30,6 +31,8 @@ class Audit:
     predictions: int = 0  # read and found as the ledger says
     metrics: int = 0  # read, and their counts found in the ledger
     expired: int = 0  # predicted, and gone by retention
+    truth: Truth | None = None  # what became of late labels; None where there are none
+    pending: int = 0  # events of the last run that wait for their label
     checkpoints: int = 0  # announced states, recomputed and equal (deep)
     recomputed: int = 0  # events learned again and equal (deep)
     state: str | None = None  # digest of the state at the tip (deep)

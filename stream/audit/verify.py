@@ -15,11 +15,12 @@ from headrace.stream.audit.replay_range import earlier_topic
 from headrace.stream.audit.report import Audit
 from headrace.stream.errors import AuditError
 from headrace.stream.kafka.connection import KafkaConnection
-from headrace.stream.kafka.history import History, TopicHistory
+from headrace.stream.kafka.history import History, Range, TopicHistory
 from headrace.stream.kafka.sink import TRANSACTION_S
 from headrace.stream.ledger import ledger
 from headrace.stream.ledger.ledger import Entry, Record, seal
-from headrace.stream.ledger.position import Position
+from headrace.stream.ledger.position import Offsets, Position
+from headrace.stream.rows.late import Truth
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.run import begun
 from headrace.stream.task import Task
@@ -80,13 +81,20 @@ def verify(
         if lost := missing(kafka, letters, counted):
             audit.found(f"{letters}: {lost} of the {counted} dead letters in the ledger are gone")
         records = [entry.record for entry in entries]
+        if audit.truth:
+            left, told = task.output("expired"), audit.truth.expired + audit.truth.implied
+            if lost := missing(kafka, left, told):
+                audit.found(f"{left}: {lost} of the {told} events that expired are gone")
         if not first:
             alarms.check(audit, records)
             metrics.check(audit, records)
         _check_topics(audit, task, kafka, walk)
         if deep and audit.sound and entries:
             raw = history or stack.enter_context(closing(TopicHistory(kafka, task.input.topic)))
-            _recompute(audit, task, raw, entries, published.keys, start, on_progress)
+            late = None
+            if task.labels:
+                late = stack.enter_context(closing(TopicHistory(kafka, task.labels.topic)))
+            _recompute(audit, task, raw, late, entries, published.keys, start, on_progress)
     audit.seconds = round(time.monotonic() - started_s, 3)
     return audit
 
@@ -117,12 +125,9 @@ class _Walk:
         if last is None or record.run != last.run:
             self._begin(record, where)
         for each in record.consumed:
-            position = self._position.offsets.get(each.partition, 0)
-            if each.start != position or each.stop <= each.start:
-                audit.found(
-                    f"{where}: takes offsets {each.start} to {each.stop} of partition "
-                    f"{each.partition}, where {position} was next"
-                )
+            self._check_range(each.range, self._position.offsets, "partition", where)
+        for label in record.labels:
+            self._check_range(label, self._position.labels, "labels partition", where)
         self._position.advance(record)
         if record.position not in ("", self._position.digest()):
             audit.found(f"{where}: the learner stood elsewhere than its records lead to")
@@ -132,11 +137,32 @@ class _Walk:
             audit.found(f"{where}: {answered} events answered of {span} offsets taken")
         if record.session_start and record.session_start.topics:
             self.topics = record.session_start.topics
+        if record.truth:
+            self._account(record.truth, where)
         audit.absent += span - answered
         audit.records += 1
         audit.epochs += record.session_start is not None
         audit.counts.add(record)
         self._last = record
+
+    def _check_range(self, each: Range, positions: Offsets, what: str, where: str) -> None:
+        position = positions.get(each.partition, 0)
+        if each.start != position or each.stop <= each.start:
+            self._audit.found(
+                f"{where}: takes offsets {each.start} to {each.stop} of {what} "
+                f"{each.partition}, where {position} was next"
+            )
+
+    def _account(self, truth: Truth, where: str) -> None:
+        """Make sure that labels, and events that wait for one, are accounted for."""
+        audit, total = self._audit, self._position.truth
+        if not truth.balanced:
+            audit.found(f"{where}: {truth.labels} labels, and the account is of others: {truth}")
+        audit.pending = self._position.counts.events - total.scored - total.expired
+        if audit.pending < 0 or total.held < 0:
+            audit.found(f"{where}: more events were scored, or expired, than were predicted")
+        audit.truth = audit.truth or Truth()
+        audit.truth.add(truth)
 
     def _begin(self, record: Record, where: str) -> None:
         self._audit.runs += 1
@@ -160,7 +186,9 @@ def _check_topics(audit: Audit, task: Task, kafka: KafkaConnection, walk: _Walk)
 
 def _dangling(audit: Audit, task: Task, kafka: KafkaConnection) -> None:
     """Wait for transactions that are open now; one that outlives its timeout hangs."""
-    stages = ("predictions", "metrics", "drift", "dead-letter", "ledger")
+    stages = ["predictions", "metrics", "drift", "dead-letter", "ledger"]
+    if task.labels:
+        stages.append("expired")
     topics = list(map(task.output, stages))
     written = kafka.ends(topics, committed=False)
     give_up_s = time.monotonic() + TRANSACTION_S + 10
@@ -178,6 +206,7 @@ def _recompute(
     audit: Audit,
     task: Task,
     history: History,
+    labels: History | None,
     entries: list[Entry],
     published: Mapping[int, str],
     start: SavedState | None,
@@ -201,7 +230,7 @@ def _recompute(
     keys = _Keys(audit, proven, published)
     trainer = begun(task, records[0], start, CAPACITY)
     replayer = LedgerReplayer(
-        task, trainer, history, proven_from=proven_from, on_learned=keys.compare
+        task, trainer, history, labels, proven_from=proven_from, on_learned=keys.compare
     )
     try:
         for record in records:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
@@ -21,10 +19,11 @@ from numpy.typing import NDArray
 
 from headrace.stream.errors import UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
-from headrace.stream.rows.late import LateLabel, without_labels
+from headrace.stream.rows.late import LateLabel, Placed, labels_of, unlabelled
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
-from headrace.stream.training.learned import Learned, Pending
+from headrace.stream.training.label_join import MISSED
+from headrace.stream.training.learned import Pending
 from headrace.stream.training.trainer import Trainer
 
 MOST_WAITING = 100_000  # rows, where a delay does not say how many
@@ -138,60 +137,35 @@ class DelayedTrainer(Trainer):
     def __init__(self, task: Task, capacity: int, delay: LabelDelay) -> None:
         super().__init__(_late(task, delay), capacity)
         self._delayed = DelayedLabels(delay)
-        self._brought: dict[int, LateLabel] = {}  # by offset: labels of rows to be submitted
         self._none: Any = None  # rows of which there are none
-        self._submitted: deque[tuple[list[int], Rows]] = deque()
-        self._topic, self._refused = "", list[DeadLetter]()
+        self._refused = list[DeadLetter]()
+        self._missed = 0
 
-    def admit(self, rows: Rows, topic: str) -> tuple[Rows, list[DeadLetter]]:
-        """Keep the labels back, and go on as any trainer."""
-        self._topic, (bare, labels) = topic, without_labels(rows)
-        admitted, letters = super().admit(bare, topic)
-        kept = set(admitted.offset)
-        self._brought |= {each.offset: each for each in labels if each and each.offset in kept}
-        return admitted, letters
-
-    def submit(self, rows: Rows) -> Pending:
+    def submit(self, rows: Rows, labels: Sequence[Placed] = ()) -> Pending:
         """Start predicting rows, and learning the labels that come meanwhile; does not wait."""
-        labels = [self._brought.pop(offset, None) for offset in rows.offset]
+        due = self._delayed.pass_by(labels_of(rows), rows.time_ms)
         self._none = self._none or take(rows, [])
-        return self._start(rows, labels, self._delayed.pass_by(labels, rows.time_ms))
+        return self._start(rows, [*labels, *due])
 
     def learn_rest(self) -> list[DriftRecord]:
         """Learn the labels that are still to come, once all is collected; tell of drift."""
         found, rest = list[DriftRecord](), self._delayed.rest()
         for first in range(0, len(rest), self.capacity):
             part = rest[first : first + self.capacity]
-            found += self.collect(self._start(self._none, [], part)).drift
+            found += self.collect(self._start(self._none, part)).drift
         return found
 
-    def _start(
-        self,
-        rows: Rows,
-        labels: Sequence[LateLabel | None],
-        due: Sequence[tuple[int, LateLabel]],
-    ) -> Pending:
-        pending, is_label, letters = self.submit_late(rows, due, self._topic)
-        self._refused += letters
-        told = rows._replace(
-            label=np.array([each.label if each else np.nan for each in labels], np.float64),
-            new_class=[each.new_class if each else None for each in labels],
-        )
-        self._submitted.append((np.flatnonzero(~is_label).tolist(), told))
-        return pending
-
-    def collect(self, pending: Pending) -> Learned:
-        """Wait for what was submitted first, and give what came of its rows."""
-        learned, (places, rows) = super().collect(pending), self._submitted.popleft()
-        if self.spec.classes:
-            rows = rows._replace(label=self.classes.indices(rows.label, rows.new_class))
-        return replace(
-            learned,
-            rows=rows,
-            published=learned.published[places],
-            answer=learned.answer[places],
-            step=learned.step[places],
-        )
+    def _start(self, rows: Rows, due: Sequence[Placed]) -> Pending:
+        # By offset, which is each row's own: an id may come again.
+        due = [(before, label._replace(id=label.offset)) for before, label in due]
+        bare = unlabelled(rows)._replace(id=[*rows.offset])
+        pending = super().submit(bare, due)
+        joined = pending.joined
+        assert joined  # noqa: S101
+        self._refused += [letter for letter in joined.letters if letter.code not in MISSED]
+        self._missed += sum(letter.code in MISSED for letter in joined.letters)
+        self._missed += joined.truth.held
+        return pending._replace(joined=joined._replace(told=rows))
 
     def take_refused(self) -> list[DeadLetter]:
         """Return the labels that were refused since the last time."""
@@ -200,8 +174,10 @@ class DelayedTrainer(Trainer):
 
     def warnings(self) -> Iterator[str]:
         """Yield a line if labels found that their row had left."""
-        if missed := self.waiting.missed:
-            yield f"{missed:,} labels came too late: {self.spec.waiting:,} rows wait at a time"
+        if self._missed:
+            yield (
+                f"{self._missed:,} labels came too late: {self.spec.waiting:,} rows wait at a time"
+            )
 
 
 def _late(task: Task, delay: LabelDelay) -> Task:

@@ -62,6 +62,10 @@ def acls(tasks: Sequence[Task]) -> list[Acl]:
         for spec in topic_specs(task):
             allow("admin", spec.name, "CREATE", "ALTER", *SEE)
         allow("producer", raw, "WRITE", *SEE)
+        if task.labels:
+            allow("producer", task.labels.topic, "WRITE", *SEE)
+            allow("learner", task.labels.topic, "READ", *SEE)
+            allow("learner", task.output("expired"), "READ", "WRITE", *SEE)
         allow("normaliser", raw, "READ", *SEE)
         for topic in (features, task.output("dead-letter")):
             allow("normaliser", topic, "WRITE", *SEE)

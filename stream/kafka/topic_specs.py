@@ -59,8 +59,15 @@ def topic_specs(task: Task) -> list[TopicSpec]:
         beside = None if single else raw
         return TopicSpec(name, count, hours, record_bytes, role="output", beside=beside)
 
+    late = []
+    if task.labels:
+        late = [
+            TopicSpec(task.labels.topic, partitions, hours, event_bytes),
+            output("expired", FRAME + ESCAPED * (LONGEST_ID + LONGEST_CLASS)),
+        ]
     return [
         TopicSpec(raw, partitions, hours, event_bytes),
+        *late,
         output("features", LONGEST_KEY + _row_bytes(task)),
         output("predictions", LONGEST_KEY + _prediction_bytes(task)),
         output("dead-letter", LETTER_BYTES),

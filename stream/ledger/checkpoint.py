@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from headrace.stream.errors import RecoveryError, StoreError, UsageError
 from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.position import Counts, Position
 from headrace.stream.process.failpoint import failpoint
+from headrace.stream.rows.late import Truth
 from headrace.stream.storage import open_store
 from headrace.stream.storage import tensors as arrays
 from headrace.stream.storage.tensors import Shapes
@@ -63,13 +64,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tensors_sha256: str = ""
     topics: dict[str, str] = {}  # ids of the task's topics by name
     settings: dict[str, Any] = {}  # the whole task, unless it is too large to stand here
+    labels: dict[_Count, _Count] = {}  # next offset of the labels topic by partition
+    truth: Truth | None = None  # None where there is none
     fields: dict[str, Any] = {}  # of events that the task does not read, see `formats.new_fields`
 
     @property
     def position(self) -> Position:
         """Return where the learner stood."""
         counts = {name: count for name, count in self.counts.items() if name != "learned"}
-        return Position(dict(self.positions), dict(self.reading), Counts(**counts), self.fields)
+        truth = replace(self.truth) if self.truth else Truth()
+        reading, counted = dict(self.reading), Counts(**counts)
+        return Position(
+            dict(self.positions), reading, counted, self.fields, dict(self.labels), truth
+        )
 
     def as_words(self) -> dict[str, str]:
         """Return for people where and when the state was."""
@@ -94,12 +101,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def start_manifest(
-    task: Task, run: str, begins: dict[int, int], state: str, learned: int, code: str | None
+    task: Task, run: str, begins: Position, state: str, learned: int, code: str | None
 ) -> Manifest:
     """Return the manifest of a saved learner that a run begins with, before its first record.
 
     Args:
-        begins: first offset of the raw topic by partition.
+        begins: where the run begins.
         state: sha256 of the state.
         learned: labels that it learned.
         code: fingerprint of what learned it; None: of this.
@@ -109,7 +116,8 @@ def start_manifest(
         seq=0,
         chain="",
         ledger_offset=0,
-        positions=begins,
+        positions=begins.offsets,
+        labels=begins.labels,
         reading={},
         counts=asdict(Counts()) | {"learned": learned},
         task=fingerprint.of_task(task),

@@ -45,7 +45,8 @@ def settings_of(task: Task) -> dict[str, Any]:
             feature["encoder"] = f"sha256 {encoders[name]}"
         else:
             del feature["encoder"], feature["dimensions"]  # as in ledgers of before there were any
-    for place, key in ((settings["model"], "members"), (settings, "metrics")):
+    places = ((settings["model"], "members"), (settings, "metrics"), (settings, "labels"))
+    for place, key in places:
         if not place[key]:
             del place[key]  # as in ledgers of before there were any
     if task.hash_key_file:

@@ -20,6 +20,7 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.sink import TRANSACTION_S
 from headrace.stream.kafka.source import Source
+from headrace.stream.rows.late import Truth
 
 READ = 5_000
 WAIT_S = 1.0
@@ -50,6 +51,7 @@ class SessionStart(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str
     settings: dict[str, Any] | None = None
     begins: dict[int, int] | None = None  # a new run, or topic: the first offset by partition
+    label_begins: dict[int, int] | None = None  # the same of the labels topic
     start: str | None = None  # a new run: sha256 of the saved state that it begins with
     topics: dict[str, str] | None = None  # ids by name
     recomputed: tuple[int, int] | None = None  # records whose predictions this state forgets
@@ -83,6 +85,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     # Of what the model said, as numbers: what a replay must give again.
     output_digest: str = msgspec.field(default="", name="outcome")
     predictions: str = ""  # digest of the bytes in <task>.predictions
+    labels: tuple[Range, ...] = ()  # offsets of the labels topic; see `rows.late.placed`
+    truth: Truth | None = None  # what became of labels, and of events that wait for one
     reading: dict[int, int] = {}  # next offsets of the features topic, where that is read
     session_start: SessionStart | None = msgspec.field(default=None, name="opening")
     saved: Saved | None = None
@@ -103,6 +107,8 @@ class Fields(TypedDict, total=False):
     alarms: int
     output_digest: str
     predictions: str
+    labels: tuple[Range, ...]
+    truth: Truth | None
     reading: dict[int, int]
     session_start: SessionStart | None
     saved: Saved | None

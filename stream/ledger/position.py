@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from headrace.stream.ledger.ledger import Record
+from headrace.stream.rows.late import Truth
 
 Offsets = dict[int, int]
 """An offset by partition."""
@@ -41,15 +42,22 @@ class Position:
     reading: Offsets = field(default_factory=dict)  # of the features topic
     counts: Counts = field(default_factory=Counts)
     fields: dict[str, Any] = field(default_factory=dict)  # of `formats.new_fields`
+    labels: Offsets = field(default_factory=dict)  # of the labels topic
+    truth: Truth = field(default_factory=Truth)
 
     def advance(self, record: Record) -> None:
         """Move on to after a record."""
         if record.session_start and record.session_start.begins is not None:
             self.offsets, self.reading = dict(record.session_start.begins), {}
+        if record.session_start and record.session_start.label_begins is not None:
+            self.labels = dict(record.session_start.label_begins)
         for each in record.consumed:
             self.offsets[each.partition] = each.stop
         self.reading.update(record.reading)
+        self.labels.update({each.partition: each.stop for each in record.labels})
         self.counts.add(record)
+        if record.truth:
+            self.truth.add(record.truth)
 
     def digest(self) -> str:
         """Digest offsets and counts, in 16 characters.
@@ -57,9 +65,18 @@ class Position:
         What is read of the features topic is left out: whatever a learner skips there it makes
         itself, and whatever it reads again it drops. So are fields, which decide nothing.
         """
-        parts = (sorted(self.offsets.items()), self.counts)
+        parts: tuple[Any, ...] = (sorted(self.offsets.items()), self.counts)
+        if self.labels:
+            parts = (*parts, sorted(self.labels.items()), self.truth)
         return sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
     def copy(self) -> Position:
         """Copy it: the original goes on."""
-        return Position(dict(self.offsets), dict(self.reading), replace(self.counts), self.fields)
+        return Position(
+            dict(self.offsets),
+            dict(self.reading),
+            replace(self.counts),
+            self.fields,
+            dict(self.labels),
+            replace(self.truth),
+        )

@@ -77,6 +77,11 @@ class Classes:
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether there may be others than those that the task file names."""
+        return bool(self._task.spec.open_classes)
+
     def copy(self) -> Classes:
         """Return others that are the same."""
         other = copy(self)

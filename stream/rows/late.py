@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,55 @@ class LateLabel(NamedTuple):
     new_class: str | None
 
 
-def without_labels(rows: Rows) -> tuple[Rows, list[LateLabel | None]]:
-    """Return rows that bring no label, and the label of each that brought one."""
+Placed = tuple[int, LateLabel]
+"""A label, and how many of the rows come before it."""
+
+
+@dataclass
+class Truth:
+    """Count what became of labels, and of rows that wait for one.
+
+    labels == scored - implied + relearned + repeated + refused + held, and of rows: predicted ==
+    scored + expired + those that wait.
+    """
+
+    labels: int = 0  # that came, within their event or by themselves
+    scored: int = 0  # rows: the first label of each
+    implied: int = 0  # of these, rows that expired and were given a label for that
+    expired: int = 0  # rows that were given none
+    relearned: int = 0  # labels that another one for the same row came after
+    repeated: int = 0  # labels that came again, and say the same
+    refused: int = 0  # labels that are none, or whose row is not there
+    held: int = 0  # labels that wait for their event, less those that did before
+
+    @property
+    def balanced(self) -> bool:
+        """Return whether all labels are accounted for."""
+        kept = self.relearned + self.repeated + self.refused + self.held
+        return self.labels == self.scored - self.implied + kept
+
+    def add(self, other: Truth) -> None:
+        """Add counts of what came next."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+def placed(rows: Rows, labels: Sequence[LateLabel], arrived_ms: Sequence[int]) -> list[Placed]:
+    """Put labels between the rows of one micro-batch, by when Kafka got them.
+
+    A label comes behind the last row that came no later; among themselves they keep their order.
+
+    Args:
+        arrived_ms: Kafka's timestamps of the labels.
+    """
+    earliest = np.minimum.accumulate(rows.arrived_ms[::-1])[::-1]  # of a row and those behind it
+    places = np.searchsorted(earliest, np.array(arrived_ms, np.int64), side="right")
+    order = np.argsort(places, kind="stable").tolist()
+    return [(int(places[at]), labels[at]) for at in order]
+
+
+def labels_of(rows: Rows) -> list[LateLabel | None]:
+    """Return the label of each row that brings one."""
     columns = (
         rows.id,
         rows.key,
@@ -34,13 +82,13 @@ def without_labels(rows: Rows) -> tuple[Rows, list[LateLabel | None]]:
         rows.label.tolist(),
         rows.new_class,
     )
-    labels = [
-        LateLabel(*each) if each[5] == each[5] else None for each in zip(*columns, strict=True)
-    ]
-    bare = rows._replace(
-        label=np.full_like(rows.label, np.nan), new_class=[None] * len(rows.new_class)
-    )
-    return bare, labels
+    return [LateLabel(*each) if each[5] == each[5] else None for each in zip(*columns, strict=True)]
+
+
+def unlabelled(rows: Rows) -> Rows:
+    """Return rows that bring no label."""
+    none: list[str | None] = [None] * len(rows.new_class)
+    return rows._replace(label=np.full_like(rows.label, np.nan), new_class=none)
 
 
 def interleaved(

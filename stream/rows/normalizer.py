@@ -78,8 +78,11 @@ class Normalizer:
 
     @property
     def needs_timestamps(self) -> bool:
-        """Return whether records have to carry Kafka's timestamps: no event time is mapped."""
-        return not self._timed
+        """Return whether records have to carry Kafka's timestamps.
+
+        They are the time of events of which no other is mapped, and tell which labels came before.
+        """
+        return not self._timed or self._task.labels is not None
 
     @property
     def non_finite(self) -> int:
@@ -138,6 +141,7 @@ class Normalizer:
                     entity=rows.entity[row].tobytes(),
                     image=rows.image[row].tobytes(),
                     weight=float(rows.weight[row, 0]) if self._spec.weighted else 1.0,
+                    arrived_ms=int(rows.arrived_ms[row]),
                 )
             )
             row += 1
@@ -203,6 +207,7 @@ class Normalizer:
             new_class=new_class,
             image=image,
             weight=weight,
+            arrived_ms=_arrived(places, records),
         )
         return rows, bad
 
@@ -333,6 +338,12 @@ class Normalizer:
     def _dead(self, records: Records, place: int, reject: Reject) -> DeadLetter:
         where = (records.topic, records.partitions[place], records.offsets[place])
         return dead_letter(reject, *where, records.keys[place], records.values[place])
+
+
+def _arrived(places: Sequence[int], records: Records) -> NDArray[np.int64]:
+    if not records.timestamps_ms:
+        return np.zeros(len(places), np.int64)
+    return np.array(_at(places, records.timestamps_ms), np.int64)
 
 
 def excluded(entity: str) -> Reject:

@@ -27,6 +27,7 @@ class Rows(NamedTuple):
     new_class: list[str | None]  # the name of a class that the task file does not
     image: NDArray[np.uint8]  # [n, H, W, C]
     weight: NDArray[np.float64]  # [n, 0 or 1]  how much each teaches, if the task says where
+    arrived_ms: NDArray[np.int64]  # [n]  Kafka's timestamp; 0 where nobody asked for it
 
 
 def take(rows: Rows, places: list[int]) -> Rows:
@@ -75,4 +76,5 @@ def rows_of(task: Task, features: Sequence[Feature], keys: Sequence[bytes | None
         new_class=[feature.new_class for feature, _ in kept],
         image=column("image", np.uint8, *spec.image),
         weight=np.array(told, np.float64).reshape(len(kept), int(spec.weighted)),
+        arrived_ms=np.array([feature.arrived_ms for feature, _ in kept], np.int64),
     )

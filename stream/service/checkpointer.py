@@ -57,7 +57,7 @@ class Checkpointer:
         self._settings = fitting(fingerprint.written(task))
         self._on_trouble = on_trouble
         self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
-        self._offsets = dict(kept.offsets) if kept else {}
+        self._kept = kept.copy() if kept else Position()
         self._staged: _Staged | None = None
         self._writer: Thread | None = None
         self._writing_s = 0.0  # what the last one took
@@ -83,18 +83,18 @@ class Checkpointer:
             return True
         if waited_s * WRITING_SHARE < self._writing_s:
             return False
-        taken = sum(position.offsets.values()) - sum(self._offsets.values())
+        taken = _total(position) - _total(self._kept)
         return taken >= EVERY_EVENTS or time.process_time() - self._last_cpu_s >= EVERY_CPU_S
 
     def is_stale(self, position: Position) -> bool:
         """Return whether anything was taken since the last checkpoint; refused events count."""
-        return position.offsets != self._offsets
+        return (position.offsets, position.labels) != (self._kept.offsets, self._kept.labels)
 
     def stage(self, seq: int, snapshot: Snapshot, position: Position) -> None:
         """Keep the state after record `seq` until that record is certain."""
-        self._staged = _Staged(seq, snapshot, position.copy())
+        self._kept = position.copy()
+        self._staged = _Staged(seq, snapshot, self._kept)
         self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
-        self._offsets = dict(position.offsets)
 
     def on_confirmed(self, entry: Entry) -> None:
         """Begin to write what waits for this record."""
@@ -127,6 +127,8 @@ class Checkpointer:
                     chain=record.chain,
                     ledger_offset=entry.offset,
                     positions=position.offsets,
+                    labels=position.labels,
+                    truth=position.truth if position.labels else None,
                     reading=position.reading,
                     counts=asdict(position.counts) | {"learned": snapshot.learned},
                     task=self._task,
@@ -145,3 +147,7 @@ class Checkpointer:
         finally:
             self._writing_s = time.monotonic() - began_s
         self._saved, self._written_s = Saved(record.seq, state), time.monotonic()
+
+
+def _total(position: Position) -> int:
+    return sum(position.offsets.values()) + sum(position.labels.values())

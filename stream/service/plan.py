@@ -19,8 +19,8 @@ from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
 from headrace.stream.ledger.ledger import Entry, Record
 from headrace.stream.ledger.position import Position
 from headrace.stream.service.run import (
+    beginning,
     beginning_gone,
-    begins,
     check_code,
     check_start,
     load_start,
@@ -51,6 +51,7 @@ class Plan:
     problems: list[str] = field(default_factory=list)  # checkpoints that cannot be used
     code_changed: bool = False
     new_topic: bool = False  # go on with a raw topic that was made again
+    new_labels: bool = False  # the same of the labels topic
     new_features: bool = False  # the features topic was made again: it is read from its beginning
 
     @property
@@ -84,6 +85,8 @@ class Plan:
             found.append("the code or a library is another than the checkpoint's")
         if self.new_topic:
             found.append("the raw topic was made again: the new one is read from its beginning")
+        if self.new_labels:
+            found.append("the labels topic was made again: the new one is read from its beginning")
         return [*found, *self.problems]
 
 
@@ -117,7 +120,7 @@ def plan(
     tip = ledger.tip(kafka, topic, decided=fenced)
     if tip is None or tip.record.run != run:
         check_code(start)
-        return Plan(run, tip, Position(begins(task, kafka)), {}, state=start)
+        return Plan(run, tip, beginning(task, kafka), {}, state=start)
     found = Plan(run, tip, Position(), {})
     broken = beginning_gone(kafka, topic, run)
     found.problems += broken
@@ -191,13 +194,16 @@ def _count(found: Plan, kafka: KafkaConnection, topic: str) -> bool:
         record, manifest = entry.record, found.manifest
         found.to_learn += 1
         found.events += record.predicted
-        if record.session_start and record.session_start.begins is not None and found.taken:
-            raise RecoveryError(
-                f"record {record.seq} of the ledger went on with a raw topic that was made again; "
-                "what was learned before it cannot be read again, and no checkpoint after it can "
-                "be used: begin --from-scratch"
-            )
-        found.taken += sum(each.stop - each.start for each in record.consumed)
+        if (begun := record.session_start) and found.taken:
+            for begins, what in ((begun.begins, "raw"), (begun.label_begins, "labels")):
+                if begins is not None:
+                    raise RecoveryError(
+                        f"record {record.seq} of the ledger went on with a {what} topic that was "
+                        "made again; what was learned before it cannot be read again, and no "
+                        "checkpoint after it can be used: begin --from-scratch"
+                    )
+        ranges = [*(each.range for each in record.consumed), *record.labels]
+        found.taken += sum(each.stop - each.start for each in ranges)
         if record.session_start and record.session_start.topics:
             found.topics = record.session_start.topics
         saved = record.saved
@@ -232,7 +238,8 @@ def follow_topics(
     """
     if from_scratch:
         return
-    raw, predictions = task.input.topic, task.output("predictions")
+    predictions = task.output("predictions")
+    inputs = [task.input.topic, *([task.labels.topic] if task.labels else [])]
     if found.tip is None and (
         _holds_predictions(kafka, predictions) or ledger.beginning(kafka, task.output("ledger"))
     ):
@@ -241,19 +248,20 @@ def follow_topics(
             "and with it what was learned from which events; begin --from-scratch"
         )
     others = {name for name, known in found.topics.items() if topics.get(name, known) != known}
-    for name in sorted(others - {raw}):
+    for name in sorted(others.difference(inputs)):
         on_note(f"{name} was deleted and made again: what it held is gone")
     found.new_features = task.output("features") in others
-    if raw not in others or found.new:
+    new = [name for name in inputs if name in others]
+    if not new or found.new:
         return
     if not accept_new_topic:
-        raise other_topic(raw)
+        raise other_topic(new[0])
     if found.taken:
         raise RecoveryError(
-            f"{raw} was deleted and made again, and with it {found.taken:,} events that came after "
-            "the last checkpoint and would have to be learned again: begin --from-scratch"
+            f"{new[0]} was deleted and made again, and with it {found.taken:,} records that came "
+            "after the last checkpoint and would have to be learned again: begin --from-scratch"
         )
-    found.new_topic = True
+    found.new_topic, found.new_labels = task.input.topic in new, new != [task.input.topic]
 
 
 def _holds_predictions(kafka: KafkaConnection, topic: str) -> bool:

@@ -23,6 +23,7 @@ class Progress:
     record: int  # of the ledger, the last one written
     checkpoint_age_s: float | None
     new_fields: dict[str, int]  # events by field that is new in mid-stream, and not of the task
+    labels: dict[str, Any] | None  # what became of late ones, and how many events wait for one
     report: dict[str, Any]
 
 
@@ -40,6 +41,7 @@ class Stall:
             now_s: of the monotonic clock.
         """
         taken = progress.events + progress.rejected + progress.repeated + progress.duplicates
+        taken += progress.labels["labels"] if progress.labels else 0
         if taken != self._taken or not progress.lag:
             self._taken, self._since_s, self._told = taken, now_s, False
         elif now_s - self._since_s >= STALLED_S and not self._told:

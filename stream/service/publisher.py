@@ -27,8 +27,8 @@ class Publisher:
     """Write micro-batches into transactions: one each, or several while a backlog waits.
 
     Args:
-        watch: of the raw topic. No event is committed before it was asked, after the event was
-            read, whether the topic is still the one that the ledger speaks of.
+        watches: of the topics that are read. Nothing is committed before they were asked, after it
+            was read, whether these topics are still those that the ledger speaks of.
         on_certain: called with each record that was committed and read back, in order.
     """
 
@@ -39,11 +39,11 @@ class Publisher:
         task: Task,
         transactions: Transactions,
         book: Ledger,
-        watch: TopicWatch,
+        watches: Sequence[TopicWatch],
         on_certain: Callable[[Entry], None],
     ) -> None:
         self._task, self._transactions, self._book = task, transactions, book
-        self._watch = watch
+        self._watches = watches
         self._on_certain = on_certain
         self._records: list[Record] = []  # in the transaction that is open
         self._begun_s: float | None = None
@@ -82,9 +82,10 @@ class Publisher:
         """Begin to end the transaction that is open, if one is."""
         if self._begun_s is not None:
             records, self._records, self._begun_s = self._records, [], None
-            asked = self._watch.ask() if any(record.consumed for record in records) else None
+            took = any(record.consumed or record.labels for record in records)
+            asked = [(watch, watch.ask()) for watch in self._watches if took]
             self._transactions.commit(
-                check=lambda: asked and self._watch.confirm(asked),
+                check=lambda: [watch.confirm(answer) for watch, answer in asked],
                 confirm=lambda: list(map(self._book.confirm, records)),
             )
 

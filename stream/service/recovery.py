@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 from headrace.stream.errors import AuditError, HistoryError, RecoveryError, StoppedError
 from headrace.stream.formats.new_fields import NewFields
@@ -105,11 +105,16 @@ def _learn_again(
         trainer.restore(found.state.tensors, found.state.learned)
     if not found.new and found.tip is not None:
         told_s = time.monotonic()
-        with closing(TopicHistory(kafka, task.input.topic)) as history:
+        with ExitStack() as stack:
+            history = stack.enter_context(closing(TopicHistory(kafka, task.input.topic)))
+            labels = None
+            if task.labels:
+                late = TopicHistory(kafka, task.labels.topic)
+                labels = stack.enter_context(closing(late))
             proven_from = 0 if proven else found.tip.record.seq + 1
             fields = NewFields(task, found.position.fields)
             replayer = LedgerReplayer(
-                task, trainer, history, proven_from=proven_from, fields=fields
+                task, trainer, history, labels, proven_from=proven_from, fields=fields
             )
             last = found.tip.offset + 1
             for entry in ledger.read(kafka, task.output("ledger"), found.start, last):
@@ -125,7 +130,9 @@ def _learn_again(
     if found.new_features:
         found.position.reading = dict.fromkeys(found.position.reading, 0)
     if found.new_topic:
-        found.position.offsets, found.position.reading = begins(task, kafka), {}
+        found.position.offsets, found.position.reading = begins(kafka, task.input.topic), {}
+    if found.new_labels and task.labels:
+        found.position.labels = begins(kafka, task.labels.topic)
 
 
 def _step(found: Plan, entry: Entry) -> None:
@@ -155,15 +162,15 @@ def await_result(future: Future[Trainer], stop: Callable[[], bool]) -> Trainer:
 
 
 def readable_offsets(
-    task: Task, kafka: KafkaConnection, offsets: Offsets, *, accept_loss: bool
+    topic: str, kafka: KafkaConnection, offsets: Offsets, *, accept_loss: bool
 ) -> Offsets:
     """Return the first offset that can be read of each partition, from `offsets` on.
 
     Raises:
-        HistoryError: events were deleted before they were learned, and that is not accepted.
+        HistoryError: records were deleted before they were learned, and that is not accepted.
         RecoveryError: the topic ends before what was learned.
     """
-    topic, found = task.input.topic, dict(offsets)
+    found = dict(offsets)
     with closing(kafka.source(topic)) as source:
         ends = source.ends()
     if gone := offsets.keys() - ends.keys():

@@ -12,9 +12,12 @@ from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.history import History
 from headrace.stream.ledger.ledger import Record
 from headrace.stream.ledger.position import Counts
+from headrace.stream.rows.late import Placed, Truth
 from headrace.stream.rows.normalizer import Normalizer
-from headrace.stream.rows.rows import split
+from headrace.stream.rows.rows import Rows, split
+from headrace.stream.service.label_history import LabelHistory
 from headrace.stream.task import Task
+from headrace.stream.training.label_join import account
 from headrace.stream.training.learned import Learned, Pending
 from headrace.stream.training.snapshot import digest
 from headrace.stream.training.trainer import Trainer
@@ -29,6 +32,7 @@ class LedgerReplayer:
     Args:
         trainer: stands before the first record that is fed.
         history: gives the raw events.
+        labels: gives the records of the labels topic, None if there is none.
         proven_from: outcomes of records before this one are not compared with the ledger.
         fields: takes the events that the learner decoded itself, as it took them then.
         on_refused: called with the dead letters of each batch.
@@ -44,6 +48,7 @@ class LedgerReplayer:
         task: Task,
         trainer: Trainer,
         history: History,
+        labels: History | None = None,
         *,
         proven_from: int = 0,
         fields: NewFields | None = None,
@@ -52,6 +57,7 @@ class LedgerReplayer:
     ) -> None:
         self._trainer, self._history = trainer, history
         self._normalizer = Normalizer(task)
+        self._labels = labels and LabelHistory(task, labels)
         self._proven_from, self._on_learned = proven_from, on_learned
         self._fields, self._on_refused = fields, on_refused
         self._group: list[Record] = []
@@ -62,11 +68,12 @@ class LedgerReplayer:
     @property
     def non_finite(self) -> int:
         """Return how many NaN and Infinity, which are no JSON, were read as missing so far."""
-        return self._normalizer.non_finite
+        return self._normalizer.non_finite + (self._labels.non_finite if self._labels else 0)
 
     def add(self, record: Record) -> None:
         """Learn a record again, sooner or later."""
-        span = sum(each.stop - each.start for each in record.consumed)
+        ranges = [*(each.range for each in record.consumed), *record.labels]
+        span = sum(each.stop - each.start for each in ranges)
         full = self._span + span > self._trainer.capacity
         other = bool(self._group) and bool(self._group[0].reading) != bool(record.reading)
         if self._group and (full or other or record.seq == self._proven_from):
@@ -88,21 +95,41 @@ class LedgerReplayer:
     def _submit(self) -> None:
         group, self._group, self._span = self._group, [], 0
         ranges = [each.range for record in group for each in record.consumed]
-        if not ranges:
+        if not ranges and not any(record.labels for record in group):
             return
         records = self._history.read(ranges)
         rows, refused = self._normalizer.normalize(records)
         rows, repeated = self._trainer.admit(rows, records.topic)
-        self._on_refused([*refused, *repeated])
+        between, unread = self._labels.between(rows, group) if self._labels else ([], [])
+        self._on_refused([*refused, *repeated, *unread])
         if self._fields and not group[0].reading:
             self._fields.add(records.values)
         if group[0].seq >= self._proven_from:
             self._compare("events used", group, len(rows.id), [r.predicted for r in group])
             self._compare("events refused", group, len(refused), [r.rejected for r in group])
             self._compare("ids repeated", group, len(repeated), [r.repeated for r in group])
-        pending = [self._trainer.submit(part) for part in split(rows, self._trainer.capacity)]
+        pending = self._submitted(rows, between, unread, group)
         self._verify()
         self._working = (group, pending)
+
+    def _submitted(
+        self, rows: Rows, between: list[Placed], unread: list[DeadLetter], group: list[Record]
+    ) -> list[Pending]:
+        """Submit rows, and labels between them, whose account is compared with the ledger's."""
+        if not self._labels:
+            parts = split(rows, self._trainer.capacity)
+            return [self._trainer.submit(part) for part in parts]
+        pending = self._trainer.submit(rows, between)
+        found, said = account(pending.joined, unread), Truth()
+        for record in group:
+            said.add(record.truth or Truth())
+        if group[0].seq >= self._proven_from and found != said:
+            raise AuditError(
+                f"records {group[0].seq} to {group[-1].seq}: of labels came out {found}, the "
+                f"ledger says {said}; the code, the task or a topic is another than it was"
+            )
+        self._on_refused(pending.joined.letters if pending.joined else [])
+        return [pending]
 
     def _compare(self, what: str, group: list[Record], found: int, said: Iterable[int]) -> None:
         if found != sum(said):

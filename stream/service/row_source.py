@@ -36,6 +36,7 @@ class MicroBatch(NamedTuple):
     duplicates: int = 0  # rows that came again
     healed: int = 0  # events whose row never came
     reading: Offsets = {}  # noqa: RUF012  where to read on in the features topic
+    newest_ms: int = 0  # Kafka's timestamp of the newest event, where labels have their own topic
 
 
 class RowSource(Protocol):
@@ -57,6 +58,11 @@ class RowSource(Protocol):
 
     def pass_over(self) -> list[Range]:
         """Return offsets that hold no event, as markers of transactions do, up to the end."""
+        ...
+
+    @property
+    def at_end(self) -> bool:
+        """Return whether all was taken that is known to be there."""
         ...
 
     def lag(self) -> int:
@@ -118,7 +124,8 @@ class EventSource:
         ranges = advance(self._positions, records)
         rows, letters = self._normalizer.normalize(records)
         self.fields.add(records.values)
-        return MicroBatch(ranges, rows, letters, len(letters))
+        newest_ms = max(records.timestamps_ms, default=0)
+        return MicroBatch(ranges, rows, letters, len(letters), newest_ms=newest_ms)
 
     def pass_over(self) -> list[Range]:
         """Return the offsets between the last event of a partition and its end."""
@@ -126,6 +133,11 @@ class EventSource:
         starts = {p: self._positions.get(p, 0) for p in ends}
         self._positions |= ends
         return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
+
+    @property
+    def at_end(self) -> bool:
+        """Return whether all was taken that is known to be there."""
+        return self._source.ended >= set(self._source.partitions)
 
     def reached(self, ends: Offsets) -> bool:
         """Return whether everything before `ends` was taken."""
@@ -228,6 +240,12 @@ class FeatureSource:
                     found.append(gap)
         return found
 
+    @property
+    def at_end(self) -> bool:
+        """Return whether all was taken that is known to be there."""
+        ended = self._source.ended >= set(self._source.partitions)
+        return ended and self._place == len(self._waiting.values)
+
     def reached(self, ends: Offsets) -> bool:
         """Return whether everything before `ends` was taken."""
         return self._place == len(self._waiting.values) and all(
@@ -272,6 +290,7 @@ class FeatureSource:
             self._dropped(),
             len(records.values),
             dict(self._reading),
+            max(records.timestamps_ms, default=0),
         )
 
     def _dropped(self) -> int:
@@ -293,7 +312,9 @@ class FeatureSource:
             ranges.append(Range(feature.partition, start, feature.offset + 1))
         rows = rows_of(self._task, features, [key for _, key in fresh])
         rejected = len(features) - len(rows.id)
-        return MicroBatch(ranges, rows, [], rejected, self._dropped(), 0, dict(self._reading))
+        newest_ms = max((feature.arrived_ms for feature in features), default=0)
+        reading = dict(self._reading)
+        return MicroBatch(ranges, rows, [], rejected, self._dropped(), 0, reading, newest_ms)
 
 
 def advance(positions: Offsets, records: Records) -> list[Range]:

@@ -11,7 +11,7 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger import fingerprint, ledger
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry, Record
-from headrace.stream.ledger.position import Offsets
+from headrace.stream.ledger.position import Offsets, Position
 from headrace.stream.task import Task
 from headrace.stream.training.snapshot import SavedState, shapes_of
 from headrace.stream.training.trainer import Trainer
@@ -28,15 +28,22 @@ def open_checkpoints(task: Task, place: str, run: str, key: bytes | None) -> Che
     return Checkpoints(f"{place.rstrip('/')}/{task.name}", run=run, key=key)
 
 
-def begins(task: Task, kafka: KafkaConnection) -> Offsets:
-    """Ask for the first offset of each partition of a task's raw topic."""
-    with closing(kafka.source(task.input.topic)) as source:
+def begins(kafka: KafkaConnection, topic: str) -> Offsets:
+    """Ask for the first offset of each partition of a topic."""
+    with closing(kafka.source(topic)) as source:
         return dict(source.begins)
 
 
-def begins_of(record: Record) -> Offsets:
-    """Return the first offset of each partition of the run that a record began."""
-    return (record.session_start.begins if record.session_start else None) or {}
+def beginning(task: Task, kafka: KafkaConnection) -> Position:
+    """Return where a run would begin: at what is there of the topics that a task reads."""
+    labels = begins(kafka, task.labels.topic) if task.labels else {}
+    return Position(begins(kafka, task.input.topic), labels=labels)
+
+
+def begins_of(record: Record) -> Position:
+    """Return where the run began that a record opened."""
+    start = record.session_start
+    return Position((start and start.begins) or {}, labels=(start and start.label_begins) or {})
 
 
 def start_of(record: Record) -> str | None:

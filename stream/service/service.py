@@ -11,23 +11,27 @@ from typing import Any, NamedTuple, Unpack
 
 import msgspec
 
-from headrace.stream.events import DeadLetter, DriftAlarm
+from headrace.stream.events import DeadLetter, DriftAlarm, Expired
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.topic_specs import TopicSpec
 from headrace.stream.kafka.topics import Topic
 from headrace.stream.ledger.ledger import Consumed, Fields, Ledger
-from headrace.stream.ledger.position import Position
+from headrace.stream.ledger.position import Offsets, Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.process.watchdog import Watchdog
 from headrace.stream.rows.absent import Absent
+from headrace.stream.rows.late import Truth, placed
 from headrace.stream.rows.refusals import Refusals, literals_told
-from headrace.stream.rows.rows import Rows
+from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.service.checkpointer import Checkpointer
+from headrace.stream.service.label_source import NO_LABELS, LabelBatch, LabelSource
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.publisher import Output, Publisher
 from headrace.stream.service.row_source import MicroBatch, RowSource
 from headrace.stream.task import Task
+from headrace.stream.training.label_join import account
 from headrace.stream.training.learned import Pending
 from headrace.stream.training.trainer import Trainer
 
@@ -43,9 +47,11 @@ class Work(NamedTuple):
     """Hold a micro-batch between its submission and its publication."""
 
     taken: MicroBatch
+    labels: list[Range]  # of the labels topic
     rows: Rows
     letters: list[DeadLetter]
     repeated: int
+    truth: Truth
     pending: Pending | None  # None without rows
     position: str  # digest of where the learner stands after it
 
@@ -56,6 +62,7 @@ class Service:
     Args:
         specs: of the task's topics that it reads or writes.
         partitions: that outputs have which go beside their event.
+        labels: where late labels come from, None if they come with their events.
         position: where it stands; it moves on from there.
         ledger: of which the start of this session is the last record.
         on_progress: called about once a second.
@@ -71,6 +78,7 @@ class Service:
         trainer: Trainer,
         position: Position,
         source: RowSource,
+        labels: LabelSource | None,
         ledger: Ledger,
         publisher: Publisher,
         checkpointer: Checkpointer,
@@ -78,10 +86,12 @@ class Service:
     ) -> None:
         self._task, self._kafka, self._specs = task, kafka, specs
         self._partitions, self._trainer, self._position = partitions, trainer, position
-        self._source, self._ledger, self._publisher = source, ledger, publisher
+        self._source, self._labels = source, labels
+        self._ledger, self._publisher = ledger, publisher
         self._checkpointer, self._on_progress = checkpointer, on_progress
+        self._no_rows = rows_of(task, [], [])
         self._encode = msgspec.json.Encoder().encode
-        self._reported = (time.monotonic(), position.counts.events)
+        self._reported = (time.monotonic(), position.counts.events, position.truth.labels)
         self._work: Work | None = None
         self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._passed_s = -math.inf  # a loss that was accepted is written down at once
@@ -92,13 +102,14 @@ class Service:
     def run(self, *, drain: bool, stop: Callable[[], bool]) -> Progress:
         """Loop: XLA works on batch k while k - 1 is published, k - 2 committed, k + 1 decoded."""
         tune_memory()
-        ends = self._source.ends() if drain else None
+        ends = self._ends() if drain or self._labels else None
+        self._history = ends if self._labels else None
         with Watchdog(PATIENCE_S) as watchdog:
             while not stop():
                 watchdog.alive("reading")
-                taken = self._source.take(self._trainer.capacity, 0 if self._work else IDLE_S)
+                taken, labels = self._take()
                 failpoint("taken")
-                work = self._submit(taken) if taken else None
+                work = self._submit(taken, labels) if taken or labels else None
                 if self._work:
                     watchdog.alive(f"publishing record {self._ledger.seq}")
                     self._publish(self._work)
@@ -106,7 +117,7 @@ class Service:
                     self._idle()
                 self._work = work
                 self._commit()
-                if ends and not self._work and self._source.reached(ends):
+                if drain and ends and not self._work and self._reached(ends):
                     break
             return self._end(watchdog, hurry=stop())
 
@@ -117,12 +128,44 @@ class Service:
         that the task does not read, and those that it reads and that no event has.
         """
         new = self._source.fields.lines("event")
-        return [*literals_told(self._source.non_finite), *new, *self._absent.lines()]
+        literals = self._source.non_finite + (self._labels.non_finite if self._labels else 0)
+        return [*literals_told(literals), *new, *self._absent.lines()]
 
-    def _submit(self, taken: MicroBatch) -> Work:
+    def _ends(self) -> tuple[Offsets, Offsets]:
+        """Ask where the topics end now: that of events, and that of labels."""
+        return self._source.ends(), self._labels.ends() if self._labels else {}
+
+    def _reached(self, ends: tuple[Offsets, Offsets]) -> bool:
+        events, labels = ends
+        return self._source.reached(events) and (not self._labels or self._labels.reached(labels))
+
+    def _take(self) -> tuple[MicroBatch | None, LabelBatch | None]:
+        """Take events, and the labels that came before the next ones.
+
+        What was there at the start is history, in which neither runs ahead of the other.
+        """
+        most = self._trainer.capacity
+        taken = self._source.take(most, 0 if self._work else IDLE_S)
+        if not self._labels:
+            return taken, None
+        labels = self._labels.take(
+            taken.newest_ms if taken else 0,
+            most,
+            at_end=self._source.at_end,
+            history=self._history is not None,
+        )
+        if self._history and self._reached(self._history):
+            self._history = None
+        return taken, labels
+
+    def _submit(self, taken: MicroBatch | None, labels: LabelBatch | None) -> Work:
+        taken, late = taken or MicroBatch([], self._no_rows, [], 0), labels or NO_LABELS
         self._make_room(taken)
         rows, repeated = self._trainer.admit(taken.rows, self._task.input.topic)
-        pending = self._trainer.submit(rows) if rows.id else None
+        between = placed(rows, late.labels, late.arrived_ms)
+        pending = self._trainer.submit(rows, between) if rows.id or between else None
+        joined = pending.joined if pending else None
+        truth = account(joined, late.letters)
         failpoint("submitted")
         for each in taken.ranges:
             self._position.offsets[each.partition] = each.stop
@@ -133,13 +176,17 @@ class Service:
         counts.repeated += len(repeated)
         counts.duplicates += taken.duplicates
         counts.healed += taken.healed
+        self._position.labels.update({each.partition: each.stop for each in late.ranges})
+        self._position.truth.add(truth)
         if self._checkpointer.is_due(self._position):
             self._save(self._seq)
         self._seq += 1
-        letters = [*taken.letters, *repeated]
+        unmet = joined.letters if joined else []
+        letters = [*taken.letters, *repeated, *late.letters, *unmet]
         self.refusals.add(letters)
         self._absent.add(rows)
-        return Work(taken, rows, letters, len(repeated), pending, self._position.digest())
+        stands = self._position.digest()
+        return Work(taken, late.ranges, rows, letters, len(repeated), truth, pending, stands)
 
     def _make_room(self, taken: MicroBatch) -> None:
         """Return outputs the partitions that the raw topic got meanwhile."""
@@ -173,8 +220,9 @@ class Service:
                     "dead-letter",
                     letters,
                     [letter.key for letter in work.letters],
-                    [letter.partition for letter in work.letters],
+                    [letter.partition % self._partitions for letter in work.letters],
                 ),
+                *self._expired(work.pending),
             ],
             consumed=tuple(Consumed(*each, used.get(each.partition, 0)) for each in taken.ranges),
             predicted=len(predictions),
@@ -184,12 +232,32 @@ class Service:
             healed=taken.healed,
             dead_letters=len(letters),
             alarms=sum(isinstance(each, DriftAlarm) for each in drift),
-            output_digest=learned.outcome() if learned else "",
+            output_digest=learned.outcome() if learned and lines else "",
             predictions=sha256(b"".join(predictions)).hexdigest() if predictions else "",
+            labels=tuple(work.labels),
+            truth=work.truth if self._labels else None,
             reading=taken.reading,
             saved=self._checkpointer.pop_saved(),
             position=work.position,
         )
+
+    def _expired(self, pending: Pending | None) -> list[Output]:
+        """Tell of the events that no label came for."""
+        left = pending.joined.expired if pending and pending.joined else []
+        if not left:
+            return []
+        values = [
+            Expired(
+                each.id,
+                each.time_ms,
+                each.partition,
+                each.offset,
+                None if each.label is None else self._trainer.in_words(each.label),
+            )
+            for each in left
+        ]
+        places = [each.partition for each in left]
+        return [Output("expired", list(map(self._encode, values)), None, places)]
 
     def _commit(self) -> None:
         """Begin to end the transaction that is open; a backlog may put more into it first."""
@@ -202,27 +270,30 @@ class Service:
         if not self._publisher.settled:
             return
         self._publisher.await_commit()
-        saved, metrics, passed = self._checkpointer.pop_saved(), self._metrics(), self._pass_over()
-        if saved or passed:
-            self._note(metrics, consumed=passed, saved=saved)
+        saved, metrics = self._checkpointer.pop_saved(), self._metrics()
+        passed, labels = self._pass_over()
+        if saved or passed or labels:
+            self._note(metrics, consumed=passed, labels=labels, saved=saved)
         elif metrics:
             self._publisher.send(metrics)
         elif self._checkpointer.is_due(self._position):
             self._save(self._ledger.seq - 1)
             self._checkpointer.on_confirmed(self._publisher.last)
 
-    def _pass_over(self) -> tuple[Consumed, ...]:
-        """Move on behind offsets that hold no event, every PASS_OVER_S of a quiet stream.
+    def _pass_over(self) -> tuple[tuple[Consumed, ...], tuple[Range, ...]]:
+        """Move on behind offsets that hold nothing, every PASS_OVER_S of a quiet stream.
 
         Retention moves a topic's beginning behind them: it must not seem to have taken an event.
         """
         if time.monotonic() - self._passed_s < PASS_OVER_S:
-            return ()
+            return (), ()
         self._passed_s = time.monotonic()
         passed = self._source.pass_over()
         for each in passed:
             self._position.offsets[each.partition] = each.stop
-        return tuple(Consumed(*each, 0) for each in passed)
+        labels = tuple(self._labels.pass_over()) if self._labels else ()
+        self._position.labels.update({each.partition: each.stop for each in labels})
+        return tuple(Consumed(*each, 0) for each in passed), labels
 
     def _note(self, outputs: Sequence[Output] = (), **fields: Unpack[Fields]) -> None:
         """Write a record of no micro-batch; nothing may be submitted and not published."""
@@ -237,11 +308,11 @@ class Service:
 
     def _metrics(self, *, last: bool = False) -> list[Output]:
         """Measure and tell, when it is time to; publish the measure if there is anything new."""
-        now_s, (before_s, events) = time.monotonic(), self._reported
+        now_s, (before_s, events, labels) = time.monotonic(), self._reported
         if now_s - before_s < METRICS_EVERY_S and not last:
             return []
-        counts = self._position.counts
-        self._reported = (now_s, counts.events)
+        counts, truth = self._position.counts, self._position.truth
+        self._reported = (now_s, counts.events, truth.labels)
         age_s = self._checkpointer.age_s
         self._progress = Progress(
             **asdict(counts),
@@ -251,17 +322,26 @@ class Service:
             record=self._ledger.seq - 1,
             checkpoint_age_s=None if age_s is None else round(age_s, 1),
             new_fields={name: new.events for name, new in self._source.fields.found().items()},
+            labels=self._truth(self._labels) if self._labels else None,
             report=self._report(),
         )
         if not last:
             self._on_progress(self._progress)
-        if counts.events == events:
+        if (counts.events, truth.labels) == (events, labels):
             return []
         record = asdict(self._progress) | {
             "time_ms": time.time_ns() // 1_000_000,
             "events_per_second": round(self._progress.events_per_second, 1),
         }
         return [Output("metrics", [self._encode(record | record.pop("report"))])]
+
+    def _truth(self, source: LabelSource) -> dict[str, Any]:
+        """Account for labels, and for the events that wait for one."""
+        join = self._trainer.join
+        delay = join.delays.report() if join else {}
+        pending = join.pending if join else 0
+        told = asdict(self._position.truth) | {"pending": pending, "lag": source.lag()}
+        return told | {"delay": delay}
 
     def _report(self) -> dict[str, Any]:
         """Return the metrics; those of before while nothing was learned."""

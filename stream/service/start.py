@@ -21,6 +21,7 @@ from headrace.stream.process.failpoint import failpoint
 from headrace.stream.service import recovery
 from headrace.stream.service import run as runs
 from headrace.stream.service.checkpointer import Checkpointer
+from headrace.stream.service.label_source import LabelSource
 from headrace.stream.service.plan import Plan
 from headrace.stream.service.progress import Progress
 from headrace.stream.service.publisher import Publisher
@@ -77,7 +78,8 @@ def start_service(
     run = runs.run_of(task, kafka, from_scratch=safety.from_scratch)
     checkpoints = runs.open_checkpoints(task, safety.place, run, safety.key)
     stack.enter_context(checkpoints.lock())
-    outputs = [spec.name for spec in topic_specs(task)[2:]]
+    inputs = (task.input.topic, task.labels and task.labels.topic, features)
+    outputs = [spec.name for spec in topic_specs(task) if spec.name not in inputs]
     transactions = kafka.transactions(
         f"{task.name}.learn", topics=outputs, on_note=on_note, stop=stop
     )
@@ -108,12 +110,21 @@ def start_service(
     watch = kafka.watch(task.input.topic, topics[task.input.topic])
     source = _source(task, kafka, origin, safety, position, topics, watch)
     stack.callback(source.close)
+    watches, labels = [watch], None
+    if task.labels:
+        topic = task.labels.topic
+        watches.append(kafka.watch(topic, topics[topic]))
+        starts = recovery.readable_offsets(
+            topic, kafka, position.labels, accept_loss=safety.accept_loss
+        )
+        labels = LabelSource(task, kafka, position.labels, starts, watches[1])
+        stack.callback(labels.close)
     kept = found.manifest.position if found.manifest else None
     checkpointer = Checkpointer(checkpoints, task, topics, kept, on_note)
     stack.callback(checkpointer.finish, HURRY_S)
     ledger = Ledger(kafka, task.output("ledger"), found.tip, found.run)
     stack.callback(ledger.close)
-    publisher = Publisher(task, transactions, ledger, watch, checkpointer.on_confirmed)
+    publisher = Publisher(task, transactions, ledger, watches, checkpointer.on_confirmed)
     publisher.write(
         session_start=_session_start(task, found, topics, recomputed),
         reading=dict(position.reading) if found.new_features else {},
@@ -129,6 +140,7 @@ def start_service(
         trainer=trainer,
         position=position,
         source=source,
+        labels=labels,
         ledger=ledger,
         publisher=publisher,
         checkpointer=checkpointer,
@@ -147,7 +159,9 @@ def _source(
 ) -> RowSource:
     """Open what rows come from, where the position says."""
     offsets = position.offsets
-    starts = recovery.readable_offsets(task, kafka, offsets, accept_loss=safety.accept_loss)
+    starts = recovery.readable_offsets(
+        task.input.topic, kafka, offsets, accept_loss=safety.accept_loss
+    )
     if origin == "events":
         return EventSource(task, kafka, offsets, starts, watch, position.fields)
     identity = topics.get(task.output("features"), "")
@@ -161,7 +175,7 @@ def _keep_start(
 
     It is durable before the ledger speaks of it: the run could not be learned again without it.
     """
-    begins = dict(found.position.offsets)
+    begins = found.position
     if not found.new:
         opening = runs.run_opening(kafka, task.output("ledger"), found.run)
         begins = runs.begins_of(opening.record)
@@ -179,6 +193,9 @@ def _session_start(
         version=version("headrace"),
         settings=fingerprint.settings_of(task) if found.new else None,
         begins=dict(found.position.offsets) if found.new or found.new_topic else None,
+        label_begins=dict(found.position.labels)
+        if task.labels and (found.new or found.new_labels)
+        else None,
         start=found.state.digest if found.new and found.state else None,
         topics=topics,
         recomputed=recomputed,

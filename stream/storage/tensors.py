@@ -16,10 +16,10 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
-"""The dtype ("float32") and the shape by name; (-1,) for "recent": any length up to 64 MiB."""
+"""The dtype ("float32") and the shape by name; (-1,): any length, up to a bound of its own."""
 
 _HEADER_BYTES = 1 << 20
-_RECENT, _RECENT_BYTES = "recent", 64 << 20
+_ANY_LENGTH = {"recent": 64 << 20, "waiting_ids": 1 << 30, "held_labels": 64 << 20}  # bytes
 _DTYPES = {
     "bool": "BOOL",
     "int8": "I8",
@@ -77,19 +77,17 @@ def unpack(data: bytes, shapes: Shapes) -> dict[str, NDArray[Any]]:
 def shapes_of(tensors: Mapping[str, NDArray[Any]]) -> Shapes:
     """Return what `unpack` has to be told of such arrays."""
     shapes = {name: (array.dtype.name, array.shape) for name, array in tensors.items()}
-    if _RECENT in shapes:
-        shapes[_RECENT] = ("uint8", (-1,))
-    return shapes
+    return shapes | {name: ("uint8", (-1,)) for name in shapes.keys() & _ANY_LENGTH}
 
 
 def most_bytes(shapes: Shapes) -> int:
     """Bound what `pack` makes of such arrays."""
-    return 8 + _HEADER_BYTES + sum(_size_bytes(dtype, shape) for dtype, shape in shapes.values())
+    return 8 + _HEADER_BYTES + sum(_size_bytes(name, *each) for name, each in shapes.items())
 
 
-def _size_bytes(dtype: str, shape: Sequence[int]) -> int:
+def _size_bytes(name: str, dtype: str, shape: Sequence[int]) -> int:
     if shape == (-1,):
-        return _RECENT_BYTES
+        return _ANY_LENGTH[name]
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
@@ -108,7 +106,7 @@ def check(data: bytes | memoryview, shapes: Shapes) -> None:
     for name, tensor in sorted(header.items(), key=lambda item: item[1].data_offsets):
         _check_tensor(name, tensor, *shapes[name])
         begin, stop = tensor.data_offsets
-        if begin != end or stop - begin != _size_bytes(shapes[name][0], tensor.shape):
+        if begin != end or stop - begin != _size_bytes(name, shapes[name][0], tensor.shape):
             raise ValueError(f"{name!r} does not take the bytes {begin} to {stop}")
         end = stop
     if end != len(data) - 8 - length:
@@ -118,8 +116,10 @@ def check(data: bytes | memoryview, shapes: Shapes) -> None:
 def _check_tensor(name: str, tensor: _Tensor, dtype: str, shape: tuple[int, ...]) -> None:
     if tensor.dtype != _DTYPES.get(np.dtype(dtype).name):
         raise ValueError(f"{name!r} is {tensor.dtype}, expected {dtype}")
-    if name == _RECENT and shape == (-1,):
-        if len(tensor.shape) != 1 or tensor.shape[0] > _RECENT_BYTES:
-            raise ValueError(f"{name!r} is {tensor.shape}, expected up to {_RECENT_BYTES} bytes")
+    if shape == (-1,):
+        if len(tensor.shape) != 1 or tensor.shape[0] > _ANY_LENGTH[name]:
+            raise ValueError(
+                f"{name!r} is {tensor.shape}, expected up to {_ANY_LENGTH[name]} bytes"
+            )
     elif tensor.shape != list(shape):
         raise ValueError(f"{name!r} is {tensor.shape}, expected {list(shape)}")

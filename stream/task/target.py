@@ -160,6 +160,18 @@ class Target(Quantity):
                 yield Mistake(key, f"{key}: of {self.room} classes, expected {MOST_NAMED} at most")
 
 
+def wrong_label(target: Target, label: str | float | bool) -> str | None:
+    """Say what is wrong with a label that a task file gives, if anything."""
+    if target.kind == "regress":
+        number = isinstance(label, int | float) and not isinstance(label, bool)
+        return None if number else "expected a number, as target.kind = 'regress' has"
+    name = str(label).lower() if isinstance(label, bool) else str(label)
+    if target.classes and name not in target.classes and target.room == len(target.classes):
+        near = did_you_mean(name, target.classes)
+        return f"expected one of target.classes = {[*target.classes]}{near}"
+    return None
+
+
 def _numbers_once(classes: Sequence[str]) -> Iterator[Mistake]:
     """Yield classes that a label could not tell apart, or that no stream has together."""
     spelt: dict[float, str] = {}

@@ -28,10 +28,11 @@ from headrace.stream.task.features import (
 )
 from headrace.stream.task.files import read
 from headrace.stream.task.keras_file import identity
+from headrace.stream.task.labels import Labels
 from headrace.stream.task.origin import Origin, plain, problems
 from headrace.stream.task.part import Mistake, Part, PluginName, beside, doubled, once
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Topics
-from headrace.stream.task.target import Target
+from headrace.stream.task.target import Target, wrong_label
 from headrace.stream.task.target_field import given_away
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
@@ -40,7 +41,7 @@ MOST_ROW_BYTES = 1 << 20  # thousands of them wait in a micro-batch
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
 STAGES = frozenset(
-    {"features", "predictions", "dead-letter", "metrics", "drift", "ledger"}
+    {"features", "predictions", "expired", "dead-letter", "metrics", "drift", "ledger"}
 )  # of output topics
 
 
@@ -72,6 +73,7 @@ class Task(Part):
         description="Further metrics, by the names that installed packages give them (entry "
         "points of the group headrace.metrics).",
     )
+    labels: Labels | None = None
     lags: Lags = Lags()
     model: Model = Model()
     drift: Drift = Drift()
@@ -94,6 +96,7 @@ class Task(Part):
                 *self._crosses(),
                 *self._aggregates(),
                 *self._pictures(),
+                *self._late_labels(),
                 *once("calendar", self.calendar),
                 *once("metrics", self.metrics),
             ]
@@ -111,6 +114,25 @@ class Task(Part):
                     f"a row takes {self.row_bytes} bytes, expected {MOST_ROW_BYTES} at most: "
                     "name fewer texts and lists, or give them fewer max_tokens",
                 )
+
+    def _late_labels(self) -> Iterator[Mistake]:
+        if (labels := self.labels) is None:
+            return
+        if labels.topic in (self.input.topic, *map(self.output, STAGES)):
+            yield Mistake(
+                ("labels", "topic"), "expected a topic of labels alone, which others write"
+            )
+        if self.target.horizon:
+            yield Mistake(
+                ("target", "horizon"),
+                "a horizon says already when labels come: expected 0 with [labels]",
+            )
+        if self.model.chunk > 1:
+            yield Mistake(
+                ("model", "chunk"), "late labels are learned one by one: expected 1 with [labels]"
+            )
+        if labels.on_expiry is not None and (told := wrong_label(self.target, labels.on_expiry)):
+            yield Mistake(("labels", "on_expiry"), told)
 
     def _crosses(self) -> Iterator[Mistake]:
         single = self.single
@@ -247,7 +269,7 @@ class Task(Part):
             balanced=self.target.class_weight == "balanced",
             weighted=self.input.weight is not None,
             horizon=self.target.horizon,
-            waiting=self._waiting,
+            waiting=self.labels.max_pending if self.labels else self._waiting,
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,

@@ -15,6 +15,7 @@ from headrace.model.spec import Spec
 from headrace.stream.events import DriftRecord
 from headrace.stream.rows.classes import Classes
 from headrace.stream.rows.rows import Rows
+from headrace.stream.training.label_join import Joined, LabelJoin
 
 
 class Part(NamedTuple):
@@ -30,6 +31,7 @@ class Pending(NamedTuple):
 
     rows: Rows
     parts: list[Part]
+    joined: Joined | None  # where labels come by themselves
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Foreseen(NamedTuple):
     frame: Frame
     classes: Classes
     learned: int
+    join: LabelJoin | None
 
 
 def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:

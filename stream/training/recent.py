@@ -37,6 +37,10 @@ class RecentIds:
                 known.remove(order.popleft())
         return places
 
+    def __contains__(self, id: str | int) -> bool:
+        """Return whether an id is remembered."""
+        return id in self._known
+
     def as_list(self) -> list[str | int]:
         """Return the ids, oldest first."""
         return list(self._order)

@@ -19,6 +19,7 @@ from headrace.model.learner import Learner
 from headrace.model.state import State, named
 from headrace.stream.rows.classes import Classes, came_shape
 from headrace.stream.task import Task
+from headrace.stream.training import label_join
 from headrace.stream.training.plugins import learner_of
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -56,15 +57,18 @@ class Snapshot(NamedTuple):
     came: NDArray[np.uint8]
     frame: NDArray[np.float64]
     learned: int
+    join: dict[str, Any] | None = None
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Wait for the state, and give its arrays by name.
 
         `recent` holds the remembered ids, `came` the classes that came, and `frame` what numbers
-        are counted from.
+        are counted from. Where labels come by themselves, others hold what waits for them.
         """
         ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
         arrays = {name: np.asarray(leaf) for name, leaf in named(self.state)}
+        if self.join:
+            arrays |= label_join.arrays(self.join)
         return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
 
 
@@ -81,6 +85,8 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return type and shape of each array of a task's state, by name; (-1,) is any length."""
     state = jax.eval_shape(learner_of(task).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(state)}
+    if waiting := task.spec.waiting:
+        found |= label_join.shapes_of(waiting)
     return found | {
         "recent": ("uint8", (-1,)),
         "came": ("uint8", came_shape(task)),

@@ -23,17 +23,17 @@ from headrace.model.spec import Spec
 from headrace.model.state import named
 from headrace.stream.events import DeadLetter, Prediction, Reject, dead_letter
 from headrace.stream.rows.classes import NEW_CLASS, Classes
-from headrace.stream.rows.late import LateLabel, interleaved
+from headrace.stream.rows.late import Placed
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.target import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
+from headrace.stream.training.label_join import LabelJoin, join_of
 from headrace.stream.training.learned import Foreseen, Learned, Part, Pending, answers
 from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
-from headrace.stream.training.waiting import WaitingRows
 
 
 class Trainer:
@@ -54,7 +54,7 @@ class Trainer:
         self._recent = RecentIds(task.input.recent_ids)
         self._classes = Classes(task)
         self._frame = Frame(task.spec)
-        self.waiting = WaitingRows(task.spec.waiting)
+        self.join: LabelJoin | None = join_of(task)
         self.learned = 0
 
     @property
@@ -89,7 +89,8 @@ class Trainer:
             at: Reject("duplicate_id", f"id {rows.id[at]!r} {seen}")
             for at in self._recent.repeated(rows.id)
         }
-        rows = self._take_up(rows, refused)
+        if not self.join:  # which takes up classes in the order of rows and labels
+            rows = self._take_up(rows, refused)
         if not refused:
             return rows, []
         letters = _letters(rows, refused, topic)
@@ -112,39 +113,16 @@ class Trainer:
                 label[at] = index
         return rows._replace(label=label)
 
-    def submit(self, rows: Rows) -> Pending:
-        """Start predicting and learning up to `capacity` rows; does not wait."""
-        return self._submit(rows, None)
-
-    def submit_late(
-        self, rows: Rows, labels: Sequence[tuple[int, LateLabel]], topic: str
-    ) -> tuple[Pending, NDArray[np.bool_], list[DeadLetter]]:
-        """Start predicting rows without labels, and learning labels of rows that wait for them.
-
-        Both as many as may be. A label has the offset of its row. One whose row does not wait any
-        more is left out, and counted; one that names a class for which there is no room is refused.
+    def submit(self, rows: Rows, labels: Sequence[Placed] = ()) -> Pending:
+        """Start predicting and learning up to `capacity` rows; does not wait.
 
         Args:
-            labels: each with how many of the rows come before it, in order.
-
-        Returns:
-            with lines of rows and labels, which of them are labels, and what was refused.
+            labels: that came by themselves, as many as may be.
         """
-        lines, is_label = interleaved(rows, labels)
-        refused: dict[int, Reject] = {}
-        lines = self._take_up(lines, refused)
-        kept, slots = list[int](), list[int]()
-        for at, (offset, late) in enumerate(zip(lines.offset, is_label.tolist(), strict=True)):
-            if at in refused:
-                continue
-            slot = self.waiting.take(offset) if late else self.waiting.put(offset)
-            if slot is not None:
-                kept.append(at)
-                slots.append(slot)
-        letters = _letters(lines, refused, topic)
-        lines, is_label = take(lines, kept), is_label[kept]
-        line = np.column_stack([is_label, np.array(slots, int)]).astype(np.int32)
-        return self._submit(lines, line), is_label, letters
+        if not self.join:
+            return self._submit(rows, None)
+        joined = self.join.join(rows, labels, self._classes)
+        return self._submit(joined.rows, joined.line)._replace(joined=joined)
 
     def _submit(self, rows: Rows, line: NDArray[np.int32] | None) -> Pending:
         spec, values, parts = self._learner.spec, self._values(rows), []
@@ -159,7 +137,7 @@ class Trainer:
                 self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
                 parts.append(Part(count, outcome, self._frame.copy()))
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
-        return Pending(rows, parts)
+        return Pending(rows, parts, None)
 
     def _values(self, rows: Rows) -> NDArray[np.float64]:
         """Return all that the frame is for, float64[n, C]."""
@@ -205,22 +183,23 @@ class Trainer:
         Returns:
             why it would be refused, if one names a class that there is no room for.
         """
-        kept = self._state, self._frame, self._classes, self.learned
+        kept = self._state, self._frame, self._classes, self.learned, self.join
         self._state, self._frame = self._learner.copy(self._state), self._frame.copy()
-        self._classes = self._classes.copy()
+        self._classes, self.join = self._classes.copy(), self.join and self.join.copy()
         try:
             refused: dict[int, Reject] = {}
-            rows = self._take_up(rows, refused)
+            if not self.join:
+                rows = self._take_up(rows, refused)
             if refused:
                 return next(iter(refused.values()))
             found = self.collect(self.submit(rows))
-            return Foreseen(found, self._state, self._frame, self._classes, self.learned)
+            return Foreseen(found, self._state, self._frame, self._classes, self.learned, self.join)
         finally:
-            self._state, self._frame, self._classes, self.learned = kept
+            self._state, self._frame, self._classes, self.learned, self.join = kept
 
     def accept(self, foreseen: Foreseen) -> Learned:
         """Take over what was foreseen, as if the rows were submitted now; once."""
-        found, self._state, self._frame, self._classes, self.learned = foreseen
+        found, self._state, self._frame, self._classes, self.learned, self.join = foreseen
         return found
 
     @property
@@ -230,7 +209,7 @@ class Trainer:
 
     def collect(self, pending: Pending) -> Learned:
         """Wait for a submitted batch and give what came of it."""
-        rows, parts = pending
+        rows, parts, joined = pending
         published = np.concatenate([self._published(part) for part in parts])
         halves, raised, rungs, lost, moved = (
             np.concatenate([np.asarray(getattr(part.outcome, name))[: part.rows] for part in parts])
@@ -239,6 +218,10 @@ class Trainer:
         step = counter.value(halves)
         told = Told(raised, rungs, lost, moved)
         records = drift_records(self._learner.spec, self._columns, self._classes, rows, step, told)
+        if joined:  # labels are no rows
+            published, step, rows = published[joined.events], step[joined.events], joined.told
+            if self._classes.is_open:
+                rows = rows._replace(label=self._classes.indices(rows.label, rows.new_class))
         answer = answers(self._learner.spec, published)
         return Learned(rows, published, answer, step, records, self._classes)
 
@@ -269,6 +252,10 @@ class Trainer:
             for (value, low, high), i, s, t, p, o in zip(lines, *common, strict=True)
         ]
 
+    def in_words(self, label: float) -> str | float:
+        """Return a label as the stream has it."""
+        return self._classes[int(label)] if self._learner.spec.classes else label
+
     def frozen(self) -> Frozen:
         """Copy what would be said by, after the last submitted row."""
         state = self._learner.copy(self._state)
@@ -278,7 +265,8 @@ class Trainer:
         """Copy the state as it will be after the last submitted row; does not wait."""
         came, held = self._classes.as_array(), self._frame.as_array()
         copied = self._learner.copy(self._state)  # the loop updates the original in place
-        return Snapshot(copied, self._recent.as_list(), came, held, self.learned)
+        joined = self.join.copied() if self.join else None
+        return Snapshot(copied, self._recent.as_list(), came, held, self.learned, joined)
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
@@ -290,6 +278,8 @@ class Trainer:
         self._recent = RecentIds(self._task.input.recent_ids, ids)
         self._classes = Classes(self._task, tensors["came"])
         self._frame = Frame(self._task.spec, tensors["frame"])
+        if self.join:
+            self.join.restore(tensors)
         self.learned = learned
 
     def sketch(self) -> Callable[[], dict[str, Any]]:

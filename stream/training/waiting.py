@@ -1,36 +1,148 @@
-"""Which rows wait for their label, and in which of the learner's slots."""
+"""Which rows may still get a label, and in which of the learner's slots each of them is."""
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from array import array
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEVER, PENDING, LABELLED, EXPIRED = range(4)  # what became of the row in a slot
+NO_CLOCK = -(1 << 62)
 
 
 class WaitingRows:
-    """Give each row a slot until its label comes; where there is none left, the oldest leaves.
+    """Give each row a slot, in which it can be found by its id until another row takes that slot.
 
-    Which slot it is depends on what came before alone, and not on where it was cut.
+    The row that was labelled or expired longest ago leaves first; if all wait for their label, the
+    oldest of these. Which slot it is depends on what came before alone, not on where it was cut.
     """
 
     def __init__(self, slots: int) -> None:
-        self._slots: dict[int, int] = {}  # by offset, the oldest first
-        self._free = list(range(slots))
-        heapify(self._free)
-        self.missed = 0
-        """How many labels came for a row that did not wait any more."""
+        self._of: dict[str | int, int] = {}
+        self._ids: list[str | int | None] = [None] * slots
+        zeros = bytes(8 * slots)
+        self._time, self._since = array("q", zeros), array("q", zeros)
+        self._offset, self._partition = array("q", zeros), array("i", bytes(4 * slots))
+        self._label, self._status = array("d", zeros), array("b", bytes(slots))
+        # Two rings of slots, each from its head on: those that are free, and those that wait.
+        self._free, self._wait = slots, slots + 1
+        self._next = array("i", [*range(1, slots + 1), 0, slots + 1] if slots else [0, 1])
+        self._prev = array("i", [slots, *range(slots), slots + 1] if slots else [0, 1])
+        self.pending = 0
+        """How many rows wait for their label."""
 
-    def put(self, offset: int) -> int:
-        """Return the slot of a row that came."""
-        if not self._free:
-            oldest = next(iter(self._slots))
-            heappush(self._free, self._slots.pop(oldest))
-        slot = self._slots[offset] = heappop(self._free)
+    def put(self, id: str | int, time_ms: int, partition: int, offset: int, now_ms: int) -> int:
+        """Return the slot of a row that came; make room by `oldest` before.
+
+        Args:
+            now_ms: from when on it waits.
+        """
+        slot: int = self._next[self._free]
+        other = self._ids[slot]
+        if other is not None and self._of[other] == slot:
+            del self._of[other]
+        self._ids[slot], self._of[id] = id, slot
+        self._time[slot], self._since[slot] = time_ms, now_ms
+        self._partition[slot], self._offset[slot] = partition, offset
+        self._status[slot] = PENDING
+        self._move(slot, self._wait)
+        self.pending += 1
         return slot
 
-    def take(self, offset: int) -> int | None:
-        """Return the slot of the row that a label belongs to, None if it does not wait."""
-        slot = self._slots.pop(offset, None)
-        if slot is None:
-            self.missed += 1
-        else:
-            heappush(self._free, slot)
-        return slot
+    def find(self, id: str | int) -> int | None:
+        """Return the slot of a row, whatever became of it."""
+        return self._of.get(id)
+
+    def oldest(self, before_ms: int | None = None) -> int | None:
+        """Return the slot of the row that has waited longest: if there is no other room.
+
+        Args:
+            before_ms: or if it has waited since then, or since before.
+        """
+        slot: int = self._next[self._wait]
+        if slot == self._wait:
+            return None
+        if self._next[self._free] == self._free:
+            return slot
+        return slot if before_ms is not None and self._since[slot] <= before_ms else None
+
+    def expire(self, slot: int) -> None:
+        """Let a row go that waits."""
+        self._end(slot, EXPIRED)
+
+    def label(self, slot: int, label: float) -> None:
+        """Keep the label of a row that waits, or another one of a row that has one."""
+        if self._status[slot] == PENDING:
+            self._end(slot, LABELLED)
+        self._status[slot], self._label[slot] = LABELLED, label
+
+    def label_of(self, slot: int) -> float | None:
+        """Return the label of a row; None if it has none."""
+        return self._label[slot] if self._status[slot] == LABELLED else None
+
+    def is_pending(self, slot: int) -> bool:
+        """Return whether a row waits for its label."""
+        return self._status[slot] == PENDING
+
+    def is_expired(self, slot: int) -> bool:
+        """Return whether a row left without a label."""
+        return self._status[slot] == EXPIRED
+
+    def id_of(self, slot: int) -> str | int:
+        """Return the id of the row in a slot."""
+        id = self._ids[slot]
+        assert id is not None  # noqa: S101
+        return id
+
+    def place(self, slot: int) -> tuple[int, int, int]:
+        """Return partition, offset and event time of a row."""
+        return self._partition[slot], self._offset[slot], self._time[slot]
+
+    def _end(self, slot: int, status: int) -> None:
+        self._status[slot] = status
+        self._move(slot, self._free)
+        self.pending -= 1
+
+    def _move(self, slot: int, head: int) -> None:
+        """Put a slot at the end of a ring."""
+        after, before = self._next, self._prev
+        behind, ahead = before[slot], after[slot]
+        after[behind], before[ahead] = ahead, behind
+        last = before[head]
+        after[last], before[slot] = slot, last
+        after[slot], before[head] = head, slot
+
+    def _columns(self) -> dict[str, Any]:
+        return {
+            "time": self._time,
+            "since": self._since,
+            "offset": self._offset,
+            "partition": self._partition,
+            "label": self._label,
+            "status": self._status,
+            "next": self._next,
+            "prev": self._prev,
+        }
+
+    def copied(self) -> dict[str, Any]:
+        """Copy what `restore` takes, but the ids, which are a list, in order of slots."""
+        found = {name: np.array(column) for name, column in self._columns().items()}
+        return found | {"ids": self._ids.copy()}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], ids: list[str | int | None]) -> None:
+        """Go on from a copy."""
+        for name, column in self._columns().items():
+            column[:] = array(column.typecode, arrays[name].tobytes())
+        self._ids = ids
+        self._of = {id: slot for slot, id in enumerate(self._ids) if id is not None}
+        self.pending = int((arrays["status"] == PENDING).sum())
+
+
+def shapes(slots: int) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """Yield the arrays of a copy: their names, types and shapes."""
+    for name, column in WaitingRows(0)._columns().items():
+        kind = np.dtype(column.typecode).name
+        yield name, (kind, (slots + 2 if name in ("next", "prev") else slots,))

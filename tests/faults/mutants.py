@@ -78,8 +78,8 @@ def offsets_first() -> None:
     learn_again: Any = recovery._learn_again
     note = Path(sys.argv[sys.argv.index("--state") + 1] + ".offsets")
 
-    def submit_and_note(self: Any, taken: Any) -> Any:
-        work = submit(self, taken)
+    def submit_and_note(self: Any, *taken: Any) -> Any:
+        work = submit(self, *taken)
         note.write_text(json.dumps(self._position.offsets))
         return work
 
@@ -90,5 +90,5 @@ def offsets_first() -> None:
                 {int(p): at for p, at in json.loads(note.read_text()).items()}
             )
 
-    service.Service._submit = submit_and_note  # type: ignore[method-assign]
+    service.Service._submit = submit_and_note  # type: ignore[method-assign, assignment]
     recovery._learn_again = learn_again_and_skip

@@ -51,6 +51,7 @@ def rows_of(values: Floats, first: int = 0) -> Rows:
         new_class=[None] * n,
         image=np.zeros((n, 0, 0, 0), np.uint8),
         weight=np.zeros((n, 0)),
+        arrived_ms=np.zeros(n, np.int64),
     )
 
 

@@ -30,17 +30,19 @@ from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.service import checkpointer, learn, service
+from headrace.stream.service.label_history import LabelHistory
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.row_source import FeatureSource
 from headrace.stream.service.start import Origin, Safety
-from headrace.stream.task import parse
+from headrace.stream.task import Task, parse
+from headrace.stream.training import label_join
+from headrace.stream.training.label_join import LabelJoin
 from headrace.stream.training.snapshot import SavedState
 from headrace.stream.training.trainer import Trainer
 from tests.support.events import good
 from tests.support.memory_kafka import MemoryKafka, MemoryTransactions
 
-TASK = parse(
-    """
+TEXT = """
 name = "t"
 [input]
 topic = "t.events"
@@ -57,9 +59,9 @@ hidden = [2]
 neighbours = 10
 [drift]
 ladder = []
-""",
-    "t",
-)
+"""
+TASK = parse(TEXT, "t")
+LATE = parse(TEXT + '[labels]\ntopic = "t.labels"\nmax_pending = 9\npolicy = "relearn"\n', "t")
 RAW, ROWS = TASK.input.topic, TASK.output("features")
 MICRO_BATCH = 8
 NEW_FROM = 15  # from this event on some have a field that the task does not know
@@ -115,9 +117,10 @@ class Inline:
 class World:
     """Hold a Kafka, places for checkpoints, and the learners that live there."""
 
-    def __init__(self, folder: Path, partitions: int, start: SavedState | None) -> None:
+    def __init__(self, folder: Path, partitions: int, start: SavedState | None, task: Task) -> None:
+        self.task = task
         self.kafka = MemoryKafka(reached=self.step)
-        self.kafka.make(topic_specs(TASK), partitions)
+        self.kafka.make(topic_specs(task), partitions)
         self.folder, self.start = folder, start
         self.sent = 0
         self.fenced = 0
@@ -158,7 +161,7 @@ class World:
 
     def _learn(self, origin: Origin, place: int) -> Any:
         return learn.learn(
-            TASK,
+            self.task,
             self.kafka,
             origin=origin,
             safety=Safety(str(self.folder / str(place)), start=self.start),
@@ -169,10 +172,32 @@ class World:
     def _send(self, events: int) -> None:
         for number in range(self.sent, self.sent + events):
             at = number * number % len(self.kafka.topics[RAW])
-            new = {"new": 1} if number > NEW_FROM and number % 3 == 0 else {}
+            new: dict[str, object] = {"new": 1} if number > NEW_FROM and number % 3 == 0 else {}
+            if self.task.labels:
+                new["label"] = None if number % 13 else "yes"  # some bring theirs, too
             value = b"poison" if number % 8 == 5 else good(number, **new)
-            self.kafka.topics[RAW][at].append(value, skip=number % 11 == 3)
+            time_ms = 10 * number + 10
+            self.kafka.topics[RAW][at].append(value, skip=number % 11 == 3, time_ms=time_ms)
+            for label in self._labels(number) if self.task.labels else ():
+                of = self.kafka.topics["t.labels"]
+                of[number % len(of)].append(label, skip=number % 7 == 3, time_ms=time_ms + 5)
         self.sent += events
+
+    @staticmethod
+    def _labels(number: int) -> Iterator[bytes]:
+        """Yield the labels that come behind an event, of earlier ones and all sorts of others."""
+        if number % 5 != 1:
+            yield told(number - 3, number % 2)
+        if number % 7 == 2:
+            yield told(number - 3, number % 2)  # again, or too soon
+        if number % 9 == 4:
+            yield told(number - 7, number % 4 == 0)  # perhaps another one than before
+        if number % 10 == 6:
+            yield b"poison"
+        if number % 11 == 7:
+            yield told(-number, 1)  # of an event that never comes
+        if number % 6 == 3:
+            yield told(number + 2, 1)  # before its event
 
     def _normalise(self, rng: random.Random) -> None:
         """Write rows as the normaliser does, at least once; lose some, as it never should."""
@@ -182,7 +207,9 @@ class World:
             self._normalised[at] = start + len(offsets)
             count = len(offsets)
             records = Records(RAW, [*values], [b""] * count, [at] * count, offsets, [1] * count)
-            for row in Normalizer(TASK).features(records)[0]:
+            times = [partition.times_ms[offset] for offset in offsets]
+            records = records._replace(timestamps_ms=times)
+            for row in Normalizer(self.task).features(records)[0]:
                 if rng.random() < 0.9:
                     self.kafka.topics[ROWS][at].append(pack(row))
 
@@ -194,8 +221,13 @@ class World:
                 for offset, value in zip(each.offsets, each.values, strict=True)
                 if offset not in each.hidden
             ]
-            for at, each in self.kafka.topics[TASK.output(stage)].items()
+            for at, each in self.kafka.topics[self.task.output(stage)].items()
         }
+
+
+def told(number: int, label: int) -> bytes:
+    """Make the label of an event."""
+    return msgspec.json.encode({"id": f"e-{number}", "label": ("no", "yes")[label]})
 
 
 @cache
@@ -210,10 +242,10 @@ def learned_before() -> SavedState:
 
 
 @contextmanager
-def world(partitions: int, start: SavedState | None = None) -> Iterator[World]:
+def world(partitions: int, start: SavedState | None = None, task: Task = TASK) -> Iterator[World]:
     """Make a world whose steps are those of the product, too, and in which nothing waits."""
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
-        made = World(Path(folder), partitions, start)
+        made = World(Path(folder), partitions, start, task)
         for module in [m for n, m in sys.modules.items() if n.startswith("headrace.stream.")]:
             if vars(module).get("failpoint") is failpoint:
                 patch.setattr(module, "failpoint", made.step)
@@ -221,6 +253,7 @@ def world(partitions: int, start: SavedState | None = None) -> Iterator[World]:
         patch.setattr(checkpointer, "EVERY_EVENTS", 12)
         patch.setattr(service, "METRICS_EVERY_S", 0.0)
         patch.setattr(new_fields, "USUAL_EVENTS", 10)
+        patch.setattr(label_join, "KEPT", 4)
         for module in (learn, service):
             patch.setattr(module, "tune_memory", lambda: None)
         yield made
@@ -233,7 +266,7 @@ def check(made: World, done: Any, lives: list[Life]) -> None:
         said = [msgspec.json.decode(each) for each in made.visible("predictions")[at]]
         assert [each["offset"] for each in said] == good_ones
     letters = [msgspec.json.decode(v) for vs in made.visible("dead-letter").values() for v in vs]
-    found = sorted((each["partition"], each["offset"]) for each in letters)
+    found = sorted((each["partition"], each["offset"]) for each in letters if each["topic"] == RAW)
     poison = sorted(
         (at, offset)
         for at, raw in made.kafka.topics[RAW].items()
@@ -248,14 +281,34 @@ def check(made: World, done: Any, lives: list[Life]) -> None:
             assert done.new_fields == ({"new": new} if new else {})
     assert len(set(found)) == len(found)
     assert (done.events, done.rejected) == (made.sent - len(poison), len(poison))
-    audit = verify(TASK, made.kafka, deep=True, start=made.start)
+    if made.task.labels:
+        account_for(made, done, [each for each in letters if each["topic"] != RAW])
+    audit = verify(made.task, made.kafka, deep=True, start=made.start)
     assert audit.findings == []
     assert audit.metrics == sum(map(len, made.visible("metrics").values())) > 0
 
 
-def try_out(lives: list[Life], partitions: int, start: SavedState | None = None) -> None:
+def account_for(made: World, done: Any, letters: list[dict[str, Any]]) -> None:
+    """Make sure that every label, and every event that waits for one, is accounted for."""
+    of, truth = made.kafka.topics["t.labels"], done.labels
+    sent = [v for each in of.values() for v in each.values]
+    own = sum(b'"label": "yes"' in v for p in made.kafka.topics[RAW].values() for v in p.values)
+    assert truth["labels"] == len(sent) + own
+    assert truth["labels"] == sum(
+        truth[name] for name in ("scored", "relearned", "repeated", "refused", "held")
+    )
+    assert done.events == truth["scored"] + truth["expired"] + truth["pending"]
+    assert len(letters) == truth["refused"]
+    assert sum(each["code"] == "json" for each in letters) == sent.count(b"poison")
+    expired = [msgspec.json.decode(v) for vs in made.visible("expired").values() for v in vs]
+    assert len(expired) == len({each["id"] for each in expired}) == truth["expired"]
+
+
+def try_out(
+    lives: list[Life], partitions: int, start: SavedState | None = None, task: Task = TASK
+) -> None:
     """Live these lives, then to the end; compare with one life that nothing disturbs."""
-    with world(partitions, start) as made:
+    with world(partitions, start, task) as made:
         ended = [made.live(life) is not None for life in lives]
         event(f"{sum(ended)} of {len(lives)} came to their end, {made.fenced} were fenced")
         done = made.live(Life(5))
@@ -263,9 +316,11 @@ def try_out(lives: list[Life], partitions: int, start: SavedState | None = None)
         if partitions > 1:
             return  # in which order partitions are read is not told beforehand
         said = made.visible("predictions")
-    with world(partitions, start) as undisturbed:
-        undisturbed.live(Life(made.sent))
+        truth = done.labels and {k: v for k, v in done.labels.items() if k != "lag"}
+    with world(partitions, start, task) as undisturbed:
+        done = undisturbed.live(Life(made.sent))
         assert undisturbed.visible("predictions") == said
+        assert truth == (done.labels and {k: v for k, v in done.labels.items() if k != "lag"})
 
 
 schedules = given(st.lists(LIVES, min_size=1, max_size=6), st.integers(1, 2))
@@ -282,6 +337,20 @@ def test_any_schedule_answers_every_event_once(lives: list[Life], partitions: in
 @schedules
 def test_so_does_any_that_begins_with_a_saved_learner(lives: list[Life], partitions: int) -> None:
     try_out(lives, partitions, learned_before())
+
+
+@settings(unhurried, max_examples=80)
+@schedules
+def test_so_does_any_whose_labels_come_late(lives: list[Life], partitions: int) -> None:
+    try_out(lives, partitions, task=LATE)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@settings(unhurried, max_examples=1_000)
+@schedules
+def test_thousands_of_schedules_with_late_labels(lives: list[Life], partitions: int) -> None:
+    try_out(lives, partitions, task=LATE)
 
 
 @pytest.mark.long
@@ -317,6 +386,12 @@ BREAKAGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         Trainer, "restore", lambda self, tensors, learned: None
     ),
     "new fields are forgotten": lambda patch: patch.setattr(NewFields, "state", lambda self: {}),
+    "what waits for a label is forgotten": lambda patch: patch.setattr(
+        LabelJoin, "restore", lambda self, tensors: None
+    ),
+    "history has no late labels": lambda patch: patch.setattr(
+        LabelHistory, "between", lambda self, rows, records: ([], [])
+    ),
     "repeated rows are learned again": lambda patch: patch.setattr(
         FeatureSource, "_looked_up_to", lambda self, partition, offset: offset
     ),
@@ -339,7 +414,8 @@ def test_the_property_fails_when_something_is_broken(breakage: str) -> None:
             )
             for _ in range(4)
         ]
-        with pytest.MonkeyPatch.context() as patch, world(1) as made:
+        task = LATE if "label" in breakage else TASK
+        with pytest.MonkeyPatch.context() as patch, world(1, task=task) as made:
             BREAKAGES[breakage](patch)
             try:
                 for life in lives:

@@ -31,13 +31,15 @@ class Partition:
     begin: int = 0
     end: int = 0
     hidden: dict[int, str] = field(default_factory=dict)  # OPEN or ABORTED, by offset
+    times_ms: dict[int, int] = field(default_factory=dict)  # by offset; others have 1
 
-    def append(self, value: bytes, skip: int = 0, key: bytes | None = b"") -> int:
+    def append(self, value: bytes, skip: int = 0, key: bytes | None = b"", time_ms: int = 1) -> int:
         """Add a record after `skip` offsets that nobody sees, and return its offset."""
         offset = self.end + skip
         self.offsets.append(offset)
         self.values.append(value)
         self.keys[offset] = key
+        self.times_ms[offset] = time_ms
         self.end = offset + 1
         return offset
 
@@ -197,7 +199,7 @@ class MemorySource:
             [keys.get(each.place, b"") for each in messages],
             [each.at for each in messages],
             [each.place for each in messages],
-            [1] * len(messages),
+            [self._of[each.at].times_ms.get(each.place, 1) for each in messages],
         )
 
     def messages(self, most: int, timeout_s: float) -> list[Message]:

@@ -91,6 +91,20 @@ def _lines(audit: Audit) -> Iterator[str]:
         f"{counted(audit.absent, 'offset')} without a record"
     )
     yield f"{counts.duplicates:,} rows came twice and were dropped, {counts.healed:,} were healed"
+    if truth := audit.truth:
+        told = [f"{truth.scored:,} scored their event"]
+        for count, what in (
+            (truth.relearned, "were learned instead of an earlier one"),
+            (truth.repeated, "came again"),
+            (truth.refused, "refused"),
+            (truth.held, "wait for their event"),
+        ):
+            told += [f"{count:,} {what}"] if count else []
+        yield f"{counted(truth.labels, 'label')}: {', '.join(told)}"
+        yield (
+            f"{counts.events:,} events = {truth.scored:,} scored + {truth.expired:,} expired + "
+            f"{counts.events - truth.scored - truth.expired:,} that wait for their label"
+        )
     yield f"{audit.predictions:,} predictions are the bytes that the ledger says" + (
         f", {audit.expired:,} are gone by retention" if audit.expired else ""
     )

@@ -130,7 +130,10 @@ def learn(
             return
         score = shown(progress.report["all"][metric])
         refused = progress.rejected + progress.repeated
-        told[:] = [f"{counted(progress.events, 'event')}, {metric} {score}, {refused:,} refused"]
+        waits = f", {progress.labels['pending']:,} wait" if progress.labels else ""
+        told[:] = [
+            f"{counted(progress.events, 'event')}, {metric} {score}, {refused:,} refused{waits}"
+        ]
         update(f"{told[0]}, {progress.events_per_second:,.0f}/s, {progress.lag:,} behind")
 
     def on_ready() -> None:

@@ -95,6 +95,7 @@ def first_rows(n: int) -> Rows:
         new_class=[None] * n,
         image=np.zeros((n, 0, 0, 0), np.uint8),
         weight=np.zeros((n, 0)),
+        arrived_ms=np.zeros(n, np.int64),
     )
 
 

@@ -49,6 +49,7 @@ def rows_of(inputs: Floats, label: Floats) -> Rows:
         new_class=[None] * n,
         image=np.zeros((n, 0, 0, 0), np.uint8),
         weight=np.zeros((n, 0)),
+        arrived_ms=np.zeros(n, np.int64),
     )
 
 

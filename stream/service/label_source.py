@@ -1,0 +1,141 @@
+"""Where late labels come from: their topic, no further than the events have come.
+
+Kafka's timestamps say which events a label came after. While history is read, a label waits for
+the events before it, and these for the labels that came before them, so that a backlog is learned
+in the order in which it was lived. What a micro-batch took of both is what the ledger says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import NamedTuple
+
+from headrace.stream.events import DeadLetter, Records
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.history import Range
+from headrace.stream.kafka.watch import TopicWatch
+from headrace.stream.ledger.position import Offsets
+from headrace.stream.rows.label_reader import LabelReader
+from headrace.stream.rows.late import LateLabel
+from headrace.stream.task import Task
+
+PATIENCE_S = 1.0  # without a label, while events wait for those before them
+POLL_S = 0.05
+MOST_HELD = 100_000  # records in hand that may wait for events
+
+
+class LabelBatch(NamedTuple):
+    """Hold what one micro-batch took from a labels topic."""
+
+    ranges: list[Range]
+    labels: list[LateLabel]
+    arrived_ms: list[int]
+    letters: list[DeadLetter]  # of records that are no labels
+
+
+NO_LABELS = LabelBatch([], [], [], [])
+
+
+class LabelSource:
+    """Take labels, each partition in its order.
+
+    Args:
+        positions: up to which everything was taken; the first range begins there.
+        starts: where to read on; later than `positions` where labels were deleted.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        kafka: KafkaConnection,
+        positions: Offsets,
+        starts: Offsets,
+        watch: TopicWatch | None = None,
+    ) -> None:
+        self._reader, self._positions = LabelReader(task), dict(positions)
+        self._topic = task.labels.topic if task.labels else ""
+        self._source = kafka.source(self._topic, offsets=starts, timestamps=True, watch=watch)
+        self._held: dict[int, deque[tuple[int, bytes | None, bytes | None, int]]] = {}
+        self._newest_ms = 0  # of the events that were taken
+        self.ends, self.close = self._source.ends, self._source.close
+
+    @property
+    def non_finite(self) -> int:
+        """Return how many NaN and Infinity, which are no JSON, were read as missing so far."""
+        return self._reader.non_finite
+
+    def take(
+        self, newest_ms: int, most: int, *, at_end: bool, history: bool = False
+    ) -> LabelBatch | None:
+        """Take the labels that came before the events did that are taken next; None without any.
+
+        Args:
+            newest_ms: Kafka's timestamp of the newest event that is taken with them, 0 if none is.
+            most: labels to ask for at a time.
+            at_end: no more events are there: so no label waits for one.
+            history: wait for the labels that came before `newest_ms`.
+        """
+        self._newest_ms = max(self._newest_ms, newest_ms)
+        self._poll(most, 0)
+        give_up_s = time.monotonic() + PATIENCE_S
+        while history and self._is_behind() and time.monotonic() < give_up_s:
+            if self._poll(most, POLL_S):
+                give_up_s = time.monotonic() + PATIENCE_S
+        return self._release(None if at_end else self._newest_ms)
+
+    def pass_over(self) -> list[Range]:
+        """Return the offsets between the last label of a partition and its end."""
+        ends = {p: self._source.position[p] for p in self._source.ended if not self._held.get(p)}
+        starts = {p: self._positions.get(p, 0) for p in ends}
+        self._positions |= ends
+        return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
+
+    def lag(self) -> int:
+        """Count what is known to wait."""
+        return self._source.lag() + sum(map(len, self._held.values()))
+
+    def reached(self, ends: Offsets) -> bool:
+        """Return whether everything before `ends` was taken."""
+        return not any(self._held.values()) and all(
+            self._source.position[p] >= end for p, end in ends.items()
+        )
+
+    def _poll(self, most: int, timeout_s: float) -> bool:
+        if sum(map(len, self._held.values())) >= MOST_HELD:
+            return False
+        records = self._source.poll(most, timeout_s)
+        if records is None:
+            return False
+        columns = (records.offsets, records.values, records.keys, records.timestamps_ms)
+        for partition, *record in zip(records.partitions, *columns, strict=True):
+            self._held.setdefault(partition, deque()).append(tuple(record))  # type: ignore[arg-type]
+        return True
+
+    def _is_behind(self) -> bool:
+        """Return whether a partition may hold more labels that came before the events."""
+        if sum(map(len, self._held.values())) >= MOST_HELD:
+            return False
+        return any(
+            partition not in self._source.ended
+            and (not (held := self._held.get(partition)) or held[-1][3] <= self._newest_ms)
+            for partition in self._source.partitions
+        )
+
+    def _release(self, until_ms: int | None) -> LabelBatch | None:
+        found = Records(self._topic, [], [], [], [], [])
+        for partition, held in sorted(self._held.items()):
+            while held and (until_ms is None or held[0][3] <= until_ms):
+                offset, value, key, timestamp_ms = held.popleft()
+                found.offsets.append(offset)
+                found.values.append(value)
+                found.keys.append(key)
+                found.partitions.append(partition)
+                found.timestamps_ms.append(timestamp_ms)
+        if not found.offsets:
+            return None
+        stops = {p: at + 1 for p, at in zip(found.partitions, found.offsets, strict=True)}
+        ranges = [Range(p, self._positions.get(p, 0), stop) for p, stop in sorted(stops.items())]
+        self._positions.update(stops)
+        labels, arrived_ms, letters = self._reader.read(found)
+        return LabelBatch(ranges, labels, arrived_ms, letters)

@@ -1,0 +1,47 @@
+"""Labels that come after their events, in a topic of their own: the table `[labels]`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from headrace.stream.task.part import FieldPath, Part, Real, Whole
+from headrace.stream.task.schema import TOPIC
+
+
+class Labels(Part):
+    """Where labels come from that are known later than their events, and how long is waited."""
+
+    topic: str = Field(pattern=TOPIC, description="The topic of labels.")
+    id: FieldPath = Field("id", description="The field with the id of the event it belongs to.")
+    label: FieldPath = Field("label", description="The field with the label.")
+    time: FieldPath | None = Field(
+        None,
+        description="The field with the time at which the label was known; default: the Kafka "
+        "record's timestamp.",
+    )
+    max_pending: Whole = Field(
+        100_000,
+        ge=1,
+        le=100_000_000,
+        description="Predicted events that wait for their label at a time; of more, the oldest "
+        "expires.",
+    )
+    ttl_hours: Real | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="Hours of event time after which an event without a label expires; default: "
+        "when there is no more room.",
+    )
+    policy: Literal["ignore", "relearn"] = Field(
+        "ignore",
+        description="Another label for an event that has one: refuse it, or score and learn the "
+        "event again with it.",
+    )
+    on_expiry: str | int | float | bool | None = Field(
+        None,
+        description="The label of an event that expires without one, such as 'no click'; default: "
+        "nothing is learned of it.",
+    )

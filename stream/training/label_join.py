@@ -1,0 +1,339 @@
+"""Labels that come by themselves find the rows that they belong to: by id, in one order.
+
+What comes of it depends on the order of events and labels alone, not on where that was cut.
+Every label is accounted for, and every row: see `Truth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.stream.events import DeadLetter, Reject, dead_letter
+from headrace.stream.formats.scalars import scalar_text
+from headrace.stream.rows.classes import NEW_CLASS, Classes, ClassIndex
+from headrace.stream.rows.late import LateLabel, Placed, Truth, interleaved, unlabelled
+from headrace.stream.rows.rows import Rows
+from headrace.stream.task import Task
+from headrace.stream.training.delays import Delays
+from headrace.stream.training.recent import RecentIds
+from headrace.stream.training.waiting import NO_CLOCK, WaitingRows, shapes
+
+KEPT = 10_000  # labels that came before their event; ids of those that expired
+EXPIRED = "its event expired before"
+MISSED = frozenset({"expired_id", "unknown_id"})  # codes of labels whose row is not there
+CLOCK = 15  # event times whose median is the time that it is: one clock that is wrong is no matter
+_HOUR_MS = 3_600_000
+_Held = tuple[list[tuple[LateLabel, str]], list[str | int]]
+
+
+class Left(NamedTuple):
+    """Name a row that expired, and its label if it was given one for that."""
+
+    id: str | int
+    partition: int
+    offset: int
+    time_ms: int
+    label: float | None
+
+
+class Joined(NamedTuple):
+    """Hold lines for the compiled loop, and what became of labels."""
+
+    rows: Rows  # lines: of events, and of labels with the coordinates of their event
+    line: NDArray[np.int32]  # [n, 2]  whether it is a label; the slot
+    events: list[int]  # places of lines that are events
+    told: Rows  # the events, as they came
+    truth: Truth
+    letters: list[DeadLetter]
+    expired: list[Left]
+
+
+class LabelJoin:
+    """Join labels to rows.
+
+    Args:
+        slots: how many rows may wait at a time.
+        ttl_hours: of event time, after which a row expires; None: when there is no more room.
+        relearn: whether another label for the same row is learned, too.
+        implied: label and new class of rows that expire; None: they have none.
+        topics: of the events, and of the labels.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        topics: tuple[str, str],
+        *,
+        ttl_hours: float | None = None,
+        relearn: bool = False,
+        implied: tuple[float, str | None] | None = None,
+    ) -> None:
+        self._rows, self._topics = WaitingRows(slots), topics
+        self._ttl_ms = None if ttl_hours is None else int(ttl_hours * _HOUR_MS)
+        self._relearn, self._implied = relearn, implied
+        self._held: dict[str | int, tuple[LateLabel, str]] = {}
+        self._gone = RecentIds(KEPT)  # of rows that expired
+        self._times = [NO_CLOCK] * CLOCK  # the newest event times
+        self._next_time = 0
+        self.delays = Delays()
+
+    @property
+    def pending(self) -> int:
+        """Return how many rows wait for their label."""
+        return self._rows.pending
+
+    def join(
+        self,
+        rows: Rows,
+        labels: Sequence[Placed],
+        classes: Classes,
+    ) -> Joined:
+        """Make lines of rows and labels.
+
+        Args:
+            rows: that were admitted; a label within one is learned right behind it.
+            labels: in the order of their places.
+            classes: take up those that labels name.
+        """
+        work, put = _Work(self, rows, classes), 0
+        for before, label in labels:
+            for at in range(put, before):
+                work.put(at)
+            put = max(put, before)
+            work.take(label, self._topics[1])
+        for at in range(put, len(rows.id)):
+            work.put(at)
+        return work.joined()
+
+    def copy(self) -> LabelJoin:
+        """Copy it: the original goes on."""
+        return deepcopy(self)
+
+    def copied(self) -> dict[str, Any]:
+        """Copy what is known, to be made arrays by `arrays`."""
+        return self._rows.copied() | {
+            "held": ([*self._held.values()], self._gone.as_list()),
+            "times": np.array([*self._times, self._next_time]),
+            "delays": self.delays.counts.copy(),
+        }
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the arrays of a copy."""
+        found = {name: tensors[f"waiting_{name}"] for name, _ in shapes(0)}
+        ids = msgspec.msgpack.decode(tensors["waiting_ids"].tobytes(), type=list[str | int | None])
+        self._rows.restore(found, ids)
+        held, gone = msgspec.msgpack.decode(tensors["held_labels"].tobytes(), type=_Held)
+        self._held = {each.id: (each, topic) for each, topic in held}
+        self._gone = RecentIds(KEPT, gone)
+        *self._times, self._next_time = tensors["event_times"].tolist()
+        self.delays = Delays(tensors["label_delays"])
+
+
+def join_of(task: Task) -> LabelJoin | None:
+    """Return what joins a task's labels; None if they come with their events."""
+    source, told = task.input.topic, task.labels
+    if told is None:
+        return LabelJoin(task.spec.waiting, (source, source)) if task.spec.waiting else None
+    implied: tuple[float, str | None] | None = None
+    if told.on_expiry is not None and task.spec.classes:
+        (index,) = ClassIndex(task.target.classes).find_all([told.on_expiry])
+        implied = index, scalar_text(told.on_expiry)
+    elif told.on_expiry is not None:
+        implied = float(told.on_expiry), None
+    return LabelJoin(
+        told.max_pending,
+        (source, told.topic),
+        ttl_hours=told.ttl_hours,
+        relearn=told.policy == "relearn",
+        implied=implied,
+    )
+
+
+def account(joined: Joined | None, unread: Sequence[DeadLetter]) -> Truth:
+    """Return what became of the labels of a micro-batch: those that are none count, too."""
+    found = Truth(labels=len(unread), refused=len(unread))
+    if joined:
+        found.add(joined.truth)
+    return found
+
+
+def arrays(copied: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a copy by their names in a snapshot."""
+    pack = msgspec.msgpack.encode
+    return {f"waiting_{name}": copied[name] for name, _ in shapes(0)} | {
+        "waiting_ids": np.frombuffer(pack(copied["ids"]), np.uint8),
+        "held_labels": np.frombuffer(pack(copied["held"]), np.uint8),
+        "event_times": copied["times"],
+        "label_delays": copied["delays"],
+    }
+
+
+def shapes_of(slots: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return type and shape of each of `arrays`, by name; (-1,) is any length."""
+    found = {f"waiting_{name}": each for name, each in shapes(slots)}
+    return found | {
+        "waiting_ids": ("uint8", (-1,)),
+        "held_labels": ("uint8", (-1,)),
+        "event_times": ("int64", (CLOCK + 1,)),
+        "label_delays": ("int64", Delays().counts.shape),
+    }
+
+
+@dataclass
+class _Work:
+    """Go through one micro-batch."""
+
+    join: LabelJoin
+    rows: Rows
+    classes: Classes
+    truth: Truth = field(default_factory=Truth)
+    letters: list[DeadLetter] = field(default_factory=list)
+    expired: list[Left] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)  # of all lines
+    labels: list[tuple[int, LateLabel]] = field(default_factory=list)  # that become lines
+
+    def __post_init__(self) -> None:
+        self._times = self.rows.time_ms.tolist()
+        self._labels = self.rows.label.tolist()
+        self._put = 0
+
+    def put(self, at: int) -> None:
+        """Take in an event."""
+        join, rows, waiting = self.join, self.rows, self.join._rows
+        id, time_ms = rows.id[at], self._times[at]
+        now_ms = time_ms if join._ttl_ms is None else self._now(time_ms)
+        if (same := waiting.find(id)) is not None and waiting.is_pending(same):
+            self._expire(same)  # its id names this one now
+        before_ms = None if join._ttl_ms is None else now_ms - join._ttl_ms
+        while (slot := waiting.oldest(before_ms)) is not None:
+            self._expire(slot)
+        place = rows.partition[at], rows.offset[at]
+        self.slots.append(waiting.put(id, time_ms, *place, now_ms))
+        self._put += 1
+        if (held := join._held.pop(id, None)) is not None:
+            self.truth.held -= 1
+            self._answer(*held)
+        if (label := self._labels[at]) == label:
+            own = LateLabel(id, rows.key[at], *place, time_ms, label, rows.new_class[at])
+            self.take(own, join._topics[0])
+
+    def take(self, label: LateLabel, topic: str) -> None:
+        """Take in a label."""
+        self.truth.labels += 1
+        self._answer(label, topic)
+
+    def _answer(self, label: LateLabel, topic: str) -> None:
+        join, waiting = self.join, self.join._rows
+        slot = waiting.find(label.id)
+        if slot is None:
+            self._hold(label, topic)
+            return
+        if waiting.is_expired(slot):
+            self._refuse(label, topic, "expired_id", EXPIRED)
+            return
+        known = waiting.label_of(slot)
+        value = self._value(label, topic)
+        if value is None:
+            return
+        if known is None:
+            self._learn(slot, label, value)
+            join.delays.add(label.time_ms - waiting.place(slot)[2])
+            self.truth.scored += 1
+        elif known == value:
+            self.truth.repeated += 1
+        elif join._relearn:
+            self._learn(slot, label, value)
+            self.truth.relearned += 1
+        else:
+            self._correct(label, topic)
+
+    def _correct(self, label: LateLabel, topic: str) -> None:
+        told = "it has another label already; labels.policy says what is done then"
+        self._refuse(label, topic, "corrected", told)
+
+    def _value(self, label: LateLabel, topic: str) -> float | None:
+        """Return the label as it is learned; None if there is no room for its class."""
+        if label.label != NEW_CLASS or not self.classes.is_open:
+            return label.label
+        index = self.classes.take_up(label.new_class) if label.new_class else None
+        if index is None:
+            name = (label.new_class or "")[:40]
+            told = f"{name!r}: expected one of the {len(self.classes)} that there is room for"
+            self._refuse(label, topic, "label", told)
+        return index
+
+    def _learn(self, slot: int, label: LateLabel, value: float) -> None:
+        waiting = self.join._rows
+        waiting.label(slot, value)
+        partition, offset, _ = waiting.place(slot)
+        line = label._replace(
+            partition=partition, offset=offset, label=value, new_class=None, key=None
+        )
+        self.labels.append((self._put, line))
+        self.slots.append(slot)
+
+    def _expire(self, slot: int) -> None:
+        waiting, implied = self.join._rows, self.join._implied
+        place = waiting.place(slot)
+        value = None
+        if implied is not None:
+            label = LateLabel(waiting.id_of(slot), None, *place, *implied)
+            value = self._value(label, self.join._topics[0])
+        if value is not None:
+            self._learn(slot, label, value)
+            self.truth.scored += 1
+            self.truth.implied += 1
+        else:
+            waiting.expire(slot)
+            self.join._gone.repeated([waiting.id_of(slot)])
+            self.truth.expired += 1
+        self.expired.append(Left(waiting.id_of(slot), *place, value))
+
+    def _hold(self, label: LateLabel, topic: str) -> None:
+        """Keep a label until its event comes, if that is still to come."""
+        held = self.join._held
+        known, _ = held.get(label.id, (label, topic))
+        if label.id in self.join._gone:
+            self._refuse(label, topic, "expired_id", EXPIRED)
+        elif label.id not in held:
+            held[label.id] = label, topic
+            self.truth.held += 1
+            if len(held) > KEPT:
+                self.truth.held -= 1
+                told = f"no event of this id came, within {KEPT:,} more such labels"
+                self._refuse(*held.pop(next(iter(held))), "unknown_id", told)
+        elif (known.label, known.new_class) == (label.label, label.new_class):
+            self.truth.repeated += 1
+        elif self.join._relearn:
+            held[label.id] = label, topic
+            self.truth.relearned += 1
+        else:
+            self._correct(label, topic)
+
+    def _refuse(self, label: LateLabel, topic: str, code: str, told: str) -> None:
+        self.truth.refused += 1
+        reject = Reject(code, f"id {label.id!r}: {told}" if code != "label" else told)
+        coordinates = label.partition, label.offset
+        self.letters.append(dead_letter(reject, topic, *coordinates, label.key, None))
+
+    def _now(self, time_ms: int) -> int:
+        """Return what time it is, now that an event of this time came."""
+        join = self.join
+        join._times[join._next_time] = time_ms
+        join._next_time = (join._next_time + 1) % CLOCK
+        known = sorted(each for each in join._times if each != NO_CLOCK)
+        return known[len(known) // 2]
+
+    def joined(self) -> Joined:
+        """Put it all together."""
+        lines, is_label = interleaved(unlabelled(self.rows), self.labels)
+        line = np.column_stack([is_label, np.array(self.slots, int)]).astype(np.int32)
+        events = np.flatnonzero(~is_label).tolist()
+        return Joined(lines, line, events, self.rows, self.truth, self.letters, self.expired)
