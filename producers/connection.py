@@ -80,7 +80,7 @@ class Connection:
         records = MemoryRecordsBuilder(_MAGIC, _NO_COMPRESSION, self.batch_bytes)
         append = records.append
         for event in events:
-            append(now_ms, event.key, event.value)
+            append(event.stamp_ms or now_ms, event.key, event.value)
         where = TopicPartition(self._topic, partition)
         batch = ProducerBatch(where, records)
         accumulator = self._producer._accumulator

@@ -27,6 +27,7 @@ from kafka.errors import (
 from kafka.producer.future import FutureProduceResult
 
 from headrace.producers.connection import MOST_RECORD_BYTES, Connection
+from headrace.producers.late_labels import LateLabels
 from headrace.producers.pace import Pace, Rate, Speed, paced
 from headrace.producers.sources import Event
 from headrace.stream.errors import BrokerError, UsageError
@@ -81,6 +82,7 @@ def publish(
     rate: float | None = None,
     speed: float | None = None,
     limit: int | None = None,
+    labels: LateLabels | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
     delivery_timeout_s: float = 120.0,  # Kafka's own
@@ -95,6 +97,8 @@ def publish(
         rate: events per second; None for as fast as acknowledgements come.
         speed: event seconds per second; needs event times, and excludes `rate`.
         limit: take so many events at most.
+        labels: takes the label out of each event, and says when it goes to its topic; those that
+            are still to come at the end go then. They count as events do.
         on_progress: called about ten times a second, and at the end.
         stop: once it returns True, no event is taken any more; what is in flight is waited for.
         delivery_timeout_s: how long a record may stay unacknowledged, retries included. After
@@ -107,6 +111,8 @@ def publish(
     """
     pace = _pace(rate, speed)
     outbox = _Outbox(kafka, topic, delivery_timeout_s)
+    late = _Outbox(kafka, labels.topic, delivery_timeout_s) if labels else None
+    boxes = [outbox, late] if late else [outbox]
     tell = on_progress or (lambda progress: None)
     looked_s = time.monotonic()
 
@@ -114,26 +120,49 @@ def publish(
         nonlocal looked_s
         if time.monotonic() - looked_s >= _LOOK_EVERY_S:
             looked_s = time.monotonic()
-            outbox.ship_due()
-            outbox.await_commit()
+            ship()
             tell(outbox.progress())
 
+    def ship() -> float:
+        linger_s = min([each.ship_due() for each in boxes])
+        for each in boxes:
+            each.await_commit()
+        return linger_s
+
     def idle(seconds: float) -> None:
-        linger_s = outbox.ship_due()
-        outbox.await_commit()
+        linger_s = ship()
         look()
         time.sleep(min(seconds, linger_s))
 
     try:
         for event in _taken(islice(events, limit), pace, idle, stop):
-            outbox.put(event)
+            if labels and late:
+                before, event, behind = labels.split(event)
+                for label in before:
+                    late.put(label)
+                outbox.put(event)
+                for label in behind:
+                    late.put(label)
+            else:
+                outbox.put(event)
             look()
-            if outbox.gave_up:
+            if any(each.gave_up for each in boxes):
                 break
+        else:
+            if labels and late:
+                for label in labels.rest():
+                    late.put(label)
     finally:
-        outbox.close()
+        for each in boxes:
+            each.close()
         tell(outbox.progress())
-    return outbox.delivery()
+    return _sum(outbox.delivery(), late.delivery()) if late else outbox.delivery()
+
+
+def _sum(one: Delivery, other: Delivery) -> Delivery:
+    errors = (*one.first_errors, *other.first_errors)[:_NAMED_ERRORS]
+    counts = (one.sent + other.sent, one.acknowledged + other.acknowledged)
+    return Delivery(*counts, one.failed + other.failed, max(one.seconds, other.seconds), errors)
 
 
 def _pace(rate: float | None, speed: float | None) -> Pace | None:

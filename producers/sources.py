@@ -29,6 +29,7 @@ class Event(NamedTuple):
     key: bytes | None  # decides the partition; None: any
     time_ms: int | None  # event time since 1970-01-01 UTC; None: the event has none
     value: bytes
+    stamp_ms: int | None = None  # Kafka's timestamp; None: the time of sending
 
 
 def sensor(*, loop: bool = False, cloudevents: bool = False) -> Iterator[Event]:

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluation import label_delay as label_delays
 from headrace.stream.evaluation.columns import ColumnCheck, too_good
 from headrace.stream.evaluation.compare import Rival, compare
+from headrace.stream.evaluation.delayed_trainer import DelayedTrainer
 from headrace.stream.evaluation.evaluation import Evaluation
 from headrace.stream.evaluation.file_rows import FileRows
-from headrace.stream.evaluation.label_delay import DelayedTrainer, LabelDelay
 from headrace.stream.evaluation.plot import Curve, Point, measure
 from headrace.stream.evaluation.trace import Trace, tracing
 from headrace.stream.events import DeadLetter, DriftAlarm, DriftRecord, LadderStep
 from headrace.stream.formats import files
 from headrace.stream.formats.new_fields import NewFields
+from headrace.stream.rows import label_delay as label_delays
+from headrace.stream.rows.label_delay import LabelDelay
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.refusals import Refusals
 from headrace.stream.task import Task

@@ -184,7 +184,8 @@ class Service:
         unmet = joined.letters if joined else []
         letters = [*taken.letters, *repeated, *late.letters, *unmet]
         self.refusals.add(letters)
-        self._absent.add(rows)
+        if not self._labels:  # else the target's field is rightly empty
+            self._absent.add(rows)
         stands = self._position.digest()
         return Work(taken, late.ranges, rows, letters, len(repeated), truth, pending, stands)
 

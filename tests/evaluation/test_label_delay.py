@@ -12,9 +12,9 @@ from river import dummy, metrics
 from river.evaluate import progressive_val_score
 
 from headrace.stream.errors import UsageError
-from headrace.stream.evaluation import label_delay
 from headrace.stream.evaluation.evaluate import evaluate
-from headrace.stream.evaluation.label_delay import DelayedLabels, LabelDelay, parse
+from headrace.stream.rows import label_delay
+from headrace.stream.rows.label_delay import DelayedLabels, LabelDelay, parse
 from headrace.stream.rows.late import LateLabel
 from headrace.stream.task import Task, validate
 
@@ -159,10 +159,12 @@ def test_each_label_comes_once_when_it_is_due_wherever_events_are_cut(text: str)
     ]
     orders = []
     for size in (1, 7, 200):
-        held, order = DelayedLabels(parse(text)), list[object]()
+        held, order = DelayedLabels[LateLabel](parse(text)), list[object]()
         for first in range(0, 200, size):
             part = labels[first : first + size]
-            come = held.pass_by(part, times[first : first + size])
+            come = held.pass_by(
+                part, range(first, first + len(part)), times[first : first + size].tolist()
+            )
             for at in range(len(part) + 1):
                 order += [label.id for before, label in come if before == at]
                 order += [("event", first + at)] if at < len(part) else []

@@ -26,7 +26,7 @@ from headrace.cli.console import (
     status_line,
 )
 from headrace.cli.ending import deadline
-from headrace.stream.errors import DeliveryError, HeadraceError
+from headrace.stream.errors import DeliveryError, HeadraceError, UsageError
 from headrace.stream.evaluation.scores import counted, shown
 from headrace.stream.process.terminal import note, say
 
@@ -208,6 +208,17 @@ def produce(
     cloudevents: Annotated[
         bool, typer.Option("--cloudevents", help="Wrap events as CloudEvents 1.0.")
     ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Whose topics they go to: a task file.", metavar="FILE|URL"),
+    ] = None,
+    label_delay: Annotated[
+        str | None,
+        typer.Option(
+            help="With --task: send labels so much later, to its topic of labels.",
+            metavar="500|10m|'exp(1d)'",
+        ),
+    ] = None,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
@@ -223,13 +234,23 @@ def produce(
         headrace produce file power.csv --time time --speed 3600x --loop
 
         headrace produce sea --drift abrupt@5000 --limit 10000 --seed 1
+
+        headrace produce file power.csv --task power.toml --label-delay 500
     """
     from headrace.producers import events_of
+    from headrace.producers.late_labels import LateLabels
     from headrace.producers.pace import parse_speed
     from headrace.producers.publish import Progress, publish
     from headrace.stream.evaluation.infer import task_name
     from headrace.stream.formats.files import stem
+    from headrace.stream.rows.label_delay import parse
 
+    loaded = load_task(task) if task else None
+    if label_delay and not loaded:
+        raise UsageError("--label-delay: expected --task, whose topics events and labels go to")
+    labels = LateLabels(loaded, parse(label_delay)) if loaded and label_delay else None
+    if loaded and path and not time and label_delay:
+        time = loaded.input.time
     stop = Stop()
     events = events_of(
         source,
@@ -242,6 +263,8 @@ def produce(
         cloudevents=cloudevents,
     )
     default = f"events.{task_name(stem(path)) if path else source}"
+    if loaded:
+        default = loaded.input.topic
     with bar("producing", limit, quiet=as_json) as update:
         deadline.code, deadline.told = 4, "not all that was sent is acknowledged"
 
@@ -256,6 +279,7 @@ def produce(
             rate=rate,
             speed=parse_speed(speed) if speed else None,
             limit=limit,
+            labels=labels,
             on_progress=on_progress,
             stop=stop,
         )
