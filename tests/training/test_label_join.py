@@ -350,7 +350,7 @@ def test_it_is_what_a_model_of_lists_says_however_it_is_cut(
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=10_000)
+@settings(deadline=None, max_examples=2_000)
 @given(lives(), st.data())
 def test_so_it_is_thousands_of_times(
     drawn: tuple[Life, Model, list[int]], data: st.DataObject
