@@ -109,8 +109,8 @@ def test_labels_come_when_evaluate_has_them_come(delay: str) -> None:
     # Kafka's timestamps say the same, whatever the topics' order of arrival.
     stamps = [each.stamp_ms or 0 for each in events]
     assert all(one < other for one, other in itertools.pairwise(stamps))
-    for before, label in labels:
-        assert label.stamp_ms == stamps[before - 1]
+    for place, label in labels:
+        assert label.stamp_ms == stamps[place - 1]
     # And so does what evaluate goes by, batch by batch.
     delayed, found = DelayedLabels[int](parse(delay)), list[tuple[int, int]]()
     good = [(n, e.time_ms or 0, b'"y"' in e.value) for n, e in enumerate(stream()) if e.time_ms]
