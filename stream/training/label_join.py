@@ -7,7 +7,6 @@ Every label is accounted for, and every row: see `Truth`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -111,10 +110,6 @@ class LabelJoin:
         for at in range(put, len(rows.id)):
             work.put(at)
         return work.joined()
-
-    def copy(self) -> LabelJoin:
-        """Copy it: the original goes on."""
-        return deepcopy(self)
 
     def copied(self) -> dict[str, Any]:
         """Copy what is known, to be made arrays by `arrays`."""
