@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -66,7 +65,7 @@ class LateLabels:
         if trainer.join is None:
             return {}
         told = {"pending": trainer.join.pending, "delay": trainer.join.delays.report()}
-        return {"labels": asdict(self._truth) | told}
+        return {"labels": msgspec.structs.asdict(self._truth) | told}
 
     def submit(self, trainer: Trainer, rows: Rows) -> Pending:
         """Submit rows, and count what became of the labels within them."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,8 +28,7 @@ Placed = tuple[int, LateLabel]
 """A label, and how many of the rows come before it."""
 
 
-@dataclass
-class Truth:
+class Truth(msgspec.Struct, omit_defaults=True):
     """Count what became of labels, and of rows that wait for one.
 
     labels == scored - implied + relearned + repeated + refused + held, and of rows: predicted ==
@@ -53,8 +52,8 @@ class Truth:
 
     def add(self, other: Truth) -> None:
         """Add counts of what came next."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def placed(rows: Rows, labels: Sequence[LateLabel], arrived_ms: Sequence[int]) -> list[Placed]:

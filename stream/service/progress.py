@@ -6,6 +6,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
+
 from headrace.stream.ledger.position import Position
 from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.label_source import LabelSource
@@ -104,7 +106,7 @@ class Measure:
         join = self._trainer.join
         if not self._labels or not join:
             return None
-        told = asdict(self._position.truth) | {"pending": join.pending}
+        told = msgspec.structs.asdict(self._position.truth) | {"pending": join.pending}
         return told | {"lag": self._labels.lag(), "delay": join.delays.report()}
 
     def _scores(self) -> dict[str, Any]:
