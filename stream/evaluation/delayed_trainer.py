@@ -25,14 +25,21 @@ from headrace.stream.training.trainer import Trainer
 class DelayedTrainer(Trainer):
     """Learn rows whose labels come late; otherwise it is used as any trainer, batch after batch.
 
+    Args:
+        numbered: whether rows have their number for an offset, those that are refused too; else
+            they are counted here.
+
     What came of a batch is told of its rows, with the labels that they brought.
 
     Raises:
         UsageError: the task's labels cannot come late.
     """
 
-    def __init__(self, task: Task, capacity: int, delay: LabelDelay) -> None:
+    def __init__(
+        self, task: Task, capacity: int, delay: LabelDelay, *, numbered: bool = True
+    ) -> None:
         super().__init__(_late(task, delay), capacity)
+        self._count = None if numbered else 0
         self._delayed = DelayedLabels[LateLabel](delay)
         self._none: Any = None  # rows of which there are none
         self._refused = list[DeadLetter]()
@@ -40,7 +47,11 @@ class DelayedTrainer(Trainer):
 
     def submit(self, rows: Rows, labels: Sequence[Placed] = ()) -> Pending:
         """Start predicting rows, and learning the labels that come meanwhile; does not wait."""
-        due = self._delayed.pass_by(labels_of(rows), rows.offset, rows.time_ms.tolist())
+        numbers: Sequence[int] = rows.offset
+        if self._count is not None:
+            numbers = range(self._count, self._count + len(rows.id))
+            self._count += len(rows.id)
+        due = self._delayed.pass_by(labels_of(rows), numbers, rows.time_ms.tolist())
         self._none = self._none or take(rows, [])
         return self._start(rows, [*labels, *due])
 

@@ -198,6 +198,7 @@ class _Work:
         self._times = self.rows.time_ms.tolist()
         self._labels = self.rows.label.tolist()
         self._put = 0
+        self._delays = list[int]()
 
     def put(self, at: int) -> None:
         """Take in an event."""
@@ -239,7 +240,7 @@ class _Work:
             return
         if known is None:
             self._learn(slot, label, value)
-            join.delays.add(label.time_ms - waiting.place(slot)[2])
+            self._delays.append(label.time_ms - waiting.time_of(slot))
             self.truth.scored += 1
         elif known == value:
             self.truth.repeated += 1
@@ -267,16 +268,14 @@ class _Work:
     def _learn(self, slot: int, label: LateLabel, value: float) -> None:
         waiting = self.join._rows
         waiting.label(slot, value)
-        partition, offset, _ = waiting.place(slot)
-        line = label._replace(
-            partition=partition, offset=offset, label=value, new_class=None, key=None
-        )
+        place = waiting.place(slot)
+        line = LateLabel(label.id, None, *place, label.time_ms, value, None)
         self.labels.append((self._put, line))
         self.slots.append(slot)
 
     def _expire(self, slot: int) -> None:
         waiting, implied = self.join._rows, self.join._implied
-        place = waiting.place(slot)
+        place = (*waiting.place(slot), waiting.time_of(slot))
         value = None
         if implied is not None:
             label = LateLabel(waiting.id_of(slot), None, *place, *implied)
@@ -328,6 +327,7 @@ class _Work:
 
     def joined(self) -> Joined:
         """Put it all together."""
+        self.join.delays.add(self._delays)
         lines, is_label = interleaved(unlabelled(self.rows), self.labels)
         line = np.column_stack([is_label, np.array(self.slots, int)]).astype(np.int32)
         events = np.flatnonzero(~is_label).tolist()
