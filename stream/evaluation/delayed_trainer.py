@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from headrace.model import waiting
 from headrace.stream.errors import UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
 from headrace.stream.rows.label_delay import MOST_BYTES, DelayedLabels, LabelDelay
@@ -109,9 +110,7 @@ def _late(task: Task, delay: LabelDelay) -> Task:
             "--label-delay: a time needs that of events: name its column by input.time, or tell "
             "the delay in events"
         )
-    spec = task.spec
-    row_bytes = 4 * (spec.inputs + spec.ids + spec.past_labels + spec.published + 3)
-    room = max(MOST_BYTES // row_bytes, 1)
+    room = max(MOST_BYTES // waiting.row_bytes(task.spec), 1)
     if delay.mean > room and not (delay.timed or delay.drawn):
         raise UsageError(
             f"--label-delay {int(delay.mean)}: {room:,} rows of this task may wait at a time"

@@ -22,6 +22,7 @@ class LateLabel(NamedTuple):
     time_ms: int
     label: float  # class index or value, NEW_CLASS = the next
     new_class: str | None
+    weight: float = 1.0  # by how much more or less it teaches than its event says
 
 
 Placed = tuple[int, LateLabel]
@@ -118,7 +119,9 @@ def interleaved(
             blank = np.nan if name == "numeric" else 0
             merged = np.full((count, *column.shape[1:]), blank, column.dtype)
             merged[of_rows] = column
-            if name in LateLabel._fields:
+            if name == "weight":
+                merged[of_labels] = np.array(late, np.float64)[:, None]
+            elif name in LateLabel._fields:
                 merged[of_labels] = late
         found[name] = merged
     return Rows(**found), is_label

@@ -269,7 +269,7 @@ class _Work:
         waiting = self.join._rows
         waiting.label(slot, value)
         place = waiting.place(slot)
-        line = LateLabel(label.id, None, *place, label.time_ms, value, None)
+        line = LateLabel(label.id, None, *place, label.time_ms, value, None, label.weight)
         self.labels.append((self._put, line))
         self.slots.append(slot)
 

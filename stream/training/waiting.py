@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEVER, PENDING, LABELLED, EXPIRED = range(4)  # what became of the row in a slot
+WAITING_BYTES = 150  # of a row beside its arrays: its id, and where it stands
 NO_CLOCK = -(1 << 62)
 
 

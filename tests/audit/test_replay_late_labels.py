@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.stream.audit.replay import replay
@@ -12,8 +14,9 @@ from headrace.stream.evaluation.compare import changed_task
 from headrace.stream.events import Records
 from headrace.stream.rows.label_delay import LabelDelay, parse
 from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.task import Task
 from headrace.stream.training.trainer import Trainer
-from tests.service.test_exactly_once_in_memory import LATE, RAW, TASK, Life, World, told, world
+from tests.service.test_exactly_once_in_memory import LATE, RAW, TASK, Life, World, world
 from tests.support.events import good
 
 EVENTS = 200
@@ -23,21 +26,35 @@ DELAY = 7
 @pytest.fixture(scope="module")
 def lived() -> Iterator[World]:
     """Let a learner see each label DELAY events later, but that of every tenth event."""
-    with world(1, task=LATE.model_copy(update={"labels": labels()})) as made:
+    with live(task()) as made:
+        yield made
+
+
+@contextmanager
+def live(task: Task, *robots: str) -> Iterator[World]:
+    """Let a learner of this task live; sources of these names give wrong labels, and first."""
+    with world(1, task=task) as made:
         for number in range(EVENTS + DELAY):
             if number < EVENTS:
                 event = good(number, label=None)
                 made.kafka.topics[RAW][0].append(event, time_ms=10 * number + 10)
             if (due := number - DELAY) >= 0 and due % 10:
-                record = told(due, label(due))
-                made.kafka.topics["t.labels"][0].append(record, time_ms=10 * number + 5)
+                records = [told(due, 1 - label(due), who=robot) for robot in robots if due % 3]
+                for record in [*records, told(due, label(due), who="ann")]:
+                    made.kafka.topics["t.labels"][0].append(record, time_ms=10 * number + 5)
         made.live(Life(0))
         yield made
 
 
-def labels() -> Any:
+def task(**changes: object) -> Task:
     assert LATE.labels
-    return LATE.labels.model_copy(update={"max_pending": 50})
+    labels = LATE.labels.model_copy(update={"max_pending": 50, "policy": "ignore"} | changes)
+    return LATE.model_copy(update={"labels": labels})
+
+
+def told(number: int, label: int, who: str) -> bytes:
+    words = {"id": f"e-{number}", "label": ("no", "yes")[label], "who": who}
+    return msgspec.json.encode(words)
 
 
 def label(number: int) -> int:
@@ -56,7 +73,24 @@ def learned_at_once() -> dict[str, Any]:
     trainer = Trainer(TASK, EVENTS)
     rows, _ = Normalizer(TASK).normalize(records)
     trainer.collect(trainer.submit(trainer.admit(rows, RAW)[0]))
-    return trainer.report()["all"]
+    found: dict[str, Any] = trainer.report()["all"]
+    return found
+
+
+def test_what_a_source_said_is_unlearned(lived: World) -> None:
+    """A state without its labels is that of a history that never had them, bit for bit."""
+    never = replay(lived.task, lived.kafka)
+    with live(task(source="who"), "robot") as believed:
+        as_it_was = replay(believed.task, believed.kafka)
+        assert as_it_was.state != never.state
+        without = changed_task(believed.task, ['labels.exclude=["robot"]'])
+        found = replay(believed.task, believed.kafka, changed=without)
+        assert found.comparison
+        assert scores(found.comparison) == scores(never)
+    with live(task(source="who", exclude=("robot",)), "robot", "robot") as unlearned:
+        assert replay(unlearned.task, unlearned.kafka).state == never.state
+        letters = map(msgspec.json.decode, unlearned.visible("dead-letter")[0])
+        assert {each["code"] for each in letters} == {"excluded"}
 
 
 def test_history_with_late_labels_comes_out_the_same(lived: World) -> None:

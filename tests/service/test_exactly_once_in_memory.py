@@ -146,7 +146,7 @@ class World:
 
     def step(self, name: str) -> None:
         """Count a step of the learner that lives; strike it when it is time."""
-        left, life = self._steps[-1]
+        left, life = self._steps[-1] if self._steps else (0, Life(0))
         if not left:
             return
         self._steps[-1] = left - 1, life
