@@ -56,6 +56,20 @@ def pipeline(
     say(table(found))
 
 
+@app.command("late-labels")
+def late_labels(
+    events: Annotated[int, typer.Option(help="Events in the topic.", min=20_000)] = 200_000,
+    bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Labels within events beside labels 10,000 events later in a topic of their own."""
+    from bench.late import run, table
+
+    note_or_not = (lambda line: None) if as_json else note
+    found = run(events=events, bootstrap=bootstrap, on_progress=note_or_not)
+    say(found if as_json else table(found))
+
+
 @app.command("drift")
 def drift() -> None:
     """How soon learners are back after a drift, and false alarms without one; prints JSON."""

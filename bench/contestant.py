@@ -21,6 +21,7 @@ from headrace.stream.process import workers
 
 CONTESTANTS = {
     "fill": "bench.ours",
+    "fill_late": "bench.ours",
     "fill_unbounded": "bench.ours",
     "headrace": "bench.ours",
     "headrace_1024": "bench.ours",

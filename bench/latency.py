@@ -11,14 +11,18 @@ import numpy as np
 
 from bench import workload
 from bench.contestant import Run, Score
+from headrace.producers.late_labels import LateLabels
+from headrace.producers.sources import Event
 from headrace.stream.errors import HeadraceError
 from headrace.stream.events import Prediction
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.source import Source
 from headrace.stream.process.child import Child
+from headrace.stream.rows.label_delay import LabelDelay
 from headrace.stream.task import load
 
 RATE = 1_000
+LATE = 2_000  # events: two seconds
 WARM_UP_S = 3.0
 WAIT_S = 0.1
 SILENT_S = 60.0
@@ -76,14 +80,22 @@ def quantiles(waited_ms: workload.Array, created_ms: workload.Array) -> Latency:
 def pace(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Send events on their own, each at its moment, or at once when that has passed.
 
+    Labels that have a topic of their own follow LATE events later.
+
     The client lets them linger for 5 ms, as librdkafka and Kafka's own do by default.
     """
-    topic, sink = load(task).input.topic, kafka.sink()
-    values = workload.events(events)
+    loaded, sink = load(task), kafka.sink()
+    topic, values = loaded.input.topic, workload.events(events)
+    late = LateLabels(loaded, LabelDelay(LATE)) if loaded.labels else None
     start_s = time.monotonic()
     for number, value in enumerate(values):
         if (early_s := start_s + number / RATE - time.monotonic()) > 0:
             time.sleep(early_s)
+        if late:
+            before, event, _ = late.split(Event(f"s-{number}", None, None, value))
+            for label in before:
+                sink.send(late.topic, [label.value])
+            value = event.value
         sink.send(topic, [value])
     sink.flush()
     return Score(events, time.monotonic() - start_s)

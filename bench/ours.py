@@ -32,6 +32,18 @@ def fill(kafka: KafkaConnection, task: Path, events: int) -> Score:
     return _publish(kafka, task, islice(cycle(prepared), events))
 
 
+def fill_late(kafka: KafkaConnection, task: Path, events: int) -> Score:
+    """Publish the workload, each label 10,000 events later to a topic of its own."""
+    from bench.late import DELAY
+    from headrace.producers.late_labels import LateLabels
+    from headrace.producers.sources import Event
+    from headrace.stream.rows.label_delay import LabelDelay
+
+    drawn = enumerate(workload.events(events))
+    prepared = (Event(f"s-{i}", None, None, value) for i, value in drawn)
+    return _publish(kafka, task, prepared, LateLabels(load(task), LabelDelay(DELAY)))
+
+
 def fill_unbounded(kafka: KafkaConnection, task: Path, events: int) -> Score:
     """Publish the stream that never repeats itself."""
     from headrace.producers.sources import Event
@@ -40,10 +52,12 @@ def fill_unbounded(kafka: KafkaConnection, task: Path, events: int) -> Score:
     return _publish(kafka, task, (Event(f"s-{i}", None, None, value) for i, value in drawn))
 
 
-def _publish(kafka: KafkaConnection, task: Path, prepared: Iterable[Any]) -> Score:
+def _publish(
+    kafka: KafkaConnection, task: Path, prepared: Iterable[Any], labels: Any = None
+) -> Score:
     from headrace.producers.publish import publish
 
-    done = publish(prepared, kafka=kafka, topic=load(task).input.topic)
+    done = publish(prepared, kafka=kafka, topic=load(task).input.topic, labels=labels)
     if done.failed:
         raise DeliveryError(f"{done.failed} not acknowledged: {'; '.join(done.first_errors)}")
     return Score(done.acknowledged, done.seconds)

@@ -64,6 +64,14 @@ def write_task(folder: Path, name: str) -> Task:
     )
 
 
+def write_late_task(folder: Path, name: str) -> Task:
+    """Write the same task, but that labels come in a topic of their own."""
+    write_task(folder, name)
+    path = task_path(folder, name)
+    path.write_text(path.read_text("utf-8") + f'[labels]\ntopic = "{name}.labels"\n', "utf-8")
+    return load(path)
+
+
 def save_task(folder: Path, name: str, *lines: str, entity: str | None = None) -> Task:
     """Write a task file that reads `<name>.events`, times in `ts`, labels 0 and 1; then `lines`."""
     head = (

@@ -31,9 +31,12 @@ SAMPLE = {
     "input": {"topic": "<topic>"},
     "target": {"field": "y", "kind": "classify", "classes": ["a", "b"]},
     "features": {"x": {"kind": "number"}},
+    "labels": {"topic": "labels"},
 }
 HOLDS = {
-    "<topic>": "raw events; one per event of yours",
+    "topic": "raw events; one per event of yours",
+    "labels": "labels that come late, if the task names a topic for them; one per label of yours",
+    "expired": "one record per event that expired without a label (JSON); with `[labels]`",
     "features": "one row per raw event, or the code with which it was rejected (MessagePack)",
     "predictions": "one prediction per accepted event (JSON)",
     "dead-letter": "one record per rejected event (JSON)",
@@ -56,6 +59,29 @@ FIELDS: dict[str, dict[str, str]] = {
         "image": "pixels, one byte per channel",
         "new_class": "name of a class that the task file does not declare",
         "weight": "sample weight",
+        "arrived_ms": "Kafka's timestamp of the event, where the task needs it; else 0",
+    },
+    "Expired": {
+        "id": "event id",
+        "time_ms": "event time, Unix milliseconds",
+        "partition": "partition of the raw event",
+        "offset": "offset of the raw event",
+        "label": "what was learned of it instead, with `labels.on_expiry`",
+    },
+    "Truth": {
+        "labels": "labels that came, within events and by themselves",
+        "scored": "events scored: by their first label, or as `labels.on_expiry` says",
+        "implied": "of these, events that expired and got the label of `labels.on_expiry`",
+        "expired": "events that expired without one",
+        "relearned": "labels that corrected an earlier one",
+        "repeated": "labels that came again and say the same",
+        "refused": "labels refused, each with a dead letter",
+        "held": "labels that wait for their event, less those that did before",
+    },
+    "Range": {
+        "partition": "partition of the labels topic",
+        "start": "first offset",
+        "stop": "offset after the last one",
     },
     "Prediction": {
         "id": "event id",
@@ -132,6 +158,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "alarms": "records written to `<task>.drift`",
         "output_digest": "digest of the model's numeric output, which a replay must reproduce",
         "predictions": "digest of the bytes written to `<task>.predictions`",
+        "labels": "offset ranges of the labels topic covered by the transaction",
+        "truth": "what became of labels, and of events that wait for one",
         "reading": "next offset per partition of the features topic, when that is read",
         "session_start": "present in the first record of each session",
         "saved": "announcement of a checkpoint",
@@ -150,6 +178,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "version": "version of headrace",
         "settings": "the whole task, in the first session of a run",
         "begins": "first offset per partition, for a new run or a new topic",
+        "label_begins": "the same of the labels topic",
         "start": "digest of the saved state that the run begins with (`--start-from`)",
         "topics": "topic ids by name",
         "recomputed": "ledger records accepted as not reproducible (`--accept-recompute`)",
@@ -219,15 +248,15 @@ def topics(_: str) -> str:
     """Tabulate the topics of a task."""
     rows = []
     task = validate(SAMPLE | {"name": "task", "input": {"topic": "topic"}}, "sample")
+    inputs = {"topic": "input.topic", "labels": "labels.topic"}
     for spec in topic_specs(task):
         stage = spec.name.removeprefix("task.")
-        partitions = "`topics.partitions`" if spec.name == "topic" else "those of the raw topic"
+        partitions = "`topics.partitions`" if stage in inputs else "those of the raw topic"
         if spec.role != "input" and spec.beside is None:
             partitions = str(spec.partitions)
         kept = "`topics.retention_hours`" if spec.retention_ms != -1 else "for ever"
-        name, holds = ("<topic>", HOLDS["<topic>"]) if stage == "topic" else (stage, HOLDS[stage])
-        shown = "`input.topic`" if name == "<topic>" else f"`<task>.{name}`"
-        rows.append([shown, holds, partitions, kept])
+        shown = inputs.get(stage, f"<task>.{stage}")
+        rows.append([f"`{shown}`", HOLDS[stage], partitions, kept])
     return _table(["topic", "records", "partitions", "retention"], rows)
 
 

@@ -68,7 +68,7 @@ def learn_label(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[S
         due_inputs=due.inputs[None],
         due_ids=due.ids[None],
         due_past=due.past[None],
-        due_weight=due.weight[None],
+        due_weight=(due.weight * batch.weight[row])[None],
     )
     state = state._replace(memory=memory.store(kept, slot, held), chunk=chunk)
     _, trained = train(parts, state)

@@ -39,6 +39,12 @@ def init(spec: Spec) -> dict[str, Any]:
     )._asdict()
 
 
+def row_bytes(spec: Spec) -> int:
+    """Return how many bytes a slot takes."""
+    row = (spec.inputs, spec.ids, spec.past_labels, int(spec.weighted), 2, spec.published)
+    return 4 * sum(row)
+
+
 def put(slots: dict[str, Any], slot: Array, row: WaitingRow) -> dict[str, Any]:
     """Put a row into a slot."""
     return {name: slots[name].at[slot].set(value) for name, value in row._asdict().items()}

@@ -12,8 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace import saved
+from headrace.batches import in_batches
 from headrace.export import Card, export
 from headrace.export.signature import arrays
+from headrace.late_labels import LateLabels
 from headrace.predictions import Prediction, first_of, table_of
 from headrace.reading import Event, Reader, refuse, unlabelled, with_value
 from headrace.stream.errors import EventError, UsageError
@@ -71,7 +73,7 @@ class Learner:
         self.turn = RLock()  # the compiled loop updates the state in place
         self._spec = self.task.spec
         self._trainer = Trainer(self.task, CAPACITY)
-        self._reader = Reader(self.task)
+        self._reader, self._late = Reader(self.task), LateLabels(self.task)
         self._asked: tuple[int, bytes, Rows, Foreseen] | None = None  # the newest prediction
         self._refusals = Refusals(self.task)
         self._origin: dict[str, str] = {}  # for a model card
@@ -98,7 +100,7 @@ class Learner:
         rows, refused = self._reader.read([raw], self.events)
         refuse(refused)
         known, foreseen = len(self._trainer.classes), None
-        if not self._trainer.looks_next:
+        if not (self._trainer.looks_next or self._trainer.join):
             foreseen = self._trainer.foresee(rows)
         if isinstance(foreseen, Foreseen):
             self._asked = self.events, raw, rows, foreseen
@@ -145,12 +147,36 @@ class Learner:
         if foreseen:
             learned = self._trainer.accept(foreseen)
         else:
-            learned = self._trainer.collect(self._trainer.submit(rows))
+            learned = self._trainer.collect(self._late.submit(self._trainer, rows))
         self._drift += learned.drift
         # A class that this label names was not known yet, unless the label is an earlier event's.
         if self.task.target.horizon:
             known = len(self._trainer.classes)
         return first_of(self._trainer, learned, known)
+
+    @in_turn
+    def learn_label(self, id: str | int, label: float | str | bool, time: Any = None) -> str:
+        """Score what was predicted for an event that was taken before, and learn its label.
+
+        For tasks with [labels], whose events wait for their label: `learn_one` of an event without
+        one predicts it, and remembers it.
+
+        Args:
+            time: when the label was known, if `labels.time` names a field for that.
+
+        Returns:
+            `scored`; `relearned` or `repeated` for an event that has a label; `held` until an event
+            with this id comes.
+
+        Raises:
+            EventError: the label is refused, as that of an event that expired.
+            UsageError: the task has no [labels].
+        """
+        self._asked = None
+        with interrupted_later():
+            outcome, drift = self._late.learn(self._trainer, id, label, time)
+            self._drift += drift
+            return outcome
 
     @in_turn
     def predict(self, table: Any) -> pa.Table:
@@ -190,43 +216,15 @@ class Learner:
                 an iterator of the caller's raises come when all rows before are learned: `said` of
                 the exception holds the lines of these, and a note in it says how many.
         """
-        found, working, batch = list[pa.Table](), list[_Working](), list[bytes]()
-
-        def learn() -> None:
-            with interrupted_later():
-                working.append(self._submit(batch))
-                batch.clear()
-            collect(1)
-
-        def collect(most: int) -> None:
-            while len(working) > most:
-                with interrupted_later():
-                    found.append(self._collect(working.pop(0)))
-
-        def finish() -> pa.Table:
-            if batch:
-                learn()
-            collect(0)
-            return pa.concat_tables(found) if found else table_of(self._trainer, 0, 0, [], None)
-
-        try:
-            for raw in rows_of(table, CAPACITY):
-                batch.append(raw)
-                if len(batch) == CAPACITY:
-                    learn()
-            return finish()
-        except BaseException as error:
-            collect(0)
-            error.said = said = finish()  # type: ignore[attr-defined]
-            error.add_note(f"headrace took {said.num_rows:,} rows before it: see its `said`")
-            raise
+        empty = table_of(self._trainer, 0, 0, [], None)
+        return in_batches(rows_of(table, CAPACITY), CAPACITY, self._submit, self._collect, empty)
 
     def _submit(self, batch: list[bytes]) -> _Working:
         rows, refused = self._reader.read(batch, self.events)
         rows, repeated = self._trainer.admit(rows, "")
         if rows.id:
             self._reader.decide()
-        pending = self._trainer.submit(rows) if rows.id else None
+        pending = self._late.submit(self._trainer, rows) if rows.id else None
         first, self.events = self.events, self.events + len(batch)
         letters = [*refused, *repeated]
         self._refusals.add(letters)
@@ -248,9 +246,10 @@ class Learner:
         """Return what a service publishes to `<task>.metrics`: scores, baselines, members' weights.
 
         `all` is of all events, `window` of the newest (fading), `baselines` the same of no-change,
-        majority or mean and median; `further` holds metrics from other packages, by their names.
+        majority or mean and median; `further` holds metrics from other packages, by their names;
+        `labels` accounts for late labels since this object was made.
         """
-        return self._trainer.report()
+        return self._trainer.report() | self._late.report(self._trainer)
 
     @property
     @in_turn

@@ -7,7 +7,7 @@ import math
 import tomllib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from headrace.model.memory import WAYS
 from headrace.stream.errors import UsageError
 from headrace.stream.events import Records
 from headrace.stream.ledger import fingerprint
+from headrace.stream.rows.late import Placed
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.refusals import Refusal, Refusals
 from headrace.stream.rows.rows import Rows, split
@@ -168,6 +169,7 @@ class Rival:
         task: as it was.
         trainer: of the rival.
         on_learned: called with each batch that the rival learned.
+        known: puts labels into rows that the rival is scored by, and learns by if it gets no other.
     """
 
     def __init__(
@@ -175,29 +177,40 @@ class Rival:
         task: Task,
         trainer: Trainer,
         on_learned: Callable[[Learned], None] = lambda learned: None,
+        known: Callable[[Rows], Rows] = lambda rows: rows,
     ) -> None:
         self.trainer, other = trainer, trainer.task
         self.gains, self.alone = Gains(), 0
         self.refusals = Refusals(other)
         self._bound = bounded if task.spec.classes else asymptotic
         self._normalizer, self._on_learned = Normalizer(other), on_learned
+        self._known = known
         self._working: list[Pending] = []
         self._sides = (Errors(task), Errors(other))
         self._found: tuple[list[Scored], list[Scored]] = ([], [])
 
-    def take(self, records: Records) -> None:
-        """Learn raw records; `other` must have told of all that was read before the last ones."""
+    def take(self, records: Records, late: Callable[[Rows], list[Placed]] | None = None) -> None:
+        """Learn raw records; `other` must have told of all that was read before the last ones.
+
+        Args:
+            late: gives the labels that come between the rows; None if they are within them.
+        """
         self._pair()
         rows, refused = self._normalizer.normalize(records)
+        if late is None:
+            rows = self._known(rows)
         rows, repeated = self.trainer.admit(rows, records.topic)
         self.refusals.add([*refused, *repeated])
-        pending = [self.trainer.submit(part) for part in split(rows, self.trainer.capacity)]
+        if late is not None:
+            pending = [self.trainer.submit(rows, late(rows))]
+        else:
+            pending = [self.trainer.submit(part) for part in split(rows, self.trainer.capacity)]
         self._collect()
         self._working = pending
 
     def other(self, learned: Learned) -> None:
         """Take what the task as it was said of the same events."""
-        self._found[0].append(self._sides[0].of(learned))
+        self._found[0].append(self._sides[0].of(self._answered(learned)))
 
     def finish(self) -> None:
         """Pair all that was taken; `other` must have told of all of it."""
@@ -215,8 +228,18 @@ class Rival:
         working, self._working = self._working, []
         for each in working:
             learned = self.trainer.collect(each)
-            self._found[1].append(self._sides[1].of(learned))
+            self._found[1].append(self._sides[1].of(self._answered(learned)))
             self._on_learned(learned)
+
+    def _answered(self, learned: Learned) -> Learned:
+        """Return what was said beside the labels that answer it, whenever they came."""
+        rows = self._known(learned.rows)
+        if rows is learned.rows:
+            return learned
+        if learned.classes.is_open:
+            label = learned.classes.indices(rows.label, rows.new_class)
+            rows = rows._replace(label=label)
+        return replace(learned, rows=rows)
 
     def _pair(self) -> None:
         """Compare the events that both scored; those that one alone did are counted."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from headrace.model import waiting
 from headrace.stream.errors import UsageError
 from headrace.stream.events import DeadLetter, DriftRecord
 from headrace.stream.rows.label_delay import MOST_BYTES, DelayedLabels, LabelDelay
@@ -25,14 +26,21 @@ from headrace.stream.training.trainer import Trainer
 class DelayedTrainer(Trainer):
     """Learn rows whose labels come late; otherwise it is used as any trainer, batch after batch.
 
+    Args:
+        numbered: whether rows have their number for an offset, those that are refused too; else
+            they are counted here.
+
     What came of a batch is told of its rows, with the labels that they brought.
 
     Raises:
         UsageError: the task's labels cannot come late.
     """
 
-    def __init__(self, task: Task, capacity: int, delay: LabelDelay) -> None:
+    def __init__(
+        self, task: Task, capacity: int, delay: LabelDelay, *, numbered: bool = True
+    ) -> None:
         super().__init__(_late(task, delay), capacity)
+        self._count = None if numbered else 0
         self._delayed = DelayedLabels[LateLabel](delay)
         self._none: Any = None  # rows of which there are none
         self._refused = list[DeadLetter]()
@@ -40,7 +48,11 @@ class DelayedTrainer(Trainer):
 
     def submit(self, rows: Rows, labels: Sequence[Placed] = ()) -> Pending:
         """Start predicting rows, and learning the labels that come meanwhile; does not wait."""
-        due = self._delayed.pass_by(labels_of(rows), rows.offset, rows.time_ms.tolist())
+        numbers: Sequence[int] = rows.offset
+        if self._count is not None:
+            numbers = range(self._count, self._count + len(rows.id))
+            self._count += len(rows.id)
+        due = self._delayed.pass_by(labels_of(rows), numbers, rows.time_ms.tolist())
         self._none = self._none or take(rows, [])
         return self._start(rows, [*labels, *due])
 
@@ -98,9 +110,7 @@ def _late(task: Task, delay: LabelDelay) -> Task:
             "--label-delay: a time needs that of events: name its column by input.time, or tell "
             "the delay in events"
         )
-    spec = task.spec
-    row_bytes = 4 * (spec.inputs + spec.ids + spec.past_labels + spec.published + 3)
-    room = max(MOST_BYTES // row_bytes, 1)
+    room = max(MOST_BYTES // waiting.row_bytes(task.spec), 1)
     if delay.mean > room and not (delay.timed or delay.drawn):
         raise UsageError(
             f"--label-delay {int(delay.mean)}: {room:,} rows of this task may wait at a time"

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import jax
 
-from headrace.model import pool
+from headrace.model import pool, waiting
+from headrace.model.spec import Spec
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.numbers import LARGEST
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
+from headrace.stream.task.labels import Labels
 from headrace.stream.training.plugins import learner_of
+from headrace.stream.training.waiting import WAITING_BYTES
 
 
 def explain(task: Task) -> Iterator[str]:
@@ -27,7 +30,15 @@ def explain(task: Task) -> Iterator[str]:
     yield from _model(task)
     partitions = task.topics.partitions
     yield f"reads       {task.input.topic} or {task.output('features')}, {partitions} partitions"
-    stages = ("predictions", "metrics", "drift", "dead-letter")
+    if task.labels:
+        yield from _labels(task.labels, task.spec)
+    stages = [
+        "predictions",
+        "metrics",
+        "drift",
+        "dead-letter",
+        *(["expired"] if task.labels else []),
+    ]
     yield f"writes      {', '.join(map(task.output, stages))}"
 
 
@@ -50,6 +61,19 @@ def _input(task: Task) -> Iterator[str]:
     yield f"predicts    {target.field}: {what}{when}"
     if task.spec.decides:
         yield f"decides     by {', '.join(target.decided_by)}: the class of least expected cost"
+
+
+def _labels(labels: Labels, spec: Spec) -> Iterator[str]:
+    """Tell where late labels come from, how long is waited for them, and what that takes."""
+    yield f"labels      from {labels.topic}; id from {labels.id}, label from {labels.label}"
+    megabytes = labels.max_pending * (waiting.row_bytes(spec) + WAITING_BYTES) / 1e6
+    hours = f", {labels.ttl_hours:g} hours long at most" if labels.ttl_hours else ""
+    yield (
+        f"            {labels.max_pending:,} events may wait for one{hours}; about "
+        f"{megabytes:,.1f} MB of memory then"
+    )
+    if labels.on_expiry is not None:
+        yield f"            an event that expires without one gets {labels.on_expiry!r}"
 
 
 def _features(task: Task) -> Iterator[str]:

@@ -18,7 +18,8 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from copy import copy
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -72,7 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def position(self) -> Position:
         """Return where the learner stood."""
         counts = {name: count for name, count in self.counts.items() if name != "learned"}
-        truth = replace(self.truth) if self.truth else Truth()
+        truth = copy(self.truth) if self.truth else Truth()
         reading, counted = dict(self.reading), Counts(**counts)
         return Position(
             dict(self.positions), reading, counted, self.fields, dict(self.labels), truth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -78,5 +79,5 @@ class Position:
             replace(self.counts),
             self.fields,
             dict(self.labels),
-            replace(self.truth),
+            copy(self.truth),
         )

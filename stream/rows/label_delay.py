@@ -46,6 +46,12 @@ class LabelDelay(NamedTuple):
         """Return for how many rows at a time there has to be room."""
         return MOST_WAITING if self.timed or self.drawn else max(int(self.mean), 1)
 
+    @property
+    def words(self) -> str:
+        """Say it to a person."""
+        how = f"{self.mean / 1000:g} s" if self.timed else f"{self.mean:g} events"
+        return f"{how} late on average" if self.drawn else f"{how} late"
+
     def of(self, numbers: Sequence[int]) -> NDArray[np.float64]:
         """Return the delays of rows by their numbers, float64[n]: events, or ms."""
         if not self.drawn:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from headrace.stream.events import DeadLetter, Records, Reject, dead_letter
 from headrace.stream.rows.late import LateLabel, labels_of
-from headrace.stream.rows.normalizer import Normalizer
+from headrace.stream.rows.normalizer import EXCLUDED, Normalizer
 from headrace.stream.task import Task
 
 
@@ -29,9 +31,9 @@ class LabelReader:
         if task.labels is None:
             raise ValueError(f"task {task.name} has no [labels]")
         told = task.labels
-        mapped = {"topic": told.topic, "id": told.id, "time": told.time}
+        mapped = {"topic": told.topic, "id": told.id, "time": told.time, "weight": told.weight}
         source = task.input.model_copy(
-            update=mapped | {"entity": None, "weight": None, "exclude": ()}
+            update=mapped | {"entity": told.source, "exclude": told.exclude}
         )
         target = task.target.model_copy(update={"field": told.label})
         empty: dict[str, Any] = {"features": {}, "calendar": (), "cross": (), "labels": None}
@@ -47,10 +49,12 @@ class LabelReader:
     def read(self, records: Records) -> ReadLabels:
         """Return labels, and a dead letter for each other record; the records have timestamps."""
         rows, letters = self._normalizer.normalize(records)
+        letters = [_of_label(letter) for letter in letters]
         labels, arrived = list[LateLabel](), list[int]()
-        for place, label in enumerate(labels_of(rows)):
+        weights = rows.weight[:, 0].tolist() if rows.weight.shape[1] else [1.0] * len(rows.id)
+        for place, (label, weight) in enumerate(zip(labels_of(rows), weights, strict=True)):
             if label is not None:
-                labels.append(label)
+                labels.append(label if weight == 1.0 else label._replace(weight=weight))
                 arrived.append(int(rows.arrived_ms[place]))
                 continue
             reject = Reject("label", f"id {rows.id[place]!r}: null or absent, expected a label")
@@ -58,3 +62,11 @@ class LabelReader:
             letters.append(dead_letter(reject, records.topic, *coordinates, rows.key[place], None))
         letters.sort(key=lambda letter: (letter.partition, letter.offset))
         return ReadLabels(labels, arrived, letters)
+
+
+def _of_label(letter: DeadLetter) -> DeadLetter:
+    """Name the key that excludes a source."""
+    if letter.code != EXCLUDED:
+        return letter
+    detail = letter.detail.replace("input.exclude", "labels.exclude")
+    return msgspec.structs.replace(letter, detail=detail)

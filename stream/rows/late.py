@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,14 +22,14 @@ class LateLabel(NamedTuple):
     time_ms: int
     label: float  # class index or value, NEW_CLASS = the next
     new_class: str | None
+    weight: float = 1.0  # by how much more or less it teaches than its event says
 
 
 Placed = tuple[int, LateLabel]
 """A label, and how many of the rows come before it."""
 
 
-@dataclass
-class Truth:
+class Truth(msgspec.Struct, omit_defaults=True):
     """Count what became of labels, and of rows that wait for one.
 
     labels == scored - implied + relearned + repeated + refused + held, and of rows: predicted ==
@@ -53,8 +53,8 @@ class Truth:
 
     def add(self, other: Truth) -> None:
         """Add counts of what came next."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def placed(rows: Rows, labels: Sequence[LateLabel], arrived_ms: Sequence[int]) -> list[Placed]:
@@ -119,7 +119,9 @@ def interleaved(
             blank = np.nan if name == "numeric" else 0
             merged = np.full((count, *column.shape[1:]), blank, column.dtype)
             merged[of_rows] = column
-            if name in LateLabel._fields:
+            if name == "weight":
+                merged[of_labels] = np.array(late, np.float64)[:, None]
+            elif name in LateLabel._fields:
                 merged[of_labels] = late
         found[name] = merged
     return Rows(**found), is_label

@@ -47,6 +47,7 @@ class Normalizer:
         self._codec = Codec(task)
         self._timed = task.input.time is not None
         self._entities = task.input.entity is not None
+        self._weighted = task.input.weight is not None
         self._excluded = frozenset(task.input.exclude)
         self._numbers = task.of_kind(Number)
         self._categories: dict[str, Category] = task.of_kind(Category)
@@ -108,7 +109,7 @@ class Normalizer:
             places: of the good events in the records.
         """
         columns, _ = self._codec.decode_all([records.values[place] for place in places])
-        first = 2 + self._entities + self._timed + self._spec.weighted
+        first = 2 + self._entities + self._timed + self._weighted
         numbers = columns[first:][: len(self._numbers)]
         found = [
             float64(texts.read(column, {}))
@@ -155,7 +156,7 @@ class Normalizer:
         ids, labels = whole(take_next()), take_next()
         entities = take_next() if self._entities else ()
         times: Sequence[Any] = take_next() if self._timed else _at(places, records.timestamps_ms)
-        told = take_next() if self._spec.weighted else ()
+        told = take_next() if self._weighted else [None] * (count * self._spec.weighted)
         keys = _at(places, records.keys)
         bad: dict[int, Reject] = {}
         for at, key in enumerate(keys):
@@ -346,9 +347,9 @@ def _arrived(places: Sequence[int], records: Records) -> NDArray[np.int64]:
     return np.array(_at(places, records.timestamps_ms), np.int64)
 
 
-def excluded(entity: str) -> Reject:
-    """Say that an event is refused for its entity."""
-    return Reject(EXCLUDED, f"{entity[:80]!r} is among input.exclude")
+def excluded(entity: str, where: str = "input") -> Reject:
+    """Say that an event is refused for its entity, or a label for its source."""
+    return Reject(EXCLUDED, f"{entity[:80]!r} is among {where}.exclude")
 
 
 def _at(places: Sequence[int], column: list[Any]) -> list[Any]:

@@ -71,6 +71,8 @@ class Refusals:
         self._found: dict[tuple[str, str], Refusal] = {}
         self._features = _paths(task)
         self._excluded = {excluded(name).detail: name for name in task.input.exclude}
+        for name in task.labels.exclude if task.labels else ():
+            self._excluded[excluded(name, "labels").detail] = name
 
     def add(self, letters: Iterable[DeadLetter]) -> None:
         """Count letters; of each reason the first one that ever came is kept."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from headrace.stream.errors import AuditError
-from headrace.stream.events import DeadLetter
+from headrace.stream.events import DeadLetter, Records
 from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.history import History
 from headrace.stream.ledger.ledger import Record
@@ -35,6 +35,7 @@ class LedgerReplayer:
         labels: gives the records of the labels topic, None if there is none.
         proven_from: outcomes of records before this one are not compared with the ledger.
         fields: takes the events that the learner decoded itself, as it took them then.
+        on_read: called with the raw events of records, which are learned next.
         on_refused: called with the dead letters of each batch.
         on_learned: called with each batch as it was learned again.
 
@@ -52,6 +53,7 @@ class LedgerReplayer:
         *,
         proven_from: int = 0,
         fields: NewFields | None = None,
+        on_read: Callable[[Records, Sequence[Record]], None] = lambda records, group: None,
         on_refused: Callable[[list[DeadLetter]], None] = lambda letters: None,
         on_learned: Callable[[Learned], None] = lambda learned: None,
     ) -> None:
@@ -59,7 +61,7 @@ class LedgerReplayer:
         self._normalizer = Normalizer(task)
         self._labels = labels and LabelHistory(task, labels)
         self._proven_from, self._on_learned = proven_from, on_learned
-        self._fields, self._on_refused = fields, on_refused
+        self._fields, self._on_read, self._on_refused = fields, on_read, on_refused
         self._group: list[Record] = []
         self._span = 0
         self._working: tuple[list[Record], list[Pending]] | None = None
@@ -98,6 +100,7 @@ class LedgerReplayer:
         if not ranges and not any(record.labels for record in group):
             return
         records = self._history.read(ranges)
+        self._on_read(records, group)
         rows, refused = self._normalizer.normalize(records)
         rows, repeated = self._trainer.admit(rows, records.topic)
         between, unread = self._labels.between(rows, group) if self._labels else ([], [])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from hashlib import sha256
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import msgspec
 
@@ -27,7 +26,7 @@ from headrace.stream.rows.refusals import Refusals, literals_told
 from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.label_source import NO_LABELS, LabelBatch, LabelSource
-from headrace.stream.service.progress import Progress
+from headrace.stream.service.progress import Measure, Progress
 from headrace.stream.service.publisher import Output, Publisher
 from headrace.stream.service.row_source import MicroBatch, RowSource
 from headrace.stream.task import Task
@@ -35,7 +34,6 @@ from headrace.stream.training.label_join import account
 from headrace.stream.training.learned import Pending
 from headrace.stream.training.trainer import Trainer
 
-METRICS_EVERY_S = 1.0
 IDLE_S = 0.1
 GROUP_S = 0.1  # while a backlog waits, what one transaction may take; as in Kafka Streams
 PASS_OVER_S = 5.0
@@ -91,9 +89,8 @@ class Service:
         self._checkpointer, self._on_progress = checkpointer, on_progress
         self._no_rows = rows_of(task, [], [])
         self._encode = msgspec.json.Encoder().encode
-        self._reported = (time.monotonic(), position.counts.events, position.truth.labels)
+        self._measure = Measure(trainer, position, source, labels, checkpointer)
         self._work: Work | None = None
-        self._last_report: tuple[tuple[int, int], dict[str, Any]] | None = None
         self._passed_s = -math.inf  # a loss that was accepted is written down at once
         self.refusals = Refusals(task, topic=True)  # of this session
         self._absent = Absent(task)  # of this session
@@ -309,47 +306,13 @@ class Service:
 
     def _metrics(self, *, last: bool = False) -> list[Output]:
         """Measure and tell, when it is time to; publish the measure if there is anything new."""
-        now_s, (before_s, events, labels) = time.monotonic(), self._reported
-        if now_s - before_s < METRICS_EVERY_S and not last:
+        if not self._measure.is_due and not last:
             return []
-        counts, truth = self._position.counts, self._position.truth
-        self._reported = (now_s, counts.events, truth.labels)
-        age_s = self._checkpointer.age_s
-        self._progress = Progress(
-            **asdict(counts),
-            learned=self._trainer.learned,
-            lag=self._source.lag(),
-            events_per_second=(counts.events - events) / max(now_s - before_s, 1e-9),
-            record=self._ledger.seq - 1,
-            checkpoint_age_s=None if age_s is None else round(age_s, 1),
-            new_fields={name: new.events for name, new in self._source.fields.found().items()},
-            labels=self._truth(self._labels) if self._labels else None,
-            report=self._report(),
-        )
+        progress, new = self._measure.take(self._ledger.seq - 1)
+        self._progress = progress
         if not last:
-            self._on_progress(self._progress)
-        if (counts.events, truth.labels) == (events, labels):
-            return []
-        record = asdict(self._progress) | {
-            "time_ms": time.time_ns() // 1_000_000,
-            "events_per_second": round(self._progress.events_per_second, 1),
-        }
-        return [Output("metrics", [self._encode(record | record.pop("report"))])]
-
-    def _truth(self, source: LabelSource) -> dict[str, Any]:
-        """Account for labels, and for the events that wait for one."""
-        join = self._trainer.join
-        delay = join.delays.report() if join else {}
-        pending = join.pending if join else 0
-        told = asdict(self._position.truth) | {"pending": pending, "lag": source.lag()}
-        return told | {"delay": delay}
-
-    def _report(self) -> dict[str, Any]:
-        """Return the metrics; those of before while nothing was learned."""
-        learned = (self._position.counts.events, self._trainer.learned)
-        if self._last_report is None or self._last_report[0] != learned:
-            self._last_report = learned, self._trainer.report()
-        return self._last_report[1]
+            self._on_progress(progress)
+        return [Output("metrics", [self._encode(progress.as_json())])] if new else []
 
     def _end(self, watchdog: Watchdog, *, hurry: bool) -> Progress:
         """Publish what is left, and leave a checkpoint that the ledger knows of.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Strict, Tag
 
-from headrace.stream.task.part import FieldPath, Part, Real, Whole
+from headrace.stream.task.part import FieldPath, Mistake, Part, Real, Whole, once
 from headrace.stream.task.schema import TOPIC
 
 
@@ -35,6 +36,17 @@ class Labels(Part):
         description="The field with the time at which the label was known; default: the Kafka "
         "record's timestamp.",
     )
+    weight: FieldPath | None = Field(
+        None,
+        description="The field with the sample weight of the label, 0 (not learned) to 1000; null "
+        "or absent = 1. Metrics are not weighted.",
+    )
+    source: FieldPath | None = Field(
+        None, description="The field that says who or what gave the label, such as a reviewer."
+    )
+    exclude: tuple[str, ...] = Field(
+        (), max_length=10_000, description="Sources whose labels are refused."
+    )
     max_pending: Whole = Field(
         100_000,
         ge=1,
@@ -59,3 +71,11 @@ class Labels(Part):
         description="The label of an event that expires without one, such as 'no click'; default: "
         "nothing is learned of it.",
     )
+
+    def mistakes(self) -> Iterator[Mistake]:
+        """Yield what is wrong about sources."""
+        if self.exclude and not self.source:
+            yield Mistake(
+                "exclude", "exclude names sources: expected source, the field that holds them"
+            )
+        yield from once("exclude", self.exclude)

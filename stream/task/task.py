@@ -267,7 +267,7 @@ class Task(Part):
             open_classes=self.target.room - len(self.target.classes),
             costs=self.target.cost_rows,
             balanced=self.target.class_weight == "balanced",
-            weighted=self.input.weight is not None,
+            weighted=bool(self.input.weight or (self.labels and self.labels.weight)),
             horizon=self.target.horizon,
             waiting=self.labels.max_pending if self.labels else self._waiting,
             label_lags=self.lags.labels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ class Delays:
     def __init__(self, counts: NDArray[np.int64] | None = None) -> None:
         self.counts = np.zeros(_BUCKETS, np.int64) if counts is None else counts.copy()
 
-    def add(self, delay_ms: int) -> None:
-        """Count a delay."""
-        self.counts[_bucket(max(delay_ms, 0))] += 1
+    def add(self, delays_ms: Sequence[int]) -> None:
+        """Count some delays."""
+        if delays_ms:
+            buckets = [_bucket(delay) if delay > 0 else 0 for delay in delays_ms]
+            self.counts += np.bincount(buckets, minlength=_BUCKETS)
 
     def quantile(self, share: float) -> int | None:
         """Return the delay in ms that so many are no longer than; None before the first."""

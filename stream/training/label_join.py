@@ -7,7 +7,6 @@ Every label is accounted for, and every row: see `Truth`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -112,10 +111,6 @@ class LabelJoin:
             work.put(at)
         return work.joined()
 
-    def copy(self) -> LabelJoin:
-        """Copy it: the original goes on."""
-        return deepcopy(self)
-
     def copied(self) -> dict[str, Any]:
         """Copy what is known, to be made arrays by `arrays`."""
         return self._rows.copied() | {
@@ -203,6 +198,7 @@ class _Work:
         self._times = self.rows.time_ms.tolist()
         self._labels = self.rows.label.tolist()
         self._put = 0
+        self._delays = list[int]()
 
     def put(self, at: int) -> None:
         """Take in an event."""
@@ -252,7 +248,7 @@ class _Work:
                 self.truth.relearned += 1
                 return
             self.truth.scored += 1
-            join.delays.add(label.time_ms - waiting.place(slot)[2])
+            self._delays.append(label.time_ms - waiting.time_of(slot))
 
     def _correct(self, label: LateLabel, topic: str) -> None:
         told = "it has another label already; labels.policy says what is done then"
@@ -273,16 +269,14 @@ class _Work:
     def _learn(self, slot: int, label: LateLabel, value: float) -> None:
         waiting = self.join._rows
         waiting.label(slot, value)
-        partition, offset, _ = waiting.place(slot)
-        line = label._replace(
-            partition=partition, offset=offset, label=value, new_class=None, key=None
-        )
+        place = waiting.place(slot)
+        line = LateLabel(label.id, None, *place, label.time_ms, value, None, label.weight)
         self.labels.append((self._put, line))
         self.slots.append(slot)
 
     def _expire(self, slot: int) -> None:
         waiting, implied = self.join._rows, self.join._implied
-        place = waiting.place(slot)
+        place = (*waiting.place(slot), waiting.time_of(slot))
         value = None
         if implied is not None:
             label = LateLabel(waiting.id_of(slot), None, *place, *implied)
@@ -334,6 +328,7 @@ class _Work:
 
     def joined(self) -> Joined:
         """Put it all together."""
+        self.join.delays.add(self._delays)
         lines, is_label = interleaved(unlabelled(self.rows), self.labels)
         line = np.column_stack([is_label, np.array(self.slots, int)]).astype(np.int32)
         events = np.flatnonzero(~is_label).tolist()

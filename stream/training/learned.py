@@ -15,7 +15,7 @@ from headrace.model.spec import Spec
 from headrace.stream.events import DriftRecord
 from headrace.stream.rows.classes import Classes
 from headrace.stream.rows.rows import Rows
-from headrace.stream.training.label_join import Joined, LabelJoin
+from headrace.stream.training.label_join import Joined
 
 
 class Part(NamedTuple):
@@ -60,7 +60,6 @@ class Foreseen(NamedTuple):
     frame: Frame
     classes: Classes
     learned: int
-    join: LabelJoin | None
 
 
 def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:

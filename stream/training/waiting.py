@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEVER, PENDING, LABELLED, EXPIRED = range(4)  # what became of the row in a slot
+WAITING_BYTES = 150  # of a row beside its arrays: its id, and where it stands
 NO_CLOCK = -(1 << 62)
 
 
@@ -99,9 +100,13 @@ class WaitingRows:
         assert id is not None  # noqa: S101
         return id
 
-    def place(self, slot: int) -> tuple[int, int, int]:
-        """Return partition, offset and event time of a row."""
-        return self._partition[slot], self._offset[slot], self._time[slot]
+    def place(self, slot: int) -> tuple[int, int]:
+        """Return partition and offset of a row."""
+        return self._partition[slot], self._offset[slot]
+
+    def time_of(self, slot: int) -> int:
+        """Return the event time of a row."""
+        return self._time[slot]
 
     def _end(self, slot: int, status: int) -> None:
         self._status[slot] = status

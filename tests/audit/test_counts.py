@@ -14,7 +14,7 @@ from headrace import Service
 from headrace.stream.audit.verify import verify
 from headrace.stream.events import DriftAlarm, LadderStep
 from headrace.stream.kafka.topic_specs import topic_specs
-from headrace.stream.service import service
+from headrace.stream.service import progress
 from headrace.stream.task import parse
 from tests.support.events import TASK, good
 from tests.support.memory_kafka import MemoryKafka, MemorySource, Partition
@@ -57,7 +57,7 @@ class Lived:
 
 @pytest.fixture
 def lived(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lived]:
-    monkeypatch.setattr(service, "METRICS_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "METRICS_EVERY_S", 0.0)
     with TemporaryDirectory() as state:
         made = Lived(Path(state))
         audit = verify(made.task, made.kafka, deep=True)

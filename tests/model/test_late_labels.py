@@ -41,7 +41,7 @@ def late(columns: Columns, delay: int) -> tuple[Columns, NDArray[np.bool_]]:
     is_label, source = (np.array(each) for each in zip(*lines, strict=True))
     taken = [column[source].copy() for column in columns]
     for place in (0, 1, 2, 4, 5):  # a label has nothing of its event but the id, so the slot
-        taken[place][is_label == 1] = np.nan if place == 0 else 0
+        taken[place][is_label == 1] = {0: np.nan, 5: 1}.get(place, 0)
     taken[3][is_label == 0] = np.nan
     time = np.zeros((len(lines), 0), np.int32)
     line = np.column_stack([is_label, source % WAITING]).astype(np.int32)
@@ -57,6 +57,22 @@ def test_a_label_at_once_teaches_what_one_in_the_event_does(spec: Spec) -> None:
     _, published = feed(make_learner(replace(spec, waiting=WAITING)), lines, [], len(events))
     np.testing.assert_allclose(published[events], said, rtol=1e-5, atol=1e-5)
     assert np.isfinite(said[-1]).all()
+
+
+def test_a_label_weighs_as_much_as_its_event_would() -> None:
+    spec = replace(NUMBERS, waiting=WAITING)
+    lines, events = late(stream(spec, N), 3)
+    lines[5][events] = 1
+    heavy = [*lines]
+    heavy[5] = lines[5].copy()
+    heavy[5][~events] = 4
+    within = [*lines]
+    within[5] = np.where(events[:, None], 4, 1).astype(np.float32)
+    (_, said), (_, same), (_, unlike) = (
+        feed(make_learner(spec), tuple(each), [], len(events)) for each in (heavy, within, lines)
+    )
+    np.testing.assert_array_equal(said[events], same[events])
+    assert not np.array_equal(said[events], unlike[events], equal_nan=True)
 
 
 def test_a_label_some_events_later_teaches_what_a_horizon_s_does() -> None:

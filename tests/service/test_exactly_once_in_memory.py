@@ -29,7 +29,7 @@ from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.rows.normalizer import Normalizer
-from headrace.stream.service import checkpointer, learn, service
+from headrace.stream.service import checkpointer, learn, progress, service
 from headrace.stream.service.label_history import LabelHistory
 from headrace.stream.service.replayer import LedgerReplayer
 from headrace.stream.service.row_source import FeatureSource
@@ -146,7 +146,7 @@ class World:
 
     def step(self, name: str) -> None:
         """Count a step of the learner that lives; strike it when it is time."""
-        left, life = self._steps[-1]
+        left, life = self._steps[-1] if self._steps else (0, Life(0))
         if not left:
             return
         self._steps[-1] = left - 1, life
@@ -251,7 +251,7 @@ def world(partitions: int, start: SavedState | None = None, task: Task = TASK) -
                 patch.setattr(module, "failpoint", made.step)
         patch.setattr(checkpointer, "Thread", Inline)
         patch.setattr(checkpointer, "EVERY_EVENTS", 12)
-        patch.setattr(service, "METRICS_EVERY_S", 0.0)
+        patch.setattr(progress, "METRICS_EVERY_S", 0.0)
         patch.setattr(new_fields, "USUAL_EVENTS", 10)
         patch.setattr(label_join, "KEPT", 4)
         for module in (learn, service):

@@ -70,6 +70,13 @@ def replay(
         list[str] | None,
         typer.Option("--set", help="Learn it otherwise too, and compare.", metavar="KEY=VALUE"),
     ] = None,
+    label_delay: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn it otherwise too, with labels so much later than their events.",
+            metavar="0|500|10m|'exp(1d)'",
+        ),
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(help="Draw the metrics: .png, .svg or .html.", metavar="FILE"),
@@ -87,7 +94,8 @@ def replay(
 
     With --set the same events are learned a second time with a changed task, and the two are
     compared event by event; the verdict holds with 95 % confidence however often you look.
-    --to-topic then gets the predictions of the changed task.
+    --to-topic then gets the predictions of the changed task. --label-delay 0 does so with labels
+    that come at once: what would that have been worth?
 
         headrace replay power.toml
 
@@ -104,6 +112,7 @@ def replay(
     from headrace.stream.evaluation import compare
     from headrace.stream.evaluation.plot import POINTS, check_plot, draw
     from headrace.stream.process.garbage import tune_memory
+    from headrace.stream.rows.label_delay import parse
 
     loaded = load_task(task)
     factor = _factor(speed)
@@ -124,6 +133,7 @@ def replay(
             archive=archive,
             start=read_start(start_from, loaded, read_key(state_key)),
             changed=changed,
+            label_delay=parse(label_delay) if label_delay else None,
             to_topic=to_topic,
             speed=factor,
             points=POINTS if plot else 0,
