@@ -305,3 +305,36 @@ def test_a_task_without_labels_of_their_own_has_none_to_read() -> None:
     alone: Any = task().model_copy(update={"labels": None})
     with pytest.raises(ValueError, match=r"task t has no \[labels\]"):
         LabelReader(alone)
+
+
+@pytest.mark.parametrize(
+    ("weight", "found"),
+    [(0, 0.0), (1, 1.0), (2.5, 2.5), (1000, 1000.0), (None, 1.0), (-1, "number"), (1001, "number")],
+)
+def test_a_label_has_a_weight_of_its_own(weight: float | None, found: float | str) -> None:
+    reader = LabelReader(task(labels='weight = "trust"'))
+    read = reader.read(records(label(trust=weight, weight=7), label(id="b")))
+    told = [*(each.weight for each in read.labels), *(each.code for each in read.letters)]
+    assert sorted(told, key=str) == sorted([found, 1.0], key=str)
+    assert {each.id for each in read.labels} >= {"b"}
+
+
+@pytest.mark.parametrize("weight", ["2", True, [1]])
+def test_a_weight_that_is_no_number_is_refused(weight: object) -> None:
+    reader = LabelReader(task(labels='weight = "trust"'))
+    (letter,) = reader.read(records(label(trust=weight))).letters
+    assert letter.code == "schema"
+
+
+def test_labels_of_sources_that_are_excluded_are_refused() -> None:
+    reader = LabelReader(task(labels='source = "/by/whom"\nexclude = ["bot", "7"]'))
+    told = [label(id=at, by={"whom": who}) for at, who in enumerate(("bot", "ann", 7, 7.5, "Bot"))]
+    read = reader.read(records(*told))
+    assert [each.id for each in read.labels] == [1, 3, 4]
+    assert [(each.code, each.partition, each.offset) for each in read.letters] == [
+        ("excluded", 0, 100),
+        ("excluded", 2, 114),
+    ]
+    assert [each.detail for each in read.letters] == [
+        f"'{who}' is among labels.exclude" for who in ("bot", "7")
+    ]

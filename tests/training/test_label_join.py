@@ -472,3 +472,18 @@ def test_records_that_are_no_labels_count_as_refused() -> None:
     found = account(life.go(0, 1), letters)
     assert found == Truth(labels=3, scored=1, refused=2)
     assert found.balanced
+
+
+def test_a_label_s_weight_is_that_of_its_line_also_if_it_came_early() -> None:
+    weighted = TEXT.replace("[features]", 'weight = "w"\n[features]')
+    task = parse(weighted + KINDS["a number"], "t")
+    life = Life(task, {"relearn": True}, 2, [])
+    early = LateLabel("a", None, 0, 0, 5, 1.0, None, 0.25)
+    life.join.join(rows_of(task, []), [(0, early)], life.classes)
+    life.begin_again()
+    event_of_a = LateLabel("a", None, 0, 7, 0, np.nan, None)
+    later = early._replace(label=2.0, weight=3.0)
+    rows = rows_of(task, [event_of_a])._replace(weight=np.array([[8.0]]))
+    joined = life.join.join(rows, [(1, later)], life.classes)
+    assert joined.rows.weight.tolist() == [[8.0], [0.25], [3.0]]
+    assert joined.rows.label[1:].tolist() == [1.0, 2.0]
