@@ -406,6 +406,13 @@ CASES = {
     "an id comes again while its event waits": Case(
         "a number", 3, [came("a"), came("b"), came("a"), label_of("a", 2.5)], [(2, True)]
     ),
+    "a wrong clock right after it began again": Case(
+        "a number",
+        5,
+        [*(came(at) for at in range(3)), Step(True, 3, 10**14, None), label_of(0, 2.5)],
+        [(3, True)],
+        ttl_hours=1.5,
+    ),
     "a label of what expired is told from one that is unknown": Case(
         "a number", 1, [came(at) for at in range(5)] + [label_of(at, 0.0) for at in range(9)], []
     ),
