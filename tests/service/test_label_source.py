@@ -134,6 +134,14 @@ def test_a_label_waits_for_the_event_that_it_came_behind() -> None:
     assert source.lag() == 0
 
 
+def test_a_label_that_arrives_behind_its_time_waits_for_no_further_event() -> None:
+    kafka = kafka_of([[Sent(0, 10)]])
+    source = source_of(kafka)
+    assert take(source, 30) == ["0/0"]
+    kafka.topics[TOPIC][0].append(told("new", 1), time_ms=START_MS + 20)
+    assert take(source, 5) == ["new"]  # another partition's clock is behind
+
+
 def test_history_waits_for_the_labels_that_came_before() -> None:
     """Few come at a time, and now and then none although some are there."""
     labels = [[Sent(0, at) for at in range(0, 40, step)] for step in (1, 3)]
