@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, cast
 
@@ -27,6 +26,7 @@ from kafka.errors import (
 from kafka.producer.future import FutureProduceResult
 
 from headrace.producers.connection import MOST_RECORD_BYTES, Connection
+from headrace.producers.delivery import NAMED_ERRORS, Delivery, Progress
 from headrace.producers.late_labels import LateLabels
 from headrace.producers.pace import Pace, Rate, Speed, paced
 from headrace.producers.sources import Event
@@ -40,7 +40,6 @@ _LINGER_S = 0.05
 _IN_FLIGHT_BYTES = 8 << 20
 _LOOK_EVERY_S = 0.1
 _ATTEMPTS = 3
-_NAMED_ERRORS = 10
 _RECORD_REFUSED = (
     CorruptRecordError,
     InvalidRecordError,
@@ -48,30 +47,6 @@ _RECORD_REFUSED = (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a publish stands; `seconds` since its first event."""
-
-    sent: int
-    acknowledged: int
-    failed: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What became of the events that were taken: sent == acknowledged + failed, always.
-
-    `first_errors` names the first ten failed events, each with the reason.
-    """
-
-    sent: int
-    acknowledged: int
-    failed: int
-    seconds: float
-    first_errors: tuple[str, ...]
 
 
 def publish(
@@ -156,13 +131,8 @@ def publish(
         for each in boxes:
             each.close()
         tell(outbox.progress())
-    return _sum(outbox.delivery(), late.delivery()) if late else outbox.delivery()
-
-
-def _sum(one: Delivery, other: Delivery) -> Delivery:
-    errors = (*one.first_errors, *other.first_errors)[:_NAMED_ERRORS]
-    counts = (one.sent + other.sent, one.acknowledged + other.acknowledged)
-    return Delivery(*counts, one.failed + other.failed, max(one.seconds, other.seconds), errors)
+    done = outbox.delivery()
+    return done.beside(late.delivery()) if late else done
 
 
 def _pace(rate: float | None, speed: float | None) -> Pace | None:
@@ -363,7 +333,7 @@ class _Outbox:
 
     def _fail(self, event: Event, reason: Exception | str) -> None:
         self._failed += 1
-        if len(self._errors) < _NAMED_ERRORS:
+        if len(self._errors) < NAMED_ERRORS:
             text = _in_words(reason) if isinstance(reason, KafkaError) else reason
             self._errors.append(f"{event.id}: {text}")
 

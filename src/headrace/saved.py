@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.ledger import fingerprint
-from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.ledger.checkpoint import Checkpoints
+from headrace.stream.ledger.manifest import Manifest
 from headrace.stream.rows.encoder_files import digests
 from headrace.stream.storage import open_store, tensors
 from headrace.stream.task import Task, keras_file, validate

@@ -20,8 +20,8 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import History, Range, TopicHistory
 from headrace.stream.kafka.watch import other_topic
 from headrace.stream.ledger import fingerprint, ledger
-from headrace.stream.ledger.checkpoint import Manifest, fitting
 from headrace.stream.ledger.ledger import Entry, Record
+from headrace.stream.ledger.manifest import Manifest, fitting
 from headrace.stream.rows.label_delay import LabelDelay
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.refusals import Refusals

@@ -12,7 +12,7 @@ from headrace.stream.audit.relearning import Relearning
 from headrace.stream.audit.replay_range import LedgerPosition, scan
 from headrace.stream.audit.replayed import Replayed
 from headrace.stream.kafka.connection import KafkaConnection
-from headrace.stream.ledger.checkpoint import Manifest, start_manifest
+from headrace.stream.ledger.manifest import Manifest, start_manifest
 from headrace.stream.rows.label_delay import LabelDelay
 from headrace.stream.service.run import open_checkpoints
 from headrace.stream.task import Task

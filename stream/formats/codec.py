@@ -73,6 +73,7 @@ class Codec:
         paths = [path for path, _ in wanted]
         self._takers = tree.takers(paths)
         self._first = [paths.index(path) == at for at, path in enumerate(paths)]
+        self._flat = [len(path) == 1 for path in paths]
         self._key_quotes = 2 * (tree.keys() + envelope)
 
     def decode(self, raw: bytes | None) -> Fields | Reject:
@@ -117,19 +118,19 @@ class Codec:
         Args:
             columns: what was found in the values.
         """
-        needed, uneven = self._key_quotes, list[Sequence[Any]]()
-        for column in compress(columns, self._first):
+        needed, uneven = self._key_quotes, list[tuple[Sequence[Any], dict[Any, int]]]()
+        for column, flat in compress(zip(columns, self._flat, strict=True), self._first):
             kinds = set(map(type, column))
             if kinds in ({str}, {bytes}):
                 needed += 2
             elif not kinds <= _WITHOUT_QUOTES:
-                uneven.append(column)
+                uneven.append((column, _FLAT_QUOTES if flat else _QUOTES))
         quotes = [*map(bytes.count, values, repeat(b'"'))]
         if not uneven and quotes.count(needed) == len(quotes):
             return ()
         over = np.array(quotes, np.int64) - needed
-        for column in uneven:
-            over -= list(map(_quotes, column))
+        for column, quotes_of in uneven:
+            over -= [_quotes(value, quotes_of) for value in column]
         return np.flatnonzero(over).tolist()
 
     def _read_literals(
@@ -215,15 +216,17 @@ def _text(raw: bytes) -> str:
 _WITHOUT_QUOTES = {int, float, bool}
 _ABSENT = 1 << 40  # a key may be missing, or more than one: no count of quotes may match
 _QUOTES = {str: 2, NoneType: -_ABSENT, dict: -_ABSENT}
+# Where nothing around a field may be missing: null counts as absent, as if its key lacked, too.
+_FLAT_QUOTES = _QUOTES | {NoneType: -2}
 
 
-def _quotes(value: Any) -> int:
+def _quotes(value: Any, quotes_of: dict[Any, int]) -> int:
     """Count the quotes of a value of several kinds."""
     if type(value) is list:
         kinds = list(map(type, value))
         nested = list in kinds or dict in kinds
         return -_ABSENT if nested else 2 * kinds.count(str)
-    return _QUOTES.get(type(value), 0)
+    return quotes_of.get(type(value), 0)
 
 
 class _DuplicateKey(ValueError):

@@ -29,7 +29,8 @@ class Mailbox:
         self._task, self._kafka = task, kafka
         self._source = kafka.source(task.output("dead-letter"))
         self._sink = kafka.sink(batched=False)  # the raw topic's limit is its user's
-        self._raw = TopicHistory(kafka, task.input.topic)
+        topics = [task.input.topic, *([task.labels.topic] if task.labels else [])]
+        self._sources = {topic: TopicHistory(kafka, topic) for topic in topics}
         self._sent = self._kept = 0
 
     def __enter__(self) -> Mailbox:
@@ -37,7 +38,8 @@ class Mailbox:
 
     def __exit__(self, *error: object) -> None:
         self._source.close()
-        self._raw.close()
+        for history in self._sources.values():
+            history.close()
 
     def letters(
         self,
@@ -72,13 +74,16 @@ class Mailbox:
 
     @cached_property
     def _places(self) -> set[tuple[str, int]]:
-        """Return the task's topic with each of its partitions: a forged letter may name others."""
-        source = self._kafka.source(self._task.input.topic)
-        source.close()
-        return {(source.topic, partition) for partition in source.partitions}
+        """Return the task's topics with each partition: a forged letter may name others."""
+        found = set[tuple[str, int]]()
+        for topic in self._sources:
+            source = self._kafka.source(topic)
+            source.close()
+            found |= {(topic, partition) for partition in source.partitions}
+        return found
 
     def requeue(self, letter: DeadLetter) -> None:
-        """Send an event to the topic and partition it came from, if they are the task's.
+        """Send an event or a label to where it came from, if that is a topic of the task.
 
         What its letter does not hold, or not whole, is read there again while Kafka has it.
 
@@ -101,7 +106,7 @@ class Mailbox:
             return letter.key, letter.raw
         at = letter.offset
         try:
-            found = self._raw.read([Range(letter.partition, at, at + 1)])
+            found = self._sources[letter.topic].read([Range(letter.partition, at, at + 1)])
         except RecoveryError:
             return None
         for key, raw in zip(found.keys, found.values, strict=True):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from copy import copy
 from itertools import repeat
+from types import NoneType
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +30,10 @@ class ClassIndex:
 
     def find_all(self, labels: Sequence[Scalar | None]) -> list[float]:
         """Return each label's index; NaN for none, NEW_CLASS for what is no class of these."""
-        if set(map(type, labels)) == {str}:
+        kinds = set(map(type, labels))
+        if kinds == {NoneType}:
+            return [math.nan] * len(labels)
+        if kinds == {str}:
             return [*map(cast(Any, self._by_name.get), labels, repeat(NEW_CLASS))]
         return [
             math.nan

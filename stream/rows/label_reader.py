@@ -50,12 +50,12 @@ class LabelReader:
         """Return labels, and a dead letter for each other record; the records have timestamps."""
         rows, letters = self._normalizer.normalize(records)
         letters = [_of_label(letter) for letter in letters]
-        labels, arrived = list[LateLabel](), list[int]()
+        labels, arrived, stamps = list[LateLabel](), list[int](), rows.arrived_ms.tolist()
         weights = rows.weight[:, 0].tolist() if rows.weight.shape[1] else [1.0] * len(rows.id)
         for place, (label, weight) in enumerate(zip(labels_of(rows), weights, strict=True)):
             if label is not None:
                 labels.append(label if weight == 1.0 else label._replace(weight=weight))
-                arrived.append(int(rows.arrived_ms[place]))
+                arrived.append(stamps[place])
                 continue
             reject = Reject("label", f"id {rows.id[place]!r}: null or absent, expected a label")
             coordinates = rows.partition[place], rows.offset[place]

@@ -106,22 +106,20 @@ def interleaved(
     is_label = np.zeros(count, bool)
     is_label[[before + at for at, (before, _) in enumerate(labels)]] = True
     of_rows, of_labels = np.flatnonzero(~is_label), np.flatnonzero(is_label)
-    told = [label for _, label in labels]
+    columns: Any = zip(*(label for _, label in labels), strict=True)
+    told = LateLabel(*columns) if labels else None
     found: dict[str, Any] = {}
     for name, column in rows._asdict().items():
-        late = [getattr(label, name, None) for label in told]
+        late = getattr(told, name, None)
         if isinstance(column, list):
-            merged: Any = [None] * count
-            for places, values in ((of_rows, column), (of_labels, late)):
-                for place, value in zip(places.tolist(), values, strict=True):
-                    merged[place] = value
+            merged: Any = np.empty(count, object)
+            merged[of_rows], merged[of_labels] = column, late
+            merged = merged.tolist()
         else:
             blank = np.nan if name == "numeric" else 0
             merged = np.full((count, *column.shape[1:]), blank, column.dtype)
             merged[of_rows] = column
-            if name == "weight":
-                merged[of_labels] = np.array(late, np.float64)[:, None]
-            elif name in LateLabel._fields:
-                merged[of_labels] = late
+            if late is not None:
+                merged[of_labels] = np.array(late)[:, None] if name == "weight" else late
         found[name] = merged
     return Rows(**found), is_label

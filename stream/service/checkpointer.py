@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from headrace.stream.errors import HeadraceError
 from headrace.stream.ledger import fingerprint
-from headrace.stream.ledger.checkpoint import Checkpoints, Manifest, fitting
+from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry, Saved
+from headrace.stream.ledger.manifest import Manifest, fitting
 from headrace.stream.ledger.position import Position
 from headrace.stream.task import Task
 from headrace.stream.training.snapshot import Snapshot, digest

@@ -8,7 +8,7 @@ in the order in which it was lived. What a micro-batch took of both is what the 
 from __future__ import annotations
 
 import time
-from collections import deque
+from bisect import bisect_right
 from typing import NamedTuple
 
 from headrace.stream.events import DeadLetter, Records
@@ -56,7 +56,7 @@ class LabelSource:
         self._reader, self._positions = LabelReader(task), dict(positions)
         self._topic = task.labels.topic if task.labels else ""
         self._source = kafka.source(self._topic, offsets=starts, timestamps=True, watch=watch)
-        self._held: dict[int, deque[tuple[int, bytes | None, bytes | None, int]]] = {}
+        self._held: dict[int, Records] = {}  # by partition
         self._newest_ms = 0  # of the events that were taken
         self.ends, self.close = self._source.ends, self._source.close
 
@@ -86,52 +86,68 @@ class LabelSource:
 
     def pass_over(self) -> list[Range]:
         """Return the offsets between the last label of a partition and its end."""
-        ends = {p: self._source.position[p] for p in self._source.ended if not self._held.get(p)}
+        ends = {p: self._source.position[p] for p in self._source.ended if not self._holds(p)}
         starts = {p: self._positions.get(p, 0) for p in ends}
         self._positions |= ends
         return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
 
     def lag(self) -> int:
         """Count what is known to wait."""
-        return self._source.lag() + sum(map(len, self._held.values()))
+        return self._source.lag() + self._count
 
     def reached(self, ends: Offsets) -> bool:
         """Return whether everything before `ends` was taken."""
-        return not any(self._held.values()) and all(
-            self._source.position[p] >= end for p, end in ends.items()
-        )
+        return not self._count and all(self._source.position[p] >= end for p, end in ends.items())
 
     def _poll(self, most: int, timeout_s: float) -> bool:
-        if sum(map(len, self._held.values())) >= MOST_HELD:
+        if self._count >= MOST_HELD:
             return False
         records = self._source.poll(most, timeout_s)
         if records is None:
             return False
-        columns = (records.offsets, records.values, records.keys, records.timestamps_ms)
-        for partition, *record in zip(records.partitions, *columns, strict=True):
-            self._held.setdefault(partition, deque()).append(tuple(record))  # type: ignore[arg-type]
+        first, partitions = 0, records.partitions
+        while first < len(partitions):  # they come by partition
+            at = partitions[first]
+            last = bisect_right(partitions, at, first)
+            held = self._held.setdefault(at, Records(self._topic, [], [], [], [], []))
+            _move(records, first, last, held)
+            first = last
         return True
 
     def _is_behind(self) -> bool:
         """Return whether a partition may hold more labels that came before the events."""
-        if sum(map(len, self._held.values())) >= MOST_HELD:
+        if self._count >= MOST_HELD:
             return False
         return any(
-            partition not in self._source.ended
-            and (not (held := self._held.get(partition)) or held[-1][3] <= self._newest_ms)
+            partition not in self._source.ended and self._last_ms(partition) <= self._newest_ms
             for partition in self._source.partitions
         )
+
+    def _holds(self, partition: int) -> bool:
+        held = self._held.get(partition)
+        return held is not None and bool(held.offsets)
+
+    def _last_ms(self, partition: int) -> int:
+        """Return Kafka's timestamp of the newest label in hand; 0 without one."""
+        held = self._held.get(partition)
+        return held.timestamps_ms[-1] if held and held.offsets else 0
+
+    @property
+    def _count(self) -> int:
+        """Count the records in hand."""
+        return sum(len(held.offsets) for held in self._held.values())
 
     def _release(self, until_ms: int | None) -> LabelBatch | None:
         found = Records(self._topic, [], [], [], [], [])
         for partition, held in sorted(self._held.items()):
-            while held and (until_ms is None or held[0][3] <= until_ms):
-                offset, value, key, timestamp_ms = held.popleft()
-                found.offsets.append(offset)
-                found.values.append(value)
-                found.keys.append(key)
-                found.partitions.append(partition)
-                found.timestamps_ms.append(timestamp_ms)
+            count = len(held.offsets)
+            if until_ms is not None and count and max(held.timestamps_ms) > until_ms:
+                later = (at for at, stamp in enumerate(held.timestamps_ms) if stamp > until_ms)
+                count = next(later)
+            _move(held, 0, count, found)
+            rest = Records(self._topic, [], [], [], [], [])
+            _move(held, count, len(held.offsets), rest)
+            self._held[partition] = rest
         if not found.offsets:
             return None
         stops = {p: at + 1 for p, at in zip(found.partitions, found.offsets, strict=True)}
@@ -139,3 +155,12 @@ class LabelSource:
         self._positions.update(stops)
         labels, arrived_ms, letters = self._reader.read(found)
         return LabelBatch(ranges, labels, arrived_ms, letters)
+
+
+def _move(source: Records, first: int, last: int, to: Records) -> None:
+    """Add some records to others."""
+    to.values.extend(source.values[first:last])
+    to.keys.extend(source.keys[first:last])
+    to.partitions.extend(source.partitions[first:last])
+    to.offsets.extend(source.offsets[first:last])
+    to.timestamps_ms.extend(source.timestamps_ms[first:last])

@@ -15,8 +15,9 @@ from headrace.stream.events import Prediction
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.watch import other_topic
 from headrace.stream.ledger import fingerprint, ledger
-from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry, Record
+from headrace.stream.ledger.manifest import Manifest
 from headrace.stream.ledger.position import Position
 from headrace.stream.service.run import (
     beginning,

@@ -14,8 +14,9 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger import fingerprint
-from headrace.stream.ledger.checkpoint import Checkpoints, start_manifest
+from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Ledger, SessionStart
+from headrace.stream.ledger.manifest import start_manifest
 from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.service import recovery

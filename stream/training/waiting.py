@@ -74,25 +74,29 @@ class WaitingRows:
 
     def expire(self, slot: int) -> None:
         """Let a row go that waits."""
-        self._end(slot, EXPIRED)
+        self._status[slot] = EXPIRED
+        self._move(slot, self._free)
+        self.pending -= 1
 
     def label(self, slot: int, label: float) -> None:
         """Keep the label of a row that waits, or another one of a row that has one."""
         if self._status[slot] == PENDING:
-            self._end(slot, LABELLED)
+            self._move(slot, self._free)
+            self.pending -= 1
         self._status[slot], self._label[slot] = LABELLED, label
 
-    def label_of(self, slot: int) -> float | None:
-        """Return the label of a row; None if it has none."""
-        return self._label[slot] if self._status[slot] == LABELLED else None
+    def label_of(self, slot: int) -> float:
+        """Return the label of a row that has one."""
+        return self._label[slot]
 
-    def is_pending(self, slot: int) -> bool:
-        """Return whether a row waits for its label."""
-        return self._status[slot] == PENDING
+    def status(self, slot: int) -> int:
+        """Return what became of a row: PENDING, LABELLED or EXPIRED."""
+        return self._status[slot]
 
-    def is_expired(self, slot: int) -> bool:
-        """Return whether a row left without a label."""
-        return self._status[slot] == EXPIRED
+    @property
+    def has_room(self) -> bool:
+        """Return whether there is a slot whose row does not wait any more, or an empty one."""
+        return bool(self._next[self._free] != self._free)
 
     def id_of(self, slot: int) -> str | int:
         """Return the id of the row in a slot."""
@@ -107,11 +111,6 @@ class WaitingRows:
     def time_of(self, slot: int) -> int:
         """Return the event time of a row."""
         return self._time[slot]
-
-    def _end(self, slot: int, status: int) -> None:
-        self._status[slot] = status
-        self._move(slot, self._free)
-        self.pending -= 1
 
     def _move(self, slot: int, head: int) -> None:
         """Put a slot at the end of a ring."""

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 
 from headrace.stream.kafka.connection import KafkaConnection
-from headrace.stream.ledger import checkpoint
+from headrace.stream.ledger import manifest
 from tests.support.hostile import STRINGS, Run, headrace
 
 BAD = [b"\x1b[31m", b"\xff\x9b", b'{"id":"\\ud800","y":"\\udfff"}', "[/red]\u202e".encode()]
@@ -151,8 +151,8 @@ def test_a_checkpoint_with_markup_in_it_is_skipped(
 ) -> None:
     [newest] = (stream.state / stream.name).rglob("*.json")
     whole = newest.read_bytes()
-    manifest = checkpoint._unseal(whole, None)
-    forged = checkpoint._seal(replace(manifest, run="[/red]\x1b[1m"), None)
+    held = manifest.unseal(whole, None)
+    forged = manifest.seal(replace(held, run="[/red]\x1b[1m"), None)
     for broken in (forged, b'{"[/red]\x1b": 1}', json.dumps({"format": "[/red]\x9b"}).encode()):
         newest.write_bytes(broken)
         plan = command("learn", stream.task, "--dry-run")

@@ -30,7 +30,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from headrace.stream.errors import RecoveryError, StoreError, UsageError
-from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.ledger.checkpoint import Checkpoints
+from headrace.stream.ledger.manifest import Manifest
 from headrace.stream.storage import open_store
 from headrace.stream.storage.local import LocalStore
 from tests.support.checkpoints import (

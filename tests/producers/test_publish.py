@@ -10,7 +10,8 @@ from itertools import count, islice
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from headrace.producers.publish import Delivery, Progress, publish
+from headrace.producers.delivery import Delivery, Progress
+from headrace.producers.publish import publish
 from headrace.producers.sources import Event, sensor, text
 from headrace.stream.errors import BrokerError, HeadraceError, UsageError
 from headrace.stream.kafka.connection import KafkaConnection

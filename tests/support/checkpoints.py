@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from headrace.stream.errors import RecoveryError
-from headrace.stream.ledger.checkpoint import Checkpoints, Manifest
+from headrace.stream.ledger.checkpoint import Checkpoints
+from headrace.stream.ledger.manifest import Manifest
 from headrace.stream.storage import open_store
 
 RUN = "5f3a"

@@ -238,9 +238,10 @@ def produce(
         headrace produce file power.csv --task power.toml --label-delay 500
     """
     from headrace.producers import events_of
+    from headrace.producers.delivery import Progress
     from headrace.producers.late_labels import LateLabels
     from headrace.producers.pace import parse_speed
-    from headrace.producers.publish import Progress, publish
+    from headrace.producers.publish import publish
     from headrace.stream.evaluation.infer import task_name
     from headrace.stream.formats.files import stem
     from headrace.stream.rows.label_delay import parse
