@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.producers.sources import Event, as_cloudevents
+from headrace.producers.sources import Event, rfc3339
 from headrace.stream.errors import UsageError
+from headrace.stream.formats.quantities import without_literals
 from headrace.stream.rows.label_delay import DelayedLabels, LabelDelay
 from headrace.stream.task import Task
 from headrace.stream.task.field_path import pointer
@@ -17,6 +18,12 @@ from headrace.stream.task.field_path import pointer
 LEAD_MS = 1_800_000  # Kafka refuses timestamps that lie an hour ahead
 
 Raw = dict[str, msgspec.Raw]
+_ENVELOPE = {
+    "specversion": "1.0",
+    "type": "headrace.label",
+    "source": "/headrace/label",
+    "datacontenttype": "application/json",
+}
 
 
 class _Label(NamedTuple):
@@ -42,62 +49,71 @@ class LateLabels:
             raise UsageError(f"task {task.name} has no [labels]: expected the topic of its labels")
         self.topic, self._labels = task.labels.topic, task.labels
         self._cloudevents = task.input.format == "cloudevents"
+        self._window = task.input.earliest, task.input.latest
+        self._literals = task.input.non_finite == "missing"
         within = ("data",) if self._cloudevents else ()
         self._field = (*within, *pointer(task.target.field))
         self._id = pointer(task.input.id)
         self._delay, self._due = delay, DelayedLabels[_Label](delay)
         self._events, self._newest_ms = 0, 0
+        self._time_ms: int | None = None  # of the newest event
 
     def split(self, event: Event) -> tuple[list[Event], Event, list[Event]]:
         """Return the labels that come before an event; the event without its label; and its label,
         if that comes at once."""
-        if self._delay.timed and event.time_ms is None:
+        bare, label = self._taken(event)
+        if event.time_ms is None and label and self._delay.timed:
             raise UsageError(
                 f"event {event.id} has no time, which a label delay of {self._delay.mean / 1000:g} "
                 "s needs: name the time column (--time), or give the delay in events"
             )
-        number, time_ms = self._events, event.time_ms or 0
+        if event.time_ms is not None and self._is_time(event.time_ms):
+            self._time_ms = event.time_ms
+        come = self._due.pass_by([label], [self._events], [self._time_ms or 0])
         self._events += 1
-        bare, label = self._taken(event)
-        come = self._due.pass_by([label], [number], [time_ms])
         before = [each for at, each in come if at == 0]
         behind = [each for at, each in come if at]
-        first = [self._told(each, event.time_ms) for each in before]
+        first = [self._told(each) for each in before]
         now_ms = int(time.time() * 1000)
         self._newest_ms = min(max(now_ms, self._newest_ms + 1), now_ms + LEAD_MS)
         bare = bare._replace(stamp_ms=self._newest_ms)
-        return first, bare, [self._told(each, event.time_ms) for each in behind]
+        return first, bare, [self._told(each) for each in behind]
 
     def rest(self) -> list[Event]:
         """Return the labels that are still to come, as of the end."""
-        return [self._told(each, None) for _, each in self._due.rest()]
+        return [self._told(each) for _, each in self._due.rest()]
+
+    def _is_time(self, time_ms: int) -> bool:
+        first, last = self._window
+        return first.timestamp() * 1000 <= time_ms < last.timestamp() * 1000
 
     def _taken(self, event: Event) -> tuple[Event, _Label | None]:
-        """Take the label out of an event; what is no object with an id is left as it is."""
-        try:
-            id = _at(event.value, self._id)
-            value, label = _without(event.value, self._field)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        """Take the label out of an event; what is refused for what it is, is left as it is."""
+        if event.time_ms is not None and not self._is_time(event.time_ms):
             return event, None
-        if id is None or label is None or label == b"null":
+        value = without_literals(event.value)[0] if self._literals else event.value
+        try:
+            value.decode()
+            id = _at(value, self._id)
+            value, label = _without(value, self._field)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return event, None
+        if id is None or label is None or b"null" in (id, label):
             return event, None
         return event._replace(value=value), _Label(event, id, label)
 
-    def _told(self, label: _Label, now_ms: int | None) -> Event:
+    def _told(self, label: _Label) -> Event:
         """Make the record of a label that comes now."""
-        told: dict[str, Any] = {}
-        fields = [(self._labels.label, msgspec.Raw(label.value))]
-        if not self._cloudevents:
-            fields.append((self._labels.id, msgspec.Raw(label.id)))
-        if self._labels.time:
-            known_ms = int(time.time() * 1000) if now_ms is None else now_ms
-            fields.append((self._labels.time, msgspec.Raw(b"%d" % known_ms)))
-        for field, value in fields:
-            _put(told, pointer(field), value)
-        made = label.event._replace(value=msgspec.json.encode(told), stamp_ms=self._newest_ms)
+        told: dict[str, Any] = dict(_ENVELOPE) if self._cloudevents else {}
+        within = ("data",) if self._cloudevents else ()
+        _put(told, (*within, *pointer(self._labels.label)), msgspec.Raw(label.value))
         if self._cloudevents:
-            (made,) = as_cloudevents([made], "label")
-        return made
+            told["id"] = label.event.id
+        _put(told, pointer(self._labels.id), msgspec.Raw(label.id))
+        if self._labels.time:
+            known_ms = int(time.time() * 1000) if self._time_ms is None else self._time_ms
+            _put(told, pointer(self._labels.time), rfc3339(known_ms))
+        return label.event._replace(value=msgspec.json.encode(told), stamp_ms=self._newest_ms)
 
 
 def _at(value: bytes, path: Sequence[str]) -> bytes | None:
@@ -111,8 +127,14 @@ def _at(value: bytes, path: Sequence[str]) -> bytes | None:
 
 
 def _without(value: bytes, path: Sequence[str]) -> tuple[bytes, bytes | None]:
-    """Return an object without what stands at a path, and that; None if there is none."""
+    """Return an object without what stands at a path, and that; None if there is none.
+
+    Raises:
+        DecodeError: it is no object, or has a key twice: so it is refused, and has to stay so.
+    """
     row = msgspec.json.decode(value, type=Raw)
+    if msgspec.json.encode(row).count(b'"') != value.count(b'"'):
+        raise msgspec.DecodeError("a key stands twice, or is written in an unusual way")
     inner = row.pop(path[0], None) if len(path) == 1 else row.get(path[0])
     if len(path) == 1:
         return msgspec.json.encode(row), None if inner is None else bytes(inner)
@@ -123,7 +145,7 @@ def _without(value: bytes, path: Sequence[str]) -> tuple[bytes, bytes | None]:
     return msgspec.json.encode(row), found
 
 
-def _put(table: dict[str, Any], path: Sequence[str], value: msgspec.Raw) -> None:
+def _put(table: dict[str, Any], path: Sequence[str], value: object) -> None:
     for key in path[:-1]:
         table = table.setdefault(key, {})
     table[path[-1]] = value

@@ -108,7 +108,7 @@ def as_cloudevents(events: Iterable[Event], kind: str) -> Iterator[Event]:
     for event in events:
         attributes = head + ',"id":' + msgspec.json.encode(event.id).decode()
         if event.time_ms is not None:
-            attributes += f',"time":"{_rfc3339(event.time_ms)}"'
+            attributes += f',"time":"{rfc3339(event.time_ms)}"'
         value = attributes.encode() + b',"datacontenttype":"application/json","data":' + event.value
         yield event._replace(value=value + b"}")
 
@@ -124,7 +124,8 @@ def parse_time_ms(value: object) -> int | None:
     return None if math.isnan(found) else int(found)
 
 
-def _rfc3339(time_ms: int) -> str:
+def rfc3339(time_ms: int) -> str:
+    """Write milliseconds since 1970 UTC, as 2024-05-01T12:00:00.000Z."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
@@ -242,7 +243,7 @@ def _shifted(value: str | float, shift_ms: int) -> str | float:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:  # written otherwise
-            return _rfc3339(round(time_ms(value)) + shift_ms)
+            return rfc3339(round(time_ms(value)) + shift_ms)
         text = (moment + timedelta(milliseconds=shift_ms)).isoformat()
         return text.replace("+00:00", "Z") if value.endswith(("Z", "z")) else text
     shift = shift_ms / 1000 * unit_of(value)

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Strict, Tag
 
 from headrace.stream.task.part import FieldPath, Mistake, Part, Real, Whole, once
 from headrace.stream.task.schema import TOPIC
+
+
+def _sort(value: Any) -> str:
+    if isinstance(value, bool):
+        return "[truth]"
+    return "[number]" if isinstance(value, int | float) else "[name]"
+
+
+GivenLabel = Annotated[
+    Annotated[Real, Tag("[number]")]
+    | Annotated[str, Field(min_length=1), Tag("[name]")]
+    | Annotated[bool, Strict(), Tag("[truth]")],
+    Discriminator(_sort),
+]
 
 
 class Labels(Part):
@@ -52,7 +66,7 @@ class Labels(Part):
         description="Another label for an event that has one: refuse it, or score and learn the "
         "event again with it.",
     )
-    on_expiry: str | int | float | bool | None = Field(
+    on_expiry: GivenLabel | None = Field(
         None,
         description="The label of an event that expires without one, such as 'no click'; default: "
         "nothing is learned of it.",

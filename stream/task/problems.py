@@ -171,7 +171,13 @@ def _chosen(node: dict[str, Any], part: Any, schema: dict[str, Any]) -> dict[str
     kinds: dict[str, str] = node.get("discriminator", {}).get("mapping", {})
     if part in kinds:
         return _resolved({"$ref": kinds[part]}, schema)
-    names = {"[list]": "array", "[table]": "object", "[number]": "number", "[name]": "string"}
+    names = {
+        "[list]": "array",
+        "[table]": "object",
+        "[number]": "number",
+        "[name]": "string",
+        "[truth]": "boolean",
+    }
     if part in names:
         for each in _alternatives(node, schema):
             if each.get("type") == names[part]:
@@ -181,10 +187,17 @@ def _chosen(node: dict[str, Any], part: Any, schema: dict[str, Any]) -> dict[str
 
 
 def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Return what a name in a schema stands for, also where it may be left out."""
+    named = [each for each in node.get("anyOf", ()) if each.get("type") != "null"]
+    if len(named) == 1 and "$ref" in named[0]:
+        node = {**node, **named[0]}
     name = node.get("$ref", "").rpartition("/")[2]
     if name not in schema.get("$defs", {}):
         return node
-    return {**schema["$defs"][name], **{key: node[key] for key in node if key != "$ref"}}
+    return {
+        **schema["$defs"][name],
+        **{key: node[key] for key in node if key not in ("$ref", "anyOf")},
+    }
 
 
 def _alternatives(node: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from headrace.stream.task.quantity import (
 
 MOST_CLASSES = 1000
 LONGEST_CLASS = 255  # bytes of a class's name in UTF-8, where it is taken up in mid-stream
+LARGEST_LABEL = 1e300  # so that differences are finite, as of numbers in events
 DECISIONS = ("class_weight", "threshold", "costs")  # keys of which one may be given
 MOST_NAMED = 100  # classes of which each has scores of its own in a report
 ROOM = 16  # classes, where none is named
@@ -162,14 +163,19 @@ class Target(Quantity):
 
 def wrong_label(target: Target, label: str | float | bool) -> str | None:
     """Say what is wrong with a label that a task file gives, if anything."""
+    number = isinstance(label, int | float) and not isinstance(label, bool)
     if target.kind == "regress":
-        number = isinstance(label, int | float) and not isinstance(label, bool)
-        return None if number else "expected a number, as target.kind = 'regress' has"
+        fits = number and abs(label) <= LARGEST_LABEL  # type: ignore[arg-type]
+        told = f"expected a number, |x| <= {LARGEST_LABEL:g}, as target.kind = 'regress' has"
+        return None if fits else told
     name = str(label).lower() if isinstance(label, bool) else str(label)
-    if target.classes and name not in target.classes and target.room == len(target.classes):
+    if {name, name.removesuffix(".0") if number else name} & {*target.classes}:
+        return None
+    if target.room == len(target.classes):
         near = did_you_mean(name, target.classes)
         return f"expected one of target.classes = {[*target.classes]}{near}"
-    return None
+    long = len(name.encode()) > LONGEST_CLASS
+    return f"expected {LONGEST_CLASS} bytes at most, as a class's name has" if long else None
 
 
 def _numbers_once(classes: Sequence[str]) -> Iterator[Mistake]:

@@ -22,7 +22,14 @@ from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
 from headrace.stream.training.delays import Delays
 from headrace.stream.training.recent import RecentIds
-from headrace.stream.training.waiting import EXPIRED, NO_CLOCK, PENDING, WaitingRows, shapes
+from headrace.stream.training.waiting import (
+    EXPIRED,
+    LABELLED,
+    NO_CLOCK,
+    PENDING,
+    WaitingRows,
+    shapes,
+)
 
 KEPT = 10_000  # labels that came before their event; ids of those that expired
 ITS_EVENT_EXPIRED = "its event expired before"
@@ -241,35 +248,38 @@ class _Work:
         if (status := waiting.status(slot)) == EXPIRED:
             self._refuse(label, topic, "expired_id", ITS_EVENT_EXPIRED)
             return
-        value = label.label if label.label != NEW_CLASS else self._value(label, topic)
-        if value is None:
-            return
-        if status == PENDING:
-            self._learn(slot, label, value)
-            self._delays.append(label.time_ms - waiting.time_of(slot))
-            self.truth.scored += 1
-        elif waiting.label_of(slot) == value:
+        if status == LABELLED and waiting.label_of(slot) == self._known(label):
             self.truth.repeated += 1
-        elif join._relearn:
-            self._learn(slot, label, value)
-            self.truth.relearned += 1
-        else:
+        elif status == LABELLED and not join._relearn:
             self._correct(label, topic)
+        elif (value := self._value(label)) is None:
+            told = f"expected one of the {len(self.classes)} that there is room for"
+            self._refuse(label, topic, "label", f"{(label.new_class or '')[:40]!r}: {told}")
+        else:
+            self._learn(slot, label, value)
+            if status == LABELLED:
+                self.truth.relearned += 1
+                return
+            self.truth.scored += 1
+            self._delays.append(label.time_ms - waiting.time_of(slot))
 
     def _correct(self, label: LateLabel, topic: str) -> None:
         told = "it has another label already; labels.policy says what is done then"
         self._refuse(label, topic, "corrected", told)
 
-    def _value(self, label: LateLabel, topic: str) -> float | None:
-        """Return the label as it is learned; None if there is no room for its class."""
+    def _known(self, label: LateLabel) -> float | None:
+        """Return the label as it is learned; None if it names a class that never came."""
         if label.label != NEW_CLASS or not self.classes.is_open:
             return label.label
-        index = self.classes.take_up(label.new_class) if label.new_class else None
-        if index is None:
-            name = (label.new_class or "")[:40]
-            told = f"{name!r}: expected one of the {len(self.classes)} that there is room for"
-            self._refuse(label, topic, "label", told)
-        return index
+        return self.classes.find(label.new_class or "")
+
+    def _value(self, label: LateLabel) -> float | None:
+        """Return the label as it is learned; None if there is no room for its class."""
+        if label.label != NEW_CLASS:
+            return label.label
+        known = self._known(label)
+        new = known is None and label.new_class
+        return self.classes.take_up(new) if new else known
 
     def _learn(self, slot: int, label: LateLabel, value: float) -> None:
         waiting = self.join._rows
@@ -286,7 +296,7 @@ class _Work:
         value = None
         if implied is not None:
             label = LateLabel(waiting.id_of(slot), None, *place, *implied)
-            value = self._value(label, self.join._topics[0])
+            value = self._value(label)
         if value is not None:
             self._learn(slot, label, value)
             self.truth.scored += 1

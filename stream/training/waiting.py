@@ -43,8 +43,10 @@ class WaitingRows:
         """
         slot: int = self._next[self._free]
         other = self._ids[slot]
-        if other is not None and self._of[other] == slot:
+        if other is not None:
             del self._of[other]
+        if (same := self._of.get(id)) is not None:
+            self._ids[same] = None  # an id names one row, as after `restore`
         self._ids[slot], self._of[id] = id, slot
         self._time[slot], self._since[slot] = time_ms, now_ms
         self._partition[slot], self._offset[slot] = partition, offset

@@ -177,7 +177,7 @@ def test_a_task_cannot_be_changed() -> None:
 
 
 def test_the_stages_are_the_topics_that_a_task_writes() -> None:
-    task = parse(TASK, "t")
+    task = parse(TASK + '[labels]\ntopic = "labels"\n', "t")
     written = [spec.name for spec in topic_specs(task) if spec.role != "input"]
     assert sorted(map(task.output, STAGES)) == sorted(written)
 
