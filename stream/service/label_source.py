@@ -1,8 +1,9 @@
 """Where late labels come from: their topic, no further than the events have come.
 
 Kafka's timestamps say which events a label came after. While history is read, a label waits for
-the events before it, and these for the labels that came before them, so that a backlog is learned
-in the order in which it was lived. What a micro-batch took of both is what the ledger says.
+the events before it, of all partitions, and these for the labels that came before them, so that a
+backlog is learned in the order in which it was lived. What a micro-batch took of both is what the
+ledger says.
 """
 
 from __future__ import annotations
@@ -66,23 +67,24 @@ class LabelSource:
         return self._reader.non_finite
 
     def take(
-        self, newest_ms: int, most: int, *, at_end: bool, history: bool = False
+        self, newest_ms: int, complete_ms: float, most: int, *, history: bool = False
     ) -> LabelBatch | None:
         """Take the labels that came before the events did that are taken next; None without any.
 
         Args:
             newest_ms: Kafka's timestamp of the newest event that is taken with them, 0 if none is.
+            complete_ms: up to when all events were taken; a later label waits for its own.
             most: labels to ask for at a time.
-            at_end: no more events are there: so no label waits for one.
-            history: wait for the labels that came before `newest_ms`.
+            history: wait for the labels that came before the events that were taken.
         """
         self._newest_ms = max(self._newest_ms, newest_ms)
         self._poll(most, 0)
         give_up_s = time.monotonic() + PATIENCE_S
-        while history and self._is_behind() and time.monotonic() < give_up_s:
+        wanted_ms = min(self._newest_ms, complete_ms)
+        while history and self._is_behind(wanted_ms) and time.monotonic() < give_up_s:
             if self._poll(most, POLL_S):
                 give_up_s = time.monotonic() + PATIENCE_S
-        return self._release(None if at_end else self._newest_ms)
+        return self._release(complete_ms)
 
     def pass_over(self) -> list[Range]:
         """Return the offsets between the last label of a partition and its end."""
@@ -97,9 +99,8 @@ class LabelSource:
 
     def reached(self, ends: Offsets) -> bool:
         """Return whether everything before `ends` was taken."""
-        return not any(self._held.values()) and all(
-            self._source.position[p] >= end for p, end in ends.items()
-        )
+        waiting = {partition: held[0][0] for partition, held in self._held.items() if held}
+        return all(waiting.get(p, self._source.position[p]) >= end for p, end in ends.items())
 
     def _poll(self, most: int, timeout_s: float) -> bool:
         if sum(map(len, self._held.values())) >= MOST_HELD:
@@ -112,20 +113,20 @@ class LabelSource:
             self._held.setdefault(partition, deque()).append(tuple(record))  # type: ignore[arg-type]
         return True
 
-    def _is_behind(self) -> bool:
-        """Return whether a partition may hold more labels that came before the events."""
+    def _is_behind(self, wanted_ms: float) -> bool:
+        """Return whether a partition may hold more labels up to then."""
         if sum(map(len, self._held.values())) >= MOST_HELD:
             return False
         return any(
             partition not in self._source.ended
-            and (not (held := self._held.get(partition)) or held[-1][3] <= self._newest_ms)
+            and (not (held := self._held.get(partition)) or held[-1][3] <= wanted_ms)
             for partition in self._source.partitions
         )
 
-    def _release(self, until_ms: int | None) -> LabelBatch | None:
+    def _release(self, until_ms: float) -> LabelBatch | None:
         found = Records(self._topic, [], [], [], [], [])
         for partition, held in sorted(self._held.items()):
-            while held and (until_ms is None or held[0][3] <= until_ms):
+            while held and held[0][3] <= until_ms:
                 offset, value, key, timestamp_ms = held.popleft()
                 found.offsets.append(offset)
                 found.values.append(value)

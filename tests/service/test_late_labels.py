@@ -34,6 +34,7 @@ from headrace.stream.rows.late import Truth
 from headrace.stream.service import service
 from headrace.stream.service.progress import Progress
 from headrace.stream.task import Task, parse
+from headrace.stream.training import label_join
 from tests.support.events import good
 from tests.support.learners import last_state, life, records_of
 from tests.support.normaliser import owner
@@ -57,7 +58,7 @@ y = {{ kind = "number" }}
 color = {{ kind = "category" }}
 [labels]
 topic = "{name}.labels"
-max_pending = 500
+max_pending = 700
 [model]
 hidden = [4]
 neighbours = 20
@@ -73,12 +74,14 @@ COUNTS = {each.name for each in fields(Truth)}
 class Stream:
     """Hold a task with topics of its own, and send what it reads."""
 
-    def __init__(self, kafka: KafkaConnection, home: Path, labels: int = 1) -> None:
+    def __init__(
+        self, kafka: KafkaConnection, home: Path, labels: int = 1, events: int = 1
+    ) -> None:
         self.kafka, self.path = kafka, home / "task.toml"
         self.path.write_text(TEXT.format(name=f"late-{uuid.uuid4().hex[:8]}"))
         self.task = parse(self.path.read_text(), str(self.path))
         self.labels = f"{self.task.name}.labels"
-        ensure(kafka, [TopicSpec(self.labels, labels)])
+        ensure(kafka, [TopicSpec(self.labels, labels), TopicSpec(self.task.input.topic, events)])
         ensure(kafka, topic_specs(self.task))
         self._home = home
 
@@ -202,6 +205,26 @@ def test_labels_may_lie_in_other_partitions_than_their_events(
     stream.life()
     the_same(stream.predictions(), evaluated(stream.task, path, str(DELAY), tmp_path))
     stream.sound(labels=300, scored=300)
+
+
+def test_labels_of_a_backlog_wait_for_the_events_of_every_partition(
+    kafka: KafkaConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole blocks of one partition come before any of another; no label is refused for that."""
+    monkeypatch.setattr(label_join, "KEPT", 20)  # labels that may come before their event
+    stream = Stream(kafka, tmp_path, events=2)
+    first_ms = int(time.time() * 1000) - 10_000
+    with closing_producer(kafka) as producer:
+        for number in range(600):
+            event, at = good(number, label=None), {"timestamp": first_ms + 2 * number}
+            producer.produce(stream.task.input.topic, event, partition=number % 2, **at)
+            if number >= 5:
+                at["timestamp"] += 1
+                producer.produce(stream.labels, told(number - 5), **at)
+    done = stream.life()
+    assert done.labels
+    assert (done.labels["scored"], done.labels["refused"], done.labels["held"]) == (595, 0, 0)
+    stream.sound(labels=595, scored=595)
 
 
 def test_what_waits_for_a_label_outlives_its_learner_and_even_its_checkpoints(
