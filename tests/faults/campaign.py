@@ -101,7 +101,7 @@ class Campaign:
                 sent.append(producer.send(topic, value, key=key, partition=place))
                 if labels and self._due:
                     value, place = self._label()
-                    sent.append(producer.send(labels, value, partition=place))
+                    sent.append(producer.send(labels, value, key=b"", partition=place))
             for future in sent:
                 future.get(150)
 

@@ -29,10 +29,11 @@ neighbours = 50
 embedding = 4
 table_bits = 10
 """
+# More may wait than a backlog has: a row that has its label leaves first, and is not known again.
 LATE = """
 [labels]
 topic = "labels.%s"
-max_pending = 20000
+max_pending = 50000
 """
 
 
