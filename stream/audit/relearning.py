@@ -54,10 +54,10 @@ class Relearning:
         self._task, self._kafka, self._span = task, kafka, span
         self._publisher, self._points = publisher, points
         topic = task.input.topic
-        if not archive:
-            for found in kafka.describe_existing([topic]):
-                if span.topics.get(topic, found.id) != found.id:
-                    raise other_topic(topic)
+        inputs = [*([] if archive else [topic]), *([task.labels.topic] if task.labels else [])]
+        for found in kafka.describe_existing(inputs):
+            if span.topics.get(found.name, found.id) != found.id:
+                raise other_topic(found.name)
         self._history: History = (
             ArchiveHistory(archive, topic) if archive else TopicHistory(kafka, topic)
         )

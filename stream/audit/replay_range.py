@@ -81,7 +81,7 @@ class ReplayRange:
         self._first: Entry | None = None
         self._last: Entry | None = None
         self._tip = opening.record
-        self._topic_from: Record | None = None  # that went on with another raw topic
+        self._topic_from: Record | None = None  # that went on with another topic
 
     def add(self, entry: Entry) -> None:
         """Look at the next record of the run.
@@ -102,8 +102,8 @@ class ReplayRange:
             self.saved[record.saved.seq] = record.saved.state
         if record.session_start and record.session_start.topics:
             self.topics = record.session_start.topics
-        begins = record.session_start.begins if record.session_start else None
-        if begins is not None and record.seq != self.opening.record.seq:
+        new_topics = record.session_start.new_topics if record.session_start else []
+        if new_topics and record.seq != self.opening.record.seq:
             self._topic_from = record
         span = sum(each.stop - each.start for each in record.consumed)
         if self._first is None and _is_first(record, self.begin):
@@ -118,7 +118,7 @@ class ReplayRange:
 
         Raises:
             UsageError: a moment is not in this run, or nothing lies between the two.
-        HistoryError: the raw topic was another one before.
+            HistoryError: the raw topic, or that of labels, was another one before.
         """
         start, tip = self.opening.record, self._tip
         for entry, moment in ((self._first, self.begin), (self._last, self.until)):
@@ -168,8 +168,9 @@ class ReplayRange:
 
 def earlier_topic(record: Record) -> HistoryError:
     """Say that what was learned before a record stood in a topic that is gone."""
+    what = record.session_start.new_topics[0] if record.session_start else "raw"
     return HistoryError(
-        f"record #{record.seq} went on with a raw topic that was made again: what was learned "
+        f"record #{record.seq} went on with a {what} topic that was made again: what was learned "
         f"before it is gone, and cannot be learned again (but replay --from '#{record.seq}' can)"
     )
 

@@ -215,7 +215,7 @@ def _recompute(
     """Learn the last run again from its beginning."""
     records = [e.record for e in entries if e.record.run == entries[-1].record.run]
     for record in records[1:]:
-        if record.session_start and record.session_start.begins is not None:
+        if record.session_start and record.session_start.new_topics:
             raise earlier_topic(record)
     forgotten = [
         r.session_start.recomputed[1] + 1

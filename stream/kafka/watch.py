@@ -108,7 +108,7 @@ class TopicWatch:
 def other_topic(topic: str) -> RecoveryError:
     """Say that a topic was deleted and made again, and what can be done."""
     return RecoveryError(
-        f"{topic} was deleted and made again: its offsets mean other events now. `learn` goes on "
+        f"{topic} was deleted and made again: its offsets mean other records now. `learn` goes on "
         "with the new topic from its beginning (--accept-new-topic), or begins --from-scratch"
     )
 

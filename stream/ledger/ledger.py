@@ -56,6 +56,12 @@ class SessionStart(msgspec.Struct, frozen=True, omit_defaults=True):
     topics: dict[str, str] | None = None  # ids by name
     recomputed: tuple[int, int] | None = None  # records whose predictions this state forgets
 
+    @property
+    def new_topics(self) -> list[str]:
+        """Name the topics that are read from their beginning from here on: "raw", "labels"."""
+        begins = {"raw": self.begins, "labels": self.label_begins}
+        return [what for what, offsets in begins.items() if offsets is not None]
+
 
 class Saved(msgspec.Struct, frozen=True):
     """Say that a checkpoint was written: the state after record `seq`, by its digest."""

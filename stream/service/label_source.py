@@ -1,12 +1,14 @@
 """Where late labels come from: their topic, no further than the events have come.
 
 Kafka's timestamps say which events a label came after. While history is read, a label waits for
-the events before it, and these for the labels that came before them, so that a backlog is learned
-in the order in which it was lived. What a micro-batch took of both is what the ledger says.
+the events before it, of all partitions, and these for the labels that came before them, so that a
+backlog is learned in the order in which it was lived. What a micro-batch took of both is what the
+ledger says.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_right
 from typing import NamedTuple
@@ -58,6 +60,7 @@ class LabelSource:
         self._source = kafka.source(self._topic, offsets=starts, timestamps=True, watch=watch)
         self._held: dict[int, Records] = {}  # by partition
         self._newest_ms = 0  # of the events that were taken
+        self._complete_ms = -math.inf
         self.ends, self.close = self._source.ends, self._source.close
 
     @property
@@ -66,23 +69,24 @@ class LabelSource:
         return self._reader.non_finite
 
     def take(
-        self, newest_ms: int, most: int, *, at_end: bool, history: bool = False
+        self, newest_ms: int, complete_ms: float, most: int, *, history: bool = False
     ) -> LabelBatch | None:
         """Take the labels that came before the events did that are taken next; None without any.
 
         Args:
             newest_ms: Kafka's timestamp of the newest event that is taken with them, 0 if none is.
+            complete_ms: up to when all events were taken; a later label waits for its own.
             most: labels to ask for at a time.
-            at_end: no more events are there: so no label waits for one.
-            history: wait for the labels that came before `newest_ms`.
+            history: wait for the labels that came before the events that were taken.
         """
-        self._newest_ms = max(self._newest_ms, newest_ms)
+        self._newest_ms, self._complete_ms = max(self._newest_ms, newest_ms), complete_ms
         self._poll(most, 0)
         give_up_s = time.monotonic() + PATIENCE_S
-        while history and self._is_behind() and time.monotonic() < give_up_s:
+        wanted_ms = min(self._newest_ms, complete_ms)
+        while history and self._is_behind(wanted_ms) and time.monotonic() < give_up_s:
             if self._poll(most, POLL_S):
                 give_up_s = time.monotonic() + PATIENCE_S
-        return self._release(None if at_end else self._newest_ms)
+        return self._release(complete_ms)
 
     def pass_over(self) -> list[Range]:
         """Return the offsets between the last label of a partition and its end."""
@@ -96,8 +100,13 @@ class LabelSource:
         return self._source.lag() + self._count
 
     def reached(self, ends: Offsets) -> bool:
-        """Return whether everything before `ends` was taken."""
-        return not self._count and all(self._source.position[p] >= end for p, end in ends.items())
+        """Return whether everything before `ends` was taken, but for what waits for events."""
+        late = {
+            p: held.offsets[0]
+            for p, held in self._held.items()
+            if held.offsets and held.timestamps_ms[0] <= self._complete_ms
+        }
+        return all(late.get(p, self._source.position[p]) >= end for p, end in ends.items())
 
     def _poll(self, most: int, timeout_s: float) -> bool:
         if self._count >= MOST_HELD:
@@ -114,12 +123,12 @@ class LabelSource:
             first = last
         return True
 
-    def _is_behind(self) -> bool:
-        """Return whether a partition may hold more labels that came before the events."""
+    def _is_behind(self, wanted_ms: float) -> bool:
+        """Return whether a partition may hold more labels up to then."""
         if self._count >= MOST_HELD:
             return False
         return any(
-            partition not in self._source.ended and self._last_ms(partition) <= self._newest_ms
+            partition not in self._source.ended and self._last_ms(partition) <= wanted_ms
             for partition in self._source.partitions
         )
 
@@ -137,11 +146,11 @@ class LabelSource:
         """Count the records in hand."""
         return sum(len(held.offsets) for held in self._held.values())
 
-    def _release(self, until_ms: int | None) -> LabelBatch | None:
+    def _release(self, until_ms: float) -> LabelBatch | None:
         found = Records(self._topic, [], [], [], [], [])
         for partition, held in sorted(self._held.items()):
             count = len(held.offsets)
-            if until_ms is not None and count and max(held.timestamps_ms) > until_ms:
+            if count and max(held.timestamps_ms) > until_ms:
                 later = (at for at, stamp in enumerate(held.timestamps_ms) if stamp > until_ms)
                 count = next(later)
             _move(held, 0, count, found)

@@ -49,6 +49,7 @@ class Plan:
     to_learn: int = 0  # records to learn again, and their events
     events: int = 0
     taken: int = 0  # offsets of the raw topic, with an event or without
+    taken_labels: int = 0  # offsets of the labels topic
     problems: list[str] = field(default_factory=list)  # checkpoints that cannot be used
     code_changed: bool = False
     new_topic: bool = False  # go on with a raw topic that was made again
@@ -189,22 +190,21 @@ def _newest(
 
 def _count(found: Plan, kafka: KafkaConnection, topic: str) -> bool:
     """Count what is to be learned again; False if the ledger announced another checkpoint."""
-    found.to_learn = found.events = found.taken = 0
+    found.to_learn = found.events = found.taken = found.taken_labels = 0
     stop = found.tip.offset + 1 if found.tip else 0
     for entry in ledger.read(kafka, topic, found.start, stop):
         record, manifest = entry.record, found.manifest
         found.to_learn += 1
         found.events += record.predicted
-        if (begun := record.session_start) and found.taken:
-            for begins, what in ((begun.begins, "raw"), (begun.label_begins, "labels")):
-                if begins is not None:
-                    raise RecoveryError(
-                        f"record {record.seq} of the ledger went on with a {what} topic that was "
-                        "made again; what was learned before it cannot be read again, and no "
-                        "checkpoint after it can be used: begin --from-scratch"
-                    )
-        ranges = [*(each.range for each in record.consumed), *record.labels]
-        found.taken += sum(each.stop - each.start for each in ranges)
+        for what in record.session_start.new_topics if record.session_start else ():
+            if found.taken_labels if what == "labels" else found.taken:
+                raise RecoveryError(
+                    f"record {record.seq} of the ledger went on with a {what} topic that was "
+                    "made again; what was learned before it cannot be read again, and no "
+                    "checkpoint after it can be used: begin --from-scratch"
+                )
+        found.taken += sum(each.stop - each.start for each in record.consumed)
+        found.taken_labels += sum(each.stop - each.start for each in record.labels)
         if record.session_start and record.session_start.topics:
             found.topics = record.session_start.topics
         saved = record.saved
@@ -232,10 +232,11 @@ def follow_topics(
     Args:
         topics: the ids of those that are there.
         from_scratch: whatever was learned before is of no interest.
-        accept_new_topic: go on with a raw topic that was made again.
+        accept_new_topic: go on with a raw topic, or one of labels, that was made again.
 
     Raises:
-        RecoveryError: the raw topic is another; or the ledger is, and what it said is gone.
+        RecoveryError: the raw topic, or that of labels, is another; or the ledger is, and what it
+            said is gone.
     """
     if from_scratch:
         return
@@ -257,11 +258,13 @@ def follow_topics(
         return
     if not accept_new_topic:
         raise other_topic(new[0])
-    if found.taken:
-        raise RecoveryError(
-            f"{new[0]} was deleted and made again, and with it {found.taken:,} records that came "
-            "after the last checkpoint and would have to be learned again: begin --from-scratch"
-        )
+    for name in new:
+        taken = found.taken if name == task.input.topic else found.taken_labels
+        if taken:
+            raise RecoveryError(
+                f"{name} was deleted and made again, and with it {taken:,} records that came "
+                "after the last checkpoint and would have to be learned again: begin --from-scratch"
+            )
     found.new_topic, found.new_labels = task.input.topic in new, new != [task.input.topic]
 
 

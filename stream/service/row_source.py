@@ -7,7 +7,10 @@ from the raw topic however it was read the first time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -17,12 +20,14 @@ from headrace.stream.events import DeadLetter, Feature, Records
 from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range, TopicHistory
+from headrace.stream.kafka.source import Source
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger.position import Offsets
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.task import Task
 
+ASK_S = 0.05
 _UNSEEN: Mapping[str, Any] = {}
 
 
@@ -61,8 +66,11 @@ class RowSource(Protocol):
         ...
 
     @property
-    def at_end(self) -> bool:
-        """Return whether all was taken that is known to be there."""
+    def complete_ms(self) -> float:
+        """Return Kafka's timestamp up to which no event of any partition is still to be taken.
+
+        It is infinite once all was taken that is known to be there.
+        """
         ...
 
     def lag(self) -> int:
@@ -80,6 +88,24 @@ class RowSource(Protocol):
     def close(self) -> None:
         """Leave the broker."""
         ...
+
+
+class _Newest:
+    """Hold Kafka's timestamp of the newest event that was taken, by partition."""
+
+    def __init__(self) -> None:
+        self._ms: dict[int, int] = {}
+
+    def add(self, partitions: Sequence[int], timestamps_ms: Sequence[int]) -> None:
+        """Note events; without timestamps where nobody asked for them."""
+        newest = self._ms
+        for partition, time_ms in zip(partitions, timestamps_ms, strict=False):
+            if time_ms > newest.get(partition, 0):
+                newest[partition] = time_ms
+
+    def complete_ms(self, behind: Iterable[int]) -> float:
+        """Return up to when no event is to come of these partitions, of which more may be there."""
+        return min((self._ms.get(partition, 0) for partition in behind), default=math.inf)
 
 
 class EventSource:
@@ -108,7 +134,7 @@ class EventSource:
             timestamps=self._normalizer.needs_timestamps,
             watch=watch,
         )
-        self._positions = dict(positions)
+        self._positions, self._newest = dict(positions), _Newest()
         self.lag, self.ends, self.close = self._source.lag, self._source.ends, self._source.close
 
     @property
@@ -124,6 +150,7 @@ class EventSource:
         ranges = advance(self._positions, records)
         rows, letters = self._normalizer.normalize(records)
         self.fields.add(records.values)
+        self._newest.add(records.partitions, records.timestamps_ms)
         newest_ms = max(records.timestamps_ms, default=0)
         return MicroBatch(ranges, rows, letters, len(letters), newest_ms=newest_ms)
 
@@ -135,9 +162,9 @@ class EventSource:
         return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
 
     @property
-    def at_end(self) -> bool:
-        """Return whether all was taken that is known to be there."""
-        return self._source.ended >= set(self._source.partitions)
+    def complete_ms(self) -> float:
+        """Return Kafka's timestamp up to which all was taken; see `RowSource`."""
+        return self._newest.complete_ms(set(self._source.partitions) - self._source.ended)
 
     def reached(self, ends: Offsets) -> bool:
         """Return whether everything before `ends` was taken."""
@@ -169,7 +196,8 @@ class FeatureSource:
         identity: str = "",
         fields: Mapping[str, Any] = _UNSEEN,
     ) -> None:
-        self._task = task
+        self._task, self._kafka = task, kafka
+        self._asked_s, self._raw_ends = -math.inf, dict[int, int]()  # of the raw topic
         self._normalizer, self.fields = Normalizer(task), NewFields(task, fields)
         self._decode: Any = msgspec.msgpack.Decoder(Feature).decode
         features = task.output("features")
@@ -184,6 +212,7 @@ class FeatureSource:
         self._waiting = Records(task.output("features"), [], [], [], [], [])
         self._place = 0  # of the first record that waits
         self._duplicates = 0  # dropped since the last micro-batch
+        self._newest = _Newest()
         self.lag, self.ends = self._source.lag, self._source.ends
 
     @property
@@ -241,10 +270,21 @@ class FeatureSource:
         return found
 
     @property
-    def at_end(self) -> bool:
-        """Return whether all was taken that is known to be there."""
-        ended = self._source.ended >= set(self._source.partitions)
-        return ended and self._place == len(self._waiting.values)
+    def complete_ms(self) -> float:
+        """Return Kafka's timestamp up to which all was taken; see `RowSource`."""
+        behind = {*self._waiting.partitions[self._place :]}  # rows lie beside their events
+        behind |= set(self._source.partitions) - self._source.ended
+        return self._newest.complete_ms(behind or self._without_rows())
+
+    def _without_rows(self) -> set[int]:
+        """Return the raw partitions of which events have no row yet, as far as is known."""
+        if time.monotonic() - self._asked_s > ASK_S:
+            self._asked_s, self._raw_ends = time.monotonic(), self._raw_source.ends()
+        return {p for p, end in self._raw_ends.items() if end > self._looked.get(p, 0)}
+
+    @cached_property
+    def _raw_source(self) -> Source:
+        return self._kafka.source(self._task.input.topic)
 
     def reached(self, ends: Offsets) -> bool:
         """Return whether everything before `ends` was taken."""
@@ -256,6 +296,8 @@ class FeatureSource:
         """Leave the broker."""
         self._source.close()
         self._raw.close()
+        if "_raw_source" in vars(self):
+            self._raw_source.close()
 
     def _looked_up_to(self, partition: int, offset: int) -> int:
         """Return the offset that is next to be healed; one that was added begins at 0."""
@@ -282,6 +324,7 @@ class FeatureSource:
         records = self._raw.read([lost])
         self._looked[lost.partition] = lost.stop
         rows, letters = self._normalizer.normalize(records)
+        self._newest.add(records.partitions, records.timestamps_ms)
         return MicroBatch(
             advance(self._positions, records),
             rows,
@@ -312,7 +355,9 @@ class FeatureSource:
             ranges.append(Range(feature.partition, start, feature.offset + 1))
         rows = rows_of(self._task, features, [key for _, key in fresh])
         rejected = len(features) - len(rows.id)
-        newest_ms = max((feature.arrived_ms for feature in features), default=0)
+        arrived_ms = [feature.arrived_ms for feature in features]
+        self._newest.add([feature.partition for feature in features], arrived_ms)
+        newest_ms = max(arrived_ms, default=0)
         reading = dict(self._reading)
         return MicroBatch(ranges, rows, [], rejected, self._dropped(), 0, reading, newest_ms)
 

@@ -147,8 +147,8 @@ class Service:
             return taken, None
         labels = self._labels.take(
             taken.newest_ms if taken else 0,
+            self._source.complete_ms,
             most,
-            at_end=self._source.at_end,
             history=self._history is not None,
         )
         if self._history and self._reached(self._history):

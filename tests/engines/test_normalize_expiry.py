@@ -16,7 +16,7 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.topics import ensure
 from headrace.stream.task import Task, parse
-from tests.faults.oracle import Found, ends, read
+from tests.faults.reading import Found, ends, read
 from tests.faults.traffic import Feeder
 from tests.support.commands import await_line, headrace
 from tests.support.events import POISON, good, task_text
@@ -66,7 +66,7 @@ def positions(kafka: KafkaConnection, topic: str, packed: bool) -> list[tuple[in
     """Return of which events a topic tells, in order: partition and offset."""
     found: list[tuple[int, int]] = []
     for partition, records in read(kafka, topic).items():
-        for _, value in records:
+        for _, value, _ in records:
             if packed:
                 found.append((partition, msgspec.msgpack.decode(value or b"")[2]))
             else:

@@ -2,8 +2,8 @@
 
 A schedule has one of three kinds, for not all faults go together: with `rivals` learners take over
 from each other, each with a state of its own, so that all history has to stay; with `retention`
-what was learned and kept in a checkpoint is deleted; with `again` the raw topic is deleted and
-made again, and the learner told to go on with the new one.
+what was learned and kept in a checkpoint is deleted; with `again` the raw topic, or that of late
+labels, is deleted and made again, and the learner told to go on with the new one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from typing import Any
 
 from tests.faults.case import Case
 from tests.faults.forge import Forged
+from tests.faults.labels import SPOILED, Topic, topic_of
 from tests.faults.nodes import Node
-from tests.faults.oracle import Oracle, Raw, Verdict, by_offset, read
+from tests.faults.oracle import Oracle, Verdict
+from tests.faults.reading import Raw, by_offset, read
 from tests.support.events import POISON, good
 
 KINDS = ("rivals", "retention", "again")
@@ -41,7 +43,11 @@ class Campaign:
         self._numbers = itertools.count()
         self._codes: dict[bytes | None, str] = {}  # with which events have to be refused
         self._raws: list[Raw] = [{}]
-        self._partitions = case.task.topics.partitions
+        self._labels: list[Topic] = [{}]
+        self._due: list[tuple[Any, str]] = []  # labels that are still to be sent, with their ids
+        self._told: list[tuple[Any, str, int]] = []  # those that were, with their partitions
+        topics = [case.task.input.topic, *([case.labels] if case.labels else [])]
+        self._partitions = dict.fromkeys(topics, case.task.topics.partitions)
         self._state = 0
         self._learner: Forged | None = None
 
@@ -86,14 +92,42 @@ class Campaign:
             delivery_timeout_ms=120_000,
         ) as producer:
             sent = []
+            topic, labels = self._case.task.input.topic, self._case.labels
             for _ in range(self._chance.randint(20, 150)):
                 key, value = self._event()
-                place = self._chance.randrange(self._partitions)
-                sent.append(
-                    producer.send(self._case.task.input.topic, value, key=key, partition=place)
-                )
+                if labels and value not in self._codes:
+                    value = self._later(value)
+                place = self._chance.randrange(self._partitions[topic])
+                sent.append(producer.send(topic, value, key=key, partition=place))
+                if labels and self._due:
+                    value, place = self._label()
+                    sent.append(producer.send(labels, value, key=b"", partition=place))
             for future in sent:
                 future.get(150)
+
+    def _later(self, value: bytes | None) -> bytes | None:
+        """Take the label out of an event, to send it later, or never; a few bring theirs."""
+        event = json.loads(value or b"")
+        if self._chance.random() < 0.1:
+            return value
+        self._due.append((event["id"], event.pop("label")))
+        return json.dumps(event).encode()
+
+    def _label(self) -> tuple[bytes | None, int]:
+        """Make a label, one in six of them odd, and say where it goes."""
+        chance, odd = self._chance, self._chance.randrange(24)
+        place = chance.randrange(self._partitions[self._case.labels or ""])
+        if odd == 0:
+            return chance.choice([*SPOILED]), place
+        if odd < 3 and self._told:  # again, or another one: behind the first, where that was
+            id, label, place = chance.choice(self._told)
+            label = chance.choice(["no", "yes"]) if odd == 1 else label
+        else:
+            id, label = self._due.pop(chance.randrange(len(self._due)))
+            if odd == 3:
+                return json.dumps({"id": f"nobody-{id}", "label": label}).encode(), place
+            self._told.append((id, label, place))
+        return json.dumps({"id": id, "label": label}).encode(), place
 
     def _event(self) -> tuple[bytes | None, bytes | None]:
         number, chance = next(self._numbers), self._chance
@@ -136,7 +170,7 @@ class Campaign:
             checkpoint_events=self._chance.choice([50, 300]),
         )
         if self._chance.random() < 0.6 if ready is None else ready:
-            assert learner.wait_ready(READY_S), self._told(learner)
+            assert learner.wait_ready(READY_S), self._ended(learner)
         return learner
 
     def _kill(self) -> None:
@@ -151,7 +185,7 @@ class Campaign:
             self._learner.send(signal.SIGTERM)
             code = self._learner.wait(30)
             early = code == -signal.SIGTERM and not self._learner.errors  # no handler stood yet
-            assert early or code in (0, 130, *self._blameless()), self._told(self._learner)
+            assert early or code in (0, 130, *self._blameless()), self._ended(self._learner)
             self._learner = None
 
     def _stand_still(self) -> None:
@@ -163,7 +197,7 @@ class Campaign:
     def _look(self) -> None:
         """A learner ends by itself only where Kafka was away, or another took over."""
         if self._learner and self._learner.dead.is_set():
-            assert self._learner.code in self._blameless(), self._told(self._learner)
+            assert self._learner.code in self._blameless(), self._ended(self._learner)
             self._learner = None
 
     def _blameless(self) -> tuple[int, ...]:
@@ -179,76 +213,88 @@ class Campaign:
         if first:
             self._feed()  # one that has nothing to write does not notice
             code = first.wait(60)
-            assert code in (6, *self._blameless()), self._told(first)
+            assert code in (6, *self._blameless()), self._ended(first)
 
     def _grow(self) -> None:
-        from kafka import KafkaAdminClient
+        """Add a partition to one of the topics that are read."""
         from kafka.errors import KafkaError
 
-        if self._partitions < MOST_PARTITIONS:
-            self._partitions += 1
-            with KafkaAdminClient(bootstrap_servers=self._case.kafka.servers) as admin:
-                topic = self._case.task.input.topic
+        topic = self._chance.choice([*self._partitions])
+        if self._partitions[topic] < MOST_PARTITIONS:
+            self._partitions[topic] += 1
+            with self._admin() as admin:
                 give_up_s = time.monotonic() + 60
                 while True:
                     try:
-                        admin.create_partitions({topic: self._partitions})
+                        admin.create_partitions({topic: self._partitions[topic]})
                         break
                     except KafkaError:  # a broker that was frozen is fenced for a moment
                         assert time.monotonic() < give_up_s
                         time.sleep(0.5)
-                while len(admin.describe_topics([topic])[0]["partitions"]) < self._partitions:
+                count = self._partitions[topic]
+                while len(admin.describe_topics([topic])[0]["partitions"]) < count:
                     time.sleep(0.1)  # a producer of now would not know of it
 
     def _forget(self) -> None:
         """Delete what the newest checkpoint has behind it, as retention would."""
-        from kafka import KafkaAdminClient, TopicPartition
+        from kafka import TopicPartition
 
         self._remember()
-        if positions := self._kept():
-            topic = self._case.task.input.topic
-            with KafkaAdminClient(bootstrap_servers=self._case.kafka.servers) as admin:
-                admin.delete_records(
-                    {TopicPartition(topic, int(p)): at for p, at in positions.items() if at}
-                )
+        kept = self._kept()
+        positions = {self._case.task.input.topic: kept.get("positions", {})}
+        if self._case.labels:
+            positions[self._case.labels] = kept.get("labels", {})
+        gone = {
+            TopicPartition(topic, int(p)): at
+            for topic, each in positions.items()
+            for p, at in each.items()
+            if at
+        }
+        if gone:
+            with self._admin() as admin:
+                admin.delete_records(gone)
 
-    def _kept(self) -> dict[str, int]:
-        """Return the positions of the newest checkpoint that the ledger announced."""
+    def _kept(self) -> dict[str, Any]:
+        """Return the manifest of the newest checkpoint that the ledger announced, or {}."""
         ledger = read(self._case.kafka, self._case.task.output("ledger"))[0]
-        announced = {json.loads(value or b"{}").get("saved", {}).get("seq") for _, value in ledger}
+        records = [json.loads(each.value or b"{}") for each in ledger]
+        announced = {record.get("saved", {}).get("seq") for record in records}
         folder = self._case.state(f"state-{self._state}") / self._case.task.name
         manifests = []
         for path in folder.glob("*/*.json"):
             with suppress(FileNotFoundError):  # the oldest are removed meanwhile
                 manifests.append(json.loads(path.read_bytes())["manifest"])
         found = [each for each in manifests if each["seq"] in announced]
-        newest: dict[str, Any] = max(found, key=lambda each: each["seq"], default={"positions": {}})
-        positions: dict[str, int] = newest["positions"]
-        return positions
+        newest: dict[str, Any] = max(found, key=lambda each: each["seq"], default={})
+        return newest
 
     def _make_again(self) -> None:
-        """Delete the raw topic and make it again: after an end in order, which leaves all kept."""
+        """Delete a topic and make it again: after an end in order, which leaves all kept."""
         self._start()
         assert self._learner
         self._learner.wait_ready(READY_S)
         self._end()
         self._drain()
         self._remember()
-        topic = self._case.task.input.topic
+        topic = self._chance.choice([*self._partitions])
         with self._admin() as admin:
             admin.delete_topics([topic])
             give_up_s = time.monotonic() + 60
             while True:
                 try:
-                    admin.create_topics({topic: {"num_partitions": self._partitions}})
+                    admin.create_topics({topic: {"num_partitions": self._partitions[topic]}})
                     break
                 except Exception:
                     assert time.monotonic() < give_up_s, "the topic cannot be made again"
                     time.sleep(0.1)
-        self._raws.append({})
+        if topic == self._case.labels:
+            self._labels.append({})
+            self._told.clear()  # a new topic has its own order
+        else:
+            self._raws.append({})
         self._feed()
         refused = self._learn(ready=False)
-        assert refused.wait(READY_S) == 7, self._told(refused)
+        assert refused.wait(READY_S) == 7, self._ended(refused)
         self._learner = self._learn("--accept-new-topic", ready=True)
 
     def _drain(self) -> None:
@@ -259,7 +305,7 @@ class Campaign:
             )
             if done.wait(120) not in self._blameless():
                 break
-        assert done.code == 0, self._told(done)
+        assert done.code == 0, self._ended(done)
 
     def _freeze(self) -> None:
         os.kill(self._node.pid, signal.SIGSTOP)
@@ -279,19 +325,21 @@ class Campaign:
             yield admin
 
     def _remember(self) -> None:
-        """Keep what stands in the raw topic: some of it will be gone when it is judged."""
+        """Keep what stands in the topics: some of it will be gone when it is judged."""
         for partition, values in by_offset(
             read(self._case.kafka, self._case.task.input.topic)
         ).items():
             self._raws[-1].setdefault(partition, {}).update(values)
+        if self._case.labels:
+            for partition, labels in topic_of(self._case.kafka, self._case.labels).items():
+                self._labels[-1].setdefault(partition, {}).update(labels)
 
     def _judge(self) -> Verdict:
         self._remember()
         case = self._case
-        oracle = Oracle(
-            case.kafka, case.task.name, case.task.input.topic, self._raws, self._codes.get
-        )
-        return oracle.judge()
+        task, codes = case.task, self._codes.get
+        late = (case.labels, self._labels) if case.labels else ()
+        return Oracle(case.kafka, task.name, task.input.topic, self._raws, codes, *late).judge()
 
-    def _told(self, learner: Forged) -> str:
+    def _ended(self, learner: Forged) -> str:
         return f"{self.story}: ended with {learner.code}: {learner.errors[-3000:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,15 @@ import msgspec
 
 from headrace.stream.events import Records
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.rows.label_reader import LabelReader
+from headrace.stream.rows.late import LateLabel, Placed
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.task import Task
 from headrace.stream.training.trainer import Trainer
 from tests.faults.forge import Forge, Forged
-from tests.faults.oracle import Verdict, newest_state
+from tests.faults.labels import Label
+from tests.faults.oracle import Oracle, Verdict, newest_state
+from tests.faults.traffic import Feeder, Witness
 
 CAPACITY = 1024
 
@@ -35,6 +40,21 @@ class Case:
     def acks(self) -> Path:
         """Return where the producers' acknowledgements are kept."""
         return self.home / "acks"
+
+    @property
+    def labels(self) -> str | None:
+        """Return the topic of late labels, None if they come within their events."""
+        return self.task.labels.topic if self.task.labels else None
+
+    def feeder(self, rate: float = 200) -> Feeder:
+        """Send events until it is closed, so many a second, and their labels as the task asks."""
+        return Feeder(self.kafka, self.task.input.topic, self.acks, rate=rate, late=self.labels)
+
+    def judge(self, witness: Witness | None = None, *, fused: bool = True) -> Verdict:
+        """Check all invariants of what a feeder sent; see `Oracle.judge`."""
+        oracle = Oracle(self.kafka, self.task.name, self.task.input.topic, labels=self.labels)
+        acks = self.acks if self.acks.exists() else None
+        return oracle.judge(acks, witness, fused=fused)
 
     def state(self, name: str = "state") -> Path:
         """Return where a learner keeps its checkpoints."""
@@ -98,6 +118,7 @@ class Case:
         """Check I10: the same is said where neither poison nor a fault ever was."""
         trainer, normalizer = Trainer(self.task, CAPACITY), Normalizer(self.task)
         said: list[Any] = []
+        labels = deque(verdict.labels)
         for first in range(0, len(verdict.raw), CAPACITY):
             values: list[bytes | None] = [*verdict.raw[first : first + CAPACITY]]
             zeros = [0] * len(values)
@@ -105,7 +126,18 @@ class Case:
                 Records("x", values, [None] * len(values), zeros, zeros, [])
             )
             assert not refused
-            said += trainer.predictions(trainer.collect(trainer.submit(rows)))
+            late: list[Placed] = []
+            while labels and labels[0][0] <= first + len(values):
+                at, label = labels.popleft()
+                late.append((at - first, self._read(label)))
+            said += trainer.predictions(trainer.collect(trainer.submit(rows, late)))
+        assert not labels
         for line, wanted in zip(verdict.lines, map(msgspec.to_builtins, said), strict=True):
             place = {"partition": line["partition"], "offset": line["offset"]}
             assert line == wanted | place, "I10: without the poison, another thing is said"
+
+    def _read(self, label: Label) -> LateLabel:
+        places = [label.partition], [label.offset], [label.time_ms]
+        records = Records(self.labels or "", [label.value], [None], *places)
+        ((read,), _, _) = LabelReader(self.task).read(records)
+        return read

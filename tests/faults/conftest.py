@@ -29,6 +29,12 @@ neighbours = 50
 embedding = 4
 table_bits = 10
 """
+# More may wait than a backlog has: a row that has its label leaves first, and is not known again.
+LATE = """
+[labels]
+topic = "labels.%s"
+max_pending = 50000
+"""
 
 
 def _thorough(config: pytest.Config) -> bool:
@@ -63,17 +69,21 @@ MakeCase = Callable[..., Case]
 
 @pytest.fixture
 def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
-    """Yield a function that makes a task with its topics on a broker; ends what it started."""
+    """Yield a function that makes a task with its topics on a broker; ends what it started.
+
+    `late`: labels come later than their events, in a topic of their own.
+    """
 
     from headrace.stream.kafka.topics import ensure
 
-    def make(kafka: KafkaConnection, partitions: int = 4) -> Case:
+    def make(kafka: KafkaConnection, partitions: int = 4, late: bool = False) -> Case:
         name = f"fault-{uuid.uuid4().hex[:8]}"
         text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
         home = tmp_path / name
         home.mkdir(mode=0o700)
         path = home / "task.toml"
-        path.write_text(f"{text}{SMALL}[topics]\npartitions = {partitions}\n")
+        labels = LATE % name if late else ""
+        path.write_text(f"{text}{labels}{SMALL}[topics]\npartitions = {partitions}\n")
         task = parse(path.read_text(), str(path))
         ensure(kafka, topic_specs(task))
         return Case(task, path, kafka, home, forge)
@@ -82,10 +92,16 @@ def make_case(forge: Forge, tmp_path: Path) -> Iterator[MakeCase]:
     forge.clear()
 
 
+@pytest.fixture(params=["prompt", pytest.param("late", marks=pytest.mark.long)])
+def late(request: pytest.FixtureRequest) -> bool:
+    """Return whether labels come late: at length all is tried with such, too."""
+    return str(request.param) == "late"
+
+
 @pytest.fixture
-def guarded_case(guarded: Broker, make_case: MakeCase) -> Case:
+def guarded_case(guarded: Broker, make_case: MakeCase, late: bool) -> Case:
     """Return a task on a secure broker, whose learners may do what they need and nothing else."""
-    return _guarded(guarded, make_case)
+    return _guarded(guarded, make_case, late)
 
 
 @pytest.fixture(scope="session", params=["open", pytest.param("guarded", marks=pytest.mark.long)])
@@ -98,20 +114,20 @@ def each_broker(request: pytest.FixtureRequest) -> KafkaConnection | Broker:
 
 
 @pytest.fixture
-def each_case(each_broker: KafkaConnection | Broker, make_case: MakeCase) -> Case:
+def each_case(each_broker: KafkaConnection | Broker, make_case: MakeCase, late: bool) -> Case:
     """Return a task as `case`, and at length as `guarded_case`, too."""
     if isinstance(each_broker, Broker):
-        return _guarded(each_broker, make_case)
-    return make_case(each_broker)
+        return _guarded(each_broker, make_case, late)
+    return make_case(each_broker, late=late)
 
 
-def _guarded(broker: Broker, make_case: MakeCase) -> Case:
-    made = make_case(broker.kafka)
+def _guarded(broker: Broker, make_case: MakeCase, late: bool) -> Case:
+    made = make_case(broker.kafka, late=late)
     grant(broker.kafka, acls([made.task]))
     return replace(made, config=client(broker.data_dir, "learner"))
 
 
 @pytest.fixture
-def case(kafka: KafkaConnection, make_case: MakeCase) -> Case:
+def case(kafka: KafkaConnection, make_case: MakeCase, late: bool) -> Case:
     """Return a task on the broker that all tests share."""
-    return make_case(kafka)
+    return make_case(kafka, late=late)

@@ -2,7 +2,8 @@
 
 I1 no loss, I2 no double, I3 the same state, I4 predictions as the ledger says, I5 no transaction
 left open, I6 a ledger without a gap or a break, I7 what was seen was never taken back, I10 poison
-is put aside once. Nothing of `stream` is used here: formats are read as they are documented.
+is put aside once, I11 late labels are accounted for. Nothing of `stream` is used here: formats are
+read as they are documented.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from headrace.stream.kafka.connection import KafkaConnection
+from tests.faults.labels import Label, LabelJudge, Topic, Used, topic_of
+from tests.faults.reading import Raw, by_offset, ends, read
 from tests.faults.traffic import Witness
 from tests.support.events import POISON
 
@@ -24,15 +27,8 @@ CHAIN = re.compile(rb',"chain":"([0-9a-f]{64})"\}\Z')
 CODES = {raw: code for raw, code in POISON.values()}
 
 
-class Found(NamedTuple):
-    """Hold a record as it stands in a topic."""
-
-    offset: int
-    value: bytes | None
-
-
 class Violation(AssertionError):
-    """Report an invariant that does not hold; `name` is I1 to I10."""
+    """Report an invariant that does not hold; `name` is I1 to I11."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(f"{name}: {what}")
@@ -60,41 +56,8 @@ class Verdict:
     epochs: int = 0
     lines: list[dict[str, Any]] = field(default_factory=list)  # predictions, in learned order
     raw: list[bytes] = field(default_factory=list)  # the events that they are of
-
-
-def read(kafka: KafkaConnection, topic: str, *, committed: bool = True) -> dict[int, list[Found]]:
-    """Read a whole topic."""
-    from kafka import KafkaConsumer, TopicPartition
-
-    consumer = KafkaConsumer(
-        **kafka.kafka_python(),
-        enable_auto_commit=False,
-        isolation_level="read_committed" if committed else "read_uncommitted",
-    )
-    places = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
-    consumer.assign(places)
-    consumer.seek_to_beginning(*places)
-    ends = consumer.end_offsets(places)
-    found: dict[int, list[Found]] = {place.partition: [] for place in places}
-    while any(consumer.position(place) < ends[place] for place in places):
-        for place, records in consumer.poll(timeout_ms=500, max_records=10_000).items():
-            found[place.partition] += [Found(r.offset, r.value) for r in records]
-    consumer.close()
-    return found
-
-
-def ends(kafka: KafkaConnection, topic: str, *, committed: bool) -> dict[int, int]:
-    """Ask for the ends of a topic's partitions as readers of one kind see them."""
-    from kafka import KafkaConsumer, TopicPartition
-
-    consumer = KafkaConsumer(
-        **kafka.kafka_python(),
-        isolation_level="read_committed" if committed else "read_uncommitted",
-    )
-    places = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
-    found = {place.partition: end for place, end in consumer.end_offsets(places).items()}
-    consumer.close()
-    return found
+    labels: list[tuple[int, Label]] = field(default_factory=list)  # late ones, each with how many
+    # of the events come before it
 
 
 def newest_state(state: Path, task: str) -> tuple[int, str]:
@@ -107,7 +70,6 @@ def newest_state(state: Path, task: str) -> tuple[int, str]:
     return newest["seq"], newest["state"]
 
 
-Raw = dict[int, dict[int, bytes | None]]  # values by partition and offset
 Expect = Callable[[bytes | None], str | None]
 
 
@@ -118,6 +80,8 @@ class Oracle:
         raws: what stood in the raw topic, and in those of the same name before it; default: what
             stands there now.
         expect: gives the code that an event has to be refused with; None for a good one.
+        labels: the topic of late labels, if there is one.
+        label_topics: as `raws`, of that.
     """
 
     def __init__(
@@ -127,9 +91,14 @@ class Oracle:
         topic: str,
         raws: list[Raw] | None = None,
         expect: Expect = CODES.get,
+        labels: str | None = None,
+        label_topics: list[Topic] | None = None,
     ) -> None:
         self._kafka, self._task, self._expect = kafka, task, expect
-        self._raws = raws or [by_offset(read(kafka, topic))]
+        self._labels, self._label_topics = labels, label_topics
+        events = read(kafka, topic)
+        self._raws = raws or [by_offset(events)]
+        self._times_ms = {p: {each.offset: each.time_ms for each in f} for p, f in events.items()}
         self.ledger = read(kafka, f"{task}.ledger")[0]
         self.predictions = read(kafka, f"{task}.predictions")
         self.letters = read(kafka, f"{task}.dead-letter")
@@ -155,7 +124,7 @@ class Oracle:
         """Check I6: numbers dense, chain unbroken over the bytes as they stand, one run, epochs."""
         records: list[dict[str, Any]] = []
         chain, epoch = b"", -1
-        for place, (_, raw) in enumerate(self.ledger):
+        for place, (_, raw, _) in enumerate(self.ledger):
             demand("I6", raw, f"record {place} is empty")
             raw = raw or b""
             match = CHAIN.search(raw)
@@ -181,7 +150,9 @@ class Oracle:
         raw: Raw = {}
         position: dict[int, int] = {}
         ids: set[Any] = set()
+        judge = self._label_judge() if self._labels else None
         for record in records:
+            predicted: list[Used] = []
             if "begins" in record.get("opening", ()):
                 self._all_taken(raw, position)
                 raw, begins = next(raws), record["opening"]["begins"]
@@ -208,7 +179,9 @@ class Oracle:
                     digest.update(line)
                     verdict.lines.append(json.loads(line))
                     verdict.raw.append(value or b"")
-                    wanted = _identity(value)
+                    event = json.loads(value or b"")
+                    wanted, at_ms = event["id"], self._times_ms.get(partition, {}).get(offset, 0)
+                    predicted.append(Used(wanted, at_ms, event.get("label")))
                     demand("I2", verdict.lines[-1]["id"] == wanted, f"{where}: not {wanted}")
                 demand("I2", counts["used"] - before == used, f"{where}: {used} used?")
             for kind in ("used", "rejected", "repeated"):
@@ -223,6 +196,8 @@ class Oracle:
                 record.get("predictions", "") == wanted,
                 f"record {record['seq']}: predictions are not those of its digest",
             )
+            if judge:
+                judge.take(record, predicted)
             verdict.events += sum(counts.values())
             verdict.used += counts["used"]
             verdict.rejected += counts["rejected"]
@@ -233,9 +208,27 @@ class Oracle:
         demand("I2", not left, f"predictions that no record speaks of: {left}")
         self._all_taken(raw, position)
         demand("I1", next(raws, None) is None, "a topic of that name was never learned")
+        if judge:
+            judge.end()
+            verdict.labels = judge.placed
+            self._letters_of_labels(judge)
         if acks:
             verdict.acknowledged = self._acknowledged(raw, position, acks)
         return verdict
+
+    def _label_judge(self) -> LabelJudge:
+        topics = self._label_topics or [topic_of(self._kafka, self._labels or "")]
+        return LabelJudge(topics, demand)
+
+    def _letters_of_labels(self, judge: LabelJudge) -> None:
+        """Check that each label that was refused is one dead letter, of the right code."""
+        letters = [json.loads(v or b"null") for f in self.letters.values() for _, v, _ in f]
+        found = Counter(
+            (each["partition"], each["offset"], each["code"])
+            for each in letters
+            if each["topic"] == self._labels
+        )
+        demand("I11", found == judge.letters, f"{found - judge.letters} {judge.letters - found}")
 
     def _all_taken(self, raw: Raw, position: dict[int, int]) -> None:
         for partition, found in raw.items():
@@ -255,10 +248,10 @@ class Oracle:
     def _lines(self) -> dict[int, Lines]:
         """Return the predictions of each partition, in their order."""
         for partition, found in self.predictions.items():
-            for _, value in found:
+            for _, value, _ in found:
                 line = json.loads(value or b"null")
                 demand("I2", line["partition"] == partition, f"{line} lies in {partition}")
-        return {p: Lines([value or b"" for _, value in f]) for p, f in self.predictions.items()}
+        return {p: Lines([value or b"" for _, value, _ in f]) for p, f in self.predictions.items()}
 
     def _acknowledged(self, raw: Raw, position: dict[int, int], acks: Path) -> int:
         """Check that each event that a producer was told is safe lies behind the ledger's end."""
@@ -275,8 +268,10 @@ class Oracle:
         """Check I10: each poison and each repeated id is one dead letter, of the right code."""
         codes: dict[tuple[int, int], list[str]] = {}
         for partition, found in self.letters.items():
-            for _, value in found:
+            for _, value, _ in found:
                 letter = json.loads(value or b"null")
+                if letter["topic"] == self._labels:
+                    continue
                 demand("I10", letter["partition"] == partition, f"{letter} lies in {partition}")
                 codes.setdefault((partition, letter["offset"]), []).append(letter["code"])
         for raw in self._raws:
@@ -294,7 +289,8 @@ class Oracle:
 
     def settled(self) -> None:
         """Check I5: nothing is left open, so all readers see the same end."""
-        for stage in ("predictions", "dead-letter", "ledger", "metrics", "drift"):
+        late = ["expired"] if self._labels else []
+        for stage in ("predictions", "dead-letter", "ledger", "metrics", "drift", *late):
             topic = f"{self._task}.{stage}"
             stable = ends(self._kafka, topic, committed=True)
             last = ends(self._kafka, topic, committed=False)
@@ -306,8 +302,8 @@ class Oracle:
         for stage, partitions in topics.items():
             for partition, found in partitions.items():
                 seen = witness.seen.get((f"{self._task}.{stage}", partition), [])
-                pairs = [Found(each.offset, each.value) for each in seen]
-                same = pairs == found[: len(pairs)]
+                pairs = [(each.offset, each.value) for each in seen]
+                same = pairs == [(each.offset, each.value) for each in found[: len(pairs)]]
                 demand("I7", same, f"{stage}/{partition}: another story, {len(pairs)} seen")
 
 
@@ -334,11 +330,6 @@ class Lines:
     def left(self) -> int:
         """Count those that nobody took."""
         return len(self._values) - self._place
-
-
-def by_offset(found: dict[int, list[Found]]) -> Raw:
-    """Return the values of a topic by partition and offset."""
-    return {p: {each.offset: each.value for each in records} for p, records in found.items()}
 
 
 def _identity(value: bytes | None) -> Any:

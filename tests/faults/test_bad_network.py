@@ -11,15 +11,15 @@ from pathlib import Path
 from headrace.stream.kafka.connection import KafkaConnection
 from tests.faults.case import Case
 from tests.faults.nodes import free_ports, make_nodes
-from tests.faults.oracle import Oracle
 from tests.faults.proxy import END_TRANSACTION, PRODUCE, Proxy
 from tests.faults.supervisor import Supervisor
-from tests.faults.traffic import Feeder, Witness
+from tests.faults.traffic import Witness
 
 
 def test_replies_that_never_come_lose_and_double_nothing(
-    make_case: Callable[[KafkaConnection], Case],
+    make_case: Callable[..., Case],
     tmp_path: Path,
+    late: bool,
     thorough: bool,
     tell: Callable[[str], None],
 ) -> None:
@@ -34,11 +34,11 @@ def test_replies_that_never_come_lose_and_double_nothing(
 
     try:
         with Proxy(port, node.port, hurts, late_s=late_s) as proxy:
-            case = make_case(KafkaConnection(f"127.0.0.1:{port}"))
+            case = make_case(KafkaConnection(f"127.0.0.1:{port}"), late=late)
             outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
             with (
                 Witness(case.kafka, outputs) as witness,
-                Feeder(case.kafka, case.task.input.topic, case.acks, rate=100) as feeder,
+                case.feeder(rate=100) as feeder,
                 Supervisor(
                     case,
                     "--micro-batch",
@@ -56,7 +56,7 @@ def test_replies_that_never_come_lose_and_double_nothing(
                 feeder.close()
             assert set(supervisor.codes) <= {3, 5, 6}, (supervisor.codes, supervisor.errors)
             case.drain()
-            Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
+            case.judge(witness)
             case.same_state_from_zero()
             assert proxy.hurt[END_TRANSACTION, "cut"]
             assert proxy.hurt[END_TRANSACTION, "late"]

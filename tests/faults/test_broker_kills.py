@@ -19,23 +19,24 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import topic_specs
 from tests.faults.case import Case
 from tests.faults.nodes import Node, free_ports, make_nodes
-from tests.faults.oracle import Oracle, read
+from tests.faults.reading import read
 from tests.faults.supervisor import Supervisor
-from tests.faults.traffic import Feeder, Witness
+from tests.faults.traffic import Witness
 from tests.support.hostile import Run
 
 ENDS = {3, 5}  # no broker, a commit in doubt
 
 
 def test_a_broker_that_dies_takes_nothing_along(
-    make_case: Callable[[KafkaConnection], Case],
+    make_case: Callable[..., Case],
     tmp_path: Path,
+    late: bool,
     thorough: bool,
     tell: Callable[[str], None],
 ) -> None:
     (node,) = make_nodes(tmp_path / "kafka", 1)
     kafka = KafkaConnection(f"127.0.0.1:{node.port}")
-    case = make_case(kafka)
+    case = make_case(kafka, late=late)
     (rounds, down_s), chance = (5, 20.0) if thorough else (2, 3.0), random.Random(4)
 
     def kill() -> None:
@@ -53,7 +54,7 @@ def test_a_broker_that_dies_takes_nothing_along(
 
 @pytest.mark.long
 def test_nor_does_a_secure_one(
-    make_case: Callable[[KafkaConnection], Case],
+    make_case: Callable[..., Case],
     tmp_path: Path,
     thorough: bool,
     tell: Callable[[str], None],
@@ -86,7 +87,7 @@ def test_nor_does_a_secure_one(
 @pytest.mark.long
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 def test_leaders_that_are_chased_take_nothing_along(
-    make_case: Callable[[KafkaConnection], Case],
+    make_case: Callable[..., Case],
     tmp_path: Path,
     tell: Callable[[str], None],
     fault: str,
@@ -118,7 +119,7 @@ def live_through(case: Case, kill: Callable[[], None], rounds: int) -> list[int]
     ledger = case.task.output("ledger")
     with Witness(case.kafka, [case.task.output("predictions"), ledger]) as witness:
         with (
-            Feeder(case.kafka, case.task.input.topic, case.acks, rate=150),
+            case.feeder(rate=150),
             Supervisor(case, "--micro-batch", "64") as supervisor,
         ):
             for _ in range(rounds):
@@ -127,7 +128,7 @@ def live_through(case: Case, kill: Callable[[], None], rounds: int) -> list[int]
             wait_for_news(witness, case, supervisor)
         assert set(supervisor.codes) <= ENDS, story(case, supervisor)
         case.drain()
-    Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
+    case.judge(witness)
     case.same_state_from_zero()
     return supervisor.codes
 
@@ -150,7 +151,7 @@ def story(case: Case, supervisor: Supervisor) -> str:
     return "\n".join(
         (
             *(f"ended with {code}: {said}" for code, said in lives),
-            *(f"at {at}: {value!r}" for at, value in found[:40]),
+            *(f"at {at}: {value!r}" for at, value, _ in found[:40]),
         )
     )
 

@@ -27,7 +27,8 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 def test_no_schedule_of_faults_leaves_a_trace(
     node: Node,
-    make_case: Callable[[KafkaConnection, int], Case],
+    make_case: Callable[[KafkaConnection, int, bool], Case],
+    late: bool,
     thorough: bool,
     tell: Callable[[str], None],
     tmp_path: Path,
@@ -38,7 +39,7 @@ def test_no_schedule_of_faults_leaves_a_trace(
     kinds: Counter[str] = Counter()
     events = refused = repeated = epochs = 0
     for seed in seeds:
-        case = make_case(KafkaConnection(f"127.0.0.1:{node.port}"), 1 + seed % 2)
+        case = make_case(KafkaConnection(f"127.0.0.1:{node.port}"), 1 + seed % 2, late)
         campaign = Campaign(case, node, seed)
         try:
             verdict = campaign.run(30 if thorough else 9)
@@ -50,7 +51,8 @@ def test_no_schedule_of_faults_leaves_a_trace(
         refused += verdict.rejected
         repeated += verdict.repeated
         epochs += verdict.epochs
-    told = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
+    told = "late labels: " if late else ""
+    told += ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
     tell(
         f"campaign: seeds {min(seeds)} to {max(seeds)} ({told}): {events} events, "
         f"{refused} refused, {repeated} repeated, {epochs} starts; no violation"

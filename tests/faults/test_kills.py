@@ -9,10 +9,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from headrace import stream
+from headrace.producers.late_labels import LateLabels
+from headrace.producers.publish import publish
+from headrace.producers.sources import file
+from headrace.stream.evaluation.evaluate import evaluate
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.rows import label_delay
 from tests.faults.case import Case
-from tests.faults.oracle import Oracle
-from tests.faults.traffic import Feeder, Witness
+from tests.faults.oracle import newest_state
+from tests.faults.reading import read
+from tests.faults.traffic import Witness
+from tests.support.events import good
 
 SIZES = (16, 64, 200, 512)  # few, since each is compiled once
 ONCE = ("fenced", "recovered")  # passed once in each start
@@ -38,6 +49,15 @@ AGAIN = (
     "checkpoint: pruned",
 )
 
+AMID = (
+    "recovered:1",
+    "taken:2",
+    "predictions sent:3",
+    "flushed:2",
+    "committed:1",
+    "checkpoint: manifest renamed:1",
+)
+
 
 def test_kills_at_random_moments_leave_no_trace(
     case: Case, thorough: bool, tell: Callable[[str], None]
@@ -57,7 +77,7 @@ def kill_at_random(case: Case, kills: int, thorough: bool, tell: Callable[[str],
     begun: list[float] = []
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     with Witness(case.kafka, outputs) as witness:
-        with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200) as feeder:
+        with case.feeder() as feeder:
             sizes = chance.choices(SIZES, k=kills)
             cold = (case.learn("--micro-batch", str(size)) for size in sizes)
             warm = case.relay({"size": size} for size in sizes)
@@ -71,7 +91,7 @@ def kill_at_random(case: Case, kills: int, thorough: bool, tell: Callable[[str],
                 assert learner.kill() == -9, learner.errors
         over_s = time.time()
         case.drain()
-    verdict = Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
+    verdict = case.judge(witness)
     assert verdict.acknowledged == feeder.sent
     case.same_state_from_zero()
     case.undisturbed(verdict)
@@ -96,7 +116,7 @@ def test_kills_at_every_failpoint_leave_no_trace(
         points += [f"{name}:{(1, 2, 10)[at % 3]}" for at, name in enumerate(AGAIN)]
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     with Witness(case.kafka, outputs) as witness:
-        with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200) as feeder:
+        with case.feeder() as feeder:
             lives = (
                 {"size": SIZES[at % 2], "failpoint": point, "checkpoint_events": 20}
                 for at, point in enumerate(points)
@@ -104,10 +124,58 @@ def test_kills_at_every_failpoint_leave_no_trace(
             for point, learner in zip(points, case.relay(lives), strict=True):
                 assert learner.wait(60) == -9, f"{point}: {learner.errors}"
         case.drain()
-    verdict = Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
+    verdict = case.judge(witness)
     assert verdict.acknowledged == feeder.sent
     case.same_state_from_zero()
     tell(f"T2: {len(points)} kills at failpoints, {verdict.events} events, none lost or doubled")
+
+
+def test_kills_amid_a_backlog_of_late_labels_end_as_if_there_were_none(
+    kafka: KafkaConnection,
+    make_case: Callable[..., Case],
+    thorough: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """What was there before a start is learned in the order in which it came, by whoever does.
+
+    So what is predicted is what `evaluate --label-delay` predicts, to the bit; and the state is
+    that of a run that nothing disturbs.
+    """
+    case, chance = make_case(kafka, partitions=1, late=True), random.Random(9)
+    path = case.home / "events.jsonl"
+    lines = [good(number) for number in range(4_000 if thorough else 1_000)]
+    path.write_bytes(b"\n".join(lines))
+    late = LateLabels(case.task, label_delay.parse("exp(40)"))
+    sent = publish(file(path), kafka=kafka, topic=case.task.input.topic, labels=late)
+    assert sent.acknowledged == 2 * len(lines)
+    points = [f"{name}:1" for name in (*ONCE, *AGAIN)] if thorough else [*AMID]
+    points += [f"{name}:{chance.randint(2, 5)}" for name in AGAIN[:12] * 2 if thorough]
+    lives = (
+        {
+            "size": 16,
+            "failpoint": point,
+            "checkpoint_events": 20,
+            "settings": {"headrace.stream.service.service.GROUP_S": 0.0},
+        }
+        for point in points
+    )
+    for point, learner in zip(points, case.relay(lives), strict=True):
+        assert learner.wait(60) == -9, f"{point}: {learner.errors}"
+    small = ("--micro-batch", "16")  # compiled already
+    assert case.drain(*small)["events"] == len(lines)
+    verdict = case.judge()
+    assert len(verdict.labels) == len(lines)
+    trace = case.home / "trace.parquet"
+    evaluate(case.task, path, label_delay="exp(40)", trace=trace)
+    said = np.array([line["probabilities"] for line in verdict.lines], np.float32)
+    wanted = np.array(pq.read_table(trace)["probabilities"].to_pylist(), np.float32)
+    assert said.tobytes() == wanted.tobytes()
+    state = case.same_state_from_zero(*small)
+    case.drain(*small, "--from-scratch", state="undisturbed")
+    assert newest_state(case.state("undisturbed"), case.task.name)[1] == state
+    predictions = [each.value for each in read(kafka, case.task.output("predictions"))[0]]
+    assert predictions[: len(lines)] == predictions[len(lines) :]
+    tell(f"T2: {len(points)} kills amid {len(lines)} events and their late labels, as if none")
 
 
 def test_no_failpoint_of_the_learner_is_left_out() -> None:

@@ -16,8 +16,9 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.rows.normalizer import Normalizer
 from tests.faults.case import Case
 from tests.faults.forge import Forged
-from tests.faults.oracle import Oracle, ends, newest_state, read
-from tests.faults.traffic import Feeder, Witness
+from tests.faults.oracle import Oracle, newest_state
+from tests.faults.reading import ends, read
+from tests.faults.traffic import Witness
 from tests.support.events import good
 
 
@@ -26,9 +27,8 @@ def test_normalisers_that_are_killed_lose_nothing(
 ) -> None:
     kills, chance = (12 if thorough else 2), random.Random(7)
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
-    raw = case.task.input.topic
     with Witness(case.kafka, outputs) as witness:
-        with Feeder(case.kafka, raw, case.acks, rate=150) as feeder:
+        with case.feeder(rate=150) as feeder:
             learner = case.learn("--from", "features", "--micro-batch", "64")
             normaliser = normalise(case)
             for kill in range(kills):
@@ -51,7 +51,7 @@ def test_normalisers_that_are_killed_lose_nothing(
         learner.send(signal.SIGTERM)
         assert learner.wait() == 0, learner.errors
         case.drain("--from", "features")
-    verdict = Oracle(case.kafka, case.task.name, raw).judge(case.acks, witness, fused=False)
+    verdict = case.judge(witness, fused=False)
     case.same_state_from_zero("--from", "features")
     tell(
         f"T7: {kills} kills of normalisers, {verdict.events} events, {verdict.duplicates} rows "

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 
+from headrace.stream.kafka.connection import KafkaConnection
 from tests.faults.case import Case
-from tests.faults.oracle import Found, Oracle, Violation
+from tests.faults.oracle import Oracle, Violation
+from tests.faults.reading import Found
 from tests.faults.traffic import Feeder, Seen, Witness
 
 
 @pytest.fixture
-def fed(case: Case) -> Case:
+def fed(kafka: KafkaConnection, make_case: Callable[..., Case]) -> Case:
     """Return a task with 1,200 events."""
+    case = make_case(kafka)
     with Feeder(case.kafka, case.task.input.topic, case.acks, rate=2_000) as feeder:
         while feeder.sent < 1_200:
             time.sleep(0.05)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from tests.faults.case import Case
-from tests.faults.oracle import Oracle, ends
+from tests.faults.reading import ends
 from tests.faults.supervisor import Supervisor
-from tests.faults.traffic import Feeder, Witness
+from tests.faults.traffic import Witness
 
 PLACES = (
     "predictions sent:3",
@@ -31,7 +31,7 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     codes = []
     with Witness(case.kafka, outputs) as witness:
-        with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200):
+        with case.feeder():
             places = PLACES if thorough else PLACES[:3]
             for at, place in enumerate(places):
                 zombie = case.learn(
@@ -48,7 +48,7 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
                 heir.send(signal.SIGTERM)
                 assert heir.wait() == 0, heir.errors
         case.drain()
-    verdict = Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks, witness)
+    verdict = case.judge(witness)
     case.same_state_from_zero()
     tell(f"T3: zombies at {places} ended with {codes}; {verdict.events} events")
 
@@ -56,7 +56,7 @@ def test_a_zombie_is_fenced_and_writes_nothing_that_shows(
 def test_one_that_slept_through_its_transaction_starts_again(each_case: Case) -> None:
     case = each_case
     ledger = case.task.output("ledger")
-    with Feeder(case.kafka, case.task.input.topic, case.acks, rate=200):
+    with case.feeder():
         sleeper = case.learn(
             *("--micro-batch", "64"),
             failpoint="flushed:5",
@@ -73,7 +73,7 @@ def test_one_that_slept_through_its_transaction_starts_again(each_case: Case) ->
         sleeper.send(signal.SIGCONT)
         assert sleeper.wait(60) == 5, sleeper.errors  # nobody took over: it may start again
     case.drain()
-    Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks)
+    case.judge()
     case.same_state_from_zero()
 
 
@@ -85,7 +85,7 @@ def test_learners_under_supervisors_come_down_to_one(each_case: Case) -> None:
     case = each_case
     options = ("--micro-batch", "64")
     with (
-        Feeder(case.kafka, case.task.input.topic, case.acks, rate=200),
+        case.feeder(),
         ExitStack() as stack,
     ):
         kept = [
@@ -105,4 +105,4 @@ def test_learners_under_supervisors_come_down_to_one(each_case: Case) -> None:
         ended = [each.codes[-1] for each in kept if not each.running]
         assert ended == [6, 6], [each.codes for each in kept]
     case.drain(state=f"state-{kept.index(last)}")
-    Oracle(case.kafka, case.task.name, case.task.input.topic).judge(case.acks)
+    case.judge()

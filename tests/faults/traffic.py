@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from headrace.stream.kafka.connection import KafkaConnection
+from tests.faults.labels import LATER, bare, late_label, partition_of
 from tests.support.events import POISON, good
 
 SPOILED = [raw for raw, _ in POISON.values()]
@@ -30,6 +31,10 @@ class Feeder:
 
     Each acknowledgement is written to a file of its own: number, partition, offset. What was not
     acknowledged is sent again, by a new producer, until it is.
+
+    Args:
+        late: the topic of labels: they are taken out of their events and sent there, LATER events
+            after those.
     """
 
     def __init__(
@@ -41,11 +46,12 @@ class Feeder:
         rate: float = 500.0,
         partitions: int = 4,
         make: Callable[[int], bytes | None] = mixed,
+        late: str | None = None,
     ) -> None:
         self._kafka, self._topic, self._rate = kafka, topic, rate
-        self._partitions, self._make = partitions, make
+        self._partitions, self._make, self._late = partitions, make, late
         self._log = acks.open("w")
-        self._failed: deque[int] = deque()
+        self._failed: deque[Callable[[Any], None]] = deque()  # that send it again
         self._stop = threading.Event()
         self.sent = 0
         self._thread = threading.Thread(target=self._run, name="feeder")
@@ -76,6 +82,8 @@ class Feeder:
             due = int((time.monotonic() - began_s) * self._rate) - self.sent
             for _ in range(max(due, 0)):
                 self._send(producer, self.sent)
+                if self._late and self.sent >= LATER:
+                    self._tell(producer, self.sent - LATER)
                 self.sent += 1
             if self._failed:
                 producer = self._again(producer)
@@ -112,27 +120,36 @@ class Feeder:
             producer.close(timeout=5)
         producer = self._producer()
         while self._failed:
-            self._send(producer, self._failed.popleft())
+            self._failed.popleft()(producer)
         return producer
 
     def _send(self, producer: Any, number: int) -> None:
-        from kafka.errors import KafkaError
-
         def acknowledged(found: Any) -> None:
             self._log.write(f"{number} {found.partition} {found.offset}\n")
 
+        value = self._make(number)
+        value = bare(value, number) if self._late else value
+        record = (self._topic, value, b"%d" % number, number % self._partitions)
+        self._put(producer, record, acknowledged)
+
+    def _tell(self, producer: Any, number: int) -> None:
+        record = (self._late, late_label(number), b"%d" % number, partition_of(number))
+        self._put(producer, record, lambda found: None)
+
+    def _put(self, producer: Any, record: Any, acknowledged: Callable[[Any], None]) -> None:
+        from kafka.errors import KafkaError
+
+        def again(other: Any) -> None:
+            self._put(other, record, acknowledged)
+
+        topic, value, key, partition = record
         try:
-            future = producer.send(
-                self._topic,
-                self._make(number),
-                key=b"%d" % number,
-                partition=number % self._partitions,
-            )
+            future = producer.send(topic, value, key=key, partition=partition)
         except KafkaError:
-            self._failed.append(number)
+            self._failed.append(again)
             return
         future.add_callback(acknowledged)
-        future.add_errback(lambda error: self._failed.append(number))
+        future.add_errback(lambda error: self._failed.append(again))
 
 
 class Seen(NamedTuple):

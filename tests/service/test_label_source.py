@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,9 @@ def ids(batch: LabelBatch | None) -> list[str | int]:
 
 
 def take(source: LabelSource, newest_ms: int, **more: bool) -> list[str | int]:
-    return ids(source.take(START_MS + newest_ms, 100, at_end=more.pop("at_end", False), **more))
+    complete_ms = max(START_MS + newest_ms, source._newest_ms)  # of one partition of events
+    complete_ms = math.inf if more.pop("at_end", False) else complete_ms
+    return ids(source.take(START_MS + newest_ms, complete_ms, 100, **more))
 
 
 LABELS = st.builds(Sent, st.sampled_from([0, 0, 0, 2]), st.integers(0, 50), st.booleans())
@@ -98,12 +101,12 @@ def test_each_label_is_taken_once_and_none_ahead_of_the_events(
     seen_ms = 0
     for newest_ms in newest:
         seen_ms = max(seen_ms, START_MS + newest_ms)
-        batch = source.take(START_MS + newest_ms, 5, at_end=False, history=history)
+        batch = source.take(START_MS + newest_ms, START_MS + newest_ms, 5, history=history)
         assert all(arrived_ms <= seen_ms for arrived_ms in (batch.arrived_ms if batch else ()))
         found += [batch] if batch else []
     ends = source.ends()
     for _ in range(sum(map(len, partitions)) + 3 * len(partitions)):
-        batch = source.take(0, 5, at_end=True)
+        batch = source.take(0, math.inf, 5)
         found += [batch] if batch else []
     assert source.reached(ends)
     assert source.lag() == 0
@@ -190,11 +193,11 @@ def test_labels_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_source_goes_on_where_one_was_and_behind_what_was_deleted() -> None:
     kafka = kafka_of([[Sent(0, at) for at in range(6)]])
     first = source_of(kafka)
-    batch = first.take(START_MS + 1, 100, at_end=False)
+    batch = first.take(START_MS + 1, START_MS + 1, 100)
     assert batch
     assert batch.ranges == [Range(0, 0, 2)]
     kafka.topics[TOPIC][0].begin = 4
-    batch = source_of(kafka, positions={0: 2}, starts={0: 4}).take(0, 100, at_end=True)
+    batch = source_of(kafka, positions={0: 2}, starts={0: 4}).take(0, math.inf, 100)
     assert batch
     assert ids(batch) == ["0/4", "0/5"]
     assert batch.ranges == [Range(0, 2, 6)]
@@ -209,14 +212,14 @@ def test_offsets_that_hold_no_label_are_passed_over_once_none_waits() -> None:
     assert take(source, 1, history=True) == ["0/0"]
     assert take(source, 1) == []
     assert source.pass_over() == [Range(1, 0, 2)]  # a label of partition 0 waits
-    assert not source.reached(source.ends())
+    assert source.reached(source.ends())  # but for what waits for its event
     assert take(source, 60) == ["0/1"]
     assert source.pass_over() == [Range(0, 2, 5)]
     assert source.pass_over() == []
     assert source.reached(source.ends())
     kafka.topics[TOPIC][0].append(told("new", 1), time_ms=START_MS)
     assert not source.reached(source.ends())
-    batch = source.take(0, 100, at_end=True)
+    batch = source.take(0, math.inf, 100)
     assert batch
     assert (ids(batch), batch.ranges) == (["new"], [Range(0, 5, 6)])
 
@@ -226,7 +229,7 @@ def test_nan_is_counted() -> None:
     kafka.topics[TOPIC][0].append(b'{"id":1,"label":2,"z":NaN}', time_ms=START_MS)
     lenient = TASK.input.model_copy(update={"non_finite": "missing"})
     source = LabelSource(TASK.model_copy(update={"input": lenient}), kafka, {}, {})
-    assert ids(source.take(START_MS, 10, at_end=False)) == [1]
+    assert ids(source.take(START_MS, START_MS, 10)) == [1]
     assert source.non_finite == 1
 
 
