@@ -77,7 +77,7 @@ def ids(batch: LabelBatch | None) -> list[str | int]:
 
 
 def take(source: LabelSource, newest_ms: int, **more: bool) -> list[str | int]:
-    complete_ms = max(START_MS + newest_ms, source._newest_ms)  # of one partition of events
+    complete_ms: float = max(START_MS + newest_ms, source._newest_ms)  # of one partition
     complete_ms = math.inf if more.pop("at_end", False) else complete_ms
     return ids(source.take(START_MS + newest_ms, complete_ms, 100, **more))
 
