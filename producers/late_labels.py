@@ -56,6 +56,8 @@ class LateLabels:
         self._id = pointer(task.input.id)
         self._delay, self._due = delay, DelayedLabels[_Label](delay)
         self._events, self._newest_ms = 0, 0
+        self.found = 0
+        """How many labels were taken out of events so far."""
         self._time_ms: int | None = None  # of the newest event
 
     def split(self, event: Event) -> tuple[list[Event], Event, list[Event]]:
@@ -100,6 +102,7 @@ class LateLabels:
             return event, None
         if id is None or label is None or b"null" in (id, label):
             return event, None
+        self.found += 1
         return event._replace(value=value), _Label(event, id, label)
 
     def _told(self, label: _Label) -> Event:

@@ -30,9 +30,12 @@ class LateLabels:
         self._no_rows, self._truth = rows_of(task, [], []), Truth()
 
     def learn(
-        self, trainer: Trainer, id: str | int, label: Any, time: Any
+        self, trainer: Trainer, id: str | int, label: Any, more: dict[str, Any]
     ) -> tuple[str, list[DriftRecord]]:
         """Learn a label; return what became of it, and what is told of drift.
+
+        Args:
+            more: by the keys of [labels], what else its record would hold.
 
         Raises:
             UsageError: the task has no [labels].
@@ -47,8 +50,11 @@ class LateLabels:
         told: Any = {"specversion": "1.0"} if cloudevents else {}
         told = with_value(told, pointer(self._labels.id), id)
         told = with_value(told, (*within, *pointer(self._labels.label)), label)
-        if self._labels.time and time is not None:
-            told = with_value(told, pointer(self._labels.time), time)
+        for key, value in more.items():
+            if (field := getattr(self._labels, key)) and value is not None:
+                told = with_value(
+                    told, (*(() if key == "time" else within), *pointer(field)), value
+                )
         raw = msgspec.json.encode(told)
         read = self._reader.read(outside.records(self._task, "", [raw], 0))
         refuse(read.letters)
@@ -57,8 +63,9 @@ class LateLabels:
         assert joined  # noqa: S101
         self._truth.add(joined.truth)
         drift = trainer.collect(pending).drift
-        refuse(joined.letters)
-        return next(name for name in OUTCOMES if getattr(joined.truth, name)), drift
+        refuse(letter for letter in joined.letters if letter.code != "unknown_id")  # of another's
+        outcomes = (name for name in OUTCOMES if getattr(joined.truth, name))
+        return next(outcomes, "held"), drift
 
     def report(self, trainer: Trainer) -> dict[str, Any]:
         """Account for labels, those that came within their events too, and for what waits."""

@@ -155,14 +155,23 @@ class Learner:
         return first_of(self._trainer, learned, known)
 
     @in_turn
-    def learn_label(self, id: str | int, label: float | str | bool, time: Any = None) -> str:
+    def learn_label(
+        self,
+        id: str | int,
+        label: float | str | bool,
+        *,
+        time: Any = None,
+        weight: float | None = None,
+        source: str = "",
+    ) -> str:
         """Score what was predicted for an event that was taken before, and learn its label.
 
         For tasks with [labels], whose events wait for their label: `learn_one` of an event without
         one predicts it, and remembers it.
 
         Args:
-            time: when the label was known, if `labels.time` names a field for that.
+            time, weight, source: when it was known, how much it teaches, who gave it; for tasks
+                whose [labels] name fields for these.
 
         Returns:
             `scored`; `relearned` or `repeated` for an event that has a label; `held` until an event
@@ -174,7 +183,8 @@ class Learner:
         """
         self._asked = None
         with interrupted_later():
-            outcome, drift = self._late.learn(self._trainer, id, label, time)
+            more = {"time": time, "weight": weight, "source": source}
+            outcome, drift = self._late.learn(self._trainer, id, label, more)
             self._drift += drift
             return outcome
 

@@ -73,7 +73,7 @@ class HistoryRival:
     def take(self, records: Records, group: Sequence[Record]) -> None:
         """Learn the raw events of records of the ledger, and the labels between them."""
         late = self._late
-        self.rival.take(records, (lambda rows: late.between(rows, group)[0]) if late else None)
+        self.rival.take(records, (lambda rows: late.between(rows, group)[:2]) if late else None)
 
     def compare(self, report: dict[str, Any]) -> Comparison:
         """Sum up; `report` holds the metrics of the task as it was."""

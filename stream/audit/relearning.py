@@ -221,7 +221,7 @@ class Relearning:
         if not entry.record.reading:
             self._fields.add(records.values)
         if self._labels:  # those behind the last event are left out, as others may stand there
-            between, unread = self._labels.between(rows, [entry.record])
+            rows, between, unread = self._labels.between(rows, [entry.record])
             self._refusals.add(unread)
             between = [each for each in between if each[0] < len(rows.id)]
             self._on_learned(self.trainer.collect(self.trainer.submit(rows, between)))

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from operator import itemgetter
 
 from headrace.stream.audit.alarms import Alarms
 from headrace.stream.audit.dead_letters import missing
@@ -244,6 +245,10 @@ def _recompute(
                 audit.checkpoints += 1
             on_progress("events learned again", replayer.counts.events, total)
         audit.state = replayer.state()
+        if trainer.join and trainer.join.pending != audit.pending:
+            audit.found(
+                f"{trainer.join.pending} events wait for their label, {audit.pending} by the ledger"
+            )
         audit.recomputed = replayer.counts.events
     except AuditError as error:
         audit.found(str(error))
@@ -258,17 +263,18 @@ class _Keys:
         self._first: dict[int, int] = {}  # offset by partition
         for each in (each for record in records for each in record.consumed):
             self._first.setdefault(each.partition, each.start)
-        self._keys: list[bytes | None] = []
+        self._keys: list[tuple[int, bytes | None]] = []  # with their partitions
 
     def compare(self, learned: Learned) -> None:
         rows, never = learned.rows, 1 << 63
         self._keys += [
-            key
+            (partition, key)
             for key, partition, offset in zip(rows.key, rows.partition, rows.offset, strict=True)
             if offset >= self._first.get(partition, never)
         ]
         while self._waiting and len(self._keys) >= (count := self._waiting[0].predicted):
-            seq, keys = self._waiting.popleft().seq, self._keys[:count]
+            seq = self._waiting.popleft().seq
+            keys = [key for _, key in sorted(self._keys[:count], key=itemgetter(0))]
             del self._keys[:count]
             if self._published.get(seq, digest_of(keys)) != digest_of(keys):
                 self._audit.found(f"record {seq}: the keys of its predictions are not its events'")

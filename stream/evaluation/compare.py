@@ -189,11 +189,14 @@ class Rival:
         self._sides = (Errors(task), Errors(other))
         self._found: tuple[list[Scored], list[Scored]] = ([], [])
 
-    def take(self, records: Records, late: Callable[[Rows], list[Placed]] | None = None) -> None:
+    def take(
+        self, records: Records, late: Callable[[Rows], tuple[Rows, list[Placed]]] | None = None
+    ) -> None:
         """Learn raw records; `other` must have told of all that was read before the last ones.
 
         Args:
-            late: gives the labels that come between the rows; None if they are within them.
+            late: gives the rows in their order, and the labels that come between them; None if
+                they are within them.
         """
         self._pair()
         rows, refused = self._normalizer.normalize(records)
@@ -202,7 +205,7 @@ class Rival:
         rows, repeated = self.trainer.admit(rows, records.topic)
         self.refusals.add([*refused, *repeated])
         if late is not None:
-            pending = [self.trainer.submit(rows, late(rows))]
+            pending = [self.trainer.submit(*late(rows))]
         else:
             pending = [self.trainer.submit(part) for part in split(rows, self.trainer.capacity)]
         self._collect()

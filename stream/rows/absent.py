@@ -6,7 +6,7 @@ import numpy as np
 
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
-from headrace.stream.task.features import Category, Number, Text
+from headrace.stream.task.features import Aggregate, Category, Number, Text
 
 MOST_NAMED = 20
 
@@ -18,7 +18,8 @@ class Absent:
     """
 
     def __init__(self, task: Task) -> None:
-        self._fields = {name: each.field or name for name, each in task.features.items()}  # type: ignore[union-attr]
+        read = {n: each for n, each in task.features.items() if not isinstance(each, Aggregate)}
+        self._fields = {name: each.field or name for name, each in read.items()}
         self._target = task.target.field
         self._numbers = dict(enumerate(task.of_kind(Number)))
         self._ids = id_columns(task)

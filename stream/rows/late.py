@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.stream.rows.rows import Rows
+from headrace.stream.rows.rows import Rows, take
 
 
 class LateLabel(NamedTuple):
@@ -55,6 +55,21 @@ class Truth(msgspec.Struct, omit_defaults=True):
         """Add counts of what came next."""
         for name in self.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def by_arrival(rows: Rows) -> Rows:
+    """Return the rows of one micro-batch in the order in which Kafka got them.
+
+    Those of one partition stay in their order, whatever its clock says.
+    """
+    partitions = np.array(rows.partition)
+    if len(partitions) < 2 or (partitions == partitions[0]).all():
+        return rows
+    arrived_ms = rows.arrived_ms.copy()
+    for partition in np.unique(partitions):
+        own = partitions == partition
+        arrived_ms[own] = np.maximum.accumulate(arrived_ms[own])
+    return take(rows, np.argsort(arrived_ms, kind="stable").tolist())
 
 
 def placed(rows: Rows, labels: Sequence[LateLabel], arrived_ms: Sequence[int]) -> list[Placed]:

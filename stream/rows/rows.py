@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,21 @@ def take(rows: Rows, places: list[int]) -> Rows:
     columns: list[Any] = [
         column[places] if isinstance(column, np.ndarray) else [column[at] for at in places]
         for column in rows
+    ]
+    return Rows(*columns)
+
+
+def joined(parts: Sequence[Rows], none: Rows) -> Rows:
+    """Put rows together again.
+
+    Args:
+        none: what there is without parts.
+    """
+    if len(parts) < 2:
+        return parts[0] if parts else none
+    columns: list[Any] = [
+        np.concatenate(column) if isinstance(column[0], np.ndarray) else [*chain(*column)]
+        for column in zip(*parts, strict=True)
     ]
     return Rows(*columns)
 

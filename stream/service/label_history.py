@@ -8,8 +8,8 @@ from headrace.stream.events import DeadLetter
 from headrace.stream.kafka.history import History
 from headrace.stream.ledger.ledger import Record
 from headrace.stream.rows.label_reader import LabelReader
-from headrace.stream.rows.late import Placed, placed
-from headrace.stream.rows.rows import Rows, take
+from headrace.stream.rows.late import Placed, by_arrival, placed
+from headrace.stream.rows.rows import Rows, joined, take
 from headrace.stream.task import Task
 
 
@@ -26,25 +26,26 @@ class LabelHistory:
 
     def between(
         self, rows: Rows, records: Sequence[Record]
-    ) -> tuple[list[Placed], list[DeadLetter]]:
-        """Return the labels of records between the rows of these, as the learner put them there.
+    ) -> tuple[Rows, list[Placed], list[DeadLetter]]:
+        """Return the rows of records as the learner took them, with the labels between them.
 
         Args:
             rows: of all the records, in order, without those that were refused.
 
         Returns:
-            labels, and dead letters of what is none.
+            rows by arrival within each record, labels, and dead letters of what is none.
         """
-        found, letters, first = list[Placed](), list[DeadLetter](), 0
+        found, letters, parts, first = list[Placed](), list[DeadLetter](), list[Rows](), 0
         for record in records:
             last = self._end(rows, record, first)
+            own = by_arrival(take(rows, list(range(first, last))))
+            parts.append(own)
             if record.labels:
                 labels, arrived_ms, unread = self._reader.read(self._history.read(record.labels))
-                own = take(rows, list(range(first, last)))
                 found += [(first + at, label) for at, label in placed(own, labels, arrived_ms)]
                 letters += unread
             first = last
-        return found, letters
+        return joined(parts, rows), found, letters
 
     def _end(self, rows: Rows, record: Record, first: int) -> int:
         """Return the place behind the last row of a record whose rows begin at `first`."""

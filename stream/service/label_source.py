@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_right
 from typing import NamedTuple
 
-from headrace.stream.events import DeadLetter, Records
+from headrace.stream.events import DeadLetter
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.held import HeldRecords
 from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger.position import Offsets
@@ -58,7 +58,7 @@ class LabelSource:
         self._reader, self._positions = LabelReader(task), dict(positions)
         self._topic = task.labels.topic if task.labels else ""
         self._source = kafka.source(self._topic, offsets=starts, timestamps=True, watch=watch)
-        self._held: dict[int, Records] = {}  # by partition
+        self._held = HeldRecords(self._topic)
         self._newest_ms = 0  # of the events that were taken
         self._complete_ms = -math.inf
         self.ends, self.close = self._source.ends, self._source.close
@@ -90,73 +90,43 @@ class LabelSource:
 
     def pass_over(self) -> list[Range]:
         """Return the offsets between the last label of a partition and its end."""
-        ends = {p: self._source.position[p] for p in self._source.ended if not self._holds(p)}
+        held = self._held.first()
+        ends = {p: self._source.position[p] for p in self._source.ended if p not in held}
         starts = {p: self._positions.get(p, 0) for p in ends}
         self._positions |= ends
         return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
 
     def lag(self) -> int:
         """Count what is known to wait."""
-        return self._source.lag() + self._count
+        return self._source.lag() + len(self._held)
 
     def reached(self, ends: Offsets) -> bool:
         """Return whether everything before `ends` was taken, but for what waits for events."""
-        late = {
-            p: held.offsets[0]
-            for p, held in self._held.items()
-            if held.offsets and held.timestamps_ms[0] <= self._complete_ms
-        }
+        first = self._held.first().items()
+        late = {p: at for p, (at, stamp) in first if stamp <= self._complete_ms}
         return all(late.get(p, self._source.position[p]) >= end for p, end in ends.items())
 
     def _poll(self, most: int, timeout_s: float) -> bool:
-        if self._count >= MOST_HELD:
+        if len(self._held) >= MOST_HELD:
             return False
         records = self._source.poll(most, timeout_s)
         if records is None:
             return False
-        first, partitions = 0, records.partitions
-        while first < len(partitions):  # they come by partition
-            at = partitions[first]
-            last = bisect_right(partitions, at, first)
-            held = self._held.setdefault(at, Records(self._topic, [], [], [], [], []))
-            _move(records, first, last, held)
-            first = last
+        self._held.add(records)
         return True
 
     def _is_behind(self, wanted_ms: float) -> bool:
         """Return whether a partition may hold more labels up to then."""
-        if self._count >= MOST_HELD:
+        if len(self._held) >= MOST_HELD:
             return False
         return any(
-            partition not in self._source.ended and self._last_ms(partition) <= wanted_ms
+            partition not in self._source.ended
+            and (self._held.last_ms(partition) or 0) <= wanted_ms
             for partition in self._source.partitions
         )
 
-    def _holds(self, partition: int) -> bool:
-        held = self._held.get(partition)
-        return held is not None and bool(held.offsets)
-
-    def _last_ms(self, partition: int) -> int:
-        """Return Kafka's timestamp of the newest label in hand; 0 without one."""
-        held = self._held.get(partition)
-        return held.timestamps_ms[-1] if held and held.offsets else 0
-
-    @property
-    def _count(self) -> int:
-        """Count the records in hand."""
-        return sum(len(held.offsets) for held in self._held.values())
-
     def _release(self, until_ms: float) -> LabelBatch | None:
-        found = Records(self._topic, [], [], [], [], [])
-        for partition, held in sorted(self._held.items()):
-            count = len(held.offsets)
-            if count and max(held.timestamps_ms) > until_ms:
-                later = (at for at, stamp in enumerate(held.timestamps_ms) if stamp > until_ms)
-                count = next(later)
-            _move(held, 0, count, found)
-            rest = Records(self._topic, [], [], [], [], [])
-            _move(held, count, len(held.offsets), rest)
-            self._held[partition] = rest
+        found = self._held.take(until_ms)
         if not found.offsets:
             return None
         stops = {p: at + 1 for p, at in zip(found.partitions, found.offsets, strict=True)}
@@ -164,12 +134,3 @@ class LabelSource:
         self._positions.update(stops)
         labels, arrived_ms, letters = self._reader.read(found)
         return LabelBatch(ranges, labels, arrived_ms, letters)
-
-
-def _move(source: Records, first: int, last: int, to: Records) -> None:
-    """Add some records to others."""
-    to.values.extend(source.values[first:last])
-    to.keys.extend(source.keys[first:last])
-    to.partitions.extend(source.partitions[first:last])
-    to.offsets.extend(source.offsets[first:last])
-    to.timestamps_ms.extend(source.timestamps_ms[first:last])

@@ -103,7 +103,9 @@ class LedgerReplayer:
         self._on_read(records, group)
         rows, refused = self._normalizer.normalize(records)
         rows, repeated = self._trainer.admit(rows, records.topic)
-        between, unread = self._labels.between(rows, group) if self._labels else ([], [])
+        between, unread = list[Placed](), list[DeadLetter]()
+        if self._labels:
+            rows, between, unread = self._labels.between(rows, group)
         self._on_refused([*refused, *repeated, *unread])
         if self._fields and not group[0].reading:
             self._fields.add(records.values)

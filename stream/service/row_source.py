@@ -20,6 +20,7 @@ from headrace.stream.events import DeadLetter, Feature, Records
 from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range, TopicHistory
+from headrace.stream.kafka.merged import MergedSource
 from headrace.stream.kafka.source import Source
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger.position import Offsets
@@ -128,13 +129,14 @@ class EventSource:
         fields: Mapping[str, Any] = _UNSEEN,
     ) -> None:
         self._normalizer, self.fields = Normalizer(task), NewFields(task, fields)
-        self._source = kafka.source(
+        source = kafka.source(
             task.input.topic,
             offsets=starts,
             timestamps=self._normalizer.needs_timestamps,
             watch=watch,
         )
-        self._positions, self._newest = dict(positions), _Newest()
+        self._source: Source | MergedSource = MergedSource(source) if task.labels else source
+        self._positions = dict(positions)
         self.lag, self.ends, self.close = self._source.lag, self._source.ends, self._source.close
 
     @property
@@ -150,7 +152,6 @@ class EventSource:
         ranges = advance(self._positions, records)
         rows, letters = self._normalizer.normalize(records)
         self.fields.add(records.values)
-        self._newest.add(records.partitions, records.timestamps_ms)
         newest_ms = max(records.timestamps_ms, default=0)
         return MicroBatch(ranges, rows, letters, len(letters), newest_ms=newest_ms)
 
@@ -164,7 +165,7 @@ class EventSource:
     @property
     def complete_ms(self) -> float:
         """Return Kafka's timestamp up to which all was taken; see `RowSource`."""
-        return self._newest.complete_ms(set(self._source.partitions) - self._source.ended)
+        return self._source.complete_ms if isinstance(self._source, MergedSource) else math.inf
 
     def reached(self, ends: Offsets) -> bool:
         """Return whether everything before `ends` was taken."""

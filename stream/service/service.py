@@ -21,7 +21,7 @@ from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.garbage import tune_memory
 from headrace.stream.process.watchdog import Watchdog
 from headrace.stream.rows.absent import Absent
-from headrace.stream.rows.late import Truth, placed
+from headrace.stream.rows.late import Truth, by_arrival, placed
 from headrace.stream.rows.refusals import Refusals, literals_told
 from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.service.checkpointer import Checkpointer
@@ -61,6 +61,7 @@ class Service:
         specs: of the task's topics that it reads or writes.
         partitions: that outputs have which go beside their event.
         labels: where late labels come from, None if they come with their events.
+        micro_batch: most events that are taken at a time.
         position: where it stands; it moves on from there.
         ledger: of which the start of this session is the last record.
         on_progress: called about once a second.
@@ -74,6 +75,7 @@ class Service:
         specs: Sequence[TopicSpec],
         partitions: int,
         trainer: Trainer,
+        micro_batch: int,
         position: Position,
         source: RowSource,
         labels: LabelSource | None,
@@ -84,6 +86,7 @@ class Service:
     ) -> None:
         self._task, self._kafka, self._specs = task, kafka, specs
         self._partitions, self._trainer, self._position = partitions, trainer, position
+        self._most = micro_batch
         self._source, self._labels = source, labels
         self._ledger, self._publisher = ledger, publisher
         self._checkpointer, self._on_progress = checkpointer, on_progress
@@ -141,7 +144,7 @@ class Service:
 
         What was there at the start is history, in which neither runs ahead of the other.
         """
-        most = self._trainer.capacity
+        most = self._most
         taken = self._source.take(most, 0 if self._work else IDLE_S)
         if not self._labels:
             return taken, None
@@ -159,6 +162,8 @@ class Service:
         taken, late = taken or MicroBatch([], self._no_rows, [], 0), labels or NO_LABELS
         self._make_room(taken)
         rows, repeated = self._trainer.admit(taken.rows, self._task.input.topic)
+        if self._labels:
+            rows = by_arrival(rows)
         between = placed(rows, late.labels, late.arrived_ms)
         pending = self._trainer.submit(rows, between) if rows.id or between else None
         joined = pending.joined if pending else None
@@ -231,7 +236,7 @@ class Service:
             dead_letters=len(letters),
             alarms=sum(isinstance(each, DriftAlarm) for each in drift),
             output_digest=learned.outcome() if learned and lines else "",
-            predictions=sha256(b"".join(predictions)).hexdigest() if predictions else "",
+            predictions=digest_of(predictions, rows.partition) if predictions else "",
             labels=tuple(work.labels),
             truth=work.truth if self._labels else None,
             reading=taken.reading,
@@ -259,7 +264,7 @@ class Service:
 
     def _commit(self) -> None:
         """Begin to end the transaction that is open; a backlog may put more into it first."""
-        behind = self._work is not None and self._source.lag() >= self._trainer.capacity
+        behind = self._work is not None and self._source.lag() >= self._most
         if not behind or self._publisher.age_s >= GROUP_S:
             self._publisher.commit()
 
@@ -338,6 +343,12 @@ class Service:
             self._publisher.await_commit()
         self._on_progress(self._progress)
         return self._progress
+
+
+def digest_of(predictions: Sequence[bytes], partitions: Sequence[int]) -> str:
+    """Digest predictions by partition, as whoever reads them finds them."""
+    order = sorted(range(len(partitions)), key=partitions.__getitem__)
+    return sha256(b"".join([predictions[at] for at in order])).hexdigest()
 
 
 def partitions_beside(specs: Sequence[TopicSpec], topics: Sequence[Topic]) -> int:

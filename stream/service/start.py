@@ -139,6 +139,7 @@ def start_service(
         specs=specs,
         partitions=partitions_beside(specs, found_topics),
         trainer=trainer,
+        micro_batch=micro_batch,
         position=position,
         source=source,
         labels=labels,

@@ -35,6 +35,10 @@ from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
 
+LEAST_LATE = 1024
+"""Lines that a program with late labels has room for: of fewer XLA makes one that rounds otherwise,
+and then the outcome would depend on the size of micro-batches."""
+
 
 class Trainer:
     """Hold one task's learner: `submit` a micro-batch, `collect` its predictions.
@@ -45,10 +49,10 @@ class Trainer:
 
     def __init__(self, task: Task, capacity: int) -> None:
         self._task = task
-        self._capacity = capacity
+        self._capacity = max(capacity, LEAST_LATE) if task.spec.waiting else capacity
         keep_programs()
         self._learner = learner_of(task)
-        self._state = first_state(self._learner, task, capacity)
+        self._state = first_state(self._learner, task, self._capacity)
         jax.block_until_ready(self._learner.copy(self._state))  # type: ignore[no-untyped-call]
         self._columns = [*task.columns, "prediction"]
         self._recent = RecentIds(task.input.recent_ids)

@@ -392,7 +392,7 @@ BREAKAGES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         LabelJoin, "restore", lambda self, tensors: None
     ),
     "history has no late labels": lambda patch: patch.setattr(
-        LabelHistory, "between", lambda self, rows, records: ([], [])
+        LabelHistory, "between", lambda self, rows, records: (rows, [], [])
     ),
     "repeated rows are learned again": lambda patch: patch.setattr(
         FeatureSource, "_looked_up_to", lambda self, partition, offset: offset

@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -255,6 +256,21 @@ def records_of(
     return Records("t.events", [*values], keys, [*partitions], [*offsets], stamps)
 
 
+def places_of(record: Record) -> set[tuple[int, int]]:
+    return {(e.partition, at) for e in record.consumed for at in range(e.start, e.stop)}
+
+
+def in_order(
+    places: Sequence[tuple[int, int]], times: dict[tuple[int, int], int]
+) -> list[tuple[int, int]]:
+    """Sort by time, but each partition in its own order."""
+    newest, keys = dict[int, int](), list[int]()
+    for partition, offset in places:
+        newest[partition] = max(newest.get(partition, 0), times[partition, offset])
+        keys.append(newest[partition])
+    return [places[at] for at in sorted(range(len(places)), key=keys.__getitem__)]
+
+
 def naively(arrived_ms: Sequence[int], labels_ms: Sequence[int]) -> list[tuple[int, int]]:
     """Put each label behind the last row that came no later, by looking at all of them."""
     behind = [
@@ -320,7 +336,7 @@ def test_history_puts_labels_where_the_learner_did_however_records_are_put_toget
         came = [(p, o) for p, start, stop in labels for o in range(start, stop) if o % 7 != 4]
         of = kafka.topics[TOPIC]
         stamps = [of[p].times_ms[o] - START_MS for p, o in came]
-        order = naively([times[where] for where in own], stamps)
+        order = naively([times[where] for where in in_order(own, times)], stamps)
         expected += [(len(events) + place, "{}/{}".format(*came[at])) for place, at in order]
         events += own
     history = TopicHistory(kafka, TOPIC)
@@ -330,7 +346,9 @@ def test_history_puts_labels_where_the_learner_did_however_records_are_put_toget
         some = [records.pop(0) for _ in range(min(rng.randint(1, 9), len(records)))]
         names = {(e.partition, o) for r in some for e in r.consumed for o in range(e.start, e.stop)}
         own = [where for where in events if where in names]
-        between, unread = reader.between(rows_of([times[where] for where in own], own), some)
+        rows, between, unread = reader.between(rows_of([times[w] for w in own], own), some)
+        wanted = [in_order([w for w in own if w in places_of(record)], times) for record in some]
+        assert [*zip(rows.partition, rows.offset, strict=True)] == [*chain(*wanted)]
         found += [(before + place, label.id) for place, label in between]
         letters += [(each.partition, each.offset) for each in unread]
         before += len(own)

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from headrace.stream.kafka.topic_specs import TopicSpec, topic_specs
 from headrace.stream.kafka.topics import describe, ensure
 from headrace.stream.rows.label_delay import parse as parse_delay
 from headrace.stream.rows.late import Truth
-from headrace.stream.service import service
+from headrace.stream.service import progress, service
 from headrace.stream.service.progress import Progress
 from headrace.stream.task import Task, parse
 from headrace.stream.training import label_join
@@ -68,7 +67,7 @@ table_bits = 8
 ladder = []
 """
 DELAY = 40  # events
-COUNTS = {each.name for each in fields(Truth)}
+COUNTS = set(Truth.__struct_fields__)
 
 
 class Stream:
@@ -170,7 +169,7 @@ def wait_until(done: Callable[[], bool], timeout_s: float = 30.0) -> None:
 @pytest.fixture(autouse=True)
 def told_promptly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let learners say how far they are, and look behind the last record, more often."""
-    monkeypatch.setattr(service, "METRICS_EVERY_S", 0.1)
+    monkeypatch.setattr(progress, "METRICS_EVERY_S", 0.1)
     monkeypatch.setattr(service, "PASS_OVER_S", 0.5)
 
 
@@ -387,8 +386,9 @@ def test_a_quiet_hour_leaves_no_memory_and_no_records(
         turns += 1
         idle(self)
 
-    for name, value in (("IDLE_S", 0.0), ("PASS_OVER_S", 0.01), ("METRICS_EVERY_S", 0.01)):
+    for name, value in (("IDLE_S", 0.0), ("PASS_OVER_S", 0.01)):
         monkeypatch.setattr(service, name, value)
+    monkeypatch.setattr(progress, "METRICS_EVERY_S", 0.01)
     monkeypatch.setattr(service.Service, "_idle", counted)
     outputs = [stream.task.output(stage) for stage in ("ledger", "metrics", "predictions")]
     stream.send(range(20))
@@ -539,7 +539,7 @@ def padded(value: bytes, size: int) -> bytes:
 def test_each_record_of_the_metrics_accounts_for_labels_and_events(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "METRICS_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "METRICS_EVERY_S", 0.0)
     stream.produce(range(200), "exp(30)")
     stream.tell([*range(5), *range(1000, 1010)])  # again, and of no event
     send(stream.kafka, stream.labels, [b"poison", told(6, label="yes"), told(7, label="yes")])

@@ -92,7 +92,7 @@ def _lines(audit: Audit) -> Iterator[str]:
     )
     yield f"{counts.duplicates:,} rows came twice and were dropped, {counts.healed:,} were healed"
     if truth := audit.truth:
-        told = [f"{truth.scored:,} scored their event"]
+        told = [f"{truth.scored - truth.implied:,} scored their event"]
         for count, what in (
             (truth.relearned, "were learned instead of an earlier one"),
             (truth.repeated, "came again"),
@@ -101,9 +101,10 @@ def _lines(audit: Audit) -> Iterator[str]:
         ):
             told += [f"{count:,} {what}"] if count else []
         yield f"{counted(truth.labels, 'label')}: {', '.join(told)}"
+        implied = f" ({truth.implied:,} of them as they expired)" if truth.implied else ""
         yield (
-            f"{counts.events:,} events = {truth.scored:,} scored + {truth.expired:,} expired + "
-            f"{counts.events - truth.scored - truth.expired:,} that wait for their label"
+            f"{truth.scored:,} events are scored{implied}, {truth.expired:,} expired without a "
+            f"label, {audit.pending:,} of the last run wait for theirs"
         )
     yield f"{audit.predictions:,} predictions are the bytes that the ledger says" + (
         f", {audit.expired:,} are gone by retention" if audit.expired else ""

@@ -158,7 +158,13 @@ def learn(
     if drain and refused and not done.events:
         raise HeadraceError(f"nothing is learned: all {refused:,} events are refused")
     if drain and done.events and not done.learned:
-        raise HeadraceError(f"nothing is learned: no label in {counted(done.events, 'event')}")
+        came = f"no label in {counted(done.events, 'event')}"
+        if done.labels and done.labels["held"]:
+            came = (
+                f"{done.labels['held']:,} labels name no event that came; are ids numbers in one "
+                "topic, and texts in the other?"
+            )
+        raise HeadraceError(f"nothing is learned: {came}")
 
 
 def normalize(
@@ -261,7 +267,7 @@ def produce(
         drift=drift,
         key=key,
         time=time,
-        cloudevents=cloudevents,
+        cloudevents=cloudevents or (loaded is not None and loaded.input.format == "cloudevents"),
     )
     default = f"events.{task_name(stem(path)) if path else source}"
     if loaded:
@@ -289,6 +295,11 @@ def produce(
         if as_json
         else f"{done.acknowledged:,} acknowledged, {done.failed:,} not, in {done.seconds:.1f} s"
     )
+    if loaded and labels and done.sent and not labels.found:
+        raise HeadraceError(
+            f"no label was sent: none of {counted(done.sent, 'event')} has one in "
+            f"{loaded.target.field!r}, the target.field of task {loaded.name}"
+        )
     if done.failed:
         raise DeliveryError(f"{done.failed} not acknowledged: {'; '.join(done.first_errors)}")
 
