@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import accumulate, chain
 
 from headrace.stream.events import Records
 
@@ -52,9 +53,9 @@ class HeldRecords:
         return found
 
     def time_of(self, number: int) -> float:
-        """Return the timestamp of the record of this number, from 0 on, if all came by time."""
-        stamps = sorted(each for held in self._of.values() for each in held.timestamps_ms)
-        return stamps[number] if number < len(stamps) else float("inf")
+        """Return when the record of this number, from 0 on, may be taken, if all are by time."""
+        due = sorted(chain(*(accumulate(each.timestamps_ms, max) for each in self._of.values())))
+        return due[number] if number < len(due) else float("inf")
 
 
 def _none(topic: str) -> Records:

@@ -48,7 +48,7 @@ class MergedSource:
         first = self._held.first()
         waiting = [stamp - 1 for _, stamp in first.values()]
         behind = set(self.partitions) - self._source.ended - first.keys()
-        return min([*waiting, *(self._newest_ms.get(p, 0) for p in behind)], default=math.inf)
+        return min([*waiting, *(self._newest_ms.get(p, 0) - 1 for p in behind)], default=math.inf)
 
     def lag(self) -> int:
         """Count the records known to wait."""
