@@ -1,0 +1,91 @@
+"""`Learner.learn_label`: labels that a program tells later than their events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import Learner
+from headrace.stream.errors import EventError, UsageError
+from headrace.stream.evaluation.evaluate import evaluate
+from headrace.stream.task import Task, validate
+
+EVENTS, DELAY = 120, 9
+
+
+def task(**labels: object) -> Task:
+    return validate(
+        {
+            "name": "late",
+            "input": {"topic": "events.late"},
+            "target": {"field": "y", "kind": "classify", "classes": ["no", "yes"]},
+            "features": {"x": {"kind": "number"}, "c": {"kind": "category"}},
+            "labels": {"topic": "labels.late", "max_pending": 50} | labels,
+            "model": {"neighbours": 20, "learning_rate": 0.01, "hidden": [4]},
+        },
+        "test",
+    )
+
+
+def event(number: int) -> dict[str, Any]:
+    return {"id": number, "x": (number * 7 % 11) - 5.0, "c": "abc"[number % 3]}
+
+
+def label(number: int) -> str:
+    return "yes" if number * 7 % 11 > 5 else "no"
+
+
+@pytest.fixture(scope="module")
+def learner() -> Learner:
+    return Learner(task())
+
+
+def test_what_is_told_later_is_learned_as_evaluate_learns_it(
+    learner: Learner, tmp_path: Path
+) -> None:
+    """With the learner saved and loaded between, and asked."""
+    lines = [f"{n},{event(n)['x']},{event(n)['c']},{label(n)}" for n in range(EVENTS)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["id,x,c,y", *lines]) + "\n")
+    found = evaluate(task(), path, label_delay=str(DELAY))
+    for number in range(EVENTS + DELAY):
+        if (due := number - DELAY) >= 0:
+            assert learner.learn_label(due, label(due)) == "scored"
+        if number < EVENTS:
+            asked = learner.predict_one(event(number))
+            assert learner.learn_one(event(number)).probabilities == asked.probabilities
+        if number == EVENTS // 2:
+            learner.save(tmp_path / "saved.hr")
+            learner = Learner.load(tmp_path / "saved.hr")
+    assert learner.metrics["all"] == found.metrics["all"]
+    assert learner.metrics["labels"]["pending"] == 0
+
+
+def test_each_label_says_what_became_of_it() -> None:
+    learner = Learner(task(weight="w", source="who", exclude=["robot"], max_pending=3))
+    assert learner.learn_label("a", "yes") == "held"
+    assert learner.learn_label("a", "yes") == "repeated"
+    learner.learn_one(event(0) | {"id": "a"})
+    learner.learn_one(event(1) | {"id": "b", "y": "no"})
+    learner.learn_one(event(2) | {"id": "c"})
+    for refused, code in ((("a", "no"), "corrected"), (("c", "maybe"), "label")):
+        with pytest.raises(EventError, match=f"^{code}"):
+            learner.learn_label(*refused)
+    with pytest.raises(EventError, match=r"^excluded: 'robot' is among labels\.exclude"):
+        learner.learn_label("c", "no", source="robot")
+    assert learner.learn_label("c", "no", weight=0.5, source="ann") == "scored"
+    found = learner.metrics["labels"]
+    assert (found["labels"], found["scored"], found["repeated"], found["pending"]) == (5, 3, 1, 0)
+    with pytest.raises(UsageError, match=r"no \[labels\]"):
+        Learner(task().model_copy(update={"labels": None})).learn_label("a", "yes")
+
+
+def test_a_label_too_many_is_told_of_the_one_it_drives_out(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.stream.training.label_join.KEPT", 2)
+    for number in range(1000, 1004):
+        assert learner.learn_label(number, "yes") == "held"
+    assert learner.metrics["labels"]["refused"] == 2
