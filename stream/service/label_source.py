@@ -20,6 +20,7 @@ from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger.position import Offsets
 from headrace.stream.rows.label_reader import LabelReader
 from headrace.stream.rows.late import LateLabel
+from headrace.stream.service.row_source import advance, move
 from headrace.stream.task import Task
 
 PATIENCE_S = 1.0  # without a label, while events wait for those before them
@@ -92,9 +93,7 @@ class LabelSource:
         """Return the offsets between the last label of a partition and its end."""
         held = self._held.first()
         ends = {p: self._source.position[p] for p in self._source.ended if p not in held}
-        starts = {p: self._positions.get(p, 0) for p in ends}
-        self._positions |= ends
-        return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
+        return move(self._positions, ends)
 
     def lag(self) -> int:
         """Count what is known to wait."""
@@ -129,8 +128,6 @@ class LabelSource:
         found = self._held.take(until_ms)
         if not found.offsets:
             return None
-        stops = {p: at + 1 for p, at in zip(found.partitions, found.offsets, strict=True)}
-        ranges = [Range(p, self._positions.get(p, 0), stop) for p, stop in sorted(stops.items())]
-        self._positions.update(stops)
+        ranges = advance(self._positions, found)
         labels, arrived_ms, letters = self._reader.read(found)
         return LabelBatch(ranges, labels, arrived_ms, letters)

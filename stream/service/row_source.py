@@ -157,10 +157,7 @@ class EventSource:
 
     def pass_over(self) -> list[Range]:
         """Return the offsets between the last event of a partition and its end."""
-        ends = {p: self._source.position[p] for p in self._source.ended}
-        starts = {p: self._positions.get(p, 0) for p in ends}
-        self._positions |= ends
-        return [Range(p, starts[p], ends[p]) for p in sorted(ends) if starts[p] < ends[p]]
+        return move(self._positions, {p: self._source.position[p] for p in self._source.ended})
 
     @property
     def complete_ms(self) -> float:
@@ -365,7 +362,13 @@ class FeatureSource:
 
 def advance(positions: Offsets, records: Records) -> list[Range]:
     """Move positions behind the records, and give the ranges that this covers."""
-    stops = {p: at + 1 for p, at in zip(records.partitions, records.offsets, strict=True)}
-    ranges = [Range(p, positions.get(p, 0), stop) for p, stop in sorted(stops.items())]
+    return move(
+        positions, {p: at + 1 for p, at in zip(records.partitions, records.offsets, strict=True)}
+    )
+
+
+def move(positions: Offsets, stops: Offsets) -> list[Range]:
+    """Move positions there, and give the ranges that this covers."""
+    starts = {p: positions.get(p, 0) for p in stops}
     positions.update(stops)
-    return ranges
+    return [Range(p, starts[p], stops[p]) for p in sorted(stops) if starts[p] < stops[p]]
