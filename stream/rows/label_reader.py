@@ -51,10 +51,13 @@ class LabelReader:
         rows, letters = self._normalizer.normalize(records)
         letters = [_of_label(letter) for letter in letters]
         labels, arrived, stamps = list[LateLabel](), list[int](), rows.arrived_ms.tolist()
-        weights = rows.weight[:, 0].tolist() if rows.weight.shape[1] else [1.0] * len(rows.id)
-        for place, (label, weight) in enumerate(zip(labels_of(rows), weights, strict=True)):
+        found = labels_of(rows)
+        if weights := rows.weight.ravel().tolist():
+            pairs = zip(found, weights, strict=True)
+            found = [label and label._replace(weight=weight) for label, weight in pairs]
+        for place, label in enumerate(found):
             if label is not None:
-                labels.append(label if weight == 1.0 else label._replace(weight=weight))
+                labels.append(label)
                 arrived.append(stamps[place])
                 continue
             reject = Reject("label", f"id {rows.id[place]!r}: null or absent, expected a label")

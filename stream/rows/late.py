@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -82,8 +83,10 @@ def placed(rows: Rows, labels: Sequence[LateLabel], arrived_ms: Sequence[int]) -
     """
     earliest = np.minimum.accumulate(rows.arrived_ms[::-1])[::-1]  # of a row and those behind it
     places = np.searchsorted(earliest, np.array(arrived_ms, np.int64), side="right")
-    order = np.argsort(places, kind="stable").tolist()
-    return [(int(places[at]), labels[at]) for at in order]
+    if (places[1:] >= places[:-1]).all():
+        return [*zip(places.tolist(), labels, strict=True)]
+    order = np.argsort(places, kind="stable")
+    return [(place, labels[at]) for place, at in zip(places[order].tolist(), order, strict=True)]
 
 
 def labels_of(rows: Rows) -> list[LateLabel | None]:
@@ -97,7 +100,10 @@ def labels_of(rows: Rows) -> list[LateLabel | None]:
         rows.label.tolist(),
         rows.new_class,
     )
-    return [LateLabel(*each) if each[5] == each[5] else None for each in zip(*columns, strict=True)]
+    found = map(LateLabel._make, zip(*columns, repeat(1.0, len(rows.id)), strict=True))
+    if not np.isnan(rows.label).any():
+        return [*found]
+    return [each if each.label == each.label else None for each in found]
 
 
 def unlabelled(rows: Rows) -> Rows:
