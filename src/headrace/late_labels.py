@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -21,6 +21,14 @@ from headrace.stream.training.trainer import Trainer
 OUTCOMES = ("scored", "relearned", "repeated", "held")
 
 
+class TellsMore(TypedDict, total=False):
+    """Name what may be told of a label besides."""
+
+    time: Any
+    weight: float
+    source: str
+
+
 class LateLabels:
     """Learn the labels of events that a trainer knows, one by one."""
 
@@ -30,12 +38,12 @@ class LateLabels:
         self._no_rows, self._truth = rows_of(task, [], []), Truth()
 
     def learn(
-        self, trainer: Trainer, id: str | int, label: Any, more: dict[str, Any]
+        self, trainer: Trainer, id: str | int, label: Any, more: TellsMore
     ) -> tuple[str, list[DriftRecord]]:
         """Learn a label; return what became of it, and what is told of drift.
 
         Args:
-            more: by the keys of [labels], what else its record would hold.
+            more: what else its record would hold.
 
         Raises:
             UsageError: the task has no [labels].
@@ -50,7 +58,10 @@ class LateLabels:
         told: Any = {"specversion": "1.0"} if cloudevents else {}
         told = with_value(told, pointer(self._labels.id), id)
         told = with_value(told, (*within, *pointer(self._labels.label)), label)
-        for key, value in more.items():
+        said: dict[str, Any] = {"source": "", **more}
+        if unknown := said.keys() - TellsMore.__annotations__.keys():
+            raise TypeError(f"learn_label() got an unexpected keyword argument {min(unknown)!r}")
+        for key, value in said.items():
             if (field := getattr(self._labels, key)) and value is not None:
                 told = with_value(
                     told, (*(() if key == "time" else within), *pointer(field)), value

@@ -6,7 +6,7 @@ from collections import deque
 from itertools import islice
 from pathlib import Path
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from headrace import saved
 from headrace.batches import in_batches
 from headrace.export import Card, export
 from headrace.export.signature import arrays
-from headrace.late_labels import LateLabels
+from headrace.late_labels import LateLabels, TellsMore
 from headrace.predictions import Prediction, first_of, table_of
 from headrace.reading import Event, Reader, refuse, unlabelled, with_value
 from headrace.stream.errors import EventError, UsageError
@@ -156,22 +156,14 @@ class Learner:
 
     @in_turn
     def learn_label(
-        self,
-        id: str | int,
-        label: float | str | bool,
-        *,
-        time: Any = None,
-        weight: float | None = None,
-        source: str = "",
+        self, id: str | int, label: float | str | bool, **told: Unpack[TellsMore]
     ) -> str:
         """Score what was predicted for an event that was taken before, and learn its label.
 
-        For tasks with [labels], whose events wait for their label: `learn_one` of an event without
-        one predicts it, and remembers it.
+        For tasks with [labels]: `learn_one` of an event without one predicts it, and remembers it.
 
         Args:
-            time, weight, source: when it was known, how much it teaches, who gave it; for tasks
-                whose [labels] name fields for these.
+            told: time, weight and source of the label, where [labels] names fields for these.
 
         Returns:
             `scored`; `relearned` or `repeated` for an event that has a label; `held` until an event
@@ -183,8 +175,7 @@ class Learner:
         """
         self._asked = None
         with interrupted_later():
-            more = {"time": time, "weight": weight, "source": source}
-            outcome, drift = self._late.learn(self._trainer, id, label, more)
+            outcome, drift = self._late.learn(self._trainer, id, label, told)
             self._drift += drift
             return outcome
 

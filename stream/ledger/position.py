@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from headrace.stream.events import Records
+from headrace.stream.kafka.history import Range
 from headrace.stream.ledger.ledger import Record
 from headrace.stream.rows.late import Truth
 
@@ -81,3 +83,17 @@ class Position:
             dict(self.labels),
             copy(self.truth),
         )
+
+
+def advance(positions: Offsets, records: Records) -> list[Range]:
+    """Move positions behind the records, and give the ranges that this covers."""
+    return move(
+        positions, {p: at + 1 for p, at in zip(records.partitions, records.offsets, strict=True)}
+    )
+
+
+def move(positions: Offsets, stops: Offsets) -> list[Range]:
+    """Move positions there, and give the ranges that this covers."""
+    starts = {p: positions.get(p, 0) for p in stops}
+    positions.update(stops)
+    return [Range(p, starts[p], stops[p]) for p in sorted(stops) if starts[p] < stops[p]]

@@ -17,10 +17,9 @@ from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.held import HeldRecords
 from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.watch import TopicWatch
-from headrace.stream.ledger.position import Offsets
+from headrace.stream.ledger.position import Offsets, advance, move
 from headrace.stream.rows.label_reader import LabelReader
 from headrace.stream.rows.late import LateLabel
-from headrace.stream.service.row_source import advance, move
 from headrace.stream.task import Task
 
 PATIENCE_S = 1.0  # without a label, while events wait for those before them

@@ -23,7 +23,7 @@ from headrace.stream.kafka.history import Range, TopicHistory
 from headrace.stream.kafka.merged import MergedSource
 from headrace.stream.kafka.source import Source
 from headrace.stream.kafka.watch import TopicWatch
-from headrace.stream.ledger.position import Offsets
+from headrace.stream.ledger.position import Offsets, advance, move
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.task import Task
@@ -358,17 +358,3 @@ class FeatureSource:
         newest_ms = max(arrived_ms, default=0)
         reading = dict(self._reading)
         return MicroBatch(ranges, rows, [], rejected, self._dropped(), 0, reading, newest_ms)
-
-
-def advance(positions: Offsets, records: Records) -> list[Range]:
-    """Move positions behind the records, and give the ranges that this covers."""
-    return move(
-        positions, {p: at + 1 for p, at in zip(records.partitions, records.offsets, strict=True)}
-    )
-
-
-def move(positions: Offsets, stops: Offsets) -> list[Range]:
-    """Move positions there, and give the ranges that this covers."""
-    starts = {p: positions.get(p, 0) for p in stops}
-    positions.update(stops)
-    return [Range(p, starts[p], stops[p]) for p in sorted(stops) if starts[p] < stops[p]]
