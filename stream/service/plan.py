@@ -259,11 +259,12 @@ def follow_topics(
     if not accept_new_topic:
         raise other_topic(new[0])
     for name in new:
-        taken = found.taken if name == task.input.topic else found.taken_labels
-        if taken:
+        raw = name == task.input.topic
+        if taken := found.taken if raw else found.taken_labels:
+            what = f"{taken:,} {'events' if raw else 'labels'}"
             raise RecoveryError(
-                f"{name} was deleted and made again, and with it {taken:,} records that came "
-                "after the last checkpoint and would have to be learned again: begin --from-scratch"
+                f"{name} was deleted and made again, and with it {what} that came after "
+                "the last checkpoint and would have to be learned again: begin --from-scratch"
             )
     found.new_topic, found.new_labels = task.input.topic in new, new != [task.input.topic]
 
