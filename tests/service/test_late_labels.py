@@ -319,7 +319,7 @@ def test_a_labels_topic_made_again_is_not_taken_for_the_old_one(
         stream.life()
     with pytest.raises(RecoveryError, match=refused):
         replay(task, kafka)
-    with pytest.raises(RecoveryError, match=r"20 records .* --from-scratch"):
+    with pytest.raises(RecoveryError, match=r"20 labels .* --from-scratch"):
         stream.life(state=str(tmp_path / "lost"), accept_new_topic=True)
     done = stream.life(accept_new_topic=True)
     assert (done.events, done.learned) == (60, 20 + more)
