@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain
 
 from headrace.stream.events import Records
+
+MOST_HELD = 100_000  # records of a topic that may wait for others
+
+
+class Newest:
+    """Hold Kafka's timestamp of the newest record that was seen, by partition."""
+
+    def __init__(self) -> None:
+        self._ms: dict[int, int] = {}
+
+    def add(self, partitions: Sequence[int], timestamps_ms: Sequence[int]) -> None:
+        """Note records; without timestamps where nobody asked for them."""
+        newest = self._ms
+        for partition, time_ms in zip(partitions, timestamps_ms, strict=False):
+            if time_ms > newest.get(partition, 0):
+                newest[partition] = time_ms
+
+    def complete_ms(self, behind: Iterable[int]) -> float:
+        """Return up to when these partitions were seen, of which more may be there."""
+        return min((self._ms.get(partition, 0) for partition in behind), default=math.inf)
 
 
 class HeldRecords:
@@ -55,7 +77,7 @@ class HeldRecords:
     def time_of(self, number: int) -> float:
         """Return when the record of this number, from 0 on, may be taken, if all are by time."""
         due = sorted(chain(*(accumulate(each.timestamps_ms, max) for each in self._of.values())))
-        return due[number] if number < len(due) else float("inf")
+        return due[number] if number < len(due) else math.inf
 
 
 def _none(topic: str) -> Records:

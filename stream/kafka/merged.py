@@ -6,10 +6,9 @@ import math
 import time
 
 from headrace.stream.events import Records
-from headrace.stream.kafka.held import HeldRecords
+from headrace.stream.kafka.held import MOST_HELD, HeldRecords, Newest
 from headrace.stream.kafka.source import Source
 
-MOST_HELD = 100_000  # records
 PATIENCE_S = 1.0
 
 
@@ -23,7 +22,7 @@ class MergedSource:
     def __init__(self, source: Source) -> None:
         self._source, self._held = source, HeldRecords(source.topic)
         self._given_s = time.monotonic()
-        self._newest_ms: dict[int, int] = {}  # by partition, of records in hand or given
+        self._newest = Newest()  # of records in hand or given
         self._history: dict[int, int] | None = source.ends() if len(source.partitions) > 1 else None
         self.topic, self.ends, self.close = source.topic, source.ends, source.close
 
@@ -48,7 +47,7 @@ class MergedSource:
         first = self._held.first()
         waiting = [stamp - 1 for _, stamp in first.values()]
         behind = set(self.partitions) - self._source.ended - first.keys()
-        return min([*waiting, *(self._newest_ms.get(p, 0) - 1 for p in behind)], default=math.inf)
+        return min([*waiting, self._newest.complete_ms(behind) - 1])
 
     def lag(self) -> int:
         """Count the records known to wait."""
@@ -59,16 +58,16 @@ class MergedSource:
         if self._history is None:
             records = self._source.poll(most, timeout_s)
             if records:
-                self._note(records)
+                self._newest.add(records.partitions, records.timestamps_ms)
             return records
         records = self._source.poll(most, timeout_s) if len(self._held) < MOST_HELD else None
         if records:
-            self._note(records)
+            self._newest.add(records.partitions, records.timestamps_ms)
             self._held.add(records)
         until_ms, waited_s = math.inf, time.monotonic() - self._given_s
         if len(self._held) < MOST_HELD and waited_s < PATIENCE_S:
             behind = set(self.partitions) - self._source.ended
-            until_ms = min((self._newest_ms.get(p, 0) for p in behind), default=math.inf)
+            until_ms = self._newest.complete_ms(behind)
         given = self._held.take(min(until_ms, self._held.time_of(most - 1)))
         if given.offsets or not len(self._held):
             self._given_s = time.monotonic()
@@ -76,9 +75,3 @@ class MergedSource:
         if all(position[p] >= end for p, end in self._history.items()) and not len(self._held):
             self._history = None
         return given if given.offsets else None
-
-    def _note(self, records: Records) -> None:
-        newest = self._newest_ms
-        for partition, stamp in zip(records.partitions, records.timestamps_ms, strict=True):
-            if stamp > newest.get(partition, 0):
-                newest[partition] = stamp

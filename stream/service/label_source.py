@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from headrace.stream.events import DeadLetter
 from headrace.stream.kafka.connection import KafkaConnection
-from headrace.stream.kafka.held import HeldRecords
+from headrace.stream.kafka.held import MOST_HELD, HeldRecords
 from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger.position import Offsets, advance, move
@@ -24,7 +24,6 @@ from headrace.stream.task import Task
 
 PATIENCE_S = 1.0  # without a label, while events wait for those before them
 POLL_S = 0.05
-MOST_HELD = 100_000  # records in hand that may wait for events
 
 
 class LabelBatch(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from headrace.stream.errors import InDoubtError, RecoveryError
 from headrace.stream.events import DeadLetter, Feature, Records
 from headrace.stream.formats.new_fields import NewFields
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.held import Newest
 from headrace.stream.kafka.history import Range, TopicHistory
 from headrace.stream.kafka.merged import MergedSource
 from headrace.stream.kafka.source import Source
@@ -89,24 +90,6 @@ class RowSource(Protocol):
     def close(self) -> None:
         """Leave the broker."""
         ...
-
-
-class _Newest:
-    """Hold Kafka's timestamp of the newest event that was taken, by partition."""
-
-    def __init__(self) -> None:
-        self._ms: dict[int, int] = {}
-
-    def add(self, partitions: Sequence[int], timestamps_ms: Sequence[int]) -> None:
-        """Note events; without timestamps where nobody asked for them."""
-        newest = self._ms
-        for partition, time_ms in zip(partitions, timestamps_ms, strict=False):
-            if time_ms > newest.get(partition, 0):
-                newest[partition] = time_ms
-
-    def complete_ms(self, behind: Iterable[int]) -> float:
-        """Return up to when no event is to come of these partitions, of which more may be there."""
-        return min((self._ms.get(partition, 0) for partition in behind), default=math.inf)
 
 
 class EventSource:
@@ -210,7 +193,7 @@ class FeatureSource:
         self._waiting = Records(task.output("features"), [], [], [], [], [])
         self._place = 0  # of the first record that waits
         self._duplicates = 0  # dropped since the last micro-batch
-        self._newest = _Newest()
+        self._newest = Newest()
         self.lag, self.ends = self._source.lag, self._source.ends
 
     @property
