@@ -152,7 +152,7 @@ class Oracle:
         ids: set[Any] = set()
         judge = self._label_judge() if self._labels else None
         for record in records:
-            predicted: list[Used] = []
+            predicted: list[tuple[int, Used, bytes, Any]] = []  # when it came, running on
             if "begins" in record.get("opening", ()):
                 self._all_taken(raw, position)
                 raw, begins = next(raws), record["opening"]["begins"]
@@ -167,7 +167,7 @@ class Oracle:
                     f"{where}: {start}..{stop} after {position.get(partition, 0)}",
                 )
                 position[partition] = stop
-                before = counts["used"]
+                before, arrived_ms = counts["used"], 0
                 for offset in range(start, stop):
                     demand("I1", offset in raw[partition], f"{where}: no event at {offset}")
                     value = raw[partition][offset]
@@ -177,12 +177,12 @@ class Oracle:
                     if line is None:
                         continue
                     digest.update(line)
-                    verdict.lines.append(json.loads(line))
-                    verdict.raw.append(value or b"")
                     event = json.loads(value or b"")
                     wanted, at_ms = event["id"], self._times_ms.get(partition, {}).get(offset, 0)
-                    predicted.append(Used(wanted, at_ms, event.get("label")))
-                    demand("I2", verdict.lines[-1]["id"] == wanted, f"{where}: not {wanted}")
+                    arrived_ms = max(arrived_ms, at_ms)
+                    used_event = Used(wanted, at_ms, event.get("label"))
+                    predicted.append((arrived_ms, used_event, value or b"", json.loads(line)))
+                    demand("I2", predicted[-1][-1]["id"] == wanted, f"{where}: not {wanted}")
                 demand("I2", counts["used"] - before == used, f"{where}: {used} used?")
             for kind in ("used", "rejected", "repeated"):
                 demand(
@@ -196,8 +196,11 @@ class Oracle:
                 record.get("predictions", "") == wanted,
                 f"record {record['seq']}: predictions are not those of its digest",
             )
-            if judge:
-                judge.take(record, predicted)
+            if judge:  # with late labels they are learned in the order in which they came
+                predicted.sort(key=lambda each: each[0])
+                judge.take(record, [event for _, event, _, _ in predicted])
+            verdict.raw += [raw_event for _, _, raw_event, _ in predicted]
+            verdict.lines += [line for *_, line in predicted]
             verdict.events += sum(counts.values())
             verdict.used += counts["used"]
             verdict.rejected += counts["rejected"]
