@@ -73,8 +73,11 @@ FIELDS: dict[str, dict[str, str]] = {
         "scored": "events scored: by their first label, or as `labels.on_expiry` says",
         "implied": "of these, events that expired and got the label of `labels.on_expiry`",
         "expired": "events that expired without one",
-        "relearned": "labels that corrected an earlier one",
+        "rescored": "labels that corrected an earlier one: scored, too",
+        "relearned": "labels that corrected an earlier one: scored and learned, too",
         "repeated": "labels that came again and say the same",
+        "unasked": "labels that no prediction waits for: of the first events of an entity, with a "
+        "horizon",
         "refused": "labels refused, each with a dead letter",
         "held": "labels that wait for their event, less those that did before",
     },
@@ -93,6 +96,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "probabilities": "classification: one per class, first the declared classes in the order "
         "of the task file, then new ones in order of arrival",
         "interval": "regression: lower and upper bound of the prediction interval",
+        "holdout": "whether the event is held out, see `labels.holdout`",
     },
     "DeadLetter": {
         "code": "rejection code, see below",

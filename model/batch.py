@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     image: Any  # u8[B, H, W, C]
     weight: Any  # f32[B, W]  how much the row teaches; W is 1 if rows say so, else 0
     time: Any  # i32[B, T]  see `aggregates.clock`
-    line: Any  # i32[B, 2]  whether it is a label alone, and the slot of the row that waits for it
+    line: Any  # i32[B, 2]  what it is (see `late_scores`), and the slot of its row
 
 
 class Outcome(NamedTuple):

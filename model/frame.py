@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model import members
+from headrace.model import late_scores, members
 from headrace.model.aggregates import within
 from headrace.model.metrics import METRICS
 from headrace.model.metrics.regression import UNITS
@@ -275,6 +275,10 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
                 for name, member in members.of(spec).items()
             },
             waiting=waits,
+            late={
+                name: scaled(leaf, -1, late_scores.UNITS) if name in late_scores.SUMS else leaf
+                for name, leaf in state.late.items()
+            },
             zero=jnp.asarray(_float32(after.origin[-1] / after.unit[-1])),
         )
     state = state._replace(

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from headrace.model import memory, waiting
+from headrace.model import late_scores, memory, waiting
 from headrace.model.batch import Batch
 from headrace.model.inputs import load_row
+from headrace.model.late_scores import UNASKED
 from headrace.model.members import median
 from headrace.model.open_chunk import learn, measure, predict, train
 from headrace.model.scoring import (
@@ -23,6 +24,7 @@ from headrace.model.scoring import (
     newest,
     note,
     publish,
+    said_any,
     tell_of_label,
     tell_of_row,
 )
@@ -46,10 +48,12 @@ def answer_event(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[
         weight=batch.weight[row],
         entity=batch.entity[row],
         published=published,
+        number=state.late["events"],
     )
     said = state.chunk.said.at[AT].set(newest(spec, published))
     state = state._replace(
         waiting=waiting.put(state.waiting, batch.line[row, 1], met),
+        late=late_scores.count(state.late),
         chunk=state.chunk._replace(said=said),
     )
     return measure(spec, state, FULL), tell_of_row(spec, state, published)
@@ -57,24 +61,36 @@ def answer_event(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[
 
 def learn_label(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[State, Array]:
     """Score what was published of the row in a slot, then learn its label; return as above."""
-    spec, label = parts.spec, batch.label[row]
-    due = waiting.take(state.waiting, batch.line[row, 1])
-    kept, slot, held = memory.lookup(spec, state.memory, due.entity)
+    spec, label, kind = parts.spec, batch.label[row], batch.line[row, 0]
+    due, asked = waiting.take(state.waiting, batch.line[row, 1]), (kind & UNASKED) == 0
+    entity = jnp.where(asked, due.entity, batch.entity[row])
+    past = jnp.where(asked, due.past, jnp.nan)
+    kept, slot, held = memory.lookup(spec, state.memory, entity)
     held = held._replace(labels=memory.push(held.labels, label))
     chunk = state.chunk._replace(
         filled=jnp.int32(1),
         label=state.chunk.label.at[AT].set(label),
-        turn=state.chunk.turn.at[AT].set(0),
+        turn=state.chunk.turn.at[AT].set(jnp.where(asked, 0, -1)),
         due_inputs=due.inputs[None],
         due_ids=due.ids[None],
-        due_past=due.past[None],
-        due_weight=(due.weight * batch.weight[row])[None],
+        due_past=past[None],
+        due_weight=(jnp.where(asked, due.weight, 1.0) * batch.weight[row])[None],
     )
     state = state._replace(memory=memory.store(kept, slot, held), chunk=chunk)
     _, trained = train(parts, state)
-    answered = Answered(label, due.published, due.past[0], FULL)
+    answered = Answered(label, due.published, past[0], asked)
     middle = median.middle(state.members["middle"])
+    late = late_scores.Late(
+        label=label,
+        said=jnp.where(said_any(spec, due.published), newest(spec, due.published), jnp.nan),
+        no_change=past[0],
+        number=due.number,
+        kind=kind,
+    )
     state, told = judge(parts, state, jnp.int32(AT), answered, middle)
     state, climbed = learn(parts, state, trained, FULL)
-    chunk = state.chunk._replace(filled=jnp.int32(0))
-    return state._replace(chunk=chunk), tell_of_label(spec, told, climbed)
+    state = state._replace(
+        chunk=state.chunk._replace(filled=jnp.int32(0)),
+        late=late_scores.score(spec, state.late, late),
+    )
+    return state, tell_of_label(spec, told, climbed)

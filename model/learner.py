@@ -105,7 +105,7 @@ def make_learner(spec: Spec) -> Learner:
         def step(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
             """Take an event or a label: in loops, since branches would copy the state."""
             state, lines, _, row = carry
-            is_label = batch.line[row, 0]
+            is_label = jnp.minimum(batch.line[row, 0], 1)
 
             def taking(take: Callable[..., tuple[State, Array]]) -> Callable[..., Any]:
                 def one(_: Any, carry: tuple[State, Array]) -> tuple[State, Array]:

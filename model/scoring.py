@@ -71,6 +71,11 @@ def newest(spec: Spec, published: Array) -> Array:
     return read(spec, published)[1].astype(jnp.float32) if spec.classes else published[0]
 
 
+def said_any(spec: Spec, published: Array) -> Array:
+    """Return whether anything is said by what is published, bool[]."""
+    return published[: spec.classes].max() > 0.0 if spec.classes else ~jnp.isnan(published[0])
+
+
 def judge(
     parts: Parts, state: State, at: Array, answered: Answered, middle: Array
 ) -> tuple[State, Array]:
@@ -245,6 +250,8 @@ def publish(spec: Spec, state: State, output: Array, last: Array) -> Array:
     if spec.classes:
         chances = _chances(state.met, output) if spec.open_classes else jax.nn.softmax(output)
         chances = ladder.to_external_order(spec, state.ladder, chances)
+        if spec.sampled:
+            chances = _of_all(chances, *spec.sampled)
         if not spec.decides:
             return chances
         return jnp.append(chances, decision.decide(spec, state.counts, chances))
@@ -271,6 +278,17 @@ def _chances(met: Array, output: Array) -> Array:
     """Share all chances among the classes that were met."""
     known = jnp.arange(len(output)) < met
     return jnp.where(known, jax.nn.softmax(jnp.where(known, output, -jnp.inf)), 0.0)
+
+
+def _of_all(chances: Array, sampled: int, share: float) -> Array:
+    """Correct probabilities f32[C] that were learned of a sample of one class.
+
+    Its odds are divided by the share of it that was learned (King & Zeng 2001, "Logistic regression
+    in rare events data", prior correction; He et al. 2014, "Practical lessons from predicting
+    clicks on ads at Facebook").
+    """
+    scaled = chances.at[sampled].divide(share)
+    return scaled / jnp.maximum(scaled.sum(), 1e-30)
 
 
 def track(spec: Spec, interval: Array, miss: Array, width: Array) -> Array:

@@ -91,6 +91,8 @@ class Spec:
             later one was met.
         costs: of predicting each class (columns) by the true one (rows); none: a miss costs 1.
         balanced: whether a miss costs the more the rarer the true class is.
+        sampled: the class of which a sample is learned, and the share of it in (0, 1): published
+            probabilities are those of the whole stream. None: all labels are learned.
         weighted: whether rows say how much they teach.
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         waiting: rows that may wait at a time for a label that comes by itself, in a line of its
@@ -139,6 +141,7 @@ class Spec:
     open_classes: int = 0
     costs: tuple[tuple[float, ...], ...] = ()
     balanced: bool = False
+    sampled: tuple[int, float] | None = None
     weighted: bool = False
     horizon: int = 0
     waiting: int = 0

@@ -14,6 +14,7 @@ from headrace.model import (
     drift,
     embed,
     ladder,
+    late_scores,
     members,
     memory,
     pool,
@@ -76,6 +77,7 @@ class State(NamedTuple):
     target: target.TargetState
     memory: memory.MemoryState
     waiting: dict[str, Any]  # rows whose label comes by itself: those of `waiting`, by name
+    late: dict[str, Any]  # scores of such rows: those of `late_scores`, by name
     chunk: Chunk
     counts: Array  # f32[C] of labels by class, fading; none unless classes are balanced
     interval: Array  # f32[2]  half-width over a typical error, and that; NaN before there is one
@@ -155,6 +157,7 @@ def init(parts: Parts) -> State:
         target=target.init(),
         memory=memory.init(spec),
         waiting=waiting.init(spec),
+        late=late_scores.init(spec),
         chunk=empty_chunk(spec),
         counts=decision.init(spec),
         interval=jnp.full(2, jnp.nan),

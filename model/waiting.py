@@ -22,6 +22,7 @@ class WaitingRow(NamedTuple):
     weight: Array  # f32[Q]
     entity: Array  # u32[2]
     published: Array  # f32[published]
+    number: Array  # u32[]  of the row, in the order of their coming
 
 
 def init(spec: Spec) -> dict[str, Any]:
@@ -36,12 +37,13 @@ def init(spec: Spec) -> dict[str, Any]:
         weight=jnp.ones((size, int(spec.weighted))),
         entity=jnp.zeros((size, 2), jnp.uint32),
         published=jnp.full((size, spec.published), jnp.nan),
+        number=jnp.zeros(size, jnp.uint32),
     )._asdict()
 
 
 def row_bytes(spec: Spec) -> int:
     """Return how many bytes a slot takes."""
-    row = (spec.inputs, spec.ids, spec.past_labels, int(spec.weighted), 2, spec.published)
+    row = (spec.inputs, spec.ids, spec.past_labels, int(spec.weighted), 2, spec.published, 1)
     return 4 * sum(row)
 
 

@@ -110,6 +110,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     offset: int
     probabilities: list[float] | None = None
     interval: list[float] | None = None
+    holdout: bool = False  # whether what is done should not depend on it, see labels.holdout
 
 
 class Expired(msgspec.Struct, frozen=True, omit_defaults=True):

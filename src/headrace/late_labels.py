@@ -18,7 +18,7 @@ from headrace.stream.task.field_path import pointer
 from headrace.stream.training.learned import Pending
 from headrace.stream.training.trainer import Trainer
 
-OUTCOMES = ("scored", "relearned", "repeated", "held")
+OUTCOMES = ("scored", "rescored", "relearned", "repeated", "unasked", "held")
 
 
 class TellsMore(TypedDict, total=False):
@@ -26,6 +26,7 @@ class TellsMore(TypedDict, total=False):
 
     time: Any
     weight: float
+    propensity: float
     source: str
 
 

@@ -163,11 +163,12 @@ class Learner:
         For tasks with [labels]: `learn_one` of an event without one predicts it, and remembers it.
 
         Args:
-            told: time, weight and source of the label, where [labels] names fields for these.
+            told: time, weight, propensity and source of the label, where [labels] names fields
+                for these.
 
         Returns:
-            `scored`; `relearned` or `repeated` for an event that has a label; `held` until an event
-            with this id comes.
+            `scored`; `rescored`, `relearned` or `repeated` for an event that has a label; `unasked`
+            if it answers none, as with a horizon; `held` until an event with this id comes.
 
         Raises:
             EventError: the label is refused, as that of an event that expired.
@@ -248,7 +249,8 @@ class Learner:
 
         `all` is of all events, `window` of the newest (fading), `baselines` the same of no-change,
         majority or mean and median; `further` holds metrics from other packages, by their names;
-        `labels` accounts for late labels since this object was made.
+        `labels` accounts for late labels since this object was made, `event_time` and `held_out`
+        score the events that these belong to: see `docs/late-labels.md`.
         """
         return self._trainer.report() | self._late.report(self._trainer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from headrace.stream.audit.report import Audit, place_of
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger.ledger import Record
 from headrace.stream.ledger.position import Counts
+from headrace.stream.rows.late import Truth
 from headrace.stream.task import Task
 
 AHEAD = 2  # micro-batches that a learner has taken and not yet written a record of, at most
@@ -27,9 +29,10 @@ class _Told(msgspec.Struct):
     repeated: int | None = None
     duplicates: int | None = None
     healed: int | None = None
+    labels: Truth | None = None
 
     def counts(self) -> dict[str, int]:
-        told = {name: getattr(self, name) for name in asdict(Counts())}
+        told = {name: getattr(self, name) for name in asdict(Counts())} | _of_labels(self.labels)
         return {name: count for name, count in told.items() if count is not None}
 
 
@@ -69,14 +72,24 @@ class Metrics:
 
 def _stands(records: Sequence[Record]) -> dict[int, _Stand]:
     found: dict[int, _Stand] = {}
-    run, counts = "", Counts()
+    run, counts, truth = "", Counts(), Truth()
     for record in records:
         if record.run != run:
-            run, counts = record.run, Counts()
-        counts = replace(counts)
+            run, counts, truth = record.run, Counts(), Truth()
+        counts, truth = replace(counts), copy(truth)
         counts.add(record)
-        found[record.seq] = _Stand((run, record.epoch), asdict(counts))
+        truth.add(record.truth or Truth())
+        found[record.seq] = _Stand((run, record.epoch), asdict(counts) | _of_labels(truth))
     return found
+
+
+def _of_labels(truth: Truth | None) -> dict[str, int]:
+    """Return the counts of labels that never become less."""
+    if truth is None:
+        return {}
+    counts = msgspec.structs.asdict(truth)
+    del counts["held"]
+    return {f"labels {name}": count for name, count in counts.items()}
 
 
 def _wrong(told: _Told, before: _Told | None, stands: Mapping[int, _Stand]) -> str | None:

@@ -46,7 +46,9 @@ class DelayedTrainer(Trainer):
         self._refused = list[DeadLetter]()
         self._missed = 0
 
-    def submit(self, rows: Rows, labels: Sequence[Placed] = ()) -> Pending:
+    def submit(
+        self, rows: Rows, labels: Sequence[Placed] = (), ids: Sequence[str | int] | None = None
+    ) -> Pending:
         """Start predicting rows, and learning the labels that come meanwhile; does not wait."""
         numbers: Sequence[int] = rows.offset
         if self._count is not None:
@@ -68,7 +70,7 @@ class DelayedTrainer(Trainer):
         # By offset, which is each row's own: an id may come again.
         due = [(before, label._replace(id=label.offset)) for before, label in due]
         bare = unlabelled(rows)._replace(id=[*rows.offset])
-        pending = super().submit(bare, due)
+        pending = super().submit(bare, due, rows.id)
         joined = pending.joined
         assert joined  # noqa: S101
         self._refused += [letter for letter in joined.letters if letter.code not in MISSED]

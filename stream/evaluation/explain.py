@@ -53,6 +53,8 @@ def _input(task: Task) -> Iterator[str]:
     )
     if task.input.weight:
         yield f"            {task.input.weight} says how much an event teaches, 0 to 1000 (1)"
+    if task.input.propensity:
+        yield f"            {task.input.propensity} is the chance that its label becomes known"
     what, free = "a number, with an interval", task.spec.open_classes
     if task.spec.classes:
         more = f"up to {free} more as they come"
@@ -74,6 +76,10 @@ def _labels(labels: Labels, spec: Spec) -> Iterator[str]:
     )
     if labels.on_expiry is not None:
         yield f"            an event that expires without one gets {labels.on_expiry!r}"
+    if labels.sample_negatives is not None:
+        yield f"            {labels.sample_negatives:.0%} of the events with this label are learned"
+    if labels.holdout:
+        yield f"            {labels.holdout:.0%} of the events are marked as held out"
 
 
 def _features(task: Task) -> Iterator[str]:

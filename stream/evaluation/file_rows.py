@@ -82,9 +82,9 @@ def _events(task: Task, path: files.Given) -> tuple[Task, Iterator[bytes]]:
 
 def _kinds(task: Task, columns: Container[str]) -> dict[str, files.Kind]:
     """Return which columns of a text file the task reads as numbers, and which as texts."""
-    weight = pointer(task.input.weight) if task.input.weight else ()
+    told = (pointer(field) for field in (task.input.weight, task.input.propensity) if field)
     numbers: dict[str, files.Kind] = {
-        key: "number" for key in weight if len(weight) == 1 and key in columns
+        path[0]: "number" for path in told if len(path) == 1 and path[0] in columns
     }
     label = pointer(task.target.field)
     if len(label) == 1 and label[0] in columns and task.target.reads_texts:
@@ -108,6 +108,7 @@ def _require(
         "input.time": (task.input.time, ()),
         "input.entity": (task.input.entity, within),
         "input.weight": (task.input.weight, within),
+        "input.propensity": (task.input.propensity, within),
     } | {f"features.{name}": (f.field or name, within) for name, f in read.items()}
     places = {key: (*inside, *pointer(field)) for key, (field, inside) in named.items() if field}
     missing = files.lacking(path, places.values())

@@ -32,10 +32,10 @@ _LIST: Forms = _SCALAR | {None, list[str | int | float | bool | None]}
 class Codec:
     """Decode the raw events of one task, strictly and fast.
 
-    A decoded event is a tuple of what the task asks for: id, label, then entity, time and weight
-    if they are mapped, then the numbers, categories, images, texts and what is to be encoded, in
-    the order of the task file. A field that is null or absent is None, but an image has to be
-    there; it is decoded to bytes.
+    A decoded event is a tuple of what the task asks for: id, label, then entity, time, weight and
+    propensity if they are mapped, then the numbers, categories, images, texts and what is to be
+    encoded, in the order of the task file. A field that is null or absent is None, but an image has
+    to be there; it is decoded to bytes.
     """
 
     def __init__(self, task: Task) -> None:
@@ -52,6 +52,8 @@ class Codec:
             wanted.append((pointer(task.input.time), frozenset({str, float})))
         if task.input.weight:
             wanted.append(((*within, *pointer(task.input.weight)), frozenset({float, None})))
+        if task.input.propensity:
+            wanted.append(((*within, *pointer(task.input.propensity)), frozenset({float, None})))
         kinds: tuple[tuple[type[Any], Callable[[Any], Forms]], ...] = (
             (Number, _number),
             (Category, lambda each: _LIST if each.several else _SCALAR | {None}),

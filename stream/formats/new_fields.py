@@ -44,7 +44,7 @@ class NewFields:
     def __init__(self, task: Task, state: Mapping[str, Any] = _BEGINNING) -> None:
         self._envelope = task.input.format == "cloudevents"
         source, read = task.input, [task.target.field]
-        read += [name for name in (source.entity, source.weight) if name]
+        read += [name for name in (source.entity, source.weight, source.propensity) if name]
         read += [] if self._envelope else [name for name in (source.id, source.time) if name]
         read += [
             feature.field or name

@@ -16,6 +16,7 @@ from headrace.stream.rows.encoder_files import digests
 from headrace.stream.rows.hashing import hash_key
 from headrace.stream.task import Task, keras_file
 from headrace.stream.task.features import Category, Frozen, Number
+from headrace.stream.task.labels import Labels
 from headrace.stream.task.part import Part
 from headrace.stream.task.plugins import foreign, versions
 from headrace.stream.task.quantity import READING
@@ -51,8 +52,9 @@ def settings_of(task: Task) -> dict[str, Any]:
             del place[key]  # as in ledgers of before there were any
     if task.hash_key_file:
         settings["hash_key_file"] = "given"  # wherever it lies: `of_task` digests what it holds
-    for part, table in ((task.input, settings["input"]), (task.target, settings["target"])):
-        _leave_out_later(part, table)
+    for part, key in ((task.input, "input"), (task.target, "target"), (task.labels, "labels")):
+        if part:
+            _leave_out_later(part, settings[key])
     for name, feature in task.features.items():
         _leave_out_later(feature, settings["features"][name])
     if network := task.model.network:
@@ -62,7 +64,8 @@ def settings_of(task: Task) -> dict[str, Any]:
 
 
 LATER: dict[type[Part], tuple[str, ...]] = {
-    Input: ("dayfirst", "non_finite"),
+    Input: ("dayfirst", "non_finite", "propensity"),
+    Labels: ("propensity", "sample_negatives", "holdout"),
     Target: READING,
     Number: ("decimal", "thousands", "duration"),
     Category: ("boolean",),

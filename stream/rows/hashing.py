@@ -121,6 +121,7 @@ class Hasher:
         self._entities = Cache(entity, lambda asked: len(asked[1]))
         self._words = Cache(lambda text: word(text) or 1)
         self._category_grams = Cache(grams, lambda asked: len(asked[3]))
+        self._places = cache(lambda kind: hashing(f"place\0{kind}", 8))
         self._crosses = cache(lambda names: hashing("cross", 8)("\0".join(names)))
         self._grams: dict[tuple[int, int, int], Cache[array[int]]] = {}
 
@@ -162,6 +163,11 @@ class Hasher:
     def entity(self, value: Scalar) -> tuple[int, int]:
         """Hash an entity to two unsigned 32-bit numbers."""
         return self._entities[_kind(value, "entity"), scalar_text(value)]
+
+    def place(self, kind: str, value: Scalar) -> float:
+        """Hash a value to a number in [0, 1), evenly: so samples of a `kind` are drawn by value."""
+        hashed = self._places(_kind(value, kind))(scalar_text(value))
+        return (hashed >> 11) * 2.0**-53
 
     def words(self, text: str, most: int) -> list[int]:
         """Hash the first `most` words of a text in their order, each as `tokens` does."""

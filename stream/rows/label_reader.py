@@ -31,10 +31,9 @@ class LabelReader:
         if task.labels is None:
             raise ValueError(f"task {task.name} has no [labels]")
         told = task.labels
-        mapped = {"topic": told.topic, "id": told.id, "time": told.time, "weight": told.weight}
-        source = task.input.model_copy(
-            update=mapped | {"entity": told.source, "exclude": told.exclude}
-        )
+        same = ("topic", "id", "time", "weight", "propensity", "exclude")
+        mapped = {key: getattr(told, key) for key in same} | {"entity": told.source}
+        source = task.input.model_copy(update=mapped)
         target = task.target.model_copy(update={"field": told.label})
         empty: dict[str, Any] = {"features": {}, "calendar": (), "cross": (), "labels": None}
         self._normalizer = Normalizer(

@@ -33,23 +33,26 @@ Placed = tuple[int, LateLabel]
 class Truth(msgspec.Struct, omit_defaults=True):
     """Count what became of labels, and of rows that wait for one.
 
-    labels == scored - implied + relearned + repeated + refused + held, and of rows: predicted ==
-    scored + expired + those that wait.
+    labels == scored - implied + rescored + relearned + repeated + unasked + refused + held, and of
+    rows: predicted == scored + expired + those that wait.
     """
 
     labels: int = 0  # that came, within their event or by themselves
     scored: int = 0  # rows: the first label of each
     implied: int = 0  # of these, rows that expired and were given a label for that
     expired: int = 0  # rows that were given none
-    relearned: int = 0  # labels that another one for the same row came after
+    rescored: int = 0  # labels that corrected another: its row was scored again
+    relearned: int = 0  # labels that corrected another: its row was scored and learned again
     repeated: int = 0  # labels that came again, and say the same
+    unasked: int = 0  # labels that answer no row: of an entity's first events, with a horizon
     refused: int = 0  # labels that are none, or whose row is not there
     held: int = 0  # labels that wait for their event, less those that did before
 
     @property
     def balanced(self) -> bool:
         """Return whether all labels are accounted for."""
-        kept = self.relearned + self.repeated + self.refused + self.held
+        corrected = self.rescored + self.relearned
+        kept = corrected + self.unasked + self.repeated + self.refused + self.held
         return self.labels == self.scored - self.implied + kept
 
     def add(self, other: Truth) -> None:

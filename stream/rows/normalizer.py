@@ -24,7 +24,7 @@ from headrace.stream.rows.classes import NEW_CLASS, ClassIndex
 from headrace.stream.rows.encoding import encode
 from headrace.stream.rows.hashing import Hasher, hash_key
 from headrace.stream.rows.ids import no_ids, whole
-from headrace.stream.rows.numbers import LARGEST, float64, weights
+from headrace.stream.rows.numbers import LARGEST, float64, inverse_propensities, weights
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.rows.texts import Texts, truths
 from headrace.stream.rows.units import conversion
@@ -48,6 +48,7 @@ class Normalizer:
         self._timed = task.input.time is not None
         self._entities = task.input.entity is not None
         self._weighted = task.input.weight is not None
+        self._chosen = task.input.propensity is not None
         self._excluded = frozenset(task.input.exclude)
         self._numbers = task.of_kind(Number)
         self._categories: dict[str, Category] = task.of_kind(Category)
@@ -109,7 +110,7 @@ class Normalizer:
             places: of the good events in the records.
         """
         columns, _ = self._codec.decode_all([records.values[place] for place in places])
-        first = 2 + self._entities + self._timed + self._weighted
+        first = 2 + self._entities + self._timed + self._weighted + self._chosen
         numbers = columns[first:][: len(self._numbers)]
         found = [
             float64(texts.read(column, {}))
@@ -157,6 +158,7 @@ class Normalizer:
         entities = take_next() if self._entities else ()
         times: Sequence[Any] = take_next() if self._timed else _at(places, records.timestamps_ms)
         told = take_next() if self._weighted else [None] * (count * self._spec.weighted)
+        chances = take_next() if self._chosen else []
         keys = _at(places, records.keys)
         bad: dict[int, Reject] = {}
         for at, key in enumerate(keys):
@@ -168,6 +170,8 @@ class Normalizer:
             bad[at] = Reject("id", f"{str(ids[at])[:40]!r}: expected {expected}")
         time_ms = self._times(times, bad)
         weight = weights(told, bad).reshape(count, int(self._spec.weighted))
+        if self._chosen:
+            weight *= inverse_propensities(chances, bad)[:, None]
         label, new_class = self._labels(labels, bad)
         numeric = self._numeric(
             [texts.read(take_next(), bad) for texts in self._texts_of.values()], count

@@ -13,6 +13,7 @@ from headrace.stream.events import Reject
 
 LARGEST = 1e300  # so that differences are finite
 MOST_WEIGHT = 1000.0
+LEAST_PROPENSITY = 0.05  # smaller ones count as this, so that no event teaches more than 20
 
 
 def float64(numbers: Sequence[Any]) -> NDArray[np.float64]:
@@ -31,6 +32,21 @@ def weights(numbers: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.float6
         expected = f"a number from 0 to {MOST_WEIGHT:g}"
         bad[at] = Reject("number", f"weight {float(found[at])!r}: expected {expected}")
     return found.clip(0.0, MOST_WEIGHT) + 0.0  # -0 is 0
+
+
+def inverse_propensities(chances: Sequence[Any], bad: dict[int, Reject]) -> NDArray[np.float64]:
+    """Return by how much events teach whose label had a chance of becoming known, float64[n].
+
+    The inverse of that chance, truncated (Ionides 2008, "Truncated importance sampling"): so what
+    is learned of events that were chosen is as of all. None is 1; what is out of range goes into
+    `bad`.
+    """
+    told = float64(chances)
+    found = np.where(np.isnan(told), 1.0, told)
+    for at in np.flatnonzero(~((found > 0.0) & (found <= 1.0))).tolist():
+        expected = "a number above 0, 1 at most"
+        bad[at] = Reject("number", f"propensity {float(found[at])!r}: expected {expected}")
+    return 1.0 / found.clip(LEAST_PROPENSITY, 1.0)
 
 
 def _float(number: float | None) -> float:

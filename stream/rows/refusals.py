@@ -166,7 +166,8 @@ _PLACE = re.compile(r"(.+?)(?:\[(?:\d+|\.\.\.)\])?(?:: | is missing$)").match
 def _paths(task: Task) -> dict[str, str]:
     """Return the features by what the reason of a refusal calls them: a name, or a field's path."""
     fields = (task.target.field, task.input.id, task.input.time, task.input.entity)
-    others = {".".join(pointer(field)) for field in (*fields, task.input.weight) if field}
+    counts = (task.input.weight, task.input.propensity)
+    others = {".".join(pointer(field)) for field in (*fields, *counts) if field}
     read = {name: f for name, f in task.features.items() if not isinstance(f, Aggregate)}
     paths = {".".join(pointer(f.field or name)): name for name, f in read.items()}
     outer = {  # whose field is none where something else stands instead of an object around it

@@ -17,7 +17,7 @@ from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows, split
 from headrace.stream.service.label_history import LabelHistory
 from headrace.stream.task import Task
-from headrace.stream.training.label_join import account
+from headrace.stream.training.late_labels import account
 from headrace.stream.training.learned import Learned, Pending
 from headrace.stream.training.snapshot import digest
 from headrace.stream.training.trainer import Trainer

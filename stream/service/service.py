@@ -30,7 +30,7 @@ from headrace.stream.service.progress import Measure, Progress
 from headrace.stream.service.publisher import Output, Publisher
 from headrace.stream.service.row_source import MicroBatch, RowSource
 from headrace.stream.task import Task
-from headrace.stream.training.label_join import account
+from headrace.stream.training.late_labels import account
 from headrace.stream.training.learned import Pending
 from headrace.stream.training.trainer import Trainer
 

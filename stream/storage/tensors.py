@@ -19,7 +19,12 @@ Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
 """The dtype ("float32") and the shape by name; (-1,): any length, up to a bound of its own."""
 
 _HEADER_BYTES = 1 << 20
-_ANY_LENGTH = {"recent": 64 << 20, "waiting_ids": 1 << 30, "held_labels": 64 << 20}  # bytes
+_ANY_LENGTH = {  # bytes
+    "recent": 64 << 20,
+    "waiting_ids": 1 << 30,
+    "held_labels": 64 << 20,
+    "turns_newest": 1 << 32,
+}
 _DTYPES = {
     "bool": "BOOL",
     "int8": "I8",

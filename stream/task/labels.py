@@ -10,6 +10,8 @@ from pydantic import Discriminator, Field, Strict, Tag
 from headrace.stream.task.part import FieldPath, Mistake, Part, Real, Whole, once
 from headrace.stream.task.schema import TOPIC
 
+Policy = Literal["ignore", "rescore", "relearn"]
+
 
 def _sort(value: Any) -> str:
     if isinstance(value, bool):
@@ -41,6 +43,11 @@ class Labels(Part):
         description="The field with the sample weight of the label, 0 (not learned) to 1000; null "
         "or absent = 1. Metrics are not weighted.",
     )
+    propensity: FieldPath | None = Field(
+        None,
+        description="The field with the chance that there was of this label becoming known, above "
+        "0 to 1; null or absent = 1. It teaches by its inverse, 20 times at most.",
+    )
     source: FieldPath | None = Field(
         None, description="The field that says who or what gave the label, such as a reviewer."
     )
@@ -61,21 +68,40 @@ class Labels(Part):
         description="Hours of event time after which an event without a label expires; default: "
         "when there is no more room.",
     )
-    policy: Literal["ignore", "relearn"] = Field(
+    policy: Policy = Field(
         "ignore",
-        description="Another label for an event that has one: refuse it, or score and learn the "
-        "event again with it.",
+        description="Another label for an event that has one: refuse it, score the event again "
+        "with it, or score and learn it again.",
     )
     on_expiry: GivenLabel | None = Field(
         None,
         description="The label of an event that expires without one, such as 'no click'; default: "
         "nothing is learned of it.",
     )
+    sample_negatives: Real | None = Field(
+        None,
+        ge=1e-4,
+        lt=1,
+        description="Share of the events with the label on_expiry that are learned, by their ids; "
+        "published probabilities are corrected for it. Default: all.",
+    )
+
+    holdout: Real = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of events that are marked as held out in their predictions, by their "
+        "ids: what is done should not depend on these predictions. They are scored apart, too.",
+    )
 
     def mistakes(self) -> Iterator[Mistake]:
-        """Yield what is wrong about sources."""
+        """Yield what is wrong about sources and samples."""
         if self.exclude and not self.source:
             yield Mistake(
                 "exclude", "exclude names sources: expected source, the field that holds them"
             )
         yield from once("exclude", self.exclude)
+        if self.sample_negatives is not None and self.on_expiry is None:
+            yield Mistake(
+                "sample_negatives", "a sample of negatives: expected on_expiry, which names them"
+            )

@@ -93,6 +93,11 @@ class Input(Part):
         description="The field with the sample weight, 0 (not learned) to 1000; null or absent = "
         "1. Metrics are not weighted.",
     )
+    propensity: FieldPath | None = Field(
+        None,
+        description="The field with the chance that the event's label becomes known, above 0 to 1; "
+        "null or absent = 1. The event teaches by its inverse, 20 times at most.",
+    )
     earliest: Moment = Field(
         datetime(1900, 1, 1, tzinfo=UTC), description="Events with an earlier time are rejected."
     )
@@ -209,7 +214,8 @@ class Model(Part):
         1000,
         ge=0,
         le=100_000,
-        description="Window of the nearest-neighbour members, in rows; 0 = none.",
+        description="Window of the nearest-neighbour members, in rows; 0 = none, as with the "
+        "pinball loss and with labels.on_expiry.",
     )
     members: tuple[PluginName, ...] = Field(
         (),

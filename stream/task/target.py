@@ -161,6 +161,14 @@ class Target(Quantity):
                 yield Mistake(key, f"{key}: of {self.room} classes, expected {MOST_NAMED} at most")
 
 
+def class_of(target: Target, label: str | float | bool) -> int | None:
+    """Return the index of the class that a label in a task file names; None if it names none."""
+    name = str(label).lower() if isinstance(label, bool) else str(label)
+    number = isinstance(label, int | float) and not isinstance(label, bool)
+    names = {name, name.removesuffix(".0") if number else name}
+    return next((at for at, each in enumerate(target.classes) if each in names), None)
+
+
 def wrong_label(target: Target, label: str | float | bool) -> str | None:
     """Say what is wrong with a label that a task file gives, if anything."""
     number = isinstance(label, int | float) and not isinstance(label, bool)
@@ -168,9 +176,9 @@ def wrong_label(target: Target, label: str | float | bool) -> str | None:
         fits = number and abs(label) <= LARGEST_LABEL  # type: ignore[arg-type]
         told = f"expected a number, |x| <= {LARGEST_LABEL:g}, as target.kind = 'regress' has"
         return None if fits else told
-    name = str(label).lower() if isinstance(label, bool) else str(label)
-    if {name, name.removesuffix(".0") if number else name} & {*target.classes}:
+    if class_of(target, label) is not None:
         return None
+    name = str(label).lower() if isinstance(label, bool) else str(label)
     if target.room == len(target.classes):
         near = did_you_mean(name, target.classes)
         return f"expected one of target.classes = {[*target.classes]}{near}"

@@ -8,57 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.model.late_scores import AGAIN, HELD_OUT, LABEL, UNASKED
 from headrace.stream.events import DeadLetter, Reject, dead_letter
-from headrace.stream.formats.scalars import scalar_text
-from headrace.stream.rows.classes import NEW_CLASS, Classes, ClassIndex
+from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.late import LateLabel, Placed, Truth, interleaved, unlabelled
 from headrace.stream.rows.rows import Rows
-from headrace.stream.task import Task
+from headrace.stream.task.labels import Policy
+from headrace.stream.training import turns
 from headrace.stream.training.delays import Delays
+from headrace.stream.training.joined import Joined, Left
 from headrace.stream.training.recent import RecentIds
+from headrace.stream.training.turns import GONE, NOBODY, Turns
 from headrace.stream.training.waiting import (
     EXPIRED,
     LABELLED,
     NO_CLOCK,
     PENDING,
+    Place,
     WaitingRows,
     shapes,
 )
 
 KEPT = 10_000  # labels that came before their event; ids of those that expired
 ITS_EVENT_EXPIRED = "its event expired before"
+LEFT_OUT = 1  # a mark of a row: where its label is the implied one, it is not learned
+_TOLD = 4  # another: its label came, and answers no row
 MISSED = frozenset({"expired_id", "unknown_id"})  # codes of labels whose row is not there
 CLOCK = 15  # event times whose median is the time that it is: one clock that is wrong is no matter
 _HOUR_MS = 3_600_000
 _Held = tuple[list[tuple[LateLabel, str]], list[str | int]]
-
-
-class Left(NamedTuple):
-    """Name a row that expired, and its label if it was given one for that."""
-
-    id: str | int
-    partition: int
-    offset: int
-    time_ms: int
-    label: float | None
-
-
-class Joined(NamedTuple):
-    """Hold lines for the compiled loop, and what became of labels."""
-
-    rows: Rows  # lines: of events, and of labels with the coordinates of their event
-    line: NDArray[np.int32]  # [n, 2]  whether it is a label; the slot
-    events: list[int]  # places of lines that are events
-    told: Rows  # the events, as they came
-    truth: Truth
-    letters: list[DeadLetter]
-    expired: list[Left]
 
 
 class LabelJoin:
@@ -67,8 +51,9 @@ class LabelJoin:
     Args:
         slots: how many rows may wait at a time.
         ttl_hours: of event time, after which a row expires; None: when there is no more room.
-        relearn: whether another label for the same row is learned, too.
+        policy: what another label for the same row does: as `labels.policy`.
         implied: label and new class of rows that expire; None: they have none.
+        turns: say which row an event's label answers; None: its own.
         topics: of the events, and of the labels.
     """
 
@@ -78,12 +63,13 @@ class LabelJoin:
         topics: tuple[str, str],
         *,
         ttl_hours: float | None = None,
-        relearn: bool = False,
+        policy: Policy = "ignore",
         implied: tuple[float, str | None] | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._rows, self._topics = WaitingRows(slots), topics
         self._ttl_ms = None if ttl_hours is None else int(ttl_hours * _HOUR_MS)
-        self._relearn, self._implied = relearn, implied
+        self._policy, self._implied, self._turns = policy, implied, turns
         self._held: dict[str | int, tuple[LateLabel, str]] = {}
         self._gone = RecentIds(KEPT)  # of rows that expired
         self._times = [NO_CLOCK] * CLOCK  # the newest event times
@@ -100,6 +86,7 @@ class LabelJoin:
         rows: Rows,
         labels: Sequence[Placed],
         classes: Classes,
+        marks: Sequence[int] | None = None,
     ) -> Joined:
         """Make lines of rows and labels.
 
@@ -107,8 +94,9 @@ class LabelJoin:
             rows: that were admitted; a label within one is learned right behind it.
             labels: in the order of their places.
             classes: take up those that labels name.
+            marks: of the rows, LEFT_OUT and HELD_OUT added up; None: none has any.
         """
-        work, put = _Work(self, rows, classes), 0
+        work, put = _Work(self, rows, classes, marks or bytes(len(rows.id))), 0
         for before, label in labels:
             for at in range(put, before):
                 work.put(at)
@@ -124,6 +112,7 @@ class LabelJoin:
             "held": ([*self._held.values()], self._gone.as_list()),
             "times": np.array([*self._times, self._next_time]),
             "delays": self.delays.counts.copy(),
+            "turns": self._turns.copied() if self._turns else None,
         }
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -136,48 +125,23 @@ class LabelJoin:
         self._gone = RecentIds(KEPT, gone)
         *self._times, self._next_time = tensors["event_times"].tolist()
         self.delays = Delays(tensors["label_delays"])
-
-
-def join_of(task: Task) -> LabelJoin | None:
-    """Return what joins a task's labels; None if they come with their events."""
-    source, told = task.input.topic, task.labels
-    if told is None:
-        return LabelJoin(task.spec.waiting, (source, source)) if task.spec.waiting else None
-    implied: tuple[float, str | None] | None = None
-    if told.on_expiry is not None and task.spec.classes:
-        (index,) = ClassIndex(task.target.classes).find_all([told.on_expiry])
-        implied = index, scalar_text(told.on_expiry)
-    elif told.on_expiry is not None:
-        implied = float(told.on_expiry), None
-    return LabelJoin(
-        told.max_pending,
-        (source, told.topic),
-        ttl_hours=told.ttl_hours,
-        relearn=told.policy == "relearn",
-        implied=implied,
-    )
-
-
-def account(joined: Joined | None, unread: Sequence[DeadLetter]) -> Truth:
-    """Return what became of the labels of a micro-batch: those that are none count, too."""
-    found = Truth(labels=len(unread), refused=len(unread))
-    if joined:
-        found.add(joined.truth)
-    return found
+        if self._turns:
+            self._turns.restore(tensors)
 
 
 def arrays(copied: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a copy by their names in a snapshot."""
-    pack = msgspec.msgpack.encode
-    return {f"waiting_{name}": copied[name] for name, _ in shapes(0)} | {
+    pack, told = msgspec.msgpack.encode, copied["turns"]
+    found = {f"waiting_{name}": copied[name] for name, _ in shapes(0)} | {
         "waiting_ids": np.frombuffer(pack(copied["ids"]), np.uint8),
         "held_labels": np.frombuffer(pack(copied["held"]), np.uint8),
         "event_times": copied["times"],
         "label_delays": copied["delays"],
     }
+    return found | (turns.arrays(told) if told else {})
 
 
-def shapes_of(slots: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+def shapes_of(slots: int, horizon: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return type and shape of each of `arrays`, by name; (-1,) is any length."""
     found = {f"waiting_{name}": each for name, each in shapes(slots)}
     return found | {
@@ -185,6 +149,7 @@ def shapes_of(slots: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         "held_labels": ("uint8", (-1,)),
         "event_times": ("int64", (CLOCK + 1,)),
         "label_delays": ("int64", Delays().counts.shape),
+        **(dict(turns.shapes(slots)) if horizon else {}),
     }
 
 
@@ -195,15 +160,19 @@ class _Work:
     join: LabelJoin
     rows: Rows
     classes: Classes
+    marks: Sequence[int]
     truth: Truth = field(default_factory=Truth)
     letters: list[DeadLetter] = field(default_factory=list)
     expired: list[Left] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)  # of all lines
     labels: list[tuple[int, LateLabel]] = field(default_factory=list)  # that become lines
+    kinds: list[int] = field(default_factory=list)  # of these
+    unasked: list[tuple[int, int]] = field(default_factory=list)  # which of these, and its entity
 
     def __post_init__(self) -> None:
         self._times = self.rows.time_ms.tolist()
         self._labels = self.rows.label.tolist()
+        self._entities = np.ascontiguousarray(self.rows.entity).view(np.uint64).ravel().tolist()
         self._put = 0
         self._delays = list[int]()
 
@@ -215,15 +184,30 @@ class _Work:
         same = waiting.find(id)
         if same is not None or join._ttl_ms is not None or not waiting.has_room:
             self._make_room(same, now_ms)
-        place = rows.partition[at], rows.offset[at]
-        self.slots.append(waiting.put(id, time_ms, *place, now_ms))
-        self._put += 1
+        place = rows.partition[at], rows.offset[at], time_ms
+        known = list[tuple[LateLabel, str]]()
         if join._held and (held := join._held.pop(id, None)) is not None:
             self.truth.held -= 1
-            self._answer(*held)
+            known.append(held)
         if (label := self._labels[at]) == label:
-            own = LateLabel(id, rows.key[at], *place, time_ms, label, rows.new_class[at])
-            self.take(own, join._topics[0])
+            own = LateLabel(id, rows.key[at], *place, label, rows.new_class[at])
+            known.append((own, join._topics[0]))
+            self.truth.labels += 1
+        marks, turns, entity = self.marks[at], join._turns, self._entities[at]
+        asked = turns.next(entity) if turns else GONE
+        for each in known if turns else ():  # before this event is predicted
+            if asked == NOBODY:
+                marks = self._note(marks, entity, place, *each)
+            else:
+                self._answer(asked, place, *each)
+        slot = waiting.put(id, place, now_ms, marks)
+        self.slots.append(slot)
+        self._put += 1
+        if turns:
+            turns.put(entity, slot)
+            return
+        for each in known:
+            self._answer(slot, place, *each)
 
     def _make_room(self, same: int | None, now_ms: int) -> None:
         """Let rows go: one of the same id, those whose time is over, and the oldest if need be."""
@@ -237,31 +221,58 @@ class _Work:
     def take(self, label: LateLabel, topic: str) -> None:
         """Take in a label."""
         self.truth.labels += 1
-        self._answer(label, topic)
-
-    def _answer(self, label: LateLabel, topic: str) -> None:
-        join, waiting = self.join, self.join._rows
-        slot = waiting.find(label.id)
-        if slot is None:
+        waiting, turns = self.join._rows, self.join._turns
+        if (slot := waiting.find(label.id)) is None:
             self._hold(label, topic)
             return
-        if (status := waiting.status(slot)) == EXPIRED:
+        place = waiting.place(slot)
+        if turns and (asked := turns.answered(slot)) == NOBODY:
+            marks = waiting.marks(slot)
+            waiting.mark(slot, self._note(marks, turns.entity(slot), place, label, topic))
+        else:
+            self._answer(asked if turns else slot, place, label, topic)
+
+    def _note(self, marks: int, entity: int, event: Place, label: LateLabel, topic: str) -> int:
+        """Take in a label that answers no row; return the marks of its event then."""
+        if marks & _TOLD:
+            self.truth.repeated += 1
+        elif (value := self._value(label)) is None:
+            self._refuse_class(label, topic)
+            return marks
+        else:
+            self.truth.unasked += 1
+            self.unasked.append((len(self.labels), entity))
+            self._add(0, LABEL | UNASKED, event, label, value, label.weight)
+        return marks | _TOLD
+
+    def _answer(self, slot: int, event: Place, label: LateLabel, topic: str) -> None:
+        """Answer the row in a slot by the label of an event that stands there."""
+        join, waiting = self.join, self.join._rows
+        if slot == GONE or (status := waiting.status(slot)) == EXPIRED:
             self._refuse(label, topic, "expired_id", ITS_EVENT_EXPIRED)
             return
         if status == LABELLED and waiting.label_of(slot) == self._known(label):
             self.truth.repeated += 1
-        elif status == LABELLED and not join._relearn:
+        elif status == LABELLED and join._policy == "ignore":
             self._correct(label, topic)
         elif (value := self._value(label)) is None:
-            told = f"expected one of the {len(self.classes)} that there is room for"
-            self._refuse(label, topic, "label", f"{(label.new_class or '')[:40]!r}: {told}")
+            self._refuse_class(label, topic)
         else:
-            self._learn(slot, label, value)
             if status == LABELLED:
-                self.truth.relearned += 1
+                self._again(slot, event, label, value)
                 return
+            self._learn(slot, event, label, value)
             self.truth.scored += 1
-            self._delays.append(label.time_ms - waiting.time_of(slot))
+            self._delays.append(label.time_ms - event[2])
+
+    def _again(self, slot: int, event: Place, label: LateLabel, value: float) -> None:
+        """Take in another label for the same row."""
+        if self.join._policy == "rescore":
+            self._learn(slot, event, label._replace(weight=0.0), value, AGAIN)
+            self.truth.rescored += 1
+        else:
+            self._learn(slot, event, label, value, AGAIN)
+            self.truth.relearned += 1
 
     def _correct(self, label: LateLabel, topic: str) -> None:
         told = "it has another label already; labels.policy says what is done then"
@@ -281,24 +292,35 @@ class _Work:
         new = known is None and label.new_class
         return self.classes.take_up(new) if new else known
 
-    def _learn(self, slot: int, label: LateLabel, value: float) -> None:
+    def _learn(
+        self, slot: int, event: Place, label: LateLabel, value: float, again: int = 0
+    ) -> None:
         waiting = self.join._rows
         waiting.label(slot, value)
-        partition, offset = waiting.place(slot)
+        weight, implied, marks = label.weight, self.join._implied, waiting.marks(slot)
+        if marks & LEFT_OUT and implied and value == implied[0]:
+            weight = 0.0
+        self._add(slot, LABEL | marks & HELD_OUT | again, event, label, value, weight)
+
+    def _add(
+        self, slot: int, kind: int, event: Place, label: LateLabel, value: float, weight: float
+    ) -> None:
+        """Add a line."""
         # A plain tuple, of the fields of LateLabel: it takes a tenth of the time.
-        line: Any = (label.id, None, partition, offset, label.time_ms, value, None, label.weight)
+        line: Any = (label.id, None, event[0], event[1], label.time_ms, value, None, weight)
+        self.kinds.append(kind)
         self.labels.append((self._put, line))
         self.slots.append(slot)
 
     def _expire(self, slot: int) -> None:
         waiting, implied = self.join._rows, self.join._implied
-        place = (*waiting.place(slot), waiting.time_of(slot))
+        place = waiting.place(slot)
         value = None
         if implied is not None:
             label = LateLabel(waiting.id_of(slot), None, *place, *implied)
             value = self._value(label)
         if value is not None:
-            self._learn(slot, label, value)
+            self._learn(slot, place, label, value)
             self.truth.scored += 1
             self.truth.implied += 1
         else:
@@ -322,11 +344,16 @@ class _Work:
                 self._refuse(*held.pop(next(iter(held))), "unknown_id", told)
         elif (known.label, known.new_class) == (label.label, label.new_class):
             self.truth.repeated += 1
-        elif self.join._relearn:
-            held[label.id] = label, topic
-            self.truth.relearned += 1
-        else:
+        elif self.join._policy == "ignore":
             self._correct(label, topic)
+        else:
+            held[label.id] = label, topic
+            corrected = "rescored" if self.join._policy == "rescore" else "relearned"
+            setattr(self.truth, corrected, getattr(self.truth, corrected) + 1)
+
+    def _refuse_class(self, label: LateLabel, topic: str) -> None:
+        told = f"expected one of the {len(self.classes)} that there is room for"
+        self._refuse(label, topic, "label", f"{(label.new_class or '')[:40]!r}: {told}")
 
     def _refuse(self, label: LateLabel, topic: str, code: str, told: str) -> None:
         self.truth.refused += 1
@@ -347,5 +374,9 @@ class _Work:
         self.join.delays.add(self._delays)
         lines, is_label = interleaved(unlabelled(self.rows), self.labels)
         line = np.column_stack([is_label, np.array(self.slots, int)]).astype(np.int32)
+        line[is_label, 0] = self.kinds
+        for at, entity in self.unasked:
+            place = np.flatnonzero(is_label)[at]
+            lines.entity[place] = np.array([entity], np.uint64).view(np.uint32)
         events = np.flatnonzero(~is_label).tolist()
         return Joined(lines, line, events, self.rows, self.truth, self.letters, self.expired)

@@ -15,7 +15,7 @@ from headrace.model.spec import Spec
 from headrace.stream.events import DriftRecord
 from headrace.stream.rows.classes import Classes
 from headrace.stream.rows.rows import Rows
-from headrace.stream.training.label_join import Joined
+from headrace.stream.training.joined import Joined
 
 
 class Part(NamedTuple):

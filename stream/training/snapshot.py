@@ -86,7 +86,7 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     state = jax.eval_shape(learner_of(task).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(state)}
     if waiting := task.spec.waiting:
-        found |= label_join.shapes_of(waiting)
+        found |= label_join.shapes_of(waiting, task.target.horizon)
     return found | {
         "recent": ("uint8", (-1,)),
         "came": ("uint8", came_shape(task)),

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model import aggregates, counter, frame, mixture, plasticity, pool
+from headrace.model import aggregates, counter, frame, late_scores, mixture, plasticity, pool
 from headrace.model.batch import Batch, empty_batch
 from headrace.model.frame import Frame
 from headrace.model.metrics import classification_report, regression_report, report
@@ -28,7 +28,8 @@ from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.target import MOST_NAMED
 from headrace.stream.training.drift_records import Told, drift_records
-from headrace.stream.training.label_join import LabelJoin, join_of
+from headrace.stream.training.label_join import LabelJoin
+from headrace.stream.training.late_labels import Draws, join_of
 from headrace.stream.training.learned import Foreseen, Learned, Part, Pending, answers
 from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs
@@ -59,6 +60,7 @@ class Trainer:
         self._classes = Classes(task)
         self._frame = Frame(task.spec)
         self.join: LabelJoin | None = join_of(task)
+        self._draws = Draws(task)
         self.learned = 0
 
     @property
@@ -117,15 +119,19 @@ class Trainer:
                 label[at] = index
         return rows._replace(label=label)
 
-    def submit(self, rows: Rows, labels: Sequence[Placed] = ()) -> Pending:
+    def submit(
+        self, rows: Rows, labels: Sequence[Placed] = (), ids: Sequence[str | int] | None = None
+    ) -> Pending:
         """Start predicting and learning up to `capacity` rows; does not wait.
 
         Args:
             labels: that came by themselves, as many as may be.
+            ids: of the events, by which samples are drawn; None: those of the rows.
         """
         if not self.join:
             return self._submit(rows, None)
-        joined = self.join.join(rows, labels, self._classes)
+        marks = self._draws.marks(rows.id if ids is None else ids)
+        joined = self.join.join(rows, labels, self._classes, marks)
         return self._submit(joined.rows, joined.line)._replace(joined=joined)
 
     def _submit(self, rows: Rows, line: NDArray[np.int32] | None) -> Pending:
@@ -248,17 +254,19 @@ class Trainer:
         chances = self._learner.spec.classes
         lines = learned.published[:, : chances or 3].astype(np.float64).tolist()
         steps, times = learned.step.tolist(), rows.time_ms.tolist()
-        common = (rows.id, steps, times, rows.partition, rows.offset)
+        common = (rows.id, steps, times, rows.partition, rows.offset, self._draws.held_out(rows.id))
         if chances:
             names = [*self._classes]
             said = [names[int(at)] if at == at else None for at in learned.answer.tolist()]
             return [
-                Prediction(i, name, s, t, p, o, line)
-                for name, line, i, s, t, p, o in zip(said, lines, *common, strict=True)
+                Prediction(i, name, s, t, p, o, line, None, h)
+                for name, line, i, s, t, p, o, h in zip(said, lines, *common, strict=True)
             ]
         return [
-            Prediction(i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high])
-            for (value, low, high), i, s, t, p, o in zip(lines, *common, strict=True)
+            Prediction(
+                i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high], h
+            )
+            for (value, low, high), i, s, t, p, o, h in zip(lines, *common, strict=True)
         ]
 
     def in_words(self, label: float) -> str | float:
@@ -299,11 +307,12 @@ class Trainer:
         """
         return partial(self._scores, self._learner.copy(self._measured()), self._frame.copy())
 
-    def _measured(self) -> tuple[Any, Any, Any]:
-        return self._state.metrics, self._state.further, self._state.champion.mixture
+    def _measured(self) -> tuple[Any, ...]:
+        state = self._state
+        return state.metrics, state.further, state.late, state.champion.mixture
 
-    def _scores(self, measured: tuple[Any, Any, Any], held: Frame) -> dict[str, Any]:
-        metrics, further, mixed = measured
+    def _scores(self, measured: tuple[Any, ...], held: Frame) -> dict[str, Any]:
+        metrics, further, late, mixed = measured
         unit = 1.0 if self._learner.spec.classes else float(held.unit[-1])
         scores = (
             classification_report(metrics)
@@ -312,6 +321,8 @@ class Trainer:
         )
         if further:
             scores["further"] = report(further, unit)
+        if late:
+            scores |= late_scores.report(self._learner.spec, late, unit)
         weights = mixture.total(mixed).astype(float).round(4)
         names = pool.names(self._learner.spec)
         return scores | {"members": dict(zip(names, weights.tolist(), strict=True))}

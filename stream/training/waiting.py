@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 NEVER, PENDING, LABELLED, EXPIRED = range(4)  # what became of the row in a slot
 WAITING_BYTES = 150  # of a row beside its arrays: its id, and where it stands
 NO_CLOCK = -(1 << 62)
+Place = tuple[int, int, int]
+"""Partition and offset of an event, and its time in ms."""
 
 
 class WaitingRows:
@@ -28,6 +30,7 @@ class WaitingRows:
         self._time, self._since = array("q", zeros), array("q", zeros)
         self._offset, self._partition = array("q", zeros), array("i", bytes(4 * slots))
         self._label, self._status = array("d", zeros), array("b", bytes(slots))
+        self._marks = array("b", bytes(slots))
         # Two rings of slots, each from its head on: those that are free, and those that wait.
         self._free, self._wait = slots, slots + 1
         self._next = array("i", [*range(1, slots + 1), 0, slots + 1] if slots else [0, 1])
@@ -35,11 +38,12 @@ class WaitingRows:
         self.pending = 0
         """How many rows wait for their label."""
 
-    def put(self, id: str | int, time_ms: int, partition: int, offset: int, now_ms: int) -> int:
+    def put(self, id: str | int, place: Place, now_ms: int, marks: int) -> int:
         """Return the slot of a row that came; make room by `oldest` before.
 
         Args:
             now_ms: from when on it waits.
+            marks: of the row, to be kept with it.
         """
         slot: int = self._next[self._free]
         other = self._ids[slot]
@@ -48,9 +52,9 @@ class WaitingRows:
         if (same := self._of.get(id)) is not None:
             self._ids[same] = None  # an id names one row, as after `restore`
         self._ids[slot], self._of[id] = id, slot
-        self._time[slot], self._since[slot] = time_ms, now_ms
-        self._partition[slot], self._offset[slot] = partition, offset
-        self._status[slot] = PENDING
+        self._partition[slot], self._offset[slot], self._time[slot] = place
+        self._since[slot] = now_ms
+        self._status[slot], self._marks[slot] = PENDING, marks
         self._move(slot, self._wait)
         self.pending += 1
         return slot
@@ -93,6 +97,14 @@ class WaitingRows:
         """Return what became of a row: PENDING, LABELLED or EXPIRED."""
         return self._status[slot]
 
+    def marks(self, slot: int) -> int:
+        """Return the marks of a row."""
+        return self._marks[slot]
+
+    def mark(self, slot: int, marks: int) -> None:
+        """Change the marks of a row."""
+        self._marks[slot] = marks
+
     @property
     def has_room(self) -> bool:
         """Return whether there is a slot whose row does not wait any more, or an empty one."""
@@ -104,13 +116,9 @@ class WaitingRows:
         assert id is not None  # noqa: S101
         return id
 
-    def place(self, slot: int) -> tuple[int, int]:
-        """Return partition and offset of a row."""
-        return self._partition[slot], self._offset[slot]
-
-    def time_of(self, slot: int) -> int:
-        """Return the event time of a row."""
-        return self._time[slot]
+    def place(self, slot: int) -> Place:
+        """Return where a row's event stands."""
+        return self._partition[slot], self._offset[slot], self._time[slot]
 
     def _move(self, slot: int, head: int) -> None:
         """Put a slot at the end of a ring."""
@@ -129,6 +137,7 @@ class WaitingRows:
             "partition": self._partition,
             "label": self._label,
             "status": self._status,
+            "marks": self._marks,
             "next": self._next,
             "prev": self._prev,
         }

@@ -319,6 +319,13 @@ def test_a_label_has_a_weight_of_its_own(weight: float | None, found: float | st
     assert {each.id for each in read.labels} >= {"b"}
 
 
+def test_a_label_teaches_by_the_inverse_of_its_propensity() -> None:
+    reader = LabelReader(task(labels='weight = "trust"\npropensity = "chance"'))
+    read = reader.read(records(label(trust=3, chance=0.25), label(id="b", chance=0)))
+    assert [each.weight for each in read.labels] == [12.0]
+    assert [each.code for each in read.letters] == ["number"]
+
+
 @pytest.mark.parametrize("weight", ["2", True, [1]])
 def test_a_weight_that_is_no_number_is_refused(weight: object) -> None:
     reader = LabelReader(task(labels='weight = "trust"'))

@@ -181,6 +181,29 @@ def test_rows_do_not_depend_on_how_events_are_batched() -> None:
         assert np.concatenate(parts).tobytes() == getattr(whole, name).tobytes()
 
 
+@pytest.mark.parametrize(
+    ("chance", "weight"), [(1, 1.0), (0.5, 2.0), (0.05, 20.0), (1e-9, 20.0), (None, 1.0)]
+)
+def test_an_event_teaches_by_the_inverse_of_its_propensity(
+    chance: float | None, weight: float
+) -> None:
+    told = '[input]\nweight = "w"\npropensity = "p"'
+    normalizer = Normalizer(parse(TASK.replace("[input]", told), "t.toml"))
+    for own in (1.0, 3.0):
+        rows, refused = normalizer.normalize(records([good(0, p=chance, w=own)]))
+        assert not refused
+        assert rows.weight.tolist() == [[own * weight]]
+
+
+@pytest.mark.parametrize("chance", [0, -0.5, 1.01, 1e308])
+def test_a_propensity_out_of_range_is_refused(chance: float) -> None:
+    normalizer = Normalizer(parse(TASK.replace("[input]", '[input]\npropensity = "p"'), "t.toml"))
+    rows, (letter,) = normalizer.normalize(records([good(0, p=chance), good(1)]))
+    assert letter.code == "number"
+    assert letter.detail == f"propensity {float(chance)!r}: expected a number above 0, 1 at most"
+    assert rows.weight.tolist() == [[1.0]]
+
+
 WEIGHED = TASK.replace("[input]", '[input]\nweight = "w"')
 
 

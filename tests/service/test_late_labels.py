@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,18 @@ class Stream:
     """Hold a task with topics of its own, and send what it reads."""
 
     def __init__(
-        self, kafka: KafkaConnection, home: Path, labels: int = 1, events: int = 1
+        self,
+        kafka: KafkaConnection,
+        home: Path,
+        labels: int = 1,
+        events: int = 1,
+        changes: Mapping[str, str] | None = None,
     ) -> None:
         self.kafka, self.path = kafka, home / "task.toml"
-        self.path.write_text(TEXT.format(name=f"late-{uuid.uuid4().hex[:8]}"))
+        text = TEXT.format(name=f"late-{uuid.uuid4().hex[:8]}")
+        for table, lines in (changes or {}).items():
+            text = text.replace(f"[{table}]", f"[{table}]\n{lines}")
+        self.path.write_text(text)
         self.task = parse(self.path.read_text(), str(self.path))
         self.labels = f"{self.task.name}.labels"
         ensure(kafka, [TopicSpec(self.labels, labels), TopicSpec(self.task.input.topic, events)])
@@ -135,7 +143,8 @@ def told(number: int, **changes: object) -> bytes:
 def balanced(truth: dict[str, Any] | None, events: int) -> None:
     """Make sure that all labels are accounted for, and all events that were predicted."""
     assert truth
-    kept = sum(truth[name] for name in ("relearned", "repeated", "refused", "held"))
+    corrected = truth["rescored"] + truth["relearned"]
+    kept = corrected + sum(truth[name] for name in ("repeated", "unasked", "refused", "held"))
     assert truth["labels"] == truth["scored"] - truth["implied"] + kept
     assert events == truth["scored"] + truth["expired"] + truth["pending"]
 
@@ -252,6 +261,53 @@ def test_what_waits_for_a_label_outlives_its_learner_and_even_its_checkpoints(
     assert (again.events, again.equal, again.checkpoints) == (120, again.batches, 4)
     assert again.state == last_state(stream.task, stream.kafka)
     assert [line["id"] for line in stream.predictions()] == [f"e-{n}" for n in range(120)]
+
+
+EVERYTHING = {
+    "target": "horizon = 1",
+    "labels": 'policy = "rescore"\non_expiry = "no"\nsample_negatives = 0.5\nholdout = 0.25\n'
+    'propensity = "chance"',
+}
+
+
+def test_horizons_corrections_samples_and_holdouts_outlive_their_learner(
+    kafka: KafkaConnection, tmp_path: Path
+) -> None:
+    """All at once, over restarts and lost checkpoints: the same state, and every label told."""
+    changes = EVERYTHING | {"labels": EVERYTHING["labels"] + "\n#"}
+    stream = Stream(kafka, tmp_path, labels=2, events=2, changes=changes)
+    wrong = {n: "yes" if json.loads(told(n))["label"] == "no" else "no" for n in range(20)}
+    stream.send(range(150))
+    stream.tell(range(100))
+    send(kafka, stream.labels, [told(n, label=label) for n, label in wrong.items()])
+    first = stream.life(micro_batch=16)
+    stream.send(range(150, 1_100))  # more than may wait
+    send(kafka, stream.labels, [told(n, chance=0.1) for n in range(100, 200)])
+    second = in_another_process(stream)
+    balanced(second["labels"], second["events"])
+    assert first.labels
+    assert first.labels["unasked"] > 0
+    assert first.labels["rescored"] == 20 - sum(n in wrong for n in unasked_of(stream, 100))
+    assert second["labels"]["implied"] > 0
+    scores = read(kafka, stream.task.output("metrics"))[-1]
+    assert 0 < scores["held_out"]["events"] < scores["event_time"]["events"]
+    state = last_state(stream.task, kafka)
+    stream.life(state=str(tmp_path / "lost"))
+    assert last_state(stream.task, kafka) == state
+    audit = verify(stream.task, kafka, deep=True)
+    assert audit.findings == []
+    assert audit.metrics > 0
+    held = {line["id"] for line in stream.predictions() if line.get("holdout")}
+    assert 200 < len(held) < 350
+    assert replay(stream.task, kafka).state == state
+
+
+def unasked_of(stream: Stream, end: int) -> list[int]:
+    """Return the numbers of the events that are the first of their entity."""
+    first: dict[str, int] = {}
+    for number in range(end):
+        first.setdefault(json.loads(good(number))["entity"], number)
+    return [*first.values()]
 
 
 def in_another_process(stream: Stream) -> dict[str, Any]:

@@ -11,6 +11,7 @@ TARGETS = {
     "closed": 'kind = "classify"\nclasses = ["low", "high"]',
     "numbers": 'kind = "classify"\nclasses = ["0", "1"]',
     "open": 'kind = "classify"\nmax_classes = 4\nclasses = ["low"]',
+    "balanced": 'kind = "classify"\nclasses = ["low", "high"]\nclass_weight = "balanced"',
     "regress": 'kind = "regress"\nhorizon = 0',
 }
 SCALAR = "expected a number or text that is not empty or true or false"
@@ -42,7 +43,10 @@ def text(target: str, *lines: str, topic: str = "t.labels") -> str:
         ("closed", "max_pending = true", "= true: expected a whole number from 1"),
         ("closed", "ttl_hours = 0", "labels.ttl_hours = 0: expected a number above 0"),
         ("closed", "ttl_hours = nan", "labels.ttl_hours = nan: expected a finite number"),
-        ("closed", "policy = 'ignor'", "expected 'ignore' or 'relearn'; did you mean 'ignore'?"),
+        ("closed", "policy = 'ignor'", "'rescore' or 'relearn'; did you mean 'ignore'?"),
+        ("closed", "sample_negatives = 0.1", "expected on_expiry, which names them"),
+        ("closed", "sample_negatives = 1.0", "labels.sample_negatives = 1.0: expected a number"),
+        ("closed", "holdout = 0.6", "labels.holdout = 0.6: expected a number from 0 to 0.5"),
         ("closed", "on_expiry = 'hihg'", f"'hihg': {CLOSED}; did you mean 'high'?"),
         ("closed", "on_expiry = ''", f"labels.on_expiry = '': {SCALAR}"),
         ("closed", "on_expiry = ['low']", f"labels.on_expiry = ['low']: {SCALAR}"),
@@ -81,14 +85,23 @@ def test_a_topic_is_missing() -> None:
         parse(wrong, "t.toml")
 
 
+def test_chunks_do_not_go_with_late_labels() -> None:
+    told = r"model\.chunk = 8: late labels are learned one by one: expected 1"
+    with pytest.raises(TaskError, match=told):
+        parse(text("regress", "[model]\nchunk = 8"), "t.toml")
+
+
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("target", "implied", "told"),
     [
-        ("[model]\nchunk = 8", r"model\.chunk = 8: late labels are learned one by one: expected 1"),
-        ("", r"target\.horizon = 2: a horizon says already when labels come: expected 0"),
+        ("regress", "0", "a sample of a class: expected target.kind = 'classify'"),
+        ("open", '"high"', "on_expiry is no class from the start: expected it in target.classes"),
+        ("balanced", '"low"', "evens classes out, too: expected one of both"),
     ],
 )
-def test_what_does_not_go_with_late_labels_is_told(lines: str, told: str) -> None:
-    wrong = text("regress", lines).replace("horizon = 0", f"horizon = {0 if lines else 2}")
-    with pytest.raises(TaskError, match=told):
+def test_a_sample_is_of_a_class_that_is_there(target: str, implied: str, told: str) -> None:
+    wrong = text(target, f"on_expiry = {implied}", "sample_negatives = 0.1")
+    with pytest.raises(TaskError) as caught:
         parse(wrong, "t.toml")
+    assert "labels.sample_negatives = 0.1: " in str(caught.value)
+    assert told in str(caught.value)

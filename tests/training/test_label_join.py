@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -13,24 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.model.late_scores import AGAIN, HELD_OUT, LABEL, UNASKED
 from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.late import LateLabel, Placed, Truth
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task, parse
+from headrace.stream.task.labels import Policy
 from headrace.stream.training import label_join
 from headrace.stream.training.delays import Delays
-from headrace.stream.training.label_join import (
-    Joined,
-    LabelJoin,
-    account,
-    arrays,
-    join_of,
-    shapes_of,
-)
+from headrace.stream.training.joined import Joined
+from headrace.stream.training.label_join import LEFT_OUT, LabelJoin, arrays, shapes_of
+from headrace.stream.training.late_labels import account, join_of
+from headrace.stream.training.turns import Turns
 
 TOPICS = ("t.events", "t.labels")
-KEPT, CLOCK = 3, 5
+KEPT, CLOCK, ENTITIES = 3, 5, 2
 HOUR_MS = 3_600_000
+CORRECTED = {"rescore": "rescored", "relearn": "relearned"}
+DRAWN = ("b", 7)  # ids of events that are held out
 TEXT = """
 name = "t"
 [input]
@@ -60,6 +60,7 @@ class Step(NamedTuple):
     id: str | int
     time_ms: int
     label: Any  # a class's name, or a number; None: an event without
+    entity: int = 0
 
 
 @dataclass
@@ -69,6 +70,9 @@ class Row:
     id: str | int
     place: tuple[int, int, int]
     since_ms: int
+    asked: Row | None  # what its label answers
+    entity: int
+    told: bool = False  # whether its label came, though it answers nothing
     label: Any = None
     status: str = "waits"
 
@@ -79,7 +83,8 @@ class Model:
 
     most: int
     ttl_ms: int | None
-    relearn: bool
+    policy: Policy
+    horizon: int
     implied: Any
     names: list[Any]
     room: int
@@ -88,6 +93,7 @@ class Model:
     held: list[tuple[LateLabel, Any, str]] = field(default_factory=list)
     gone: list[str | int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
+    turns: dict[int, list[Row]] = field(default_factory=dict)  # by entity, seen last at the end
     lines: list[tuple[Any, ...]] = field(default_factory=list)
     letters: list[tuple[Any, ...]] = field(default_factory=list)
     expired: list[tuple[Any, ...]] = field(default_factory=list)
@@ -95,10 +101,14 @@ class Model:
     truth: Counter[str] = field(default_factory=Counter)
 
     @property
+    def kept(self) -> list[Row]:
+        return [*self.ended, *self.waiting]
+
+    @property
     def waiting(self) -> list[Row]:
         return [row for row in self.rows if row.status == "waits"]
 
-    def event(self, label: LateLabel, value: Any) -> None:
+    def event(self, label: LateLabel, value: Any, entity: int) -> None:
         """Take in an event, told as the label that it brings."""
         self.times.append(label.time_ms)
         newest = sorted(self.times[-CLOCK:])
@@ -111,16 +121,30 @@ class Model:
             or (self.ttl_ms is not None and self.waiting[0].since_ms <= now_ms - self.ttl_ms)
         ):
             self.expire(self.waiting[0])
-        if len(self.waiting) + len(self.ended) == self.most:
-            self.ended.pop(0)
-        self.rows.append(Row(label.id, (label.partition, label.offset, label.time_ms), now_ms))
-        self.lines.append((False, len(self.rows) - 1, label.id, label.offset, label.time_ms, None))
-        for early in [each for each in self.held if each[0].id == label.id]:
+        row = Row(label.id, (label.partition, label.offset, label.time_ms), now_ms, None, entity)
+        known = [each for each in self.held if each[0].id == label.id]
+        for early in known:
             self.held.remove(early)
             self.truth["held"] -= 1
-            self.find(*early)
         if value is not None:
-            self.label(label, value, TOPICS[0])
+            self.truth["labels"] += 1
+            known.append((label, value, TOPICS[0]))
+        if self.horizon:
+            earlier = self.turns.pop(entity, [])
+            if len(self.turns) == ENTITIES:
+                del self.turns[next(iter(self.turns))]
+            row.asked = earlier[-self.horizon] if len(earlier) >= self.horizon else None
+            self.turns[entity] = [*earlier, row]
+            for each in known:
+                self.answer(row, *each)
+        if len(self.kept) == self.most:
+            self.ended.pop(0)
+        self.rows.append(row)
+        self.lines.append((0, len(self.rows) - 1, label.id, label.offset, label.time_ms, None))
+        if not self.horizon:
+            row.asked = row
+            for each in known:
+                self.answer(row, *each)
 
     def label(self, label: LateLabel, value: Any, topic: str) -> None:
         """Take in a label."""
@@ -129,23 +153,40 @@ class Model:
 
     def find(self, label: LateLabel, value: Any, topic: str) -> None:
         """Find the row of a label."""
-        known = [row for row in (*self.ended, *self.waiting) if row.id == label.id]
-        row = max(known, key=self.number, default=None)
-        if row is None:
+        known = [row for row in self.kept if row.id == label.id]
+        event = max(known, key=self.number, default=None)
+        if event is None:
             self.hold(label, value, topic)
-        elif row.status == "expired":
+        else:
+            self.answer(event, label, value, topic)
+
+    def answer(self, event: Row, label: LateLabel, value: Any, topic: str) -> None:
+        """Answer the row that an event does."""
+        row = event.asked
+        if row is None and event.told:
+            self.truth["repeated"] += 1
+        elif row is None and not self.has_room(value):
+            self.refuse("label", label, topic)
+        elif row is None:
+            self.truth["unasked"] += 1
+            event.told = True
+            said = float(self.names.index(value)) if self.room else value
+            entity, place = event.entity, (event.id, event.place[1])
+            self.lines.append((LABEL | UNASKED, entity, *place, label.time_ms, said))
+        elif row.status == "expired" or not any(row is each for each in self.kept):
             self.refuse("expired_id", label, topic)
         elif row.status == "labelled" and row.label == value:
             self.truth["repeated"] += 1
-        elif row.status == "labelled" and not self.relearn:
+        elif row.status == "labelled" and self.policy == "ignore":
             self.refuse("corrected", label, topic)
         elif not self.has_room(value):
             self.refuse("label", label, topic)
         else:
-            self.truth["relearned" if row.status == "labelled" else "scored"] += 1
-            if row.status == "waits":
-                self.delays.append(max(label.time_ms - row.place[2], 0))
-            self.learn(row, value, label.time_ms)
+            again = row.status == "labelled"
+            self.truth[CORRECTED[self.policy] if again else "scored"] += 1
+            if not again:
+                self.delays.append(max(label.time_ms - event.place[2], 0))
+            self.learn(row, event, value, label.time_ms)
 
     def has_room(self, value: Any) -> bool:
         """Return whether a class is known or can be taken up; take it up."""
@@ -155,18 +196,19 @@ class Model:
             self.names.append(value)
         return True
 
-    def learn(self, row: Row, value: Any, time_ms: int) -> None:
+    def learn(self, row: Row, event: Row, value: Any, time_ms: int) -> None:
+        kind = LABEL + AGAIN * (row.status == "labelled") + HELD_OUT * (row.id in DRAWN)
         if row.status == "waits":
             row.status = "labelled"
             self.ended.append(row)
         row.label = value
         told = float(self.names.index(value)) if self.room else value
-        self.lines.append((True, self.number(row), row.id, row.place[1], time_ms, told))
+        self.lines.append((kind, self.number(row), event.id, event.place[1], time_ms, told))
 
     def expire(self, row: Row) -> None:
         told = None
         if self.implied is not None and self.has_room(self.implied):
-            self.learn(row, self.implied, row.place[2])
+            self.learn(row, row, self.implied, row.place[2])
             told = self.lines[-1][-1]
             self.truth["scored"] += 1
             self.truth["implied"] += 1
@@ -191,11 +233,11 @@ class Model:
                 self.refuse("unknown_id", first, its_topic)
         elif self.held[early[0]][1] == value:
             self.truth["repeated"] += 1
-        elif self.relearn:
-            self.held[early[0]] = (label, value, topic)
-            self.truth["relearned"] += 1
-        else:
+        elif self.policy == "ignore":
             self.refuse("corrected", label, topic)
+        else:
+            self.held[early[0]] = (label, value, topic)
+            self.truth[CORRECTED[self.policy]] += 1
 
     def refuse(self, code: str, label: LateLabel, topic: str) -> None:
         self.truth["refused"] += 1
@@ -205,9 +247,10 @@ class Model:
         return next(at for at, each in enumerate(self.rows) if each is row)
 
 
-def rows_of(task: Task, events: Sequence[LateLabel]) -> Rows:
+def rows_of(task: Task, events: Sequence[LateLabel], entities: Sequence[int] = ()) -> Rows:
     """Make rows that hold no more than what a label has."""
-    count = len(events)
+    count, entity = len(events), np.zeros((len(events), 2), np.uint32)
+    entity[:, 1] = entities or 0
     return Rows(
         id=[each.id for each in events],
         key=[each.key for each in events],
@@ -216,7 +259,7 @@ def rows_of(task: Task, events: Sequence[LateLabel]) -> Rows:
         time_ms=np.array([each.time_ms for each in events], np.int64),
         numeric=np.zeros((count, task.spec.numeric)),
         ids=np.zeros((count, 0), np.uint32),
-        entity=np.zeros((count, 2), np.uint32),
+        entity=entity,
         label=np.array([each.label for each in events], np.float64),
         new_class=[each.new_class for each in events],
         image=np.zeros((count, 0, 0, 0), np.uint8),
@@ -244,6 +287,7 @@ class Life:
     settings: dict[str, Any]
     slots: int
     steps: list[Step]
+    horizon: int = 0
 
     def __post_init__(self) -> None:
         self.join, self.classes = self.fresh(), Classes(self.task)
@@ -255,7 +299,8 @@ class Life:
         self.events = 0
 
     def fresh(self) -> LabelJoin:
-        return LabelJoin(self.slots, TOPICS, **self.settings)
+        turns = Turns(self.horizon, self.slots, ENTITIES) if self.horizon else None
+        return LabelJoin(self.slots, TOPICS, turns=turns, **self.settings)
 
     def go(self, first: int, last: int) -> Joined:
         """Take the steps from `first` to `last` as one micro-batch."""
@@ -267,7 +312,10 @@ class Life:
                 events.append(told)
             else:
                 labels.append((len(events), told))
-        joined = self.join.join(rows_of(self.task, events), labels, self.classes)
+        came = [each.entity for each in self.steps[first:last] if each.is_event]
+        rows = rows_of(self.task, events, came)
+        marks = [HELD_OUT * (id in DRAWN) for id in rows.id]
+        joined = self.join.join(rows, labels, self.classes, marks)
         self.truth.add(joined.truth)
         assert joined.told.id == [each.id for each in events]
         assert [joined.rows.id[at] for at in joined.events] == joined.told.id
@@ -282,13 +330,15 @@ class Life:
     def note(self, joined: Joined) -> None:
         rows = joined.rows
         columns = (rows.id, rows.offset, rows.time_ms.tolist(), rows.label.tolist())
-        for (is_label, slot), *told, label in zip(joined.line.tolist(), *columns, strict=True):
-            if not is_label:
+        lines = zip(joined.line.tolist(), *columns, strict=True)
+        for place, ((kind, slot), *told, label) in enumerate(lines):
+            if not kind:
                 self.owners[slot] = self.events
                 self.events += 1
             assert 0 <= slot < self.slots
             said = None if label != label else label
-            self.lines.append((bool(is_label), self.owners[slot], *told, said))
+            whose = rows.entity[place, 1] if kind & UNASKED else self.owners[slot]
+            self.lines.append((kind, whose, *told, said))
 
     def truth_counts(self) -> dict[str, int]:
         found: dict[str, int] = msgspec.structs.asdict(self.truth)
@@ -297,10 +347,11 @@ class Life:
     def begin_again(self) -> None:
         """Go on in another object, from arrays alone."""
         kept = arrays(self.join.copied())
-        for name, (kind, shape) in shapes_of(self.slots).items():
+        shapes = shapes_of(self.slots, self.horizon)
+        for name, (kind, shape) in shapes.items():
             assert kept[name].dtype == kind, name
             assert shape in ((-1,), kept[name].shape), name
-        assert kept.keys() == shapes_of(self.slots).keys()
+        assert kept.keys() == shapes.keys()
         self.join = self.fresh()
         self.join.restore(kept)
 
@@ -313,21 +364,23 @@ class Case(NamedTuple):
     steps: list[Step]
     cuts: list[tuple[int, bool]]
     ttl_hours: float | None = None
-    relearn: bool = False
+    policy: Policy = "ignore"
     implied: Any = None
+    horizon: int = 0
 
     def life(self) -> Life:
-        given: dict[str, Any] = {"ttl_hours": self.ttl_hours, "relearn": self.relearn}
+        given: dict[str, Any] = {"ttl_hours": self.ttl_hours, "policy": self.policy}
         if self.implied is not None:
             told = read(TASKS[self.kind], 0, Step(False, 0, 0, self.implied))
             given["implied"] = told.label, told.new_class
-        return Life(TASKS[self.kind], given, self.slots, self.steps)
+        return Life(TASKS[self.kind], given, self.slots, self.steps, self.horizon)
 
     def model(self) -> Model:
         ttl_ms = None if self.ttl_hours is None else int(self.ttl_hours * HOUR_MS)
         target = TASKS[self.kind].target
         names = [*target.classes]
-        return Model(self.slots, ttl_ms, self.relearn, self.implied, names, target.room)
+        told = self.policy, self.horizon, self.implied
+        return Model(self.slots, ttl_ms, *told, names, target.room)
 
 
 @st.composite
@@ -338,7 +391,8 @@ def cases(draw: st.DrawFn) -> Case:
     usual = st.integers(-3 * HOUR_MS, 3 * HOUR_MS)
     wild = st.sampled_from([-(10**14), 0, 10**14])
     ids: st.SearchStrategy[str | int] = st.sampled_from(["a", "b", "c", "é", 7, 2**63, -1])
-    events = st.builds(Step, st.just(True), ids, usual | wild, st.none() | labels)
+    entities = st.integers(0, 2)
+    events = st.builds(Step, st.just(True), ids, usual | wild, st.none() | labels, entities)
     late = st.builds(Step, st.just(False), ids, usual | wild, labels)
     steps = draw(st.lists(events | late, min_size=1, max_size=40))
     return Case(
@@ -347,8 +401,9 @@ def cases(draw: st.DrawFn) -> Case:
         steps,
         sorted(draw(st.lists(st.tuples(st.integers(0, len(steps)), st.booleans()), max_size=6))),
         draw(st.sampled_from([None, None, 1e-6, 1.5, 24.0])),
-        draw(st.booleans()),
+        draw(st.sampled_from(get_args(Policy))),
         draw(st.none() | labels),
+        draw(st.sampled_from([0, 0, 1, 2])),
     )
 
 
@@ -380,6 +435,31 @@ def came(id: str | int, label: Any = None) -> Step:
 
 def label_of(id: str | int, label: Any) -> Step:
     return Step(False, id, 0, label)
+
+
+def test_a_row_that_is_scored_again_is_not_learned_again() -> None:
+    weighted = TEXT.replace("[features]", 'weight = "w"\n[features]') + KINDS["a number"]
+    life = Life(parse(weighted, "t"), {"policy": "rescore"}, 2, [])
+    event_of_a = LateLabel("a", None, 0, 7, 0, np.nan, None)
+    come = [(1, LateLabel("a", None, 0, 0, 5, value, None, 3.0)) for value in (1.0, 2.0)]
+    rows = rows_of(life.task, [event_of_a])._replace(weight=np.array([[8.0]]))
+    joined = life.join.join(rows, come, life.classes)
+    assert joined.rows.weight.tolist() == [[8.0], [3.0], [0.0]]
+    assert joined.truth == Truth(labels=2, scored=1, rescored=1)
+
+
+def test_a_row_out_of_the_sample_teaches_nothing_where_it_is_negative() -> None:
+    weighted = TEXT.replace("[features]", 'weight = "w"\n[features]') + KINDS["two classes"]
+    life = Life(parse(weighted, "t"), {"implied": (0.0, "no")}, 1, [])
+    events = [LateLabel(at, None, 0, at, 0, label, None) for at, label in enumerate([0.0, 1.0])]
+    waits = LateLabel(2, None, 0, 2, 0, np.nan, None)
+    rows = rows_of(life.task, [*events, waits, waits._replace(id=3, offset=3)])
+    rows = rows._replace(weight=np.ones((4, 1)))
+    joined = life.join.join(rows, [], life.classes, [LEFT_OUT] * 4)
+    is_label = joined.line[:, 0] > 0
+    told = zip(joined.rows.label[is_label], joined.rows.weight[is_label, 0], strict=True)
+    assert [*told] == [(0.0, 0.0), (1.0, 1.0), (0.0, 0.0)]
+    assert joined.truth == Truth(labels=2, scored=3, implied=1)
 
 
 OPEN = "room for two more"
@@ -434,7 +514,7 @@ def compare(case: Case) -> None:
         for at in range(first, last):
             step, told = life.steps[at], read(life.task, at, life.steps[at])
             if step.is_event:
-                model.event(told, step.label)
+                model.event(told, step.label, step.entity)
             else:
                 model.label(told, step.label, TOPICS[1])
         predicted += sum(step.is_event for step in life.steps[first:last])
@@ -488,7 +568,9 @@ def test_the_label_of_what_expires_is_read_as_an_event_s(
     assert not joined.letters
 
 
-@pytest.mark.parametrize(("policy", "code"), [("ignore", ["corrected"]), ("relearn", [])])
+@pytest.mark.parametrize(
+    ("policy", "code"), [("ignore", ["corrected"]), ("rescore", []), ("relearn", [])]
+)
 def test_a_task_says_what_becomes_of_another_label(policy: str, code: list[str]) -> None:
     labels = f'[labels]\ntopic = "their.labels"\npolicy = "{policy}"\nttl_hours = 0.5'
     task = parse(f"{TEXT}{KINDS['two classes']}{labels}", "t")
@@ -535,7 +617,7 @@ def test_records_that_are_no_labels_count_as_refused() -> None:
 def test_a_label_s_weight_is_that_of_its_line_also_if_it_came_early() -> None:
     weighted = TEXT.replace("[features]", 'weight = "w"\n[features]')
     task = parse(weighted + KINDS["a number"], "t")
-    life = Life(task, {"relearn": True}, 2, [])
+    life = Life(task, {"policy": "relearn"}, 2, [])
     early = LateLabel("a", None, 0, 0, 5, 1.0, None, 0.25)
     life.join.join(rows_of(task, []), [(0, early)], life.classes)
     life.begin_again()
