@@ -43,6 +43,7 @@ def answer_event(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[
     published = publish(spec, state, predict(parts, state)[AT], past[0])
     met = WaitingRow(
         inputs=state.chunk.inputs[AT],
+        flags=jnp.zeros(0, jnp.uint32),
         ids=state.chunk.ids[AT],
         past=past,
         weight=batch.weight[row],
@@ -52,7 +53,7 @@ def answer_event(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[
     )
     said = state.chunk.said.at[AT].set(newest(spec, published))
     state = state._replace(
-        waiting=waiting.put(state.waiting, batch.line[row, 1], met),
+        waiting=waiting.put(spec, state.waiting, batch.line[row, 1], met),
         late=late_scores.count(state.late),
         chunk=state.chunk._replace(said=said),
     )
@@ -62,7 +63,7 @@ def answer_event(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[
 def learn_label(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[State, Array]:
     """Score what was published of the row in a slot, then learn its label; return as above."""
     spec, label, kind = parts.spec, batch.label[row], batch.line[row, 0]
-    due, asked = waiting.take(state.waiting, batch.line[row, 1]), (kind & UNASKED) == 0
+    due, asked = waiting.take(spec, state.waiting, batch.line[row, 1]), (kind & UNASKED) == 0
     entity = jnp.where(asked, due.entity, batch.entity[row])
     past = jnp.where(asked, due.past, jnp.nan)
     kept, slot, held = memory.lookup(spec, state.memory, entity)

@@ -268,6 +268,21 @@ class Spec:
         return rows * self.numeric + self.label_lags * self.label_inputs
 
     @property
+    def flags(self) -> list[int]:
+        """Return the inputs that are 0 or 1: whether a number is missing, a label known or which.
+
+        The order is that of `inputs.load_row`.
+        """
+        rows = self.numeric_lags * self.numeric
+        labels = self.label_lags * self.label_inputs
+        known = self.label_lags * (self.classes or 1)  # the last ones
+        return [
+            *range(self.columns, self.row_inputs),
+            *range(self.row_inputs + rows, self.row_inputs + 2 * rows),
+            *range(self.inputs - labels + (labels - known), self.inputs),
+        ]
+
+    @property
     def plain(self) -> list[int]:
         """Return the numeric columns that no frozen encoder makes."""
         first, count = self.frozen

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from headrace.model import waiting
 from headrace.model.learner import make_learner
 from headrace.model.metrics import classification_report
 from headrace.model.spec import Spec
@@ -123,3 +125,29 @@ def test_rows_that_wait_are_not_copied_for_a_line() -> None:
 def test_a_horizon_or_chunks_beside_it_are_refused(horizon: int, chunk: int) -> None:
     with pytest.raises(ValueError, match="waiting: expected horizon 0 and chunk 1"):
         Spec(numeric=1, waiting=1, horizon=horizon, chunk=chunk)
+
+
+@pytest.mark.parametrize("spec", [*SPECS.values(), IMAGES], ids=[*SPECS, "images"])
+def test_a_row_waits_as_it_was_predicted_flag_by_flag(spec: Spec) -> None:
+    """Flags take a bit each in a slot; numbers and flags come out as they went in."""
+    spec = replace(spec, waiting=WAITING, numeric_lags=2, label_lags=3)
+    lines, events = late(stream(spec, N), 3)
+    state, _ = feed(make_learner(spec), lines, [], len(events))
+    flags = spec.flags
+    met = np.asarray(state.chunk.inputs)[0]
+    assert set(met[flags]) == {0.0, 1.0}  # of a missing number, too
+    assert len(set(met)) > 4
+    others = {
+        name: jnp.asarray(values[7])
+        for name, values in state.waiting.items()
+        if name not in ("inputs", "flags")
+    }
+    inputs, none = jnp.asarray(met), jnp.zeros(0, jnp.uint32)
+    row = waiting.WaitingRow(inputs=inputs, flags=none, **others)
+    held = {name: jnp.asarray(values) for name, values in state.waiting.items()}
+    slots = waiting.put(spec, held, jnp.int32(5), row)
+    taken = waiting.take(spec, slots, jnp.int32(5))
+    for name, value in row._asdict().items():
+        assert np.asarray(getattr(taken, name)).tobytes() == np.asarray(value).tobytes(), name
+    stored = sum(values.nbytes for values in slots.values())
+    assert stored == WAITING * waiting.row_bytes(spec)
