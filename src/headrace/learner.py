@@ -249,8 +249,7 @@ class Learner:
 
         `all` is of all events, `window` of the newest (fading), `baselines` the same of no-change,
         majority or mean and median; `further` holds metrics from other packages, by their names;
-        `labels` accounts for late labels since this object was made, `event_time` and `held_out`
-        score the events that these belong to: see `docs/late-labels.md`.
+        `labels` accounts for late ones since this object was made, beside scores of their own.
         """
         return self._trainer.report() | self._late.report(self._trainer)
 

@@ -47,8 +47,8 @@ class Normalizer:
         self._codec = Codec(task)
         self._timed = task.input.time is not None
         self._entities = task.input.entity is not None
-        self._weighted = task.input.weight is not None
-        self._chosen = task.input.propensity is not None
+        source = task.input
+        self._weighted, self._chosen = source.weight is not None, source.propensity is not None
         self._excluded = frozenset(task.input.exclude)
         self._numbers = task.of_kind(Number)
         self._categories: dict[str, Category] = task.of_kind(Category)
@@ -158,7 +158,6 @@ class Normalizer:
         entities = take_next() if self._entities else ()
         times: Sequence[Any] = take_next() if self._timed else _at(places, records.timestamps_ms)
         told = take_next() if self._weighted else [None] * (count * self._spec.weighted)
-        chances = take_next() if self._chosen else []
         keys = _at(places, records.keys)
         bad: dict[int, Reject] = {}
         for at, key in enumerate(keys):
@@ -171,7 +170,7 @@ class Normalizer:
         time_ms = self._times(times, bad)
         weight = weights(told, bad).reshape(count, int(self._spec.weighted))
         if self._chosen:
-            weight *= inverse_propensities(chances, bad)[:, None]
+            weight *= inverse_propensities(take_next(), bad)[:, None]
         label, new_class = self._labels(labels, bad)
         numeric = self._numeric(
             [texts.read(take_next(), bad) for texts in self._texts_of.values()], count

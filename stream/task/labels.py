@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Strict, Tag
 
 from headrace.stream.task.part import FieldPath, Mistake, Part, Real, Whole, once
 from headrace.stream.task.schema import TOPIC
+from headrace.stream.task.target import Target, class_of, wrong_label
 
 Policy = Literal["ignore", "rescore", "relearn"]
 
@@ -105,3 +106,37 @@ class Labels(Part):
             yield Mistake(
                 "sample_negatives", "a sample of negatives: expected on_expiry, which names them"
             )
+
+    def misfits(self, target: Target) -> Iterator[Mistake]:
+        """Yield what does not go with a target."""
+        implied, share = self.on_expiry, self.sample_negatives
+        if implied is None:
+            return
+        if told := wrong_label(target, implied):
+            yield Mistake("on_expiry", told)
+        elif share is not None and target.kind == "regress":
+            yield Mistake(
+                "sample_negatives", "a sample of a class: expected target.kind = 'classify'"
+            )
+        elif share is not None and target.class_weight == "balanced":
+            yield Mistake(
+                "sample_negatives",
+                "target.class_weight = 'balanced' evens classes out, too: expected one of both",
+            )
+        elif share is not None and class_of(target, implied) is None:
+            yield Mistake(
+                "sample_negatives",
+                "on_expiry is no class from the start: expected it in target.classes",
+            )
+
+    def sampled(self, target: Target) -> tuple[int, float] | None:
+        """Return the class of which a sample is learned, and the share of it; None: all are."""
+        implied, share = self.on_expiry, self.sample_negatives
+        at = None if implied is None else class_of(target, implied)
+        return None if share is None or at is None else (at, share)
+
+    @property
+    def weighted(self) -> bool:
+        """Return whether labels say how much they teach."""
+        told = self.weight or self.propensity or self.sample_negatives
+        return bool(told or self.policy == "rescore")

@@ -32,7 +32,7 @@ from headrace.stream.task.labels import Labels
 from headrace.stream.task.origin import Origin, plain, problems
 from headrace.stream.task.part import Mistake, Part, PluginName, beside, doubled, once
 from headrace.stream.task.schema import Drift, Input, Lags, Model, Topics
-from headrace.stream.task.target import Target, class_of, wrong_label
+from headrace.stream.task.target import Target
 from headrace.stream.task.target_field import given_away
 
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
@@ -126,42 +126,14 @@ class Task(Part):
             yield Mistake(
                 ("model", "chunk"), "late labels are learned one by one: expected 1 with [labels]"
             )
-        if labels.on_expiry is not None and (told := wrong_label(self.target, labels.on_expiry)):
-            yield Mistake(("labels", "on_expiry"), told)
-        elif labels.sample_negatives is not None and (told := self._unfit_for_samples(labels)):
-            yield Mistake(("labels", "sample_negatives"), told)
-
-    def _unfit_for_samples(self, labels: Labels) -> str | None:
-        """Return why a class cannot be learned by samples; None if it can."""
-        if self.target.kind == "regress":
-            return "a sample of a class: expected target.kind = 'classify'"
-        if self.target.class_weight == "balanced":
-            return "target.class_weight = 'balanced' evens classes out, too: expected one of both"
-        if self._negative is None:
-            return "on_expiry is no class from the start: expected it in target.classes"
-        return None
-
-    @property
-    def _negative(self) -> int | None:
-        """Return the class of events that no label comes for; None if it is none from the start."""
-        implied = self.labels.on_expiry if self.labels else None
-        return None if implied is None else class_of(self.target, implied)
-
-    @property
-    def _sampled(self) -> tuple[int, float] | None:
-        share = self.labels.sample_negatives if self.labels else None
-        return None if share is None or self._negative is None else (self._negative, share)
+        for mistake in labels.misfits(self.target):
+            yield Mistake(("labels", str(mistake.key)), mistake.told)
 
     @property
     def _weighted(self) -> bool:
         """Return whether rows, or their labels, say how much they teach."""
-        told = self.labels and (
-            self.labels.weight
-            or self.labels.propensity
-            or self.labels.sample_negatives
-            or self.labels.policy == "rescore"
-        )
-        return bool(self.input.weight or self.input.propensity or told)
+        late = self.labels and self.labels.weighted
+        return bool(self.input.weight or self.input.propensity or late)
 
     def _crosses(self) -> Iterator[Mistake]:
         single = self.single
@@ -296,7 +268,7 @@ class Task(Part):
             open_classes=self.target.room - len(self.target.classes),
             costs=self.target.cost_rows,
             balanced=self.target.class_weight == "balanced",
-            sampled=self._sampled,
+            sampled=self.labels.sampled(self.target) if self.labels else None,
             weighted=self._weighted,
             horizon=0 if self.labels else self.target.horizon,  # then labels find their rows
             waiting=self.labels.max_pending if self.labels else self._waiting,

@@ -20,7 +20,6 @@ from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.late import LateLabel, Placed, Truth, interleaved, unlabelled
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task.labels import Policy
-from headrace.stream.training import turns
 from headrace.stream.training.delays import Delays
 from headrace.stream.training.joined import Joined, Left
 from headrace.stream.training.recent import RecentIds
@@ -107,7 +106,7 @@ class LabelJoin:
         return work.joined()
 
     def copied(self) -> dict[str, Any]:
-        """Copy what is known, to be made arrays by `arrays`."""
+        """Copy what is known, to be made arrays by `join_arrays.arrays`."""
         return self._rows.copied() | {
             "held": ([*self._held.values()], self._gone.as_list()),
             "times": np.array([*self._times, self._next_time]),
@@ -127,30 +126,6 @@ class LabelJoin:
         self.delays = Delays(tensors["label_delays"])
         if self._turns:
             self._turns.restore(tensors)
-
-
-def arrays(copied: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a copy by their names in a snapshot."""
-    pack, told = msgspec.msgpack.encode, copied["turns"]
-    found = {f"waiting_{name}": copied[name] for name, _ in shapes(0)} | {
-        "waiting_ids": np.frombuffer(pack(copied["ids"]), np.uint8),
-        "held_labels": np.frombuffer(pack(copied["held"]), np.uint8),
-        "event_times": copied["times"],
-        "label_delays": copied["delays"],
-    }
-    return found | (turns.arrays(told) if told else {})
-
-
-def shapes_of(slots: int, horizon: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return type and shape of each of `arrays`, by name; (-1,) is any length."""
-    found = {f"waiting_{name}": each for name, each in shapes(slots)}
-    return found | {
-        "waiting_ids": ("uint8", (-1,)),
-        "held_labels": ("uint8", (-1,)),
-        "event_times": ("int64", (CLOCK + 1,)),
-        "label_delays": ("int64", Delays().counts.shape),
-        **(dict(turns.shapes(slots)) if horizon else {}),
-    }
 
 
 @dataclass

@@ -19,7 +19,7 @@ from headrace.model.learner import Learner
 from headrace.model.state import State, named
 from headrace.stream.rows.classes import Classes, came_shape
 from headrace.stream.task import Task
-from headrace.stream.training import label_join
+from headrace.stream.training import join_arrays
 from headrace.stream.training.plugins import learner_of
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -68,7 +68,7 @@ class Snapshot(NamedTuple):
         ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
         arrays = {name: np.asarray(leaf) for name, leaf in named(self.state)}
         if self.join:
-            arrays |= label_join.arrays(self.join)
+            arrays |= join_arrays.arrays(self.join)
         return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
 
 
@@ -86,7 +86,7 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     state = jax.eval_shape(learner_of(task).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(state)}
     if waiting := task.spec.waiting:
-        found |= label_join.shapes_of(waiting, task.target.horizon)
+        found |= join_arrays.shapes_of(waiting, task.target.horizon)
     return found | {
         "recent": ("uint8", (-1,)),
         "came": ("uint8", came_shape(task)),

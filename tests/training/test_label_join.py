@@ -21,8 +21,9 @@ from headrace.stream.task import Task, parse
 from headrace.stream.task.labels import Policy
 from headrace.stream.training import label_join
 from headrace.stream.training.delays import Delays
+from headrace.stream.training.join_arrays import arrays, shapes_of
 from headrace.stream.training.joined import Joined
-from headrace.stream.training.label_join import LEFT_OUT, LabelJoin, arrays, shapes_of
+from headrace.stream.training.label_join import LEFT_OUT, LabelJoin
 from headrace.stream.training.late_labels import account, join_of
 from headrace.stream.training.turns import Turns
 
