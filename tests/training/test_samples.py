@@ -197,3 +197,26 @@ def test_events_are_held_out_by_their_ids_and_scored_apart() -> None:
     assert report["event_time"]["behind"] == 40
     none, _ = go(task(), rows_of(told, events[:50]))
     assert not any(each.holdout for each in none)
+
+
+def test_events_that_were_chosen_teach_as_all_would_by_their_propensity() -> None:
+    """Where something that the model does not see decides what happens, and who is chosen."""
+    rng = np.random.default_rng(6)
+    count = 12_000
+    risky = rng.random(count) < 0.5
+    happens = rng.random(count) < np.where(risky, 0.5, 0.1)
+    chance = np.where(risky, 0.2, 0.9)
+    shown = rng.random(count) < chance
+    events: list[dict[str, Any]] = [
+        {"id": n, "who": "w", "x": float(n % 2), "p": chance[n]}
+        | {"y": ("yes" if happens[n] else "no") if shown[n] else None}
+        for n in range(count)
+    ]
+    means = []
+    for propensity in (None, "p"):
+        told = task(input={"topic": "events.t", "propensity": propensity}, labels=None)
+        said, _ = go(told, rows_of(told, events))
+        means.append(np.mean([(each.probabilities or [0, 0])[1] for each in said[count // 3 :]]))
+    naive, weighted = means
+    assert naive == pytest.approx(0.19 / 1.1, rel=0.15)
+    assert weighted == pytest.approx(0.3, rel=0.1)
