@@ -287,7 +287,7 @@ def _of_all(chances: Array, sampled: int, share: float) -> Array:
     in rare events data", prior correction; He et al. 2014, "Practical lessons from predicting
     clicks on ads at Facebook").
     """
-    scaled = chances.at[sampled].divide(share)
+    scaled = jnp.where(jnp.arange(len(chances)) == sampled, chances / share, chances)
     return scaled / jnp.maximum(scaled.sum(), 1e-30)
 
 

@@ -37,6 +37,19 @@ def label(number: int) -> str:
     return "yes" if number * 7 % 11 > 5 else "no"
 
 
+def test_events_that_are_held_out_are_marked(tmp_path: Path) -> None:
+    learner = Learner(task(holdout=0.3))
+    said = [learner.learn_one(event(number)) for number in range(50)]
+    held = [each.holdout for each in said]
+    assert 5 < sum(held) < 35
+    learner.save(tmp_path / "saved.hr")
+    again = Learner.load(tmp_path / "saved.hr")
+    assert [again.predict_one(event(number)).holdout for number in range(50)] == held
+    for number in range(50):
+        again.learn_label(number, label(number))
+    assert 0 < again.metrics["held_out"]["events"] < again.metrics["event_time"]["events"]
+
+
 @pytest.fixture(scope="module")
 def learner() -> Learner:
     return Learner(task())
