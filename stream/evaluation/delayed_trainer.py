@@ -97,10 +97,10 @@ def _late(task: Task, delay: LabelDelay) -> Task:
     Raises:
         UsageError: it cannot be.
     """
-    if task.target.horizon:
+    if task.target.horizon and not task.labels:
         raise UsageError(
-            f"--label-delay: target.horizon = {task.target.horizon} says already when labels come; "
-            "leave one of them out"
+            f"--label-delay: target.horizon = {task.target.horizon} says already when labels come: "
+            "leave one of them out, or name a topic of labels by [labels]"
         )
     if task.model.chunk > 1:
         raise UsageError(

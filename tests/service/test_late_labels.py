@@ -187,10 +187,14 @@ def stream(kafka: KafkaConnection, tmp_path: Path) -> Stream:
     return Stream(kafka, tmp_path)
 
 
-@pytest.mark.parametrize(("origin", "delay"), [("events", "40"), ("features", "exp(60)")])
+@pytest.mark.parametrize(
+    ("origin", "delay", "horizon"),
+    [("events", "40", 0), ("features", "exp(60)", 0), ("events", "exp(30)", 2)],
+)
 def test_the_service_predicts_what_evaluate_does(
-    stream: Stream, tmp_path: Path, origin: Any, delay: str
+    kafka: KafkaConnection, tmp_path: Path, origin: Any, delay: str, horizon: int
 ) -> None:
+    stream = Stream(kafka, tmp_path, changes={"target": f"horizon = {horizon}"})
     task = stream.task
     path = stream.produce(range(300), delay)
     if origin == "features":
@@ -200,7 +204,12 @@ def test_the_service_predicts_what_evaluate_does(
     done = stream.life(origin=origin, micro_batch=32)
     assert (done.events, done.learned, done.healed) == (300, 300, 0)
     the_same(stream.predictions(), evaluated(task, path, delay, tmp_path))
-    stream.sound(labels=300, scored=300)
+    first = 3 * horizon  # of three entities
+    stream.sound(labels=300, scored=300 - first, unasked=first)
+    again = replay(task, kafka, label_delay=parse_delay("0"))
+    assert again.equal == again.batches
+    assert again.comparison
+    assert again.comparison.pairs > 200
 
 
 def test_labels_may_lie_in_other_partitions_than_their_events(
