@@ -126,6 +126,12 @@ class Task(Part):
             yield Mistake(
                 ("model", "chunk"), "late labels are learned one by one: expected 1 with [labels]"
             )
+        if labels.max_pending <= (horizon := self.target.horizon):
+            yield Mistake(
+                ("labels", "max_pending"),
+                f"a label answers the event {horizon} before its own: expected more than "
+                "target.horizon",
+            )
         if labels.on_expiry is not None and (told := wrong_label(self.target, labels.on_expiry)):
             yield Mistake(("labels", "on_expiry"), told)
         elif labels.sample_negatives is not None and (told := self._unfit_for_samples(labels)):
