@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+TURN_BYTES = 160  # of each of the newest rows of an entity
 NOBODY, GONE = -1, -2  # an entity's first events answer no row; a row whose slot another took
 _Rows = list[tuple[int, list[tuple[int, int]]]]
 
