@@ -7,6 +7,7 @@ Every label is accounted for, and every row: see `Truth`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy as shallow
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,15 @@ class LabelJoin:
     def pending(self) -> int:
         """Return how many rows wait for their label."""
         return self._rows.pending
+
+    def copy(self, asked: Sequence[str | int]) -> LabelJoin:
+        """Return one that goes on by itself, to which events of these ids are new."""
+        found = shallow(self)
+        found._rows, found._turns = self._rows.copy(asked), self._turns and self._turns.copy()
+        found._held, found._times = self._held.copy(), self._times.copy()
+        found._gone = RecentIds(KEPT, self._gone.as_list())
+        found.delays = Delays(self.delays.counts)
+        return found
 
     def join(
         self,

@@ -89,3 +89,26 @@ def test_a_label_too_many_is_told_of_the_one_it_drives_out(
     for number in range(1000, 1004):
         assert learner.learn_label(number, "yes") == "held"
     assert learner.metrics["labels"]["refused"] == 2
+
+
+@pytest.mark.parametrize(
+    ("horizon", "more"), [(2, {"max_pending": 50}), (0, {"max_pending": 3, "on_expiry": "no"})]
+)
+def test_what_is_asked_knows_the_labels_that_are_learned_before(
+    horizon: int, more: dict[str, object]
+) -> None:
+    """With a horizon those that stand in events; and those of events that make room."""
+    made = task(**more)
+    target = made.target.model_copy(update={"horizon": horizon})
+    learner = Learner(made.model_copy(update={"target": target}))
+    for number in range(40):
+        told = event(number) | ({"y": label(number)} if horizon else {})
+        asked = learner.predict_one(told)
+        before = learner.metrics
+        assert learner.predict_one(told) == asked and learner.metrics == before
+        assert learner.learn_one(told) == asked
+    seen = learner.metrics["labels"]
+    assert seen["scored"] > 30
+    waits = event(39) | {"x": 3.0}  # its id is that of an event that waits
+    assert learner.predict_one(waits) == learner.predict_one(waits | {"id": "new"})
+    assert learner.metrics["labels"] == seen
