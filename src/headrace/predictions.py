@@ -21,6 +21,7 @@ class Prediction:
         label: the class that is predicted; None for numbers, and before there is a class.
         value: the number that is predicted; None for classes, and before any label is known.
         probabilities: of each class, calibrated on the stream so far; empty for numbers.
+        holdout: whether the event is held out, see `labels.holdout` of the task file.
         low, high: what holds the value with the probability `model.coverage`; None for classes,
             and before there are errors to go by.
     """
@@ -30,6 +31,7 @@ class Prediction:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     low: float | None = None
     high: float | None = None
+    holdout: bool = False
 
 
 def first_of(trainer: Trainer, learned: Learned, known: int) -> Prediction:
@@ -37,10 +39,12 @@ def first_of(trainer: Trainer, learned: Learned, known: int) -> Prediction:
     said = trainer.predictions(learned)[0]
     if not trainer.spec.classes:
         low, high = said.interval or (None, None)
-        return Prediction(None, cast("float | None", said.prediction), {}, low, high)
+        value = cast("float | None", said.prediction)
+        return Prediction(None, value, {}, low, high, said.holdout)
     names = [*learned.classes][:known]
     chances = dict(zip(names, said.probabilities or (), strict=False))
-    return Prediction(cast("str | None", said.prediction), None, chances)
+    label = cast("str | None", said.prediction)
+    return Prediction(label, None, chances, holdout=said.holdout)
 
 
 def table_of(

@@ -112,3 +112,13 @@ def test_what_is_asked_knows_the_labels_that_are_learned_before(
     waits = event(39) | {"x": 3.0}  # its id is that of an event that waits
     assert learner.predict_one(waits) == learner.predict_one(waits | {"id": "new"})
     assert learner.metrics["labels"] == seen
+
+
+def test_a_prediction_says_whether_its_event_is_held_out() -> None:
+    learner = Learner(task(holdout=0.3, max_pending=200))
+    held = [learner.learn_one(event(number)).holdout for number in range(EVENTS)]
+    assert 0.15 * EVENTS < sum(held) < 0.45 * EVENTS
+    for number in range(EVENTS):
+        learner.learn_label(number, label(number))
+    scored = learner.metrics["held_out"]["events"]  # fading
+    assert 0.95 * sum(held) < scored <= sum(held)
