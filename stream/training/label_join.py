@@ -38,6 +38,7 @@ from headrace.stream.training.waiting import (
 
 KEPT = 10_000  # labels that came before their event; ids of those that expired
 ITS_EVENT_EXPIRED = "its event expired before"
+NOT_THERE = "the prediction that it answers expired before, or made room for others"
 LEFT_OUT = 1  # a mark of a row: where its label is the implied one, it is not learned
 _TOLD = 4  # another: its label came, and answers no row
 MISSED = frozenset({"expired_id", "unknown_id"})  # codes of labels whose row is not there
@@ -259,7 +260,8 @@ class _Work:
         """Answer the row in a slot by the label of an event that stands there."""
         join, waiting = self.join, self.join._rows
         if slot == GONE or (status := waiting.status(slot)) == EXPIRED:
-            self._refuse(label, topic, "expired_id", ITS_EVENT_EXPIRED)
+            told = NOT_THERE if join._turns else ITS_EVENT_EXPIRED
+            self._refuse(label, topic, "expired_id", told)
             return
         if status == LABELLED and waiting.label_of(slot) == self._known(label):
             self.truth.repeated += 1

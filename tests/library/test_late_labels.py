@@ -122,3 +122,16 @@ def test_a_prediction_says_whether_its_event_is_held_out() -> None:
         learner.learn_label(number, label(number))
     scored = learner.metrics["held_out"]["events"]  # fading
     assert 0.95 * sum(held) < scored <= sum(held)
+
+
+def test_a_label_that_answers_what_is_gone_is_told_so() -> None:
+    """Its own event has not expired: with a horizon it answers an earlier one."""
+    made = task(max_pending=4)
+    target = made.target.model_copy(update={"horizon": 2})
+    learner = Learner(made.model_copy(update={"target": target}))
+    for number in range(7):
+        learner.learn_one(event(number))
+        assert learner.learn_label(number, label(number)) == ("scored" if number > 1 else "unasked")
+    with pytest.raises(EventError, match="id 4: the prediction that it answers expired before, or"):
+        learner.learn_label(4, label(4))
+    assert learner.learn_label(6, label(6)) == "repeated"
