@@ -14,6 +14,7 @@ from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
 from headrace.stream.task.labels import Labels
 from headrace.stream.training.plugins import learner_of
+from headrace.stream.training.turns import TURN_BYTES
 from headrace.stream.training.waiting import WAITING_BYTES
 
 
@@ -31,7 +32,7 @@ def explain(task: Task) -> Iterator[str]:
     partitions = task.topics.partitions
     yield f"reads       {task.input.topic} or {task.output('features')}, {partitions} partitions"
     if task.labels:
-        yield from _labels(task.labels, task.spec)
+        yield from _labels(task.labels, task.spec, task.target.horizon)
     stages = [
         "predictions",
         "metrics",
@@ -65,10 +66,12 @@ def _input(task: Task) -> Iterator[str]:
         yield f"decides     by {', '.join(target.decided_by)}: the class of least expected cost"
 
 
-def _labels(labels: Labels, spec: Spec) -> Iterator[str]:
+def _labels(labels: Labels, spec: Spec, horizon: int) -> Iterator[str]:
     """Tell where late labels come from, how long is waited for them, and what that takes."""
     yield f"labels      from {labels.topic}; id from {labels.id}, label from {labels.label}"
     megabytes = labels.max_pending * (waiting.row_bytes(spec) + WAITING_BYTES) / 1e6
+    if horizon:
+        megabytes += horizon * max(spec.entities, 1) * TURN_BYTES / 1e6
     hours = f", {labels.ttl_hours:g} hours long at most" if labels.ttl_hours else ""
     yield (
         f"            {labels.max_pending:,} events may wait for one{hours}; about "
@@ -77,9 +80,10 @@ def _labels(labels: Labels, spec: Spec) -> Iterator[str]:
     if labels.on_expiry is not None:
         yield f"            an event that expires without one gets {labels.on_expiry!r}"
     if labels.sample_negatives is not None:
-        yield f"            {labels.sample_negatives:.0%} of the events with this label are learned"
+        learned = f"{100 * labels.sample_negatives:g} %"
+        yield f"            {learned} of the events with this label are learned"
     if labels.holdout:
-        yield f"            {labels.holdout:.0%} of the events are marked as held out"
+        yield f"            {100 * labels.holdout:g} % of the events are marked as held out"
 
 
 def _features(task: Task) -> Iterator[str]:

@@ -110,6 +110,12 @@ class Labels(Part):
     def misfits(self, target: Target) -> Iterator[Mistake]:
         """Yield what does not go with a target."""
         implied, share = self.on_expiry, self.sample_negatives
+        if self.max_pending <= target.horizon:
+            yield Mistake(
+                "max_pending",
+                f"a label answers the event {target.horizon} before its own: expected more than "
+                "target.horizon",
+            )
         if implied is None:
             return
         if told := wrong_label(target, implied):

@@ -126,6 +126,8 @@ class Task(Part):
             yield Mistake(
                 ("model", "chunk"), "late labels are learned one by one: expected 1 with [labels]"
             )
+        if labels.propensity and self.input.propensity:
+            yield Mistake(("labels", "propensity"), "input.propensity tells it, too: expected one")
         for mistake in labels.misfits(self.target):
             yield Mistake(("labels", str(mistake.key)), mistake.told)
 

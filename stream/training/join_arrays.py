@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.stream.training import label_join, turns
+from headrace.stream.training import clock, turns
 from headrace.stream.training.delays import Delays
 from headrace.stream.training.waiting import shapes
 
@@ -32,7 +32,7 @@ def shapes_of(slots: int, horizon: int) -> dict[str, tuple[str, tuple[int, ...]]
     return found | {
         "waiting_ids": ("uint8", (-1,)),
         "held_labels": ("uint8", (-1,)),
-        "event_times": ("int64", (label_join.CLOCK + 1,)),
+        "event_times": ("int64", (clock.NEWEST + 1,)),
         "label_delays": ("int64", Delays().counts.shape),
         **(dict(turns.shapes(slots)) if horizon else {}),
     }

@@ -7,6 +7,7 @@ Every label is accounted for, and every row: see `Truth`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy as shallow
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.late import LateLabel, Placed, Truth, interleaved, unlabelled
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task.labels import Policy
+from headrace.stream.training.clock import EventClock
 from headrace.stream.training.delays import Delays
 from headrace.stream.training.joined import Joined, Left
 from headrace.stream.training.recent import RecentIds
@@ -27,7 +29,6 @@ from headrace.stream.training.turns import GONE, NOBODY, Turns
 from headrace.stream.training.waiting import (
     EXPIRED,
     LABELLED,
-    NO_CLOCK,
     PENDING,
     Place,
     WaitingRows,
@@ -36,10 +37,10 @@ from headrace.stream.training.waiting import (
 
 KEPT = 10_000  # labels that came before their event; ids of those that expired
 ITS_EVENT_EXPIRED = "its event expired before"
+NOT_THERE = "the prediction that it answers expired before, or made room for others"
 LEFT_OUT = 1  # a mark of a row: where its label is the implied one, it is not learned
 _TOLD = 4  # another: its label came, and answers no row
 MISSED = frozenset({"expired_id", "unknown_id"})  # codes of labels whose row is not there
-CLOCK = 15  # event times whose median is the time that it is: one clock that is wrong is no matter
 _HOUR_MS = 3_600_000
 _Held = tuple[list[tuple[LateLabel, str]], list[str | int]]
 
@@ -71,14 +72,22 @@ class LabelJoin:
         self._policy, self._implied, self._turns = policy, implied, turns
         self._held: dict[str | int, tuple[LateLabel, str]] = {}
         self._gone = RecentIds(KEPT)  # of rows that expired
-        self._times = [NO_CLOCK] * CLOCK  # the newest event times
-        self._next_time = 0
+        self._clock = EventClock()
         self.delays = Delays()
 
     @property
     def pending(self) -> int:
         """Return how many rows wait for their label."""
         return self._rows.pending
+
+    def copy(self, asked: Sequence[str | int]) -> LabelJoin:
+        """Return one that goes on by itself, to which events of these ids are new."""
+        found = shallow(self)
+        found._rows, found._turns = self._rows.copy(asked), self._turns and self._turns.copy()
+        found._held, found._clock = self._held.copy(), self._clock.copy()
+        found._gone = RecentIds(KEPT, self._gone.as_list())
+        found.delays = Delays(self.delays.counts)
+        return found
 
     def join(
         self,
@@ -109,7 +118,7 @@ class LabelJoin:
         """Copy what is known, to be made arrays by `join_arrays.arrays`."""
         return self._rows.copied() | {
             "held": ([*self._held.values()], self._gone.as_list()),
-            "times": np.array([*self._times, self._next_time]),
+            "times": self._clock.as_array(),
             "delays": self.delays.counts.copy(),
             "turns": self._turns.copied() if self._turns else None,
         }
@@ -122,7 +131,7 @@ class LabelJoin:
         held, gone = msgspec.msgpack.decode(tensors["held_labels"].tobytes(), type=_Held)
         self._held = {each.id: (each, topic) for each, topic in held}
         self._gone = RecentIds(KEPT, gone)
-        *self._times, self._next_time = tensors["event_times"].tolist()
+        self._clock = EventClock(tensors["event_times"])
         self.delays = Delays(tensors["label_delays"])
         if self._turns:
             self._turns.restore(tensors)
@@ -155,7 +164,7 @@ class _Work:
         """Take in an event."""
         join, rows, waiting = self.join, self.rows, self.join._rows
         id, time_ms = rows.id[at], self._times[at]
-        now_ms = time_ms if join._ttl_ms is None else self._now(time_ms)
+        now_ms = time_ms if join._ttl_ms is None else join._clock.now(time_ms)
         same = waiting.find(id)
         if same is not None or join._ttl_ms is not None or not waiting.has_room:
             self._make_room(same, now_ms)
@@ -224,7 +233,8 @@ class _Work:
         """Answer the row in a slot by the label of an event that stands there."""
         join, waiting = self.join, self.join._rows
         if slot == GONE or (status := waiting.status(slot)) == EXPIRED:
-            self._refuse(label, topic, "expired_id", ITS_EVENT_EXPIRED)
+            told = NOT_THERE if join._turns else ITS_EVENT_EXPIRED
+            self._refuse(label, topic, "expired_id", told)
             return
         if status == LABELLED and waiting.label_of(slot) == self._known(label):
             self.truth.repeated += 1
@@ -335,14 +345,6 @@ class _Work:
         reject = Reject(code, f"id {label.id!r}: {told}" if code != "label" else told)
         coordinates = label.partition, label.offset
         self.letters.append(dead_letter(reject, topic, *coordinates, label.key, None))
-
-    def _now(self, time_ms: int) -> int:
-        """Return what time it is, now that an event of this time came."""
-        join = self.join
-        join._times[join._next_time] = time_ms
-        join._next_time = (join._next_time + 1) % CLOCK
-        known = sorted(each for each in join._times if each != NO_CLOCK)
-        return known[len(known) // 2]
 
     def joined(self) -> Joined:
         """Put it all together."""

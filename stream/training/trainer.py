@@ -23,7 +23,7 @@ from headrace.model.spec import Spec
 from headrace.model.state import named
 from headrace.stream.events import DeadLetter, Prediction, Reject, dead_letter
 from headrace.stream.rows.classes import NEW_CLASS, Classes
-from headrace.stream.rows.late import Placed, unlabelled
+from headrace.stream.rows.late import Placed
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.task.target import MOST_NAMED
@@ -190,19 +190,19 @@ class Trainer:
     def foresee(self, rows: Rows) -> Foreseen | Reject:
         """Predict and learn rows as if they came next; nothing changes, until it is accepted.
 
-        Where labels come by themselves, nothing is learned, and it cannot be accepted.
+        Where labels come by themselves, it cannot be accepted.
 
         Returns:
             why it would be refused, if one names a class that there is no room for.
         """
-        kept = self._state, self._frame, self._classes, self.learned
+        kept = self._state, self._frame, self._classes, self.learned, self.join
         self._state, self._frame = self._learner.copy(self._state), self._frame.copy()
         self._classes = self._classes.copy()
         try:
             refused: dict[int, Reject] = {}
-            if self.join:  # nobody is to know of it, so any slot will do
-                nowhere = np.zeros((len(rows.id), 2), np.int32)
-                found = self.collect(self._submit(unlabelled(rows), nowhere))
+            if self.join:  # labels may be learned before: of events that expire, with a horizon
+                self.join = self.join.copy(rows.id)
+                found = self.collect(self.submit(rows))
                 return Foreseen(found, None, self._frame, self._classes, self.learned)
             rows = self._take_up(rows, refused)
             if refused:
@@ -210,7 +210,7 @@ class Trainer:
             found = self.collect(self.submit(rows))
             return Foreseen(found, self._state, self._frame, self._classes, self.learned)
         finally:
-            self._state, self._frame, self._classes, self.learned = kept
+            self._state, self._frame, self._classes, self.learned, self.join = kept
 
     def accept(self, foreseen: Foreseen) -> Learned:
         """Take over what was foreseen, as if the rows were submitted now; once."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+TURN_BYTES = 160  # of each of the newest rows of an entity
 NOBODY, GONE = -1, -2  # an entity's first events answer no row; a row whose slot another took
 _Rows = list[tuple[int, list[tuple[int, int]]]]
 
@@ -32,6 +34,13 @@ class Turns:
         self._number = array("q", zeros)  # of the row in a slot
         self._answers, self._answers_number = array("i", bytes(4 * slots)), array("q", zeros)
         self._entity = array("Q", zeros)
+
+    def copy(self) -> Turns:
+        """Return one that goes on by itself."""
+        found = copy(self)
+        vars(found).update({name: copy(each) for name, each in vars(self).items()})
+        found._newest = {entity: rows.copy() for entity, rows in self._newest.items()}
+        return found
 
     def next(self, entity: int) -> int:
         """Return the slot of the row that the entity's next event answers; NOBODY or GONE."""

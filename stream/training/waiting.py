@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 
 NEVER, PENDING, LABELLED, EXPIRED = range(4)  # what became of the row in a slot
 WAITING_BYTES = 150  # of a row beside its arrays: its id, and where it stands
-NO_CLOCK = -(1 << 62)
 Place = tuple[int, int, int]
 """Partition and offset of an event, and its time in ms."""
 
@@ -37,6 +37,16 @@ class WaitingRows:
         self._prev = array("i", [slots, *range(slots), slots + 1] if slots else [0, 1])
         self.pending = 0
         """How many rows wait for their label."""
+
+    def copy(self, asked: Sequence[str | int]) -> WaitingRows:
+        """Return rows that go on by themselves, of which none has one of these ids."""
+        found = copy(self)
+        vars(found).update({name: copy(each) for name, each in vars(self).items()})
+        for id in asked:
+            if (slot := found._of.pop(id, None)) is not None:
+                other: Any = object()  # an id that no event has
+                found._ids[slot], found._of[other] = other, slot
+        return found
 
     def put(self, id: str | int, place: Place, now_ms: int, marks: int) -> int:
         """Return the slot of a row that came; make room by `oldest` before.

@@ -80,3 +80,17 @@ def test_a_keras_model_comes_back_with_what_it_learned(
     params = learner._trainer.frozen().state.champion.params
     last = np.concatenate([after.layers[-1].kernel.value, after.layers[-1].bias.value[None]])
     assert any(np.array_equal(last.T, each) for each in np.asarray(params.last))
+
+
+def test_a_network_that_learned_a_sample_says_so(tmp_path: Path) -> None:
+    """Its logits are those of the sample; headrace corrects what it publishes."""
+    sampled = {"topic": "l", "max_pending": 20, "on_expiry": "no", "sample_negatives": 0.25}
+    task = headrace.Task.model_validate(
+        TASKS["numbers, costs"]().model_dump() | {"labels": sampled}
+    )
+    learner = headrace.Learner(task)
+    learner.predict_then_learn(events(task, 60))
+    card = learner.export(tmp_path / "it.safetensors", "torch")
+    assert "a share of 0.25 of the events labelled 'no'" in card.limits[-1]
+    card = learner.export(tmp_path / "it.onnx", "onnx")  # the predictor, corrected
+    assert not any("odds" in limit for limit in card.limits)

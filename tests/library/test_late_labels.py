@@ -102,3 +102,39 @@ def test_a_label_too_many_is_told_of_the_one_it_drives_out(
     for number in range(1000, 1004):
         assert learner.learn_label(number, "yes") == "held"
     assert learner.metrics["labels"]["refused"] == 2
+
+
+@pytest.mark.parametrize(
+    ("horizon", "more"), [(2, {"max_pending": 50}), (0, {"max_pending": 3, "on_expiry": "no"})]
+)
+def test_what_is_asked_knows_the_labels_that_are_learned_before(
+    horizon: int, more: dict[str, object]
+) -> None:
+    """With a horizon those that stand in events; and those of events that make room."""
+    made = task(**more)
+    target = made.target.model_copy(update={"horizon": horizon})
+    learner = Learner(made.model_copy(update={"target": target}))
+    for number in range(40):
+        told = event(number) | ({"y": label(number)} if horizon else {})
+        asked = learner.predict_one(told)
+        before = learner.metrics
+        assert learner.predict_one(told) == asked and learner.metrics == before
+        assert learner.learn_one(told) == asked
+    seen = learner.metrics["labels"]
+    assert seen["scored"] > 30
+    waits = event(39) | {"x": 3.0}  # its id is that of an event that waits
+    assert learner.predict_one(waits) == learner.predict_one(waits | {"id": "new"})
+    assert learner.metrics["labels"] == seen
+
+
+def test_a_label_that_answers_what_is_gone_is_told_so() -> None:
+    """Its own event has not expired: with a horizon it answers an earlier one."""
+    made = task(max_pending=4)
+    target = made.target.model_copy(update={"horizon": 2})
+    learner = Learner(made.model_copy(update={"target": target}))
+    for number in range(7):
+        learner.learn_one(event(number))
+        assert learner.learn_label(number, label(number)) == ("scored" if number > 1 else "unasked")
+    with pytest.raises(EventError, match="id 4: the prediction that it answers expired before, or"):
+        learner.learn_label(4, label(4))
+    assert learner.learn_label(6, label(6)) == "repeated"

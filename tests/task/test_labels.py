@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from headrace.stream.errors import TaskError
@@ -77,6 +79,16 @@ def test_each_mistake_is_told(target: str, line: str, told: str) -> None:
 def test_labels_have_a_topic_of_their_own(topic: str) -> None:
     with pytest.raises(TaskError, match=r"labels\.topic = 't\..*alone, which others write"):
         parse(text("closed", topic=topic), "t.toml")
+
+
+def test_more_events_wait_than_a_label_looks_back() -> None:
+    """Else each prediction expires before its label can come."""
+    told = r"labels\.max_pending = 5: .* expected more than target\.horizon$"
+    for enough in (False, True):
+        lines = text("closed", f"max_pending = {5 + enough}")
+        lines = lines.replace("[labels]", "horizon = 5\n[labels]")
+        with nullcontext() if enough else pytest.raises(TaskError, match=told):
+            parse(lines, "t")
 
 
 def test_a_topic_is_missing() -> None:

@@ -19,7 +19,7 @@ from headrace.stream.rows.late import LateLabel, Placed, Truth
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task, parse
 from headrace.stream.task.labels import Policy
-from headrace.stream.training import label_join
+from headrace.stream.training import clock, label_join
 from headrace.stream.training.delays import Delays
 from headrace.stream.training.join_arrays import arrays, shapes_of
 from headrace.stream.training.joined import Joined
@@ -413,7 +413,7 @@ def few_are_kept() -> Any:
     """Let labels that are early be few, so that there is no room for more."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label_join, "KEPT", KEPT)
-        patch.setattr(label_join, "CLOCK", CLOCK)
+        patch.setattr(clock, "NEWEST", CLOCK)
         yield
 
 

@@ -94,8 +94,10 @@ def _lines(audit: Audit) -> Iterator[str]:
     if truth := audit.truth:
         told = [f"{truth.scored - truth.implied:,} scored their event"]
         for count, what in (
+            (truth.rescored, "scored it again"),
             (truth.relearned, "were learned instead of an earlier one"),
             (truth.repeated, "came again"),
+            (truth.unasked, "answer no prediction"),
             (truth.refused, "refused"),
             (truth.held, "wait for their event"),
         ):

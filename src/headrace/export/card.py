@@ -112,6 +112,12 @@ def make_card(
             "all. It is not the predictor, which is a mixture of the pool, and sees standardised "
             "inputs: `headrace.weights.examples` makes them."
         ]
+        if task.spec.sampled:
+            at, share = task.spec.sampled
+            limits.append(
+                f"It learned a share of {share:g} of the events labelled {classes[at]!r}: the odds "
+                "of this class are to be divided by that, which headrace does."
+            )
     return Card(
         format=format,
         reader=reader,
