@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.learning import environment
 from bench.learning.prepare import Prepared
+from bench.peers.score import score
 
 
 def code() -> str:
@@ -62,17 +63,27 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     with TemporaryDirectory() as place:
         if request["pixels"]:
             path = with_images(path, request["pixels"], Path(place) / path.name)
-        delay = str(request["label_delay"]) if request["label_delay"] else None
-        found = evaluate(task, path, limit=request["rows"], label_delay=delay)
-    if found.rejected:
-        raise ValueError(f"{found.rejected} rows refused: {found.codes}")
+        delay, trace = request["label_delay"], Path(place) / "trace.parquet"
+        late: dict[str, Any] = {"label_delay": str(delay), "trace": trace} if delay else {}
+        found = evaluate(task, path, limit=request["rows"], **late)
+        if found.rejected:
+            raise ValueError(f"{found.rejected} rows refused: {found.codes}")
+        metrics = _scored_from(delay, trace, task.target.classes or ()) if delay else {}
     whole = found.metrics["all"]
-    metrics = {name: whole[name] for name in ("accuracy", "mae", "rmse") if name in whole}
-    if request["f1"]:
+    metrics = metrics or {n: whole[n] for n in ("accuracy", "mae", "rmse") if n in whole}
+    if request["f1"] and not delay:
         positives = _count(Path(request["path"]), request["rows"], task.target.classes[-1])
         scores = whole["accuracy"], whole["macro_f1"]
         metrics["f1"] = f1_of_last(int(whole["events"]), positives, *scores)
     return {"metrics": metrics, "events": found.events, "seconds": found.seconds}
+
+
+def _scored_from(first: int, trace: Path, classes: tuple[str, ...]) -> dict[str, float]:
+    """Score the rows of a trace from one on, as the peers' are."""
+    import pyarrow.parquet
+
+    columns = pyarrow.parquet.read_table(trace, columns=["label", "prediction"]).slice(first)
+    return score(classes, columns["label"].to_pylist(), columns["prediction"].to_pylist())
 
 
 def with_images(rows: Path, columns: list[str], to: Path) -> Path:

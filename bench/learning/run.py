@@ -71,6 +71,7 @@ def run(
             for each in ready
         },
         "missing": missing,
+        "label_delay": options.label_delay,
         "contestants": {name: _version(CONTESTANTS[name]) for name in contestants},
     }
 
@@ -117,6 +118,7 @@ def _result(
             "settings": _settings(contestant, options),
             "version": _version(contestant),
             "rows": rows,
+            **_scored(options),
         }
         result = results.get(key)
         if result is None and options.cached:
@@ -155,6 +157,7 @@ def _measured(
         "settings": _settings(contestant, options),
         "stream": str(prepared.path),
         "rows": rows,
+        **_scored(options),
     }
     if contestant.name in BASELINES:
         return peers_run.run(request)
@@ -166,6 +169,11 @@ def _measured(
 def _settings(contestant: Contestant, options: Options) -> dict[str, Any]:
     late = {"label_delay": options.label_delay} if options.label_delay else {}
     return contestant.settings | late
+
+
+def _scored(options: Options) -> dict[str, int]:
+    """Say which row is scored first: before the first label comes there is nothing to go by."""
+    return {"scored_from": options.label_delay} if options.label_delay else {}
 
 
 def _version(contestant: Contestant) -> str:

@@ -179,9 +179,11 @@ def _settings(found: dict[str, Any]) -> str:
         for n, v in found["contestants"].items()
     }
     versions = sorted({version for version in named.values() if version != "1"})
+    delay = found["label_delay"]
+    late = f"{delay:,} rows late, scored once the first has come" if delay else "at once"
     notes = [f"{n}: {s['note']}" for n, s in found["streams"].items() if s["note"]]
     return (
-        f"Test-then-train in file order, labels at once; where the next value is asked, when it "
+        f"Test-then-train in file order, labels {late}; where the next value is asked, when it "
         f"comes. Headrace has its defaults; every peer its authors' settings and seed {SEED}. "
         "Headrace's speed is from the file's bytes on, the peers' from parsed rows in memory. "
         f"{'; '.join(notes)}. {', '.join(versions)}."

@@ -1,6 +1,7 @@
 """Run one peer over one prepared stream: `python -m peers.run REQUEST`, in the peers' environment.
 
-The request is JSON: module, peer, settings, stream, rows. The last line printed is the result.
+The request is JSON: module, peer, settings, stream, rows, and the row that is the first to be
+scored. The last line printed is the result.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     learn = module.make(request["peer"], request["settings"], rows)
     started = time.perf_counter()
     said = learn()
-    seconds = time.perf_counter() - started
+    seconds, first = time.perf_counter() - started, request.get("scored_from", 0)
     return {
-        "metrics": score(rows.classes, rows.y, said),
+        "metrics": score(rows.classes, rows.y[first:], said[first:]),
         "events": len(rows.x),
         "seconds": seconds,
     }

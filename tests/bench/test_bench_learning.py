@@ -9,21 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from river import metrics, naive_bayes
+from river.evaluate import progressive_val_score
 
 from bench.learning import environment, ours, run, streams, table, write
 from bench.learning.cache import Results
 from bench.learning.contestants import BASELINES, CONTESTANTS, choose
 from bench.learning.environment import PeerError
-from bench.learning.prepare import StreamMissingError, prepare
+from bench.learning.prepare import Prepared, StreamMissingError, prepare
 from bench.learning.ranks import duels, ranking
 from bench.learning.streams import STREAMS, Stream
+from bench.peers import river_models
+from bench.peers import run as peers_run
 from bench.peers.inputs import Scaler, inputs
 from bench.peers.rows import read
 from bench.peers.score import score
 from headrace.stream.errors import UsageError
+from headrace.stream.evaluation.evaluate import evaluate
 from headrace.stream.task import validate
 
 Row = dict[str, Any]
+LATE = 30
+NAIVE_BAYES = {"classify": "naive_bayes.GaussianNB"}
 
 
 def _tiny(path: Path) -> Iterator[Row]:
@@ -229,3 +236,49 @@ def test_peers_scores_come_with_the_repository(tiny: Path) -> None:
     (tiny / "tiny.txt").write_text("up up")
     _run(tiny, write=True, record=record)
     assert len(record.read_text().splitlines()) == len(lines) + 2  # of two rows now
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Prepared:
+    """Prepare 200 rows of two classes that overlap."""
+
+    def rows(_: Path) -> Iterator[Row]:
+        rng = np.random.default_rng(7)
+        for at in range(200):
+            yield {"a": at % 2 + rng.normal(), "target": "no" if at % 2 else "yes"}
+
+    (tmp_path / "noisy").touch()
+    return prepare(Stream("noisy", rows, "noisy"), tmp_path, place=tmp_path)
+
+
+def test_late_labels_of_river_s_models_are_its_delayed_progressive_validation(
+    noisy: Prepared,
+) -> None:
+    request = {"module": "river_models", "peer": "river-nb", "rows": 200, "scored_from": LATE}
+    request |= {"stream": str(noisy.path), "settings": NAIVE_BAYES | {"label_delay": LATE}}
+    found, rows = peers_run.run(request), read(noisy.path, 200)
+    river: Any = zip(rows.x, [y == "yes" for y in rows.y], strict=True)
+    theirs = metrics.Accuracy()
+    progressive_val_score(river, naive_bayes.GaussianNB(), theirs, delay=LATE)
+    assert found["metrics"]["accuracy"] == pytest.approx(theirs.get())
+    assert theirs.get() > 0.6
+
+
+def test_late_by_one_row_is_what_at_once_is(noisy: Prepared) -> None:
+    rows = read(noisy.path, 200)
+    said = [
+        river_models.make("river-nb", NAIVE_BAYES | {"label_delay": delay}, rows)()
+        for delay in (0, 1, 2)
+    ]
+    assert said[0] == said[1] != said[2]
+
+
+def test_headrace_is_scored_from_the_first_label_on_as_its_peers(noisy: Prepared) -> None:
+    request = {"task": noisy.task(), "path": str(noisy.path), "pixels": [], "f1": False}
+    found = ours.measure(request | {"rows": 200, "label_delay": LATE})
+    task, right = validate(noisy.task(), "test"), {}
+    for rows in (LATE, 200):
+        whole = evaluate(task, noisy.path, limit=rows, label_delay=str(LATE)).metrics["all"]
+        right[rows] = round(whole["accuracy"] * rows)
+    expected = (right[200] - right[LATE]) / (200 - LATE)
+    assert found["metrics"]["accuracy"] == pytest.approx(expected)
