@@ -73,10 +73,12 @@ class Refusals:
         self._excluded = {excluded(name).detail: name for name in task.input.exclude}
         for name in task.labels.exclude if task.labels else ():
             self._excluded[excluded(name, "labels").detail] = name
+        self._label_topic, self._of_labels = task.labels.topic if task.labels else None, 0
 
     def add(self, letters: Iterable[DeadLetter]) -> None:
         """Count letters; of each reason the first one that ever came is kept."""
         for letter in letters:
+            self._of_labels += letter.topic == self._label_topic
             if letter.code == EXCLUDED:
                 self._excluded.pop(letter.detail, None)
             reason = letter.code, self._feature(letter.detail)
@@ -113,8 +115,9 @@ class Refusals:
             f"whether {self._fields[EXCLUDED]} is the entity"
             for name in self._excluded.values()
         ][:MOST_NAMED]
-        if WARN_FROM * rows < self.total < rows:
-            share = f"{self.total:,} of {rows:,} {noun}s ({100 * self.total / rows:.1f} %)"
+        refused = self.total - self._of_labels
+        if WARN_FROM * rows < refused < rows:
+            share = f"{refused:,} of {rows:,} {noun}s ({100 * refused / rows:.1f} %)"
             lines.insert(0, f"{share} are refused: the scores are those of the others")
         return lines
 
