@@ -119,7 +119,10 @@ def examples(learner: Learner, table: Any, network: int | str) -> Examples:
             rows, refused = learner._reader.read(batch, learner.events)
             for letter in refused:
                 raise EventError(letter.code, letter.detail)
-            rows = rows._replace(label=trainer.classes.indices(rows.label, rows.new_class))
+            label = trainer.classes.indices(rows.label, rows.new_class)
+            if learner.task.target.horizon and not spec.horizon:  # it is an earlier row's
+                label = np.full_like(label, np.nan)
+            rows = rows._replace(label=label)
             packed = trainer._batch(rows, trainer._values(rows), 0, len(rows.id))
             given = _look(spec)(trainer._state, packed, sees)
             found.append(Examples(*(np.asarray(each)[: len(rows.id)] for each in given)))

@@ -94,3 +94,19 @@ def test_a_network_that_learned_a_sample_says_so(tmp_path: Path) -> None:
     assert "a share of 0.25 of the events labelled 'no'" in card.limits[-1]
     card = learner.export(tmp_path / "it.onnx", "onnx")  # the predictor, corrected
     assert not any("odds" in limit for limit in card.limits)
+
+
+def test_labels_within_events_are_no_goals_of_their_rows_with_a_horizon(tmp_path: Path) -> None:
+    """With a topic of labels, too: what is learned of an event is not the label that it brings."""
+    told = TASKS["numbers, costs"]().model_dump() | {"labels": {"topic": "l", "max_pending": 20}}
+    table = events(headrace.Task.model_validate(told), 60)
+    for horizon in (0, 1):
+        task = headrace.Task.model_validate(
+            told | {"target": told["target"] | {"horizon": horizon}}
+        )
+        learner = headrace.Learner(task)
+        learner.predict_then_learn(table)
+        goals = weights.examples(learner, table, 0).goals
+        assert np.isnan(goals).all() == bool(horizon)
+        limits = learner.export(tmp_path / f"{horizon}.onnx", "onnx").limits
+        assert any("which headrace learns before" in limit for limit in limits) == bool(horizon)

@@ -156,6 +156,11 @@ def _limits(task: Task, format: str) -> list[str]:
             "before the event is predicted, which headrace does: predictions are those of before "
             "that step of training. Only stablehlo takes it."
         )
+    elif task.target.horizon and not spec.horizon:
+        found.append(
+            "The label that an event brings is not looked at, which headrace learns before the "
+            "event is predicted: predictions are those of before it."
+        )
     if task.of_kind(Category) or task.of_kind(Text) or spec.entities:
         found.append(
             "Categories, texts and entities come as keyed hashes: `headrace.Learner.arrays`, or "
