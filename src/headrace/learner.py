@@ -184,8 +184,8 @@ class Learner:
     def predict(self, table: Any) -> pa.Table:
         """Predict each row of a table as if it came next; nothing is learned or remembered.
 
-        Rows know nothing of each other. A row is what `predict_one` says but for the rounding of
-        last bits, and takes a hundredth of its time; a repeated id is not refused.
+        Rows know nothing of each other. A row is what `predict_one` says (with [labels]: of an event
+        without label) but for last bits, in a hundredth of its time; no repeated id is refused.
 
         Args:
             table: as of `predict_then_learn`. A row's own label in it is not looked at.
