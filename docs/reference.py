@@ -384,7 +384,8 @@ def _annotation(kind: Any) -> str:
         return f"object: {_annotation(arguments[0])} to {_annotation(arguments[1])}"
     if arguments:  # literals
         return ", ".join(f"`{json.dumps(each)}`" for each in arguments)
-    words = {str: "string", int: "integer", float: "number", bytes: "bytes", Any: "any"}
+    words = {str: "string", int: "integer", float: "number", bool: "boolean", bytes: "bytes"}
+    words[Any] = "any"
     return words.get(kind) or f"[{kind.__name__}](#{kind.__name__.lower()})"
 
 

@@ -184,7 +184,7 @@ class Learner:
     def predict(self, table: Any) -> pa.Table:
         """Predict each row of a table as if it came next; nothing is learned or remembered.
 
-        Rows know nothing of each other. A row is what `predict_one` says (with [labels]: of an event
+        Rows know nothing of each other. A row is what `predict_one` says (with [labels] of an event
         without label) but for last bits, in a hundredth of its time; no repeated id is refused.
 
         Args:
