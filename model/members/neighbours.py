@@ -19,6 +19,9 @@ from headrace.model.members.member import Asked, Closing, Labels, Member
 from headrace.model.spec import Spec
 
 WIDTH = 0.03  # of the wide kernel: mean squared difference of a column, in variances
+TIE = 1e-7  # so little further, in the same unit, is as near
+LATE_TIE = 1e-4  # where labels come late: equal rows differ as what they are standardised by moves,
+# and the newest would be the nearest, of which those alone are labelled whose class is told first
 FAR = 1e9
 NEVER = 1e15  # so far that nobody hears it, were there only empty places
 DOUBT = 0.01  # a vote for every class, so that none is ever ruled out
@@ -120,7 +123,8 @@ def _vote(spec: Spec, state: NeighboursState, row: Array, ids: Array, squares: A
     apart = jnp.where(apart > 0.0, apart, 0.0) / (spec.columns + spec.categories)
     nearest = _least(apart)
     wide = _fall((apart - nearest) * (1.0 / WIDTH))
-    ratio = jnp.square((nearest + 1e-7) / (apart + 1e-7))
+    tie = LATE_TIE if spec.waiting else TIE
+    ratio = jnp.square((nearest + tie) / (apart + tie))
     kernels = (wide, wide * wide * wide, ratio * ratio)
     votes = jnp.stack([state.voices @ weights for weights in kernels])
     if spec.classes:

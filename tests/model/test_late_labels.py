@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from headrace.model import waiting
 from headrace.model.learner import make_learner
+from headrace.model.members import neighbours
 from headrace.model.metrics import classification_report
 from headrace.model.spec import Spec
 from tests.model.test_learner import copied, digest, stream
@@ -50,8 +52,17 @@ def late(columns: Columns, delay: int) -> tuple[Columns, NDArray[np.bool_]]:
     return (*taken, time, line), is_label == 0
 
 
+@pytest.fixture
+def one_tie(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let rows be as near as the nearest alike, whether labels come late or not."""
+    monkeypatch.setattr(neighbours, "LATE_TIE", neighbours.TIE)
+    make_learner.cache_clear()
+    yield
+    make_learner.cache_clear()
+
+
 @pytest.mark.parametrize("spec", [*SPECS.values(), IMAGES], ids=[*SPECS, "images"])
-def test_a_label_at_once_teaches_what_one_in_the_event_does(spec: Spec) -> None:
+def test_a_label_at_once_teaches_what_one_in_the_event_does(spec: Spec, one_tie: None) -> None:
     columns = stream(spec, N)
     columns[3][:] = np.nan_to_num(columns[3])
     _, said = feed(make_learner(spec), columns, [], N)
@@ -77,7 +88,7 @@ def test_a_label_weighs_as_much_as_its_event_would() -> None:
     assert not np.array_equal(said[events], unlike[events], equal_nan=True)
 
 
-def test_a_label_some_events_later_teaches_what_a_horizon_s_does() -> None:
+def test_a_label_some_events_later_teaches_what_a_horizon_s_does(one_tie: None) -> None:
     """Of one entity, and before alarms: a horizon's row is scored when its label is learned."""
     spec = replace(CLASSES, entities=0, detectors=())
     columns, horizon = stream(spec, N), 5

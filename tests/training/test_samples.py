@@ -97,6 +97,26 @@ def test_probabilities_are_those_of_all_events_though_clicks_come_first_and_a_sa
         assert steps == pytest.approx(clicked + share * negatives, rel=0.05)
 
 
+def test_probabilities_hold_where_one_class_is_labelled_long_before_the_other() -> None:
+    """A vote of the newest rows, which clicks alone have labels of, made .3 of .1."""
+    events = [event | {"y": event["y"] or "no"} for event in clicks(16_000)]
+    told = task(labels={"max_pending": 600})
+    rows, trainer, said = rows_of(told, events), Trainer(told, 1024), list[Prediction]()
+    labels, due = labels_of(rows), dict[int, list[LateLabel]]()
+    for at, label in enumerate(labels):
+        assert label
+        due.setdefault(at + 1 + (0 if label.label else 500), []).append(label)
+    for first in range(0, len(events), 1000):
+        last = first + 1000
+        late = [
+            (at - first, label) for at in range(first + 1, last + 1) for label in due.get(at, ())
+        ]
+        part = take(unlabelled(rows), [*range(first, last)])
+        said += trainer.predictions(trainer.collect(trainer.submit(part, late)))
+    for x, wanted in ((1.0, 0.1), (-1.0, 0.01)):
+        assert chances(said, events, x).mean() == pytest.approx(wanted, rel=0.35)
+
+
 def test_a_label_that_is_corrected_is_scored_again_and_teaches_once() -> None:
     """The labels of all events are turned round at once, before the next one comes."""
     events = [
