@@ -169,7 +169,7 @@ class _Work:
         if same is not None or join._ttl_ms is not None or not waiting.has_room:
             self._make_room(same, now_ms)
         place = rows.partition[at], rows.offset[at], time_ms
-        known = list[tuple[LateLabel, str]]()
+        known: list[tuple[LateLabel, str]] = []
         if join._held and (held := join._held.pop(id, None)) is not None:
             self.truth.held -= 1
             known.append(held)
