@@ -86,7 +86,6 @@ class Labels(Part):
         description="Share of the events with the label on_expiry that are learned, by their ids; "
         "published probabilities are corrected for it. Default: all.",
     )
-
     holdout: Real = Field(
         0.0,
         ge=0,

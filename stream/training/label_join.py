@@ -156,7 +156,9 @@ class _Work:
     def __post_init__(self) -> None:
         self._times = self.rows.time_ms.tolist()
         self._labels = self.rows.label.tolist()
-        self._entities = np.ascontiguousarray(self.rows.entity).view(np.uint64).ravel().tolist()
+        if self.join._turns:
+            whole = np.ascontiguousarray(self.rows.entity).view(np.uint64)
+            self._entities: list[int] = whole.ravel().tolist()
         self._put = 0
         self._delays = list[int]()
 
@@ -177,21 +179,23 @@ class _Work:
             own = LateLabel(id, rows.key[at], *place, label, rows.new_class[at])
             known.append((own, join._topics[0]))
             self.truth.labels += 1
-        marks, turns, entity = self.marks[at], join._turns, self._entities[at]
-        asked = turns.next(entity) if turns else GONE
-        for each in known if turns else ():  # before this event is predicted
-            if asked == NOBODY:
-                marks = self._note(marks, entity, place, *each)
-            else:
-                self._answer(asked, place, *each)
+        marks, turns = self.marks[at], join._turns
+        if turns:
+            entity = self._entities[at]
+            asked = turns.next(entity)
+            for each in known:  # before this event is predicted
+                if asked == NOBODY:
+                    marks = self._note(marks, entity, place, *each)
+                else:
+                    self._answer(asked, place, *each)
         slot = waiting.put(id, place, now_ms, marks)
         self.slots.append(slot)
         self._put += 1
         if turns:
             turns.put(entity, slot)
-            return
-        for each in known:
-            self._answer(slot, place, *each)
+        else:
+            for each in known:
+                self._answer(slot, place, *each)
 
     def _make_room(self, same: int | None, now_ms: int) -> None:
         """Let rows go: one of the same id, those whose time is over, and the oldest if need be."""
@@ -242,21 +246,20 @@ class _Work:
             self._correct(label, topic)
         elif (value := self._value(label)) is None:
             self._refuse_class(label, topic)
+        elif status == LABELLED:
+            if join._policy == "rescore":
+                label = label._replace(weight=0.0)
+            self._learn(slot, event, label, value, AGAIN)
+            self._count_correction()
         else:
-            if status == LABELLED:
-                self._again(slot, event, label, value)
-                return
             self._learn(slot, event, label, value)
             self.truth.scored += 1
             self._delays.append(label.time_ms - event[2])
 
-    def _again(self, slot: int, event: Place, label: LateLabel, value: float) -> None:
-        """Take in another label for the same row."""
+    def _count_correction(self) -> None:
         if self.join._policy == "rescore":
-            self._learn(slot, event, label._replace(weight=0.0), value, AGAIN)
             self.truth.rescored += 1
         else:
-            self._learn(slot, event, label, value, AGAIN)
             self.truth.relearned += 1
 
     def _correct(self, label: LateLabel, topic: str) -> None:
@@ -290,7 +293,6 @@ class _Work:
     def _add(
         self, slot: int, kind: int, event: Place, label: LateLabel, value: float, weight: float
     ) -> None:
-        """Add a line."""
         # A plain tuple, of the fields of LateLabel: it takes a tenth of the time.
         line: Any = (label.id, None, event[0], event[1], label.time_ms, value, None, weight)
         self.kinds.append(kind)
@@ -333,8 +335,7 @@ class _Work:
             self._correct(label, topic)
         else:
             held[label.id] = label, topic
-            corrected = "rescored" if self.join._policy == "rescore" else "relearned"
-            setattr(self.truth, corrected, getattr(self.truth, corrected) + 1)
+            self._count_correction()
 
     def _refuse_class(self, label: LateLabel, topic: str) -> None:
         told = f"expected one of the {len(self.classes)} that there is room for"
@@ -347,13 +348,13 @@ class _Work:
         self.letters.append(dead_letter(reject, topic, *coordinates, label.key, None))
 
     def joined(self) -> Joined:
-        """Put it all together."""
         self.join.delays.add(self._delays)
         lines, is_label = interleaved(unlabelled(self.rows), self.labels)
         line = np.column_stack([is_label, np.array(self.slots, int)]).astype(np.int32)
         line[is_label, 0] = self.kinds
-        for at, entity in self.unasked:
-            place = np.flatnonzero(is_label)[at]
-            lines.entity[place] = np.array([entity], np.uint64).view(np.uint32)
+        if self.unasked:
+            which, entities = zip(*self.unasked, strict=True)
+            places = np.flatnonzero(is_label)[[*which]]
+            lines.entity[places] = np.array(entities, np.uint64).view(np.uint32).reshape(-1, 2)
         events = np.flatnonzero(~is_label).tolist()
         return Joined(lines, line, events, self.rows, self.truth, self.letters, self.expired)
