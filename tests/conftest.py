@@ -202,11 +202,14 @@ def nothing_left_running() -> Iterator[None]:
 
 @pytest.fixture
 def registries() -> Iterator[None]:
-    """Forget in the end what was registered of other packages, and learners made of it."""
+    """Begin with our own parts alone, whatever tests before registered, and end as it was."""
     from headrace.model.learner import make_learner
     from headrace.stream.training.plugins import REGISTRIES
 
     before = [dict(registry) for registry in REGISTRIES]
+    for registry in REGISTRIES:
+        for name in registry.keys() - {*registry.own}:
+            del registry[name]
     make_learner.cache_clear()
     yield
     make_learner.cache_clear()

@@ -132,7 +132,7 @@ def _offered(kind: Kind, key: str, name: str, registry: Registry[Any]) -> EntryP
             "uninstall the others"
         )
     others = {*entry_points(group=kind.group).names, *registry} - {*registry.own}
-    known = [*kind.own, *sorted(others)]
+    known = [*kind.own, *sorted(each for each in others if not keras_file.is_keras(each))]
     raise TaskError(
         f"{key}: no installed package offers {name!r} (entry point group {kind.group}); "
         f"there is {', '.join(known) or 'none'}{did_you_mean(name, known)}"

@@ -137,6 +137,13 @@ def test_a_name_that_two_packages_offer_or_none_is_told(site: Path, kind: str) -
         learner_of(task_of(kind))
 
 
+def test_models_of_keras_that_were_read_are_no_names_to_choose(site: Path) -> None:
+    networks.register("keras:sha256:" + 64 * "0", networks.NETWORKS["mlp"])
+    with pytest.raises(TaskError, match="there is mlp") as caught:
+        learner_of(task_of("network"))
+    assert "keras" not in str(caught.value)
+
+
 def test_an_encoder_that_is_not_there_is_told_where_rows_are_made(site: Path) -> None:
     with pytest.raises(TaskError, match=r"^features\.e\.encoder: no installed package offers"):
         Normalizer(task_of("encoder"))
