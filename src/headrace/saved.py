@@ -64,7 +64,7 @@ def pack(task: Task, state: Tensors, learned: int, events: int, number: str | No
         encoders=digests(task),
         network=len(network),
     )
-    return msgspec.json.encode(about) + b"\n" + network + bytes(tensors.pack(state))
+    return b"".join([msgspec.json.encode(about), b"\n", network, *tensors.pack(state)])
 
 
 def unpack(

@@ -98,14 +98,17 @@ class Checkpoints:
         return self._load(f"{self._run}/start", None, shapes, accept)
 
     def _write(self, stem: str, manifest: Manifest, tensors: Mapping[str, NDArray[Any]]) -> None:
-        data = arrays.pack(tensors)
+        data, sha256 = arrays.pack(tensors), hashlib.sha256()
+        for piece in data:
+            sha256.update(piece)
+        size = sum(piece.nbytes for piece in data)
         manifest = msgspec.structs.replace(
-            manifest, tensors_bytes=len(data), tensors_sha256=hashlib.sha256(data).hexdigest()
+            manifest, tensors_bytes=size, tensors_sha256=sha256.hexdigest()
         )
         text = seal(manifest, self._key)
         try:  # what could not be read back must not count as a checkpoint
             unseal(text, self._key)
-            arrays.check(data, arrays.shapes_of(tensors))
+            arrays.check(data[0], size, arrays.shapes_of(tensors))
         except ValueError as error:
             raise RecoveryError(
                 f"the state at seq {manifest.seq} makes no checkpoint that could be loaded: {error}"

@@ -18,7 +18,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from headrace.stream.errors import UsageError
-from headrace.stream.storage.failures import READ_BYTES
+from headrace.stream.storage.failures import READ_BYTES, Data
 from headrace.stream.storage.hdfs import HdfsStore
 from headrace.stream.storage.local import LocalStore
 from headrace.stream.storage.remote import UrlStore
@@ -43,7 +43,7 @@ class Store(Protocol):
     def read(self, name: str, most_bytes: int = READ_BYTES) -> bytes:
         """Read a file that is not larger than `most_bytes`. Raises FileNotFoundError."""
 
-    def write(self, name: str, data: bytes | memoryview, *, what: str = "file") -> None:
+    def write(self, name: str, data: Data, *, what: str = "file") -> None:
         """Make a file or replace it, all or nothing; `what` names the failpoints passed."""
 
     def create(self, name: str, data: bytes, *, what: str = "file") -> None:

@@ -11,7 +11,7 @@ import errno
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +21,8 @@ READ_BYTES = 64 << 20
 PATIENCE_S = 20.0  # after which a fault that passes is told; a driver's own attempts count
 PAUSE_S, LONGEST_PAUSE_S = 0.2, 4.0  # between attempts; it doubles
 
+Data = bytes | Sequence[memoryview]
+"""What a file is to hold: in pieces where a copy of all would be large."""
 Result = TypeVar("Result")
 _HINTS = {
     errno.ENOSPC: "free some space, or give another place",

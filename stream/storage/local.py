@@ -14,7 +14,14 @@ from typing import Any
 from headrace.stream.errors import RecoveryError, UsageError
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.process.paths import hold_lock
-from headrace.stream.storage.failures import READ_BYTES, check_size, is_temporary, one_line, parts
+from headrace.stream.storage.failures import (
+    READ_BYTES,
+    Data,
+    check_size,
+    is_temporary,
+    one_line,
+    parts,
+)
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hold us up
@@ -50,7 +57,7 @@ class LocalStore:
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read(size)
 
-    def write(self, name: str, data: bytes | memoryview, *, what: str = "file") -> None:
+    def write(self, name: str, data: Data, *, what: str = "file") -> None:
         with one_line("write", self._path(name)):
             self._put(name, data, what, os.rename)
 
@@ -85,7 +92,7 @@ class LocalStore:
                     ) from None
             yield
 
-    def _put(self, name: str, data: bytes | memoryview, what: str, publish: Any) -> None:
+    def _put(self, name: str, data: Data, what: str, publish: Any) -> None:
         *directories, base = parts(name)
         temporary = f".{base}.{secrets.token_hex(6)}.tmp"
         with self._directory(directories, make=True) as directory:
@@ -154,12 +161,12 @@ class LocalStore:
         return os.path.join(self.place, *parts(name))
 
 
-def _write_file(base: str, data: bytes | memoryview, directory: int, what: str) -> None:
+def _write_file(base: str, data: Data, directory: int, what: str) -> None:
     descriptor = os.open(base, _WRITE, 0o600, dir_fd=directory)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        for left in [memoryview(data)] if isinstance(data, bytes) else data:
+            while left:
+                left = left[os.write(descriptor, left) :]
         failpoint(f"{what} written")
         os.fsync(descriptor)
         failpoint(f"{what} synced")

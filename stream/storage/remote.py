@@ -14,6 +14,7 @@ from headrace.stream.errors import HeadraceError, StoreError, UsageError
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.storage.failures import (
     READ_BYTES,
+    Data,
     check_size,
     failure,
     mistaken,
@@ -76,9 +77,10 @@ class UrlStore:
         with one_line("read", self._url(name), FileNotFoundError):
             return self._patiently(whole)
 
-    def write(self, name: str, data: bytes | memoryview, *, what: str = "file") -> None:
+    def write(self, name: str, data: Data, *, what: str = "file") -> None:
+        whole = data if isinstance(data, bytes) else b"".join(data)
         with one_line("write", self._url(name)):
-            self._patiently(lambda fs: self._put(fs, name, bytes(data), what, create=False))
+            self._patiently(lambda fs: self._put(fs, name, whole, what, create=False))
 
     def create(self, name: str, data: bytes, *, what: str = "file") -> None:
         with one_line("write", self._url(name), FileExistsError):

@@ -24,6 +24,7 @@ _ANY_LENGTH = {  # bytes
     "waiting_ids": 1 << 30,
     "held_labels": 64 << 20,
     "turns_newest": 1 << 32,
+    "left_rows": 1 << 37,
 }
 _DTYPES = {
     "bool": "BOOL",
@@ -49,21 +50,20 @@ class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
     data_offsets: tuple[_Count, _Count]
 
 
-def pack(tensors: Mapping[str, NDArray[Any]]) -> memoryview:
-    """Lay arrays out as safetensors does; its own writer would hold up the learner's thread."""
+def pack(tensors: Mapping[str, NDArray[Any]]) -> list[memoryview]:
+    """Lay arrays out as safetensors does, in pieces: the header, then the arrays, not copied.
+
+    Its own writer would hold up the learner's thread, and take as much memory again.
+    """
     header, end = {}, 0
     for name, array in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
         begin, end = end, end + array.nbytes
         header[name] = _Tensor(_DTYPES.get(array.dtype.name, ""), list(array.shape), (begin, end))
     text = msgspec.json.encode(header)
     text += b" " * (-len(text) % 8)
-    data = np.empty(8 + len(text) + end, np.uint8)
-    data[: 8 + len(text)] = bytearray(len(text).to_bytes(8, "little") + text)
-    arrays = data[8 + len(text) :]
-    for name, tensor in header.items():
-        begin, stop = tensor.data_offsets
-        arrays[begin:stop] = np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)
-    return data.data
+    first = memoryview(len(text).to_bytes(8, "little") + text)
+    flat = (np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8) for name in header)
+    return [first, *(array.data for array in flat)]
 
 
 def unpack(data: bytes, shapes: Shapes) -> dict[str, NDArray[Any]]:
@@ -72,7 +72,7 @@ def unpack(data: bytes, shapes: Shapes) -> dict[str, NDArray[Any]]:
     Raises:
         ValueError: they are not exactly those of `shapes`, one after the other.
     """
-    check(data, shapes)
+    check(data, len(data), shapes)
     try:
         return safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
@@ -96,10 +96,15 @@ def _size_bytes(name: str, dtype: str, shape: Sequence[int]) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def check(data: bytes | memoryview, shapes: Shapes) -> None:
-    """Raise ValueError unless `data` holds exactly the arrays of `shapes`, one after the other."""
+def check(data: bytes | memoryview, size: int, shapes: Shapes) -> None:
+    """Raise ValueError unless bytes hold exactly the arrays of `shapes`, one after the other.
+
+    Args:
+        data: the first of them, with the header.
+        size: how many there are.
+    """
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(_HEADER_BYTES, len(data) - 8):
+    if size < 8 or length > min(_HEADER_BYTES, size - 8):
         raise ValueError(f"its header cannot have {length} bytes")
     try:
         header = msgspec.json.decode(data[8 : 8 + length], type=dict[str, _Tensor])
@@ -114,8 +119,8 @@ def check(data: bytes | memoryview, shapes: Shapes) -> None:
         if begin != end or stop - begin != _size_bytes(name, shapes[name][0], tensor.shape):
             raise ValueError(f"{name!r} does not take the bytes {begin} to {stop}")
         end = stop
-    if end != len(data) - 8 - length:
-        raise ValueError(f"{len(data) - 8 - length - end} bytes belong to no array")
+    if end != size - 8 - length:
+        raise ValueError(f"{size - 8 - length - end} bytes belong to no array")
 
 
 def _check_tensor(name: str, tensor: _Tensor, dtype: str, shape: tuple[int, ...]) -> None:

@@ -147,7 +147,7 @@ def _write_stablehlo(frozen: Frozen, path: Path, card: Card) -> None:
         data = told.serialize()
     path.mkdir()
     (path / "predictor.stablehlo").write_bytes(data)
-    (path / "state.safetensors").write_bytes(tensors.pack(arrays))
+    (path / "state.safetensors").write_bytes(b"".join(tensors.pack(arrays)))
 
 
 @contextmanager

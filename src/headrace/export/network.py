@@ -79,7 +79,8 @@ def heaviest(spec: Spec, state: State) -> tuple[int, str, float]:
 def write_torch(frozen: Frozen, path: Path) -> None:
     """Write the weights for `headrace.torch.Network.load_state_dict`, as safetensors."""
     spec, at = frozen.learner.spec, heaviest(frozen.learner.spec, frozen.state)[0]
-    path.write_bytes(tensors.pack(weights_of(spec, frozen.state.champion.params, at)))
+    packed = tensors.pack(weights_of(spec, frozen.state.champion.params, at))
+    path.write_bytes(b"".join(packed))
 
 
 def write_keras(frozen: Frozen, path: Path) -> None:
