@@ -70,6 +70,15 @@ def late_labels(
     say(found if as_json else table(found))
 
 
+@app.command("waiting")
+def waiting(as_json: AsJson = False) -> None:
+    """What a million rows take that wait for their label, in memory and outside of it."""
+    from bench.waiting import table, waiting
+
+    found = waiting()
+    say(found if as_json else table(found))
+
+
 @app.command("drift")
 def drift() -> None:
     """How soon learners are back after a drift, and false alarms without one; prints JSON."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headrace.model import aggregates
+from headrace.model import aggregates, waiting
 from headrace.model.spec import Spec
 
 EVIDENCE = ("fired", "before", "after", "statistic", "threshold", "window")
@@ -26,7 +26,9 @@ class Batch(NamedTuple):
     image: Any  # u8[B, H, W, C]
     weight: Any  # f32[B, W]  how much the row teaches; W is 1 if rows say so, else 0
     time: Any  # i32[B, T]  see `aggregates.clock`
-    line: Any  # i32[B, 2]  what it is (see `late_scores`), and the slot of its row
+    line: Any  # i32[B, 2]  what it is (see `late_scores`), and the slot of its row; -1: `loaded`
+    loaded: Any  # u32[B, W]  rows of labels that bring them; W is 0 if none does
+    unloaded: Any  # i32[B, 1]  slots whose rows are wanted as they are in the end; [B, 0] if W is 0
 
 
 class Outcome(NamedTuple):
@@ -38,6 +40,7 @@ class Outcome(NamedTuple):
     rungs: Any  # f32[B, 10]  what the ladder did: `ladder.AT_ONCE`, then `ladder.LATER`
     lost: Any  # f32[B]  which of `pool.resettable` began anew: a sum of 2^place
     moved: Any  # f32[B, 3, 3]  columns that moved, see `scoring.most_moved`
+    unloaded: Any  # u32[B, W]  the rows in the batch's slots of this name, not line by line
 
 
 def empty_batch(spec: Spec, capacity: int) -> Batch:
@@ -51,4 +54,6 @@ def empty_batch(spec: Spec, capacity: int) -> Batch:
         weight=np.ones((capacity, int(spec.weighted)), np.float32),
         time=np.zeros((capacity, aggregates.clock(spec, np.zeros(0, np.int64)).shape[1]), np.int32),
         line=np.zeros((capacity, 2 if spec.waiting else 0), np.int32),
+        loaded=np.zeros((capacity, waiting.words(spec)), np.uint32),
+        unloaded=np.zeros((capacity, int(spec.loads)), np.int32),
     )

@@ -28,6 +28,7 @@ from headrace.model.metrics.regression import UNITS
 from headrace.model.scale import ScaleState
 from headrace.model.spec import Spec
 from headrace.model.state import State
+from headrace.model.waiting import LABELS
 
 Floats = NDArray[np.float64]
 
@@ -176,6 +177,13 @@ def blank(spec: Spec) -> Floats:
     )
 
 
+def moved_from(origin: Any, unit: Any, values: Any, after: Frame, columns: Any = -1) -> Any:
+    """Convert what is counted from another origin in another unit, as float32."""
+    whole = values.astype(np.float64) * unit
+    whole += origin - after.origin[columns]
+    return _float32(whole / after.unit[columns])
+
+
 def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
     """Convert a state from one frame to another; waits for the state."""
     before, middle = change.before, _medians(change.newest)
@@ -183,9 +191,8 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
     middle = (middle - after.origin) / after.unit
 
     def moved(leaf: Any, columns: Any) -> Any:
-        whole = np.asarray(leaf, np.float64) * before.unit[columns]
-        whole += before.origin[columns] - after.origin[columns]
-        return _float32(whole / after.unit[columns])
+        old = before.origin[columns], before.unit[columns]
+        return moved_from(*old, np.asarray(leaf), after, columns)
 
     def scaled(leaf: Any, columns: Any, power: Any = 1) -> Any:
         with np.errstate(over="ignore"):
@@ -244,7 +251,7 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
             due_past=moved(chunk.due_past, -1),
         )
         memory = memory._replace(published=moved(memory.published, -1))
-        late = {"past", "published"} & state.waiting.keys()
+        late = {*LABELS} & state.waiting.keys()
         waits = state.waiting | {name: moved(state.waiting[name], -1) for name in late}
         pairs, fading = np.split(np.asarray(metrics.means, np.float64), [4])
         exact = pairs.reshape(2, 2).sum(1) * before.unit[-1] + before.origin[-1] - after.origin[-1]

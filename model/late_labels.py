@@ -63,7 +63,8 @@ def answer_event(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[
 def learn_label(parts: Parts, state: State, batch: Batch, row: Array) -> tuple[State, Array]:
     """Score what was published of the row in a slot, then learn its label; return as above."""
     spec, label, kind = parts.spec, batch.label[row], batch.line[row, 0]
-    due, asked = waiting.take(spec, state.waiting, batch.line[row, 1]), (kind & UNASKED) == 0
+    due = waiting.take(spec, state.waiting, batch.line[row, 1], batch.loaded[row])
+    asked = (kind & UNASKED) == 0
     entity = jnp.where(asked, due.entity, batch.entity[row])
     past = jnp.where(asked, due.past, jnp.nan)
     kept, slot, held = memory.lookup(spec, state.memory, entity)

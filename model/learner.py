@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from headrace.model import counter, ladder, members, plasticity, pool
+from headrace.model import counter, ladder, members, plasticity, pool, waiting
 from headrace.model.batch import Batch, Outcome, empty_batch
 from headrace.model.inputs import load_row
 from headrace.model.late_labels import answer_event, learn_label
@@ -137,7 +137,8 @@ def make_learner(spec: Spec) -> Learner:
         blank = jnp.zeros((capacity, line_width(spec)))
         carry = (state, blank, jnp.int32(0), jnp.int32(0))
         state, lines, _, _ = lax.while_loop(lambda c: c[3] < count, stretch, carry)
-        return state, read_lines(spec, lines)
+        unloaded = waiting.pack(spec, state.waiting, batch.unloaded)
+        return state, read_lines(spec, lines, unloaded)
 
     @jax.jit
     def ask(state: State, batch: Batch, count: Array) -> Array:

@@ -222,8 +222,8 @@ def most_moved(rows: shift.Rows) -> Array:
     return told.reshape(1, MOVED)
 
 
-def read_lines(spec: Spec, lines: Array) -> Outcome:
-    """Take the lines f32[B, W] apart."""
+def read_lines(spec: Spec, lines: Array, unloaded: Array) -> Outcome:
+    """Take the lines f32[B, W] apart, beside rows that are wanted."""
     evidence = len(spec.detectors) * len(EVIDENCE)
     widths = [spec.published, STEP_HALVES, evidence, ladder.AT_ONCE + ladder.LATER, LOST]
     parts = jnp.split(lines, np.cumsum(widths), axis=1)
@@ -235,6 +235,7 @@ def read_lines(spec: Spec, lines: Array) -> Outcome:
         rungs=rungs,
         lost=lost[:, 0],
         moved=moved.reshape(len(lines), MOST_MOVED, 3),
+        unloaded=unloaded,
     )
 
 

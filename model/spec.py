@@ -97,6 +97,7 @@ class Spec:
         horizon: events of the same entity between a prediction and its label; 0 = same event.
         waiting: rows that may wait at a time for a label that comes by itself, in a line of its
             own; 0 = labels come in events.
+        loads: whether a label may bring its row, that of an older event than the newest `waiting`.
         label_lags: last known labels of the entity that are inputs.
         traces: events that fading means of the numeric columns remember; how far a row lies from
             each mean is an input.
@@ -145,6 +146,7 @@ class Spec:
     weighted: bool = False
     horizon: int = 0
     waiting: int = 0
+    loads: bool = False
     label_lags: int = 1
     traces: tuple[float, ...] = ()
     numeric_lags: int = 0

@@ -17,6 +17,7 @@ from headrace.stream.task import Task
 from headrace.stream.task.field_path import pointer
 from headrace.stream.training.learned import Pending
 from headrace.stream.training.trainer import Trainer
+from headrace.tables import encoded
 
 OUTCOMES = ("scored", "rescored", "relearned", "repeated", "unasked", "held")
 
@@ -67,7 +68,7 @@ class LateLabels:
                 told = with_value(
                     told, (*(() if key == "time" else within), *pointer(field)), value
                 )
-        raw = msgspec.json.encode(told)
+        raw = encoded(told)
         read = self._reader.read(outside.records(self._task, "", [raw], 0))
         refuse(read.letters)
         pending = trainer.submit(self._no_rows, [(0, each) for each in read.labels])

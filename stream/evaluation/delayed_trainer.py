@@ -86,9 +86,9 @@ class DelayedTrainer(Trainer):
     def warnings(self) -> Iterator[str]:
         """Yield a line if labels found that their row had left."""
         if self._missed:
-            yield (
-                f"{self._missed:,} labels came too late: {self.spec.waiting:,} rows wait at a time"
-            )
+            labels = self.task.labels
+            most = labels.max_pending if labels else self.spec.waiting
+            yield f"{self._missed:,} labels came too late: {most:,} rows wait at a time"
 
 
 def _late(task: Task, delay: LabelDelay) -> Task:

@@ -13,7 +13,9 @@ from headrace.stream.rows.numbers import LARGEST
 from headrace.stream.task import Task
 from headrace.stream.task.features import Aggregate, Category, Image, Number, Text
 from headrace.stream.task.labels import Labels
+from headrace.stream.training.newest_rows import NEWEST_BYTES
 from headrace.stream.training.plugins import learner_of
+from headrace.stream.training.row_files import row_type
 from headrace.stream.training.turns import TURN_BYTES
 from headrace.stream.training.waiting import WAITING_BYTES
 
@@ -69,7 +71,8 @@ def _input(task: Task) -> Iterator[str]:
 def _labels(labels: Labels, spec: Spec, horizon: int) -> Iterator[str]:
     """Tell where late labels come from, how long is waited for them, and what that takes."""
     yield f"labels      from {labels.topic}; id from {labels.id}, label from {labels.label}"
-    megabytes = labels.max_pending * (waiting.row_bytes(spec) + WAITING_BYTES) / 1e6
+    row, places = waiting.row_bytes(spec), WAITING_BYTES + NEWEST_BYTES * spec.loads
+    megabytes = (spec.waiting * row + labels.max_pending * places) / 1e6
     if horizon:
         megabytes += horizon * max(spec.entities, 1) * TURN_BYTES / 1e6
     hours = f", {labels.ttl_hours:g} hours long at most" if labels.ttl_hours else ""
@@ -77,6 +80,13 @@ def _labels(labels: Labels, spec: Spec, horizon: int) -> Iterator[str]:
         f"            {labels.max_pending:,} events may wait for one{hours}; about "
         f"{megabytes:,.1f} MB of memory then"
     )
+    if spec.loads:
+        others = (labels.max_pending - spec.waiting) * row_type(spec).itemsize / 1e6
+        yield (
+            f"            with the rows of the newest {spec.waiting:,}; those of others are in "
+            "temporary"
+        )
+        yield f"            files then, about {others:,.0f} MB"
     if labels.on_expiry is not None:
         yield f"            an event that expires without one gets {labels.on_expiry!r}"
     if labels.sample_negatives is not None:

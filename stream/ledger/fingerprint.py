@@ -65,7 +65,7 @@ def settings_of(task: Task) -> dict[str, Any]:
 
 LATER: dict[type[Part], tuple[str, ...]] = {
     Input: ("dayfirst", "non_finite", "propensity"),
-    Labels: ("propensity", "sample_negatives", "holdout"),
+    Labels: ("propensity", "sample_negatives", "holdout", "in_memory"),
     Target: READING,
     Number: ("decimal", "thousands", "duration"),
     Category: ("boolean",),

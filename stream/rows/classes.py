@@ -106,6 +106,23 @@ class Classes:
             found[at] = math.nan if index is None else index
         return found
 
+    def known(self, label: float, new_class: str | None) -> float | None:
+        """Return a label as it is learned; None if it names a class that never came."""
+        if label != NEW_CLASS or not self.is_open:
+            return label
+        return self.find(new_class or "")
+
+    def value(self, label: float, new_class: str | None) -> float | None:
+        """Return a label as it is learned; None if there is no room for the class it names."""
+        if label != NEW_CLASS:
+            return label
+        known = self.known(label, new_class)
+        return self.take_up(new_class) if known is None and new_class else known
+
+    def no_room(self, name: str | None) -> str:
+        """Say that there is no room for a class."""
+        return f"{(name or '')[:40]!r}: expected one of the {len(self)} that there is room for"
+
     def take_up(self, name: str) -> int | None:
         """Return the index of a class, a new one perhaps; None if there is no room for another."""
         at = self._index.get(name)

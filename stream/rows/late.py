@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.stream.rows.rows import Rows, take
+from headrace.stream.task.labels import Policy
 
 
 class LateLabel(NamedTuple):
@@ -54,6 +55,13 @@ class Truth(msgspec.Struct, omit_defaults=True):
         corrected = self.rescored + self.relearned
         kept = corrected + self.unasked + self.repeated + self.refused + self.held
         return self.labels == self.scored - self.implied + kept
+
+    def count_correction(self, policy: Policy) -> None:
+        """Count a label that took the place of another."""
+        if policy == "rescore":
+            self.rescored += 1
+        else:
+            self.relearned += 1
 
     def add(self, other: Truth) -> None:
         """Add counts of what came next."""

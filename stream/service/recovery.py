@@ -85,7 +85,7 @@ def recover(
             ) from error
     found = planned(from_zero=True)
     recomputed = found.records
-    fresh = Trainer(task, fresh.capacity)
+    fresh = Trainer(task, fresh.capacity, fresh.directory)
     _learn_again(found, task, fresh, kafka, on_note, stop, proven=False)
     return found, fresh, recomputed
 

@@ -71,7 +71,8 @@ def start_service(
     plugins.load(task)  # what is not there is told before topics are made
     pool = ThreadPoolExecutor(1, "compile")
     stack.callback(pool.shutdown, wait=False)
-    compiling = pool.submit(Trainer, task, micro_batch)  # while Kafka is asked
+    local = None if "://" in safety.place else safety.place
+    compiling = pool.submit(Trainer, task, micro_batch, local)  # while Kafka is asked
     features = task.output("features")
     specs = [s for s in topic_specs(task) if origin == "features" or s.name != features]
     found_topics = kafka.prepare(specs)

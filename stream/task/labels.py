@@ -62,6 +62,13 @@ class Labels(Part):
         description="Predicted events that wait for their label at a time; of more, the oldest "
         "expires.",
     )
+    in_memory: Whole = Field(
+        100_000,
+        ge=2,
+        le=100_000_000,
+        description="Of these, how many are kept in memory with all that is learned from: the "
+        "newest. Those of older ones that wait are in temporary files, and change no result.",
+    )
     ttl_hours: Real | None = Field(
         None,
         gt=0,
@@ -134,7 +141,13 @@ class Labels(Part):
                 "on_expiry is no class from the start: expected it in target.classes",
             )
 
-    def sampled(self, target: Target) -> tuple[int, float] | None:
+    def as_spec(self, target: Target) -> dict[str, Any]:
+        """Return what labels that come by themselves make of a spec, by its fields."""
+        slots = min(self.max_pending, self.in_memory)
+        sampled = self._sampled(target)
+        return {"waiting": slots, "loads": slots < self.max_pending, "sampled": sampled}
+
+    def _sampled(self, target: Target) -> tuple[int, float] | None:
         """Return the class of which a sample is learned, and the share of it; None: all are."""
         implied, share = self.on_expiry, self.sample_negatives
         at = None if implied is None else class_of(target, implied)

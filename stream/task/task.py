@@ -270,10 +270,9 @@ class Task(Part):
             open_classes=self.target.room - len(self.target.classes),
             costs=self.target.cost_rows,
             balanced=self.target.class_weight == "balanced",
-            sampled=self.labels.sampled(self.target) if self.labels else None,
             weighted=self._weighted,
             horizon=0 if self.labels else self.target.horizon,  # then labels find their rows
-            waiting=self.labels.max_pending if self.labels else self._waiting,
+            **(self.labels.as_spec(self.target) if self.labels else {"waiting": self._waiting}),
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,13 @@ class Left(NamedTuple):
     label: float | None
 
 
+class Moves(NamedTuple):
+    """Name lines with which rows move out of the learner's slots and back: see NewestRows."""
+
+    leaving: Sequence[tuple[int, int]] = ()  # line, and number of the row that is taken out
+    loads: Sequence[tuple[int, int]] = ()  # line of a label, and number of its row
+
+
 class Joined(NamedTuple):
     """Hold lines for the compiled loop, and what became of labels."""
 
@@ -32,3 +41,13 @@ class Joined(NamedTuple):
     truth: Truth
     letters: list[DeadLetter]
     expired: list[Left]
+    moves: Moves = Moves()
+
+    def part(self, first: int, count: int) -> Moves:
+        """Return what moves with some of the lines, which are counted from the first one."""
+        return Moves(*(_part(lines, first, first + count) for lines in self.moves))
+
+
+def _part(lines: Sequence[tuple[int, int]], first: int, stop: int) -> Sequence[tuple[int, int]]:
+    start, end = (bisect_left(lines, (line, -1)) for line in (first, stop))
+    return [(line - first, number) for line, number in lines[start:end]]

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from headrace.model.late_scores import AGAIN, HELD_OUT, LABEL, UNASKED
 from headrace.stream.events import DeadLetter, Reject, dead_letter
-from headrace.stream.rows.classes import NEW_CLASS, Classes
+from headrace.stream.rows.classes import Classes
 from headrace.stream.rows.late import LateLabel, Placed, Truth, interleaved, unlabelled
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task.labels import Policy
 from headrace.stream.training.clock import EventClock
 from headrace.stream.training.delays import Delays
-from headrace.stream.training.joined import Joined, Left
+from headrace.stream.training.joined import Joined, Left, Moves
+from headrace.stream.training.newest_rows import LOADED, NewestRows
 from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.turns import GONE, NOBODY, Turns
 from headrace.stream.training.waiting import (
@@ -32,12 +33,12 @@ from headrace.stream.training.waiting import (
     PENDING,
     Place,
     WaitingRows,
-    shapes,
 )
 
 KEPT = 10_000  # labels that came before their event; ids of those that expired
 ITS_EVENT_EXPIRED = "its event expired before"
 NOT_THERE = "the prediction that it answers expired before, or made room for others"
+HAS_ANOTHER = "it has another label already; labels.policy says what is done then"
 LEFT_OUT = 1  # a mark of a row: where its label is the implied one, it is not learned
 _TOLD = 4  # another: its label came, and answers no row
 MISSED = frozenset({"expired_id", "unknown_id"})  # codes of labels whose row is not there
@@ -54,6 +55,7 @@ class LabelJoin:
         policy: what another label for the same row does: as `labels.policy`.
         implied: label and new class of rows that expire; None: they have none.
         turns: say which row an event's label answers; None: its own.
+        newest: say which rows are in the learner's slots; None: all, in as many.
         topics: of the events, and of the labels.
     """
 
@@ -66,8 +68,9 @@ class LabelJoin:
         policy: Policy = "ignore",
         implied: tuple[float, str | None] | None = None,
         turns: Turns | None = None,
+        newest: NewestRows | None = None,
     ) -> None:
-        self._rows, self._topics = WaitingRows(slots), topics
+        self._rows, self._topics, self._newest = WaitingRows(slots), topics, newest
         self._ttl_ms = None if ttl_hours is None else int(ttl_hours * _HOUR_MS)
         self._policy, self._implied, self._turns = policy, implied, turns
         self._held: dict[str | int, tuple[LateLabel, str]] = {}
@@ -84,6 +87,7 @@ class LabelJoin:
         """Return one that goes on by itself, to which events of these ids are new."""
         found = shallow(self)
         found._rows, found._turns = self._rows.copy(asked), self._turns and self._turns.copy()
+        found._newest = self._newest and self._newest.copy()
         found._held, found._clock = self._held.copy(), self._clock.copy()
         found._gone = RecentIds(KEPT, self._gone.as_list())
         found.delays = Delays(self.delays.counts)
@@ -121,13 +125,16 @@ class LabelJoin:
             "times": self._clock.as_array(),
             "delays": self.delays.counts.copy(),
             "turns": self._turns.copied() if self._turns else None,
+            "newest": self._newest and self._newest.copy(),
         }
+
+    def outside(self) -> NDArray[np.int64]:
+        """Return the numbers of the rows that must be found outside of the learner's slots."""
+        return self._newest.outside(self._rows.statuses) if self._newest else np.zeros(0, np.int64)
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Go on from the arrays of a copy."""
-        found = {name: tensors[f"waiting_{name}"] for name, _ in shapes(0)}
-        ids = msgspec.msgpack.decode(tensors["waiting_ids"].tobytes(), type=list[str | int | None])
-        self._rows.restore(found, ids)
+        self._rows.restore(tensors)
         held, gone = msgspec.msgpack.decode(tensors["held_labels"].tobytes(), type=_Held)
         self._held = {each.id: (each, topic) for each, topic in held}
         self._gone = RecentIds(KEPT, gone)
@@ -135,6 +142,8 @@ class LabelJoin:
         self.delays = Delays(tensors["label_delays"])
         if self._turns:
             self._turns.restore(tensors)
+        if self._newest:
+            self._newest.restore(tensors)
 
 
 @dataclass
@@ -152,6 +161,8 @@ class _Work:
     labels: list[tuple[int, LateLabel]] = field(default_factory=list)  # that become lines
     kinds: list[int] = field(default_factory=list)  # of these
     unasked: list[tuple[int, int]] = field(default_factory=list)  # which of these, and its entity
+    leaving: list[tuple[int, int]] = field(default_factory=list)
+    loads: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._times = self.rows.time_ms.tolist()
@@ -189,7 +200,12 @@ class _Work:
                 else:
                     self._answer(asked, place, *each)
         slot = waiting.put(id, place, now_ms, marks)
-        self.slots.append(slot)
+        held_in = slot
+        if join._newest:
+            held_in, left = join._newest.put(slot, waiting.status)
+            if left is not None:
+                self.leaving.append((len(self.slots), left))
+        self.slots.append(held_in)
         self._put += 1
         if turns:
             turns.put(entity, slot)
@@ -224,7 +240,7 @@ class _Work:
         """Take in a label that answers no row; return the marks of its event then."""
         if marks & _TOLD:
             self.truth.repeated += 1
-        elif (value := self._value(label)) is None:
+        elif (value := self.classes.value(label.label, label.new_class)) is None:
             self._refuse_class(label, topic)
             return marks
         else:
@@ -240,45 +256,23 @@ class _Work:
             told = NOT_THERE if join._turns else ITS_EVENT_EXPIRED
             self._refuse(label, topic, "expired_id", told)
             return
-        if status == LABELLED and waiting.label_of(slot) == self._known(label):
+        if status == LABELLED and waiting.label_of(slot) == self.classes.known(
+            label.label, label.new_class
+        ):
             self.truth.repeated += 1
         elif status == LABELLED and join._policy == "ignore":
-            self._correct(label, topic)
-        elif (value := self._value(label)) is None:
+            self._refuse(label, topic, "corrected", HAS_ANOTHER)
+        elif (value := self.classes.value(label.label, label.new_class)) is None:
             self._refuse_class(label, topic)
         elif status == LABELLED:
             if join._policy == "rescore":
                 label = label._replace(weight=0.0)
             self._learn(slot, event, label, value, AGAIN)
-            self._count_correction()
+            self.truth.count_correction(join._policy)
         else:
             self._learn(slot, event, label, value)
             self.truth.scored += 1
             self._delays.append(label.time_ms - event[2])
-
-    def _count_correction(self) -> None:
-        if self.join._policy == "rescore":
-            self.truth.rescored += 1
-        else:
-            self.truth.relearned += 1
-
-    def _correct(self, label: LateLabel, topic: str) -> None:
-        told = "it has another label already; labels.policy says what is done then"
-        self._refuse(label, topic, "corrected", told)
-
-    def _known(self, label: LateLabel) -> float | None:
-        """Return the label as it is learned; None if it names a class that never came."""
-        if label.label != NEW_CLASS or not self.classes.is_open:
-            return label.label
-        return self.classes.find(label.new_class or "")
-
-    def _value(self, label: LateLabel) -> float | None:
-        """Return the label as it is learned; None if there is no room for its class."""
-        if label.label != NEW_CLASS:
-            return label.label
-        known = self._known(label)
-        new = known is None and label.new_class
-        return self.classes.take_up(new) if new else known
 
     def _learn(
         self, slot: int, event: Place, label: LateLabel, value: float, again: int = 0
@@ -288,6 +282,10 @@ class _Work:
         weight, implied, marks = label.weight, self.join._implied, waiting.marks(slot)
         if marks & LEFT_OUT and implied and value == implied[0]:
             weight = 0.0
+        if newest := self.join._newest:
+            slot, number = newest.find(slot)
+            if slot == LOADED:
+                self.loads.append((len(self.slots), number))
         self._add(slot, LABEL | marks & HELD_OUT | again, event, label, value, weight)
 
     def _add(
@@ -305,7 +303,7 @@ class _Work:
         value = None
         if implied is not None:
             label = LateLabel(waiting.id_of(slot), None, *place, *implied)
-            value = self._value(label)
+            value = self.classes.value(*implied)
         if value is not None:
             self._learn(slot, place, label, value)
             self.truth.scored += 1
@@ -332,14 +330,13 @@ class _Work:
         elif (known.label, known.new_class) == (label.label, label.new_class):
             self.truth.repeated += 1
         elif self.join._policy == "ignore":
-            self._correct(label, topic)
+            self._refuse(label, topic, "corrected", HAS_ANOTHER)
         else:
             held[label.id] = label, topic
-            self._count_correction()
+            self.truth.count_correction(self.join._policy)
 
     def _refuse_class(self, label: LateLabel, topic: str) -> None:
-        told = f"expected one of the {len(self.classes)} that there is room for"
-        self._refuse(label, topic, "label", f"{(label.new_class or '')[:40]!r}: {told}")
+        self._refuse(label, topic, "label", self.classes.no_room(label.new_class))
 
     def _refuse(self, label: LateLabel, topic: str, code: str, told: str) -> None:
         self.truth.refused += 1
@@ -357,4 +354,5 @@ class _Work:
             places = np.flatnonzero(is_label)[[*which]]
             lines.entity[places] = np.array(entities, np.uint64).view(np.uint32).reshape(-1, 2)
         events = np.flatnonzero(~is_label).tolist()
-        return Joined(lines, line, events, self.rows, self.truth, self.letters, self.expired)
+        told = self.rows, self.truth, self.letters, self.expired
+        return Joined(lines, line, events, *told, Moves(self.leaving, self.loads))

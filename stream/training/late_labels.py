@@ -13,6 +13,7 @@ from headrace.stream.rows.late import Truth
 from headrace.stream.task import Task
 from headrace.stream.training.joined import Joined
 from headrace.stream.training.label_join import LEFT_OUT, LabelJoin
+from headrace.stream.training.newest_rows import NewestRows
 from headrace.stream.training.turns import Turns
 
 
@@ -27,14 +28,17 @@ def join_of(task: Task) -> LabelJoin | None:
         implied = index, scalar_text(told.on_expiry)
     elif told.on_expiry is not None:
         implied = float(told.on_expiry), None
-    horizon, entities = task.target.horizon, max(task.spec.entities, 1)
+    horizon, entities, most = task.target.horizon, max(task.spec.entities, 1), told.max_pending
+    again = told.policy != "ignore"
+    newest = NewestRows(task.spec.waiting, most, again=again) if task.spec.loads else None
     return LabelJoin(
-        told.max_pending,
+        most,
         (source, told.topic),
         ttl_hours=told.ttl_hours,
         policy=told.policy,
         implied=implied,
-        turns=Turns(horizon, told.max_pending, entities) if horizon else None,
+        turns=Turns(horizon, most, entities) if horizon else None,
+        newest=newest,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ class Part(NamedTuple):
     rows: int
     outcome: Outcome
     frame: Frame
+    left: Sequence[int] = ()  # numbers of the rows that are taken out with it
 
 
 class Pending(NamedTuple):

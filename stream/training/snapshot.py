@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -58,6 +58,7 @@ class Snapshot(NamedTuple):
     frame: NDArray[np.float64]
     learned: int
     join: dict[str, Any] | None = None
+    rows: Callable[[NDArray[np.int64]], NDArray[np.uint8]] | None = None  # that wait outside
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Wait for the state, and give its arrays by name.
@@ -69,6 +70,8 @@ class Snapshot(NamedTuple):
         arrays = {name: np.asarray(leaf) for name, leaf in named(self.state)}
         if self.join:
             arrays |= join_arrays.arrays(self.join)
+        if self.join and self.rows:
+            arrays["left_rows"] = self.rows(self.join["newest"].outside(self.join["status"]))
         return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
 
 
@@ -86,7 +89,8 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     state = jax.eval_shape(learner_of(task).init)
     found = {name: (str(leaf.dtype), leaf.shape) for name, leaf in named(state)}
     if waiting := task.spec.waiting:
-        found |= join_arrays.shapes_of(waiting, task.target.horizon)
+        most = task.labels.max_pending if task.labels else waiting
+        found |= join_arrays.shapes_of(most, task.target.horizon, outside=task.spec.loads)
     return found | {
         "recent": ("uint8", (-1,)),
         "came": ("uint8", came_shape(task)),

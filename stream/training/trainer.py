@@ -15,10 +15,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model import aggregates, counter, frame, late_scores, mixture, plasticity, pool
+from headrace.model import aggregates, counter, frame
 from headrace.model.batch import Batch, empty_batch
 from headrace.model.frame import Frame
-from headrace.model.metrics import classification_report, regression_report, report
 from headrace.model.spec import Spec
 from headrace.model.state import named
 from headrace.stream.events import DeadLetter, Prediction, Reject, dead_letter
@@ -26,14 +25,16 @@ from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.late import Placed
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
-from headrace.stream.task.target import MOST_NAMED
+from headrace.stream.training import scores
 from headrace.stream.training.drift_records import Told, drift_records
+from headrace.stream.training.joined import Joined
 from headrace.stream.training.label_join import LabelJoin
 from headrace.stream.training.late_labels import Draws, join_of
 from headrace.stream.training.learned import Foreseen, Learned, Part, Pending, answers
 from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
+from headrace.stream.training.row_files import RowFiles
 from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
 
 LEAST_LATE = 1024
@@ -46,10 +47,15 @@ class Trainer:
 
     XLA works on a submitted batch while Python does something else, such as publishing the batch
     before. Everything is compiled when the constructor returns.
+
+    Args:
+        task: what is learned.
+        capacity: how many rows a micro-batch may have.
+        directory: where rows may be kept that wait for their label; None: with temporary files.
     """
 
-    def __init__(self, task: Task, capacity: int) -> None:
-        self._task = task
+    def __init__(self, task: Task, capacity: int, directory: str | None = None) -> None:
+        self._task, self.directory = task, directory
         self._capacity = max(capacity, LEAST_LATE) if task.spec.waiting else capacity
         keep_programs()
         self._learner = learner_of(task)
@@ -60,6 +66,7 @@ class Trainer:
         self._classes = Classes(task)
         self._frame = Frame(task.spec)
         self.join: LabelJoin | None = join_of(task)
+        self._files = RowFiles(self.spec, directory) if self.spec.loads else None
         self._draws = Draws(task)
         self.learned = 0
 
@@ -110,11 +117,9 @@ class Trainer:
         for at in np.flatnonzero(label == NEW_CLASS).tolist():
             if at in refused:
                 continue
-            name = rows.new_class[at] or ""
-            index = self._classes.take_up(name) if name else None
+            index = self._classes.value(NEW_CLASS, name := rows.new_class[at])
             if index is None:
-                room = f"expected one of the {len(self._classes)} that there is room for"
-                refused[at] = Reject("label", f"{name[:40]!r}: {room}")
+                refused[at] = Reject("label", self._classes.no_room(name))
             else:
                 label[at] = index
         return rows._replace(label=label)
@@ -132,22 +137,31 @@ class Trainer:
             return self._submit(rows, None)
         marks = self._draws.marks(rows.id if ids is None else ids)
         joined = self.join.join(rows, labels, self._classes, marks)
-        return self._submit(joined.rows, joined.line)._replace(joined=joined)
+        return self._submit(joined.rows, joined)
 
-    def _submit(self, rows: Rows, line: NDArray[np.int32] | None) -> Pending:
+    def _submit(self, rows: Rows, joined: Joined | None) -> Pending:
         spec, values, parts = self._learner.spec, self._values(rows), []
+        most = self._capacity
+        if spec.loads:  # see NewestRows
+            most = min(most, spec.waiting // 2)
         for first, end, change in self._frame.stretches(values):
             if change:
                 self._state = frame.rebase(spec, self._state, change, self._frame)
-            for at in range(first, max(end, first + 1), self._capacity):
-                batch = self._batch(rows, values, at, min(end, at + self._capacity))
-                count = min(end - at, self._capacity)
-                if line is not None:
-                    batch.line[:count] = line[at : at + count]
+            for at in range(first, max(end, first + 1), most):
+                batch = self._batch(rows, values, at, min(end, at + most))
+                count = min(end - at, most)
+                if joined:
+                    batch.line[:count] = joined.line[at : at + count]
+                left: Sequence[int] = ()
+                if joined and self._files:
+                    left = self._files.exchange(joined.part(at, count), batch, self._frame)
                 self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
-                parts.append(Part(count, outcome, self._frame.copy()))
+                part = Part(count, outcome, self._frame.copy(), left)
+                if self._files:
+                    self._files.add(part)
+                parts.append(part)
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
-        return Pending(rows, parts, None)
+        return Pending(rows, parts, joined)
 
     def _values(self, rows: Rows) -> NDArray[np.float64]:
         """Return all that the frame is for, float64[n, C]."""
@@ -195,7 +209,8 @@ class Trainer:
         Returns:
             why it would be refused, if one names a class that there is no room for.
         """
-        kept = self._state, self._frame, self._classes, self.learned, self.join
+        kept = self._state, self._frame, self._classes, self.learned, self.join, self._files
+        self._files = self._files and self._files.fork()
         self._state, self._frame = self._learner.copy(self._state), self._frame.copy()
         self._classes = self._classes.copy()
         try:
@@ -210,7 +225,7 @@ class Trainer:
             found = self.collect(self.submit(rows))
             return Foreseen(found, self._state, self._frame, self._classes, self.learned)
         finally:
-            self._state, self._frame, self._classes, self.learned, self.join = kept
+            self._state, self._frame, self._classes, self.learned, self.join, self._files = kept
 
     def accept(self, foreseen: Foreseen) -> Learned:
         """Take over what was foreseen, as if the rows were submitted now; once."""
@@ -225,6 +240,11 @@ class Trainer:
     def collect(self, pending: Pending) -> Learned:
         """Wait for a submitted batch and give what came of it."""
         rows, parts, joined = pending
+        if self._files:
+            for part in parts:
+                self._files.settle(part)
+            if self._files.begun and self.join:
+                self._files.drop(self.join.outside())
         published = np.concatenate([self._published(part) for part in parts])
         halves, raised, rungs, lost, moved = (
             np.concatenate([np.asarray(getattr(part.outcome, name))[: part.rows] for part in parts])
@@ -283,7 +303,8 @@ class Trainer:
         came, held = self._classes.as_array(), self._frame.as_array()
         copied = self._learner.copy(self._state)  # the loop updates the original in place
         joined = self.join.copied() if self.join else None
-        return Snapshot(copied, self._recent.as_list(), came, held, self.learned, joined)
+        rows = self._files.copied() if self._files else None
+        return Snapshot(copied, self._recent.as_list(), came, held, self.learned, joined, rows)
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
@@ -297,6 +318,8 @@ class Trainer:
         self._frame = Frame(self._task.spec, tensors["frame"])
         if self.join:
             self.join.restore(tensors)
+        if self.join and self._files:
+            self._files.restore(tensors["left_rows"], self.join.outside())
         self.learned = learned
 
     def sketch(self) -> Callable[[], dict[str, Any]]:
@@ -305,46 +328,16 @@ class Trainer:
         Returns:
             what waits for them, and gives that part of `report`.
         """
-        return partial(self._scores, self._learner.copy(self._measured()), self._frame.copy())
-
-    def _measured(self) -> tuple[Any, ...]:
-        state = self._state
-        return state.metrics, state.further, state.late, state.champion.mixture
-
-    def _scores(self, measured: tuple[Any, ...], held: Frame) -> dict[str, Any]:
-        metrics, further, late, mixed = measured
-        unit = 1.0 if self._learner.spec.classes else float(held.unit[-1])
-        scores = (
-            classification_report(metrics)
-            if self._learner.spec.classes
-            else regression_report(metrics, unit)
-        )
-        if further:
-            scores["further"] = report(further, unit)
-        if late:
-            scores |= late_scores.report(self._learner.spec, late, unit)
-        weights = mixture.total(mixed).astype(float).round(4)
-        names = pool.names(self._learner.spec)
-        return scores | {"members": dict(zip(names, weights.tolist(), strict=True))}
+        copied = self._learner.copy(scores.measured(self._state))
+        return partial(scores.scores, self.spec, copied, self._unit)
 
     def report(self) -> dict[str, Any]:
         """Return the metrics, their baselines and the members' weights as of the last row."""
-        classes = self._learner.spec.classes
-        found = self._scores(self._measured(), self._frame) | {
-            "refused_updates": int(counter.value(self._state.refused).sum()),
-            "plasticity": plasticity.plasticity(self._state.champion, self._state.active)
-            | {"revived_units": int(counter.value(self._state.revived))},
-            "resets": int(counter.value(self._state.resets).sum()),
-            "entities_left": int(counter.value(self._state.memory.left)),
-        }
-        if classes:
-            per_class = found.pop("per_class")
-            if classes <= MOST_NAMED:
-                found["per_class"] = {
-                    scope: dict(zip(self._classes, lines, strict=False))
-                    for scope, lines in per_class.items()
-                }
-        return found
+        return scores.standing(self.spec, self._state, self._unit, self._classes)
+
+    @property
+    def _unit(self) -> float:
+        return 1.0 if self.spec.classes else float(self._frame.unit[-1])
 
 
 def _letters(rows: Rows, refused: dict[int, Reject], topic: str) -> list[DeadLetter]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,6 +108,11 @@ class WaitingRows:
         """Return what became of a row: PENDING, LABELLED or EXPIRED."""
         return self._status[slot]
 
+    @property
+    def statuses(self) -> NDArray[np.int8]:
+        """Return what became of each row, as it is now."""
+        return np.frombuffer(self._status, np.int8)
+
     def marks(self, slot: int) -> int:
         """Return the marks of a row."""
         return self._marks[slot]
@@ -157,13 +163,14 @@ class WaitingRows:
         found = {name: np.array(column) for name, column in self._columns().items()}
         return found | {"ids": self._ids.copy()}
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]], ids: list[str | int | None]) -> None:
-        """Go on from a copy."""
+    def restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the arrays of a copy."""
         for name, column in self._columns().items():
-            column[:] = array(column.typecode, arrays[name].tobytes())
-        self._ids = ids
+            column[:] = array(column.typecode, tensors[f"waiting_{name}"].tobytes())
+        packed = tensors["waiting_ids"].tobytes()
+        self._ids = msgspec.msgpack.decode(packed, type=list[str | int | None])
         self._of = {id: slot for slot, id in enumerate(self._ids) if id is not None}
-        self.pending = int((arrays["status"] == PENDING).sum())
+        self.pending = int((self.statuses == PENDING).sum())
 
 
 def shapes(slots: int) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:

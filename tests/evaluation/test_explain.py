@@ -33,6 +33,14 @@ def test_small_shares_are_told() -> None:
     assert " 0.2 % of the events are marked as held out" in told
 
 
+def test_rows_that_wait_outside_of_memory_are_told() -> None:
+    told = said(max_pending=1_000_000, in_memory=50_000)
+    assert "with the rows of the newest 50,000; those of others are in temporary\n" in told
+    (files,) = (line for line in told.splitlines() if "files then, about" in line)
+    assert 40 < float(files.split()[-2]) < 200
+    assert "temporary" not in said(max_pending=1_000, in_memory=1_000)
+
+
 @pytest.mark.parametrize(("horizon", "least", "most"), [(0, 0, 1), (24, 350, 400)])
 def test_what_labels_may_answer_takes_memory(horizon: int, least: int, most: int) -> None:
     """24 rows of each of 100,000 entities take 373 MB, as was measured."""

@@ -34,6 +34,7 @@ LATE = """
 [labels]
 topic = "labels.%s"
 max_pending = 50000
+in_memory = 20
 """
 
 

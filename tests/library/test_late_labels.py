@@ -22,7 +22,7 @@ def task(**labels: object) -> Task:
             "input": {"topic": "events.late"},
             "target": {"field": "y", "kind": "classify", "classes": ["no", "yes"]},
             "features": {"x": {"kind": "number"}, "c": {"kind": "category"}},
-            "labels": {"topic": "labels.late", "max_pending": 50} | labels,
+            "labels": {"topic": "labels.late", "max_pending": 50, "in_memory": 5} | labels,
             "model": {"neighbours": 20, "learning_rate": 0.01, "hidden": [4]},
         },
         "test",

@@ -157,7 +157,7 @@ def test_a_row_waits_as_it_was_predicted_flag_by_flag(spec: Spec) -> None:
     row = waiting.WaitingRow(inputs=inputs, flags=none, **others)
     held = {name: jnp.asarray(values) for name, values in state.waiting.items()}
     slots = waiting.put(spec, held, jnp.int32(5), row)
-    taken = waiting.take(spec, slots, jnp.int32(5))
+    taken = waiting.take(spec, slots, jnp.int32(5), jnp.zeros(0, jnp.uint32))
     for name, value in row._asdict().items():
         assert np.asarray(getattr(taken, name)).tobytes() == np.asarray(value).tobytes(), name
     stored = sum(values.nbytes for values in slots.values())

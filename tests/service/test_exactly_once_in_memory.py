@@ -61,7 +61,14 @@ neighbours = 10
 ladder = []
 """
 TASK = parse(TEXT, "t")
-LATE = parse(TEXT + '[labels]\ntopic = "t.labels"\nmax_pending = 9\npolicy = "relearn"\n', "t")
+LABELS = """
+[labels]
+topic = "t.labels"
+max_pending = 9
+in_memory = 3
+policy = "relearn"
+"""
+LATE = parse(TEXT + LABELS, "t")
 RAW, ROWS = TASK.input.topic, TASK.output("features")
 MICRO_BATCH = 8
 NEW_FROM = 15  # from this event on some have a field that the task does not know

@@ -58,6 +58,7 @@ color = {{ kind = "category" }}
 [labels]
 topic = "{name}.labels"
 max_pending = 700
+in_memory = 30
 [model]
 hidden = [4]
 neighbours = 20

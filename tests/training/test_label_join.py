@@ -25,6 +25,7 @@ from headrace.stream.training.join_arrays import arrays, shapes_of
 from headrace.stream.training.joined import Joined
 from headrace.stream.training.label_join import LEFT_OUT, LabelJoin
 from headrace.stream.training.late_labels import account, join_of
+from headrace.stream.training.newest_rows import LOADED, NewestRows
 from headrace.stream.training.turns import Turns
 
 TOPICS = ("t.events", "t.labels")
@@ -289,8 +290,10 @@ class Life:
     slots: int
     steps: list[Step]
     horizon: int = 0
+    in_memory: int = 0  # rows that the learner has slots for; 0: all
 
     def __post_init__(self) -> None:
+        self.outside: dict[int, int] = {}  # line with which a row was taken out, by its number
         self.join, self.classes = self.fresh(), Classes(self.task)
         self.truth = Truth()
         self.lines: list[tuple[Any, ...]] = []
@@ -301,7 +304,10 @@ class Life:
 
     def fresh(self) -> LabelJoin:
         turns = Turns(self.horizon, self.slots, ENTITIES) if self.horizon else None
-        return LabelJoin(self.slots, TOPICS, turns=turns, **self.settings)
+        newest, again = None, self.settings.get("policy", "ignore") != "ignore"
+        if self.in_memory:
+            newest = NewestRows(self.in_memory, self.slots, again=again)
+        return LabelJoin(self.slots, TOPICS, turns=turns, newest=newest, **self.settings)
 
     def go(self, first: int, last: int) -> Joined:
         """Take the steps from `first` to `last` as one micro-batch."""
@@ -332,13 +338,22 @@ class Life:
         rows = joined.rows
         columns = (rows.id, rows.offset, rows.time_ms.tolist(), rows.label.tolist())
         lines = zip(joined.line.tolist(), *columns, strict=True)
+        before, loads = len(self.lines), dict(joined.moves.loads)
+        self.outside |= {number: before + at for at, number in joined.moves.leaving}
         for place, ((kind, slot), *told, label) in enumerate(lines):
             if not kind:
                 self.owners[slot] = self.events
                 self.events += 1
-            assert 0 <= slot < self.slots
             said = None if label != label else label
-            whose = rows.entity[place, 1] if kind & UNASKED else self.owners[slot]
+            if kind & UNASKED:
+                whose = rows.entity[place, 1]
+            elif place in loads:
+                whose = loads[place]
+                apart = before + place - self.outside[whose]
+                assert slot == LOADED and apart >= self.in_memory // 2
+            else:
+                assert 0 <= slot < (self.in_memory or self.slots)
+                whose = self.owners[slot]
             self.lines.append((kind, whose, *told, said))
 
     def truth_counts(self) -> dict[str, int]:
@@ -348,7 +363,8 @@ class Life:
     def begin_again(self) -> None:
         """Go on in another object, from arrays alone."""
         kept = arrays(self.join.copied())
-        shapes = shapes_of(self.slots, self.horizon)
+        shapes = shapes_of(self.slots, self.horizon, outside=bool(self.in_memory))
+        shapes.pop("left_rows", None)
         for name, (kind, shape) in shapes.items():
             assert kept[name].dtype == kind, name
             assert shape in ((-1,), kept[name].shape), name
@@ -368,13 +384,15 @@ class Case(NamedTuple):
     policy: Policy = "ignore"
     implied: Any = None
     horizon: int = 0
+    in_memory: int = 0
 
     def life(self) -> Life:
         given: dict[str, Any] = {"ttl_hours": self.ttl_hours, "policy": self.policy}
         if self.implied is not None:
             told = read(TASKS[self.kind], 0, Step(False, 0, 0, self.implied))
             given["implied"] = told.label, told.new_class
-        return Life(TASKS[self.kind], given, self.slots, self.steps, self.horizon)
+        more = self.horizon, self.in_memory
+        return Life(TASKS[self.kind], given, self.slots, self.steps, *more)
 
     def model(self) -> Model:
         ttl_ms = None if self.ttl_hours is None else int(self.ttl_hours * HOUR_MS)
@@ -405,6 +423,7 @@ def cases(draw: st.DrawFn) -> Case:
         draw(st.sampled_from(get_args(Policy))),
         draw(st.none() | labels),
         draw(st.sampled_from([0, 0, 1, 2])),
+        draw(st.sampled_from([0, 2, 3, 4])),
     )
 
 
@@ -529,7 +548,8 @@ def compare(case: Case) -> None:
         assert predicted == life.truth.scored + life.truth.expired + life.join.pending
         # No other event has taken the slot of one that waits.
         waiting = {model.number(row) for row in model.waiting}
-        assert waiting <= {*life.owners.values()}
+        assert waiting <= {*life.owners.values()} | life.outside.keys()
+        assert {*life.join.outside().tolist()} <= life.outside.keys()
         if life.task.spec.classes:
             assert [*life.classes] == model.names
         counted = Delays()

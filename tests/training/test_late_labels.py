@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from headrace.stream.events import Records
 from headrace.stream.rows.late import labels_of, unlabelled
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import take
-from headrace.stream.task import validate
+from headrace.stream.task import Task, validate
 from headrace.stream.training.snapshot import digest
 from headrace.stream.training.trainer import Trainer
 
@@ -31,8 +33,21 @@ TASK = validate(
 )
 
 
-def learned(capacity: int, batch: int) -> str:
-    """Learn the stream in batches, and digest the state."""
+def with_rows_outside(in_memory: int) -> Task:
+    assert TASK.labels
+    labels = TASK.labels.model_copy(update={"in_memory": in_memory})
+    return TASK.model_copy(update={"labels": labels})
+
+
+def learned(
+    capacity: int, batch: int, task: Task = TASK, *, again: bool = False
+) -> tuple[str, str, Trainer]:
+    """Learn the stream in batches; digest the state and what was said, beside the trainer.
+
+    Args:
+        again: whether another trainer goes on after each batch, from what is kept of the one before
+            while its last batch is under way.
+    """
     rng = np.random.default_rng(5)
     x, z = rng.normal(size=(2, EVENTS)).round(3)
     values: list[bytes | None] = [
@@ -42,9 +57,9 @@ def learned(capacity: int, batch: int) -> str:
     ]
     count = len(values)
     records = Records("events.t", values, [None] * count, [0] * count, [*range(count)], [1] * count)
-    rows, refused = Normalizer(TASK).normalize(records)
+    rows, refused = Normalizer(task).normalize(records)
     assert not refused
-    trainer, labels = Trainer(TASK, capacity), labels_of(rows)
+    trainer, labels, said = Trainer(task, capacity), labels_of(rows), sha256()
     rows = unlabelled(rows)
     for first in range(0, EVENTS + DELAY, batch):
         last = min(first + batch, EVENTS + DELAY)
@@ -55,10 +70,26 @@ def learned(capacity: int, batch: int) -> str:
             if n >= DELAY and (label := labels[n - DELAY])
         ]
         admitted, _ = trainer.admit(take(rows, events), "events.t")
-        trainer.collect(trainer.submit(admitted, due))
-    return digest(trainer.snapshot().tensors())
+        pending = trainer.submit(admitted, due)
+        kept = trainer.snapshot()
+        said.update(trainer.collect(pending).published.tobytes())
+        if again:
+            trainer, tensors = Trainer(task, capacity), kept.tensors()
+            trainer.restore(tensors, kept.learned)
+            assert digest(trainer.snapshot().tensors()) == digest(tensors)
+    return digest(trainer.snapshot().tensors()), said.hexdigest(), trainer
 
 
 @pytest.mark.parametrize(("capacity", "batch"), [(8, 8), (32, 20), (4096, 150), (1500, 430)])
 def test_micro_batches_of_any_size_come_to_the_same_bits(capacity: int, batch: int) -> None:
-    assert learned(capacity, batch) == learned(1024, 64)
+    assert learned(capacity, batch)[:2] == learned(1024, 64)[:2]
+
+
+@pytest.mark.parametrize("in_memory", [2, 7, 20, 60])
+def test_rows_that_wait_outside_are_learned_to_the_same_bits(in_memory: int) -> None:
+    task = with_rows_outside(in_memory)
+    state, said, trainer = learned(64, 50, task)
+    _, known, whole = learned(64, 50)
+    assert said == known and trainer.report() == whole.report()
+    assert trainer.state_bytes < whole.state_bytes
+    assert learned(8, 33, task, again=True)[:2] == (state, said)

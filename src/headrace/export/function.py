@@ -14,7 +14,7 @@ from jax import Array
 from jax.extend.core import jaxpr_as_fun
 
 from headrace.export.signature import ENTITY, LABEL, TIME, inputs
-from headrace.model import aggregates, frame
+from headrace.model import aggregates, frame, waiting
 from headrace.model.batch import Batch
 from headrace.model.frame import Frame
 from headrace.model.xla import once
@@ -107,6 +107,8 @@ class Predictor:
             weight=jnp.ones((count, int(spec.weighted)), jnp.float32),
             time=clock,
             line=jnp.zeros((count, 2 if spec.waiting else 0), jnp.int32),
+            loaded=jnp.zeros((count, waiting.words(spec)), jnp.uint32),
+            unloaded=jnp.zeros((count, int(spec.loads)), jnp.int32),
         )
 
     def _numeric(self, rows: dict[str, Array], count: Any) -> Array:

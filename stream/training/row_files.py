@@ -1,0 +1,216 @@
+"""Rows that wait longer than the learner has slots: in files that have no name, and end with us."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from itertools import pairwise
+from pathlib import Path
+from threading import RLock
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model import waiting
+from headrace.model.batch import Batch
+from headrace.model.frame import Frame, moved_from
+from headrace.model.spec import Spec
+from headrace.stream.errors import RecoveryError
+from headrace.stream.training.joined import Moves
+from headrace.stream.training.learned import Part
+
+SEGMENT = 1 << 18  # events of one file
+SPARSE = 8  # a file is written anew when so small a part of its rows is needed
+
+Rows = NDArray[np.void]
+Numbers = NDArray[np.int64]
+
+
+class RowFiles:
+    """Keep rows by the numbers of their events; any thread may read what was written.
+
+    Args:
+        spec: what a row is.
+        directory: where there is room, if it is there; None: that of temporary files.
+    """
+
+    def __init__(self, spec: Spec, directory: str | None = None) -> None:
+        self._spec, self._directory = spec, directory
+        self._row = row_type(spec)
+        self._files: dict[int, _File] = {}
+        self._underway: deque[Part] = deque()
+        self._lock = RLock()
+        self._fork = False
+        self.begun = False
+        """Whether a file was begun since `drop`."""
+
+    def exchange(self, moves: Moves, batch: Batch, frame: Frame) -> list[int]:
+        """Bring the rows that labels of a part need; return the numbers of those that leave."""
+        if moves.loads:
+            lines, numbers = zip(*moves.loads, strict=True)
+            batch.loaded[[*lines]] = self._load(np.array(numbers), frame)
+        left = [number for _, number in moves.leaving]
+        batch.unloaded[: len(left), 0] = np.array(left, int) % self._spec.waiting
+        return left
+
+    def add(self, part: Part) -> None:
+        """Write the rows that leave with a part, once they are known; does not wait."""
+        if part.left and not self._fork:
+            self._underway.append(part)
+
+    def settle(self, part: Part | None = None) -> None:
+        """Wait for the rows that left with this part and with those before it; None: with all."""
+        last = part.left[-1] if part and part.left else None
+        while self._underway and (part is None or last is not None):
+            if last is not None and self._underway[0].left[-1] > last:
+                break
+            self._write_part(self._underway.popleft())
+
+    def _load(self, numbers: Numbers, frame: Frame) -> NDArray[np.uint32]:
+        """Return rows as the learner takes them, u32[n, W], in a frame."""
+        if self._underway and self._underway[0].left[0] <= numbers.max():
+            self.settle()
+        found = self._read(self._files, numbers)
+        words: NDArray[np.uint32] = found["words"].copy()
+        if not self._spec.classes:
+            for columns in waiting.labels_of(self._spec):
+                known = words[:, columns].copy().view(np.float32)
+                origin, unit = found["origin"][:, None], found["unit"][:, None]
+                words[:, columns] = moved_from(origin, unit, known, frame).view(np.uint32)
+        return words
+
+    def drop(self, needed: Numbers) -> None:
+        """Let go of all rows but those that are needed."""
+        self.settle()
+        self.begun = False
+        segment, kept = needed // SEGMENT, dict[int, _File]()
+        with self._lock:
+            newest = max(self._files, default=0)
+            for at, file in self._files.items():
+                rows = needed[segment == at]
+                if at == newest or (len(rows) and len(rows) * SPARSE >= file.rows):
+                    kept[at] = file
+                elif len(rows):
+                    kept[at] = _File(self._directory)
+                    self._write(self._read(self._files, rows), kept)
+            self._files = kept
+
+    def fork(self) -> RowFiles:
+        """Return the same rows to read; what leaves there is not kept."""
+        self.settle()
+        found = copy(self)
+        found._underway, found._fork = deque(), True
+        return found
+
+    def copied(self) -> Callable[[Numbers], NDArray[np.uint8]]:
+        """Return what gives the bytes of rows that were needed now, later and on any thread."""
+        files, underway = dict(self._files), [*self._underway]
+
+        def rows(numbers: Numbers) -> NDArray[np.uint8]:
+            """Return rows, one after the other."""
+            for part in underway:
+                self._write_part(part, files)
+            return self._read(files, numbers).view(np.uint8).reshape(-1)
+
+        return rows
+
+    def restore(self, rows: NDArray[np.uint8], needed: Numbers) -> None:
+        """Take rows over.
+
+        Raises:
+            RecoveryError: they are not those that are needed.
+        """
+        size, whole = self._row.itemsize, rows.size % self._row.itemsize == 0
+        found = np.ascontiguousarray(rows[: rows.size // size * size]).view(self._row)
+        if not whole or not np.array_equal(found["number"], needed):
+            raise RecoveryError(
+                f"the state holds {len(found):,} rows beside its slots, and its labels wait for "
+                f"{len(needed):,}: it was changed"
+            )
+        self._files, self._underway = {}, deque()
+        self._write(found, self._files)
+
+    def _write_part(self, part: Part, files: dict[int, _File] | None = None) -> None:
+        rows = np.zeros(len(part.left), self._row)
+        rows["number"] = part.left
+        rows["words"] = np.asarray(part.outcome.unloaded)[: len(part.left)]
+        if not self._spec.classes:
+            rows["origin"], rows["unit"] = part.frame.origin[-1], part.frame.unit[-1]
+        self._write(rows, self._files if files is None else files)
+
+    def _write(self, rows: Rows, files: dict[int, _File]) -> None:
+        with self._lock:
+            for segment, first, part in _runs(rows["number"]):
+                if segment not in files:
+                    files[segment] = self._files.get(segment) or _File(self._directory)
+                    self._files.setdefault(segment, files[segment])
+                    self.begun = True
+                files[segment].write(rows[part], first)
+
+    def _read(self, files: dict[int, _File], numbers: Numbers) -> Rows:
+        rows = np.empty(len(numbers), self._row)
+        for segment, first, part in _runs(numbers):
+            files[segment].read(rows[part], first)
+        return rows
+
+
+class _File:
+    """Hold the rows of one segment; it takes room for those alone that were written."""
+
+    def __init__(self, directory: str | None) -> None:
+        known = directory if directory and Path(directory).is_dir() else tempfile.gettempdir()
+        self._directory = known
+        with self._told("kept"), tempfile.TemporaryFile(dir=known) as file:
+            self._descriptor = os.dup(file.fileno())
+        finalize(self, os.close, self._descriptor)
+        self.rows = 0
+
+    def write(self, rows: Rows, first: int) -> None:
+        left, at = memoryview(rows.tobytes()), first * rows.itemsize
+        with self._told("kept"):
+            while left:
+                done = os.pwrite(self._descriptor, left, at)
+                left, at = left[done:], at + done
+        self.rows += len(rows)
+
+    def read(self, rows: Rows, first: int) -> None:
+        """Fill `rows` with those from the first one on."""
+        with self._told("read"):
+            data = os.pread(self._descriptor, rows.nbytes, first * rows.itemsize)
+        rows[:] = np.frombuffer(data, rows.dtype)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RecoveryError(
+                f"rows that wait for their label cannot be {what} in a file of "
+                f"{self._directory}: {error.strerror}"
+            ) from error
+
+
+def row_type(spec: Spec) -> Any:
+    """Return what a row is in a file: its event's number, its unit if labels have one, its words.
+
+    A unit, and what is counted from, are those of the label's column then: see `Frame`.
+    """
+    unit = [] if spec.classes else [("origin", "<f8"), ("unit", "<f8")]
+    return np.dtype([("number", "<i8"), *unit, ("words", "<u4", (waiting.words(spec),))])
+
+
+def _runs(numbers: Numbers) -> Iterator[tuple[int, int, slice]]:
+    """Yield runs of numbers, one after the other, within a segment: it, where, and which."""
+    if not len(numbers):
+        return
+    cut = (np.diff(numbers) != 1) | (numbers[1:] % SEGMENT == 0)
+    starts = [0, *(np.flatnonzero(cut) + 1).tolist(), len(numbers)]
+    for start, stop in pairwise(starts):
+        segment, first = divmod(int(numbers[start]), SEGMENT)
+        yield segment, first, slice(start, stop)

@@ -1,0 +1,154 @@
+"""Rows in files: what is kept of them, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.model import waiting
+from headrace.model.batch import Outcome, empty_batch
+from headrace.model.frame import Frame
+from headrace.model.spec import Spec
+from headrace.stream.errors import RecoveryError
+from headrace.stream.training import row_files
+from headrace.stream.training.joined import Moves
+from headrace.stream.training.learned import Part
+from headrace.stream.training.row_files import RowFiles
+
+SPEC = Spec(numeric=2, classes=2, waiting=8, loads=True)
+NUMBERS = Spec(numeric=2, waiting=8, loads=True)
+
+
+def part(spec: Spec, numbers: list[int], frame: Frame | None = None) -> Part:
+    """Let rows leave whose every word is their number."""
+    words = np.repeat(np.array(numbers, np.uint32)[:, None], waiting.words(spec), 1)
+    outcome = Outcome._make([None] * (len(Outcome._fields) - 1) + [words])
+    return Part(1, outcome, frame or Frame(spec), numbers)
+
+
+def loaded(files: RowFiles, spec: Spec, numbers: list[int], frame: Frame | None = None) -> Any:
+    batch = empty_batch(spec, 64)
+    files.exchange(Moves(loads=[*enumerate(numbers)]), batch, frame or Frame(spec))
+    return batch.loaded[: len(numbers)]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_files, "SEGMENT", 16)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_what_is_needed_is_there_whatever_is_let_go_of(data: st.DataObject) -> None:
+    files, known = RowFiles(SPEC), set[int]()
+    for turn in range(data.draw(st.integers(1, 8))):
+        first = turn * 20
+        numbers = data.draw(st.lists(st.integers(first, first + 19), unique=True))
+        files.add(part(SPEC, sorted(numbers)))
+        known |= {*numbers}
+        if data.draw(st.booleans()):
+            known = {each for each in known if data.draw(st.booleans())}
+            files.drop(np.array(sorted(known), np.int64))
+    needed = np.array(sorted(known), np.int64)
+    for each in known:
+        assert (loaded(files, SPEC, [each]) == each).all()
+    kept = files.copied()(needed)
+    other = RowFiles(SPEC)
+    other.restore(kept, needed)
+    assert other.copied()(needed).tobytes() == kept.tobytes()
+    assert (loaded(other, SPEC, needed.tolist()[:64]) == needed[:64, None]).all()
+
+
+def test_files_have_no_names_and_take_room_for_what_is_needed(tmp_path: Path) -> None:
+    before = descriptors()
+    files = RowFiles(SPEC, str(tmp_path))
+    for first in range(0, 160, 16):
+        files.add(part(SPEC, [*range(first, first + 16)]))
+    files.settle()
+    assert files.begun and descriptors() == before + 10
+    assert not [*tmp_path.iterdir()]
+    files.drop(np.array([3, 40, 41], np.int64))  # and the newest file stays
+    assert descriptors() == before + 3 and not files.begun
+    assert loaded(files, SPEC, [3, 40, 41, 159])[:, 0].tolist() == [3, 40, 41, 159]
+    later = files.copied()
+    del files
+    assert later(np.array([41], np.int64)).size
+    del later
+    assert descriptors() == before
+
+
+def test_rows_that_are_under_way_are_waited_for_in_their_order() -> None:
+    files = RowFiles(SPEC)
+    parts = [part(SPEC, numbers) for numbers in ([1, 2], [5], [9, 30])]
+    for each in parts:
+        files.add(each)
+    kept = files.copied()
+    files.settle(parts[1])
+    assert loaded(files, SPEC, [5, 1])[:, 0].tolist() == [5, 1]
+    assert loaded(files, SPEC, [30])[:, 0].tolist() == [30]  # which it waits for by itself
+    rows = kept(np.array([1, 9, 30], np.int64))
+    again = RowFiles(SPEC)
+    again.restore(rows, np.array([1, 9, 30], np.int64))
+    assert loaded(again, SPEC, [9])[:, 0].tolist() == [9]
+
+
+def test_what_leaves_where_it_is_only_foreseen_is_not_kept() -> None:
+    files = RowFiles(SPEC)
+    files.add(part(SPEC, [1]))
+    seen = files.fork()
+    foreseen = part(SPEC, [2])
+    foreseen.outcome.unloaded[:] = 77
+    seen.add(foreseen)
+    seen.settle()
+    assert loaded(seen, SPEC, [1])[0, 0] == 1
+    files.add(part(SPEC, [2]))
+    assert loaded(files, SPEC, [2])[0, 0] == 2
+
+
+def test_numbers_come_back_in_the_unit_that_there_is_then() -> None:
+    then, now = Frame(NUMBERS), Frame(NUMBERS)
+    then.origin, then.unit = np.array([0.0, 0.0, 1000.0]), np.array([1.0, 1.0, 4.0])
+    now.origin, now.unit = np.array([0.0, 0.0, 900.0]), np.array([1.0, 1.0, 2.0])
+    columns = waiting.labels_of(NUMBERS)
+    gone = part(NUMBERS, [3], then)
+    for each in columns:
+        gone.outcome.unloaded[:, each] = np.float32(2.5).view(np.uint32)
+    files = RowFiles(NUMBERS)
+    files.add(gone)
+    found = loaded(files, NUMBERS, [3], now)
+    rest = np.setdiff1d(np.arange(found.shape[1]), np.r_[columns])
+    assert (found[:, rest] == 3).all() and len(rest)
+    for each in columns:  # 2.5 * 4 + 1000 is 55 * 2 + 900
+        assert (found[:, each].copy().view(np.float32) == 55.0).all()
+
+
+def test_rows_that_are_not_those_that_labels_wait_for_are_refused() -> None:
+    files = RowFiles(SPEC)
+    files.add(part(SPEC, [1, 2]))
+    needed = np.array([1, 2], np.int64)
+    rows = files.copied()(needed)
+    for wrong, numbers in ((rows, needed[:1]), (rows[:-1], needed), (rows, needed + 1)):
+        with pytest.raises(RecoveryError, match="it was changed"):
+            RowFiles(SPEC).restore(wrong, numbers)
+
+
+def test_a_full_disk_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = RowFiles(SPEC, str(tmp_path))
+    files.add(part(SPEC, [1]))
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(RecoveryError, match=f"in a file of {tmp_path}: No space left on device"):
+        files.settle()
