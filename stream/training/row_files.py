@@ -105,7 +105,7 @@ class RowFiles:
         """Return the same rows to read; what leaves there is not kept."""
         self.settle()
         found = copy(self)
-        found._underway, found._fork = deque(), True
+        found._underway, found._fork, found.begun = deque(), True, False
         return found
 
     def copied(self) -> Callable[[Numbers], NDArray[np.uint8]]:
