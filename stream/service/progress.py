@@ -29,6 +29,7 @@ class Progress:
     healed: int  # events whose features never came, normalised by the learner
     learned: int  # events with a label
     lag: int
+    offsets: dict[int, int]  # of the raw topic, to be read next, by partition
     events_per_second: float
     record: int  # of the ledger, the last one written
     checkpoint_age_s: float | None
@@ -87,6 +88,7 @@ class Measure:
             **asdict(counts),
             learned=self._trainer.learned,
             lag=self._source.lag(),
+            offsets=dict(self._position.offsets),
             events_per_second=(taken[0] - self._before[0]) / passed_s,
             record=record,
             checkpoint_age_s=None if age_s is None else round(age_s, 1),

@@ -19,6 +19,7 @@ from headrace.cli import (
     pipeline,
     replay,
     running,
+    status,
 )
 from headrace.stream.process.terminal import LogHandler, say
 
@@ -29,6 +30,7 @@ PANELS = {
         "topics",
         "produce",
         "learn",
+        "status",
         "normalize",
         "tail",
         "dead-letters",
@@ -50,7 +52,7 @@ EPILOG = (
 app = running.make_app(
     "Online learning on live Kafka streams: predict, be scored, learn at once.", EPILOG
 )
-for commands in (pipeline, init, doctor, offline, audit, replay, export, archive, cluster):
+for commands in (pipeline, status, init, doctor, offline, audit, replay, export, archive, cluster):
     commands.add_to(app)
 _PANEL = {name: panel for panel, names in PANELS.items() for name in names}
 
