@@ -19,6 +19,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -27,6 +28,7 @@ from rich.text import Text
 
 from headrace.stream.errors import UsageError
 
+LOG = "HEADRACE_LOG"  # the variable, and that of --log: text or json
 WIDTH = 1000  # where there is no terminal: tables are as wide as what is in them
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
@@ -64,11 +66,23 @@ def say(value: Any) -> None:
         sys.stdout.flush()
 
 
-def note(text: str) -> None:
-    """Print a line for a person on standard error; nobody may be there to read it."""
+def note(text: str, level: str = "info", logger: str = "headrace") -> None:
+    """Print a line for a person on standard error, or for machines as `log_as_json` says.
+
+    Nobody may be there to read it.
+    """
+    line = visible(text)
+    if os.environ.get(LOG) == "json":
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = as_json({"time": now, "level": level, "logger": logger, "message": text})
     with suppress(OSError):
-        sys.stderr.write(f"{visible(text)}\n")
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
+
+
+def log_as_json() -> None:
+    """Write notes and logs as lines of JSON from here on, here and in processes started here."""
+    os.environ[LOG] = "json"
 
 
 def answers() -> bool:
@@ -121,7 +135,11 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        note(self.format(record))
+        if os.environ.get(LOG) == "json":
+            text = logging.Formatter("%(message)s").format(record)
+            note(text, record.levelname.lower(), record.name)
+        else:
+            note(self.format(record))
 
 
 def guard() -> None:
@@ -157,11 +175,11 @@ def _says_unicode() -> bool:
 
 
 def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    note(f"headrace: {category.__name__}: {message}")
+    note(f"headrace: {category.__name__}: {message}", "warning")
 
 
 def _tell(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
-    note("".join(traceback.format_exception(kind, error, trace)).rstrip())
+    note("".join(traceback.format_exception(kind, error, trace)).rstrip(), "error")
 
 
 def _tell_of_thread(error: threading.ExceptHookArgs) -> None:

@@ -9,6 +9,7 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -104,6 +105,36 @@ def test_the_log_level_decides_what_libraries_say(level: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ("INFO kafka: hello\\u001b[2J" in done.stderr) == (level == "debug"), done.stderr
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_notes_errors_and_logs_can_be_lines_of_json(way: str) -> None:
+    code = (
+        "import logging, sys\n"
+        "from headrace.cli import commands\n"
+        "from headrace.stream.errors import UsageError\n"
+        "from headrace.stream.process.terminal import note, say\n"
+        "@commands.app.command()\n"
+        "def speak() -> None:\n"
+        "    say('out')\n"
+        "    note('a note\\nof two lines\\x1b[2J')\n"
+        "    logging.getLogger('kafka').warning('gone %d', 3)\n"
+        "    raise UsageError('wrong')\n"
+        f"sys.argv[1:] = {['--log', 'json'] if way == 'option' else []} + ['speak']\n"
+        "sys.exit(commands.run())"
+    )
+    known = os.environ | ({"HEADRACE_LOG": "json"} if way == "variable" else {})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=known)
+    assert (done.returncode, done.stdout) == (2, "out\n")
+    assert "\x1b" not in done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(each["level"], each["logger"], each["message"]) for each in lines] == [
+        ("info", "headrace", "a note\nof two lines\x1b[2J"),
+        ("warning", "kafka", "gone 3"),
+        ("error", "headrace", "headrace: wrong"),
+    ]
+    times = [datetime.fromisoformat(each["time"]) for each in lines]
+    assert times == sorted(times) and times[0].tzinfo
 
 
 @pytest.mark.parametrize(

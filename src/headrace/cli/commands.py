@@ -21,7 +21,7 @@ from headrace.cli import (
     running,
     status,
 )
-from headrace.stream.process.terminal import LogHandler, say
+from headrace.stream.process.terminal import LogHandler, log_as_json, say
 
 PANELS = {
     "Start here": ("demo", "init", "doctor", "infer", "check", "evaluate"),
@@ -84,8 +84,14 @@ def everywhere(
         Literal["debug", "info", "warning", "error"],
         typer.Option(help="Least level of what libraries log that is shown."),
     ] = "warning",
+    log: Annotated[
+        Literal["text", "json"],
+        typer.Option(help="How notes, errors and logs on standard error are written."),
+    ] = "text",
 ) -> None:
     """Take what goes for every command."""
+    if log == "json":
+        log_as_json()
     logging.basicConfig(
         level=log_level.upper(),
         handlers=[LogHandler()],

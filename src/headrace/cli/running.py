@@ -52,7 +52,7 @@ def run(app: typer.Typer, name: str) -> int:
         return int(code)
     except HeadraceError as error:
         for line in error.args:
-            note(visible(f"{name}: {line}", keep="\t"))
+            note(visible(f"{name}: {line}", keep="\t"), "error")
         return error.exit_code
     except typer.TyperException as error:
         if message := " ".join(error.format_message().split()):  # none when help has been shown
@@ -60,19 +60,20 @@ def run(app: typer.Typer, name: str) -> int:
             at = context.command_path if context else name
             message = message.rstrip(".").replace("Value error, ", "")
             message = _OF_PYDANTIC.sub("expected ", message)
-            note(f"{at}: {message}{'' if message.endswith('?') else ';'} see `{at} --help`")
+            told = f"{at}: {message}{'' if message.endswith('?') else ';'} see `{at} --help`"
+            note(told, "error")
         return error.exit_code
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # as `| head` leaves it
             return 0
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
-        note(f"{name}: {deadline.told}")
+        note(f"{name}: {deadline.told}", "error")
         return deadline.code
     except BrokenPipeError:
         return 0
     except Exception:
-        note(traceback.format_exc().rstrip())
+        note(traceback.format_exc().rstrip(), "error")
         return 1
 
 
