@@ -28,6 +28,7 @@ from headrace.stream.training.learned import Pending
 from headrace.stream.training.trainer import Trainer
 
 BATCH = 4096
+LATE = ("event_time", "held_out")  # scores that there are where labels come late
 PROOF = ("rival", "events", "gain", "low", "high", "exchanged", "statistic")
 
 
@@ -206,6 +207,7 @@ class _Run:
             warnings=tuple(self._warnings(report)),
             non_finite=self._normalizer.non_finite,
             further=report.get("further", {}),
+            late={name: report[name] for name in LATE if name in report},
             comparison=compare(self._task, self._other, report, self._rival)
             if self._other and self._rival
             else None,

@@ -35,6 +35,7 @@ class Evaluation:
         ladder: what was done about them.
         comparison: with the other task, if there is one.
         further: what metrics from other packages say, by their names.
+        late: with late labels, scores by event time, and of events held out, by their names.
         refusals: why rows were refused: for each code the first of them.
         warnings: lines to know before the scores are believed.
     """
@@ -51,6 +52,7 @@ class Evaluation:
     codes: dict[str, int]
     comparison: Comparison | None
     further: dict[str, Any] = field(default_factory=dict)
+    late: dict[str, Any] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()
     non_finite: int = 0
@@ -172,6 +174,7 @@ class Evaluation:
             "refusals": [asdict(each) for each in self.refusals],
             "warnings": [*self.warnings],
             "comparison": asdict(self.comparison) if self.comparison else None,
+            **self.late,
         } | ({"further": self.further} if self.further else {})
 
 

@@ -66,6 +66,9 @@ def test_the_last_label_is_worth_what_it_is_to_river(delay: int, steps: Path) ->
     assert found.metrics["all"]["events"] == found.learned == len(rows)
     ours = found.baselines["no_change"]["all"]["accuracy"]
     assert ours == pytest.approx(right / len(rows))
+    by_event = found.as_json()["event_time"]
+    assert (by_event["labelled"], by_event["behind"]) == (pytest.approx(1.0), 0)
+    assert "event_time" not in evaluate(task(), path).as_json()
 
 
 def without_unlabelled(path: Path) -> Path:
