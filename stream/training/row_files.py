@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import pairwise
@@ -30,6 +30,8 @@ SPARSE = 8  # a file is written anew when so small a part of its rows is needed
 
 Rows = NDArray[np.void]
 Numbers = NDArray[np.int64]
+Rebased = tuple[int, Frame, Frame]
+"""The last row that had left before a change of frame, and the frames before and after."""
 
 
 class RowFiles:
@@ -45,19 +47,26 @@ class RowFiles:
         self._row = row_type(spec)
         self._files: dict[int, _File] = {}
         self._underway: deque[Part] = deque()
+        self._last, self._rebased = -1, list[Rebased]()
         self._lock = RLock()
         self._fork = False
         self.begun = False
         """Whether a file was begun since `drop`."""
 
-    def exchange(self, moves: Moves, batch: Batch, frame: Frame) -> list[int]:
+    def exchange(self, moves: Moves, batch: Batch) -> list[int]:
         """Bring the rows that labels of a part need; return the numbers of those that leave."""
         if moves.loads:
             lines, numbers = zip(*moves.loads, strict=True)
-            batch.loaded[[*lines]] = self._load(np.array(numbers), frame)
+            batch.loaded[[*lines]] = self._load(np.array(numbers))
         left = [number for _, number in moves.leaving]
         batch.unloaded[: len(left), 0] = np.array(left, int) % self._spec.waiting
+        self._last = left[-1] if left else self._last
         return left
+
+    def rebase(self, before: Frame, after: Frame) -> None:
+        """Convert the rows that have left, as those in the state are: each rounding counts."""
+        if not self._spec.classes:
+            self._rebased = [*self._rebased, (self._last, before, after)]
 
     def add(self, part: Part) -> None:
         """Write the rows that leave with a part, once they are known; does not wait."""
@@ -72,17 +81,12 @@ class RowFiles:
                 break
             self._write_part(self._underway.popleft())
 
-    def _load(self, numbers: Numbers, frame: Frame) -> NDArray[np.uint32]:
-        """Return rows as the learner takes them, u32[n, W], in a frame."""
+    def _load(self, numbers: Numbers) -> NDArray[np.uint32]:
+        """Return rows as the learner takes them, u32[n, W]."""
         if self._underway and self._underway[0].left[0] <= numbers.max():
             self.settle()
-        found = self._read(self._files, numbers)
-        words: NDArray[np.uint32] = found["words"].copy()
-        if not self._spec.classes:
-            for columns in waiting.labels_of(self._spec):
-                known = words[:, columns].copy().view(np.float32)
-                origin, unit = found["origin"][:, None], found["unit"][:, None]
-                words[:, columns] = moved_from(origin, unit, known, frame).view(np.uint32)
+        rows = self._read(self._files, numbers)
+        words: NDArray[np.uint32] = self._converted(rows, self._rebased)["words"]
         return words
 
     def drop(self, needed: Numbers) -> None:
@@ -100,6 +104,8 @@ class RowFiles:
                     kept[at] = _File(self._directory)
                     self._write(self._read(self._files, rows), kept)
             self._files = kept
+        oldest = needed[0] if len(needed) else self._last + 1
+        self._rebased = [each for each in self._rebased if each[0] >= oldest]
 
     def fork(self) -> RowFiles:
         """Return the same rows to read; what leaves there is not kept."""
@@ -110,18 +116,19 @@ class RowFiles:
 
     def copied(self) -> Callable[[Numbers], NDArray[np.uint8]]:
         """Return what gives the bytes of rows that were needed now, later and on any thread."""
-        files, underway = dict(self._files), [*self._underway]
+        files, underway, rebased = dict(self._files), [*self._underway], self._rebased
 
         def rows(numbers: Numbers) -> NDArray[np.uint8]:
             """Return rows, one after the other."""
             for part in underway:
                 self._write_part(part, files)
-            return self._read(files, numbers).view(np.uint8).reshape(-1)
+            found = self._converted(self._read(files, numbers), rebased)
+            return found.view(np.uint8).reshape(-1)
 
         return rows
 
     def restore(self, rows: NDArray[np.uint8], needed: Numbers) -> None:
-        """Take rows over.
+        """Take rows over, in the frame that there is.
 
         Raises:
             RecoveryError: they are not those that are needed.
@@ -134,14 +141,13 @@ class RowFiles:
                 f"{len(needed):,}: it was changed"
             )
         self._files, self._underway = {}, deque()
+        self._last, self._rebased = int(needed[-1]) if len(needed) else -1, []
         self._write(found, self._files)
 
     def _write_part(self, part: Part, files: dict[int, _File] | None = None) -> None:
         rows = np.zeros(len(part.left), self._row)
         rows["number"] = part.left
         rows["words"] = np.asarray(part.outcome.unloaded)[: len(part.left)]
-        if not self._spec.classes:
-            rows["origin"], rows["unit"] = part.frame.origin[-1], part.frame.unit[-1]
         self._write(rows, self._files if files is None else files)
 
     def _write(self, rows: Rows, files: dict[int, _File]) -> None:
@@ -157,6 +163,15 @@ class RowFiles:
         rows = np.empty(len(numbers), self._row)
         for segment, first, part in _runs(numbers):
             files[segment].read(rows[part], first)
+        return rows
+
+    def _converted(self, rows: Rows, rebased: Sequence[Rebased]) -> Rows:
+        """Take rows through the changes of frame since they left."""
+        for last, before, after in rebased:
+            early = rows["number"] <= last
+            for columns in waiting.labels_of(self._spec) if early.any() else ():
+                known = rows["words"][early, columns].view(np.float32)
+                rows["words"][early, columns] = moved_from(before, known, after).view(np.uint32)
         return rows
 
 
@@ -197,12 +212,8 @@ class _File:
 
 
 def row_type(spec: Spec) -> Any:
-    """Return what a row is in a file: its event's number, its unit if labels have one, its words.
-
-    A unit, and what is counted from, are those of the label's column then: see `Frame`.
-    """
-    unit = [] if spec.classes else [("origin", "<f8"), ("unit", "<f8")]
-    return np.dtype([("number", "<i8"), *unit, ("words", "<u4", (waiting.words(spec),))])
+    """Return what a row is in a file: its event's number, and its words."""
+    return np.dtype([("number", "<i8"), ("words", "<u4", (waiting.words(spec),))])
 
 
 def _runs(numbers: Numbers) -> Iterator[tuple[int, int, slice]]:

@@ -26,16 +26,16 @@ SPEC = Spec(numeric=2, classes=2, waiting=8, loads=True)
 NUMBERS = Spec(numeric=2, waiting=8, loads=True)
 
 
-def part(spec: Spec, numbers: list[int], frame: Frame | None = None) -> Part:
+def part(spec: Spec, numbers: list[int]) -> Part:
     """Let rows leave whose every word is their number."""
     words = np.repeat(np.array(numbers, np.uint32)[:, None], waiting.words(spec), 1)
     outcome = Outcome._make([None] * (len(Outcome._fields) - 1) + [words])
-    return Part(1, outcome, frame or Frame(spec), numbers)
+    return Part(1, outcome, Frame(spec), numbers)
 
 
-def loaded(files: RowFiles, spec: Spec, numbers: list[int], frame: Frame | None = None) -> Any:
+def loaded(files: RowFiles, spec: Spec, numbers: list[int]) -> Any:
     batch = empty_batch(spec, 64)
-    files.exchange(Moves(loads=[*enumerate(numbers)]), batch, frame or Frame(spec))
+    files.exchange(Moves(loads=[*enumerate(numbers)]), batch)
     return batch.loaded[: len(numbers)]
 
 
@@ -116,21 +116,34 @@ def test_what_leaves_where_it_is_only_foreseen_is_not_kept() -> None:
     assert loaded(files, SPEC, [2])[0, 0] == 2
 
 
-def test_numbers_come_back_in_the_unit_that_there_is_then() -> None:
-    then, now = Frame(NUMBERS), Frame(NUMBERS)
-    then.origin, then.unit = np.array([0.0, 0.0, 1000.0]), np.array([1.0, 1.0, 4.0])
-    now.origin, now.unit = np.array([0.0, 0.0, 900.0]), np.array([1.0, 1.0, 2.0])
+def test_numbers_go_through_each_change_of_frame_that_the_state_goes_through() -> None:
+    first, other, last = (Frame(NUMBERS) for _ in range(3))
+    other.origin, other.unit = np.array([0.0, 0.0, 1e9]), np.array([1.0, 1.0, 1.0])
+    last.origin, last.unit = np.array([0.0, 0.0, -6.0]), np.array([1.0, 1.0, 0.5])
     columns = waiting.labels_of(NUMBERS)
-    gone = part(NUMBERS, [3], then)
-    for each in columns:
-        gone.outcome.unloaded[:, each] = np.float32(2.5).view(np.uint32)
     files = RowFiles(NUMBERS)
-    files.add(gone)
-    found = loaded(files, NUMBERS, [3], now)
-    rest = np.setdiff1d(np.arange(found.shape[1]), np.r_[columns])
-    assert (found[:, rest] == 3).all() and len(rest)
-    for each in columns:  # 2.5 * 4 + 1000 is 55 * 2 + 900
-        assert (found[:, each].copy().view(np.float32) == 55.0).all()
+    for number in (3, 4):
+        leaves = part(NUMBERS, [number])
+        for each in columns:
+            leaves.outcome.unloaded[:, each] = np.float32(2.5).view(np.uint32)
+        files.exchange(Moves(leaving=[(0, number)]), empty_batch(NUMBERS, 64))
+        files.add(leaves)
+        if number == 3:
+            files.rebase(first, other)
+    kept = files.copied()
+    files.rebase(other, last)
+    needed = np.array([3, 4], np.int64)
+    again = RowFiles(NUMBERS)
+    again.restore(kept(needed), needed)
+    again.rebase(other, last)
+    files.drop(needed)
+    for known in (files, again):
+        found = loaded(known, NUMBERS, [4, 3, 4])
+        rest = np.setdiff1d(np.arange(found.shape[1]), np.r_[columns])
+        assert (found[:, rest] == [[4], [3], [4]]).all() and len(rest)
+        values = np.concatenate([found[:, at] for at in columns], 1).view(np.float32)
+        # 2.5 - 1e9 is -1e9 as float32; then it is counted from -6, in halves
+        assert (values == np.array([[2e9 + 17], [12.0], [2e9 + 17]], np.float32)).all()
 
 
 def test_rows_that_are_not_those_that_labels_wait_for_are_refused() -> None:
