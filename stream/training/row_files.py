@@ -79,7 +79,8 @@ class RowFiles:
         while self._underway and (part is None or last is not None):
             if last is not None and self._underway[0].left[-1] > last:
                 break
-            self._write_part(self._underway.popleft())
+            self._write_part(self._underway[0])
+            self._underway.popleft()  # now: what could not be written is tried again
 
     def _load(self, numbers: Numbers) -> NDArray[np.uint32]:
         """Return rows as the learner takes them, u32[n, W]."""

@@ -156,12 +156,17 @@ def test_rows_that_are_not_those_that_labels_wait_for_are_refused() -> None:
             RowFiles(SPEC).restore(wrong, numbers)
 
 
-def test_a_full_disk_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_of_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     files = RowFiles(SPEC, str(tmp_path))
     files.add(part(SPEC, [1]))
-    monkeypatch.setattr("os.pwrite", full)
-    with pytest.raises(RecoveryError, match=f"in a file of {tmp_path}: No space left on device"):
-        files.settle()
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", full)
+        with pytest.raises(RecoveryError, match=f"in a file of {tmp_path}: No space left on"):
+            files.settle()
+    files.add(part(SPEC, [2]))
+    assert loaded(files, SPEC, [2, 1])[:, 0].tolist() == [2, 1]
