@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections import deque
@@ -180,10 +181,12 @@ class _File:
     """Hold the rows of one segment; it takes room for those alone that were written."""
 
     def __init__(self, directory: str | None) -> None:
-        known = directory if directory and Path(directory).is_dir() else tempfile.gettempdir()
-        self._directory = known
-        with self._told("kept"), tempfile.TemporaryFile(dir=known) as file:
-            self._descriptor = os.dup(file.fileno())
+        known = directory if directory and Path(directory).is_dir() else None
+        self._directory = known or "the temporary directory"
+        with self._told("kept"):
+            self._directory = known or tempfile.gettempdir()
+            with tempfile.TemporaryFile(dir=known) as file:
+                self._descriptor = os.dup(file.fileno())
         finalize(self, os.close, self._descriptor)
         self.rows = 0
 
@@ -197,9 +200,13 @@ class _File:
 
     def read(self, rows: Rows, first: int) -> None:
         """Fill `rows` with those from the first one on."""
+        left, at = rows.view(np.uint8).data, first * rows.itemsize
         with self._told("read"):
-            data = os.pread(self._descriptor, rows.nbytes, first * rows.itemsize)
-        rows[:] = np.frombuffer(data, rows.dtype)
+            while left:  # a call reads 2 GB at most
+                done = os.preadv(self._descriptor, [left], at)
+                if not done:
+                    raise OSError(errno.EIO, "it ends before them")
+                left, at = left[done:], at + done
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:

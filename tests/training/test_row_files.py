@@ -170,3 +170,24 @@ def test_a_full_disk_is_told_of_and_loses_nothing(
             files.settle()
     files.add(part(SPEC, [2]))
     assert loaded(files, SPEC, [2, 1])[:, 0].tolist() == [2, 1]
+
+
+def test_rows_that_a_call_reads_in_part_are_read_to_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files, whole = RowFiles(SPEC), os.preadv
+    files.add(part(SPEC, [1, 2, 3]))
+    files.settle()
+    monkeypatch.setattr("os.preadv", lambda file, to, at: whole(file, [to[0][:50]], at))
+    assert (loaded(files, SPEC, [1, 2, 3]).T == [1, 2, 3]).all()
+
+
+def test_a_machine_without_a_temporary_directory_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/not/there"])
+    files = RowFiles(SPEC)
+    files.add(part(SPEC, [1]))
+    with pytest.raises(RecoveryError, match="No usable temporary directory found in"):
+        files.settle()
