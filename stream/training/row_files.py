@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import pairwise
@@ -27,7 +27,8 @@ from headrace.stream.training.joined import Moves
 from headrace.stream.training.learned import Part
 
 SEGMENT = 1 << 18  # events of one file
-SPARSE = 8  # a file is written anew when so small a part of its rows is needed
+SPARSE = 8  # where so small a part of a file's rows is needed, these are gathered in another
+GATHERED = -1  # in place of a segment: rows of any
 
 Rows = NDArray[np.void]
 Numbers = NDArray[np.int64]
@@ -95,19 +96,28 @@ class RowFiles:
         """Let go of all rows but those that are needed."""
         self.settle()
         self.begun = False
-        segment, kept = needed // SEGMENT, dict[int, _File]()
         with self._lock:
-            newest = max(self._files, default=0)
-            for at, file in self._files.items():
-                rows = needed[segment == at]
-                if at == newest or (len(rows) and len(rows) * SPARSE >= file.rows):
-                    kept[at] = file
-                elif len(rows):
-                    kept[at] = _File(self._directory)
-                    self._write(self._read(self._files, rows), kept)
+            at, _ = _places(self._files, needed)
+            kept, newest = dict[int, _File](), max(self._files, default=0)
+            for segment, file in self._files.items():
+                enough = int((at == segment).sum()) * SPARSE >= max(file.rows, 1)
+                if segment != GATHERED and (segment == newest or enough):
+                    kept[segment] = file
+            others = ~np.isin(at, [*kept])
+            if others.any():
+                kept[GATHERED] = self._gathered(needed[others], needed[others & (at != GATHERED)])
             self._files = kept
         oldest = needed[0] if len(needed) else self._last + 1
         self._rebased = [each for each in self._rebased if each[0] >= oldest]
+
+    def _gathered(self, rows: Numbers, new: Numbers) -> _Gathered:
+        """Return a file with rows, of which those that are new are not gathered yet."""
+        known = self._files.get(GATHERED)
+        if not isinstance(known, _Gathered) or known.rows + len(new) > 2 * len(rows):
+            known, new = _Gathered(self._directory), rows
+        if len(new):
+            known.add(self._read(self._files, new))
+        return known
 
     def fork(self) -> RowFiles:
         """Return the same rows to read; what leaves there is not kept."""
@@ -144,7 +154,9 @@ class RowFiles:
             )
         self._files, self._underway = {}, deque()
         self._last, self._rebased = int(needed[-1]) if len(needed) else -1, []
-        self._write(found, self._files)
+        if len(found):
+            self._files[GATHERED] = gathered = _Gathered(self._directory)
+            gathered.add(found)
 
     def _write_part(self, part: Part, files: dict[int, _File] | None = None) -> None:
         rows = np.zeros(len(part.left), self._row)
@@ -154,17 +166,16 @@ class RowFiles:
 
     def _write(self, rows: Rows, files: dict[int, _File]) -> None:
         with self._lock:
-            for segment, first, part in _runs(rows["number"]):
+            for segment, first, part in _runs(*np.divmod(rows["number"], SEGMENT)):
                 if segment not in files:
                     files[segment] = self._files.get(segment) or _File(self._directory)
-                    self._files.setdefault(segment, files[segment])
-                    self.begun = True
+                    self.begun |= files is self._files
                 files[segment].write(rows[part], first)
 
     def _read(self, files: dict[int, _File], numbers: Numbers) -> Rows:
         rows = np.empty(len(numbers), self._row)
-        for segment, first, part in _runs(numbers):
-            files[segment].read(rows[part], first)
+        for file, first, part in _runs(*_places(files, numbers)):
+            files[file].read(rows[part], first)
         return rows
 
     def _converted(self, rows: Rows, rebased: Sequence[Rebased]) -> Rows:
@@ -219,17 +230,48 @@ class _File:
             ) from error
 
 
+class _Gathered(_File):
+    """Hold rows of any segments, one behind the other."""
+
+    def __init__(self, directory: str | None) -> None:
+        super().__init__(directory)
+        self._index = np.zeros(0, np.int64), np.zeros(0, np.int32)
+
+    def add(self, rows: Rows) -> None:
+        """Write rows that are not there yet."""
+        (numbers, places), first = self._index, self.rows
+        self.write(rows, first)
+        numbers = np.append(numbers, rows["number"])
+        places = np.append(places, np.arange(first, self.rows, dtype=np.int32))
+        order = np.argsort(numbers, kind="stable")
+        self._index = numbers[order], places[order]  # at once: others may be reading
+
+    def find(self, numbers: Numbers) -> NDArray[np.int32]:
+        """Return the place of each row, -1 of those that are not there."""
+        known, places = self._index
+        at = np.searchsorted(known, numbers).clip(max=len(known) - 1)
+        return np.where(known[at] == numbers, places[at], -1)
+
+
 def row_type(spec: Spec) -> Any:
     """Return what a row is in a file: its event's number, and its words."""
     return np.dtype([("number", "<i8"), ("words", "<u4", (waiting.words(spec),))])
 
 
-def _runs(numbers: Numbers) -> Iterator[tuple[int, int, slice]]:
-    """Yield runs of numbers, one after the other, within a segment: it, where, and which."""
-    if not len(numbers):
+def _places(files: Mapping[int, _File], numbers: Numbers) -> tuple[Numbers, Numbers]:
+    """Return in which of the files each row is, and its place there."""
+    segment, place = np.divmod(numbers, SEGMENT)
+    if isinstance(gathered := files.get(GATHERED), _Gathered):
+        found = gathered.find(numbers)
+        segment, place = np.where(found < 0, segment, GATHERED), np.where(found < 0, place, found)
+    return segment, place
+
+
+def _runs(files: Numbers, places: Numbers) -> Iterator[tuple[int, int, slice]]:
+    """Yield runs of places, one after the other, within a file: it, the first, and which."""
+    if not len(files):
         return
-    cut = (np.diff(numbers) != 1) | (numbers[1:] % SEGMENT == 0)
-    starts = [0, *(np.flatnonzero(cut) + 1).tolist(), len(numbers)]
+    cut = (np.diff(files) != 0) | (np.diff(places) != 1)
+    starts = [0, *(np.flatnonzero(cut) + 1).tolist(), len(files)]
     for start, stop in pairwise(starts):
-        segment, first = divmod(int(numbers[start]), SEGMENT)
-        yield segment, first, slice(start, stop)
+        yield int(files[start]), int(places[start]), slice(start, stop)

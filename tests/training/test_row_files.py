@@ -20,7 +20,7 @@ from headrace.stream.errors import RecoveryError
 from headrace.stream.training import row_files
 from headrace.stream.training.joined import Moves
 from headrace.stream.training.learned import Part
-from headrace.stream.training.row_files import RowFiles
+from headrace.stream.training.row_files import RowFiles, row_type
 
 SPEC = Spec(numeric=2, classes=2, waiting=8, loads=True)
 NUMBERS = Spec(numeric=2, waiting=8, loads=True)
@@ -86,6 +86,48 @@ def test_files_have_no_names_and_take_room_for_what_is_needed(tmp_path: Path) ->
     assert later(np.array([41], np.int64)).size
     del later
     assert descriptors() == before
+
+
+def test_few_rows_of_many_files_are_gathered_in_one(tmp_path: Path) -> None:
+    before, files, row = descriptors(), RowFiles(SPEC, str(tmp_path)), row_type(SPEC).itemsize
+
+    def size() -> int:
+        opened = (Path("/proc/self/fd", each) for each in os.listdir("/proc/self/fd"))
+        ours = (each for each in opened if str(tmp_path) in os.path.realpath(each))
+        return sum(each.stat().st_size for each in ours)
+
+    for first in range(0, 1600, 16):
+        files.add(part(SPEC, [*range(first, first + 16)]))
+        files.settle()
+        files.drop(np.arange(5, first + 16, 16))
+        assert descriptors() <= before + 2
+    needed = np.arange(5, 1600, 16)
+    assert (loaded(files, SPEC, needed[:64].tolist()) == needed[:64, None]).all()
+    assert size() == (99 + 16) * row
+    files.drop(needed[40:])
+    assert size() == (99 + 16) * row
+    files.drop(needed[60:])
+    assert size() == (39 + 16) * row
+    kept = files.copied()(needed[60:])
+    again = RowFiles(SPEC)
+    again.restore(kept, needed[60:])
+    again.add(part(SPEC, [1598]))  # of the segment of another that was there before
+    for known in (files, again):
+        assert loaded(known, SPEC, [1598, 1589, 965])[:, 0].tolist() == [1598, 1589, 965]
+    assert descriptors() == before + 4
+
+
+def test_a_copy_holds_what_is_gathered_before_it_is_read() -> None:
+    files, needed = RowFiles(SPEC), np.array([1], np.int64)
+    files.add(part(SPEC, [*range(12)]))
+    copied = files.copied()
+    for first in (12, 16):
+        files.add(part(SPEC, [*range(first, first + 4)]))
+    files.drop(np.array([1, 13], np.int64))
+    again = RowFiles(SPEC)
+    again.restore(copied(needed), needed)
+    assert (loaded(again, SPEC, [1]) == 1).all()
+    assert loaded(files, SPEC, [13, 1, 17])[:, 0].tolist() == [13, 1, 17]
 
 
 def test_rows_that_are_under_way_are_waited_for_in_their_order() -> None:
