@@ -37,7 +37,7 @@ from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.row_files import RowFiles
 from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
 
-LEAST_LATE = 1024
+LEAST_LATE = 4096
 """Lines that a program with late labels has room for: of fewer XLA makes one that rounds otherwise,
 and then the outcome would depend on the size of micro-batches."""
 

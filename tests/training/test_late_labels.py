@@ -94,6 +94,16 @@ def test_micro_batches_of_any_size_come_to_the_same_bits(capacity: int, batch: i
     assert learned(capacity, batch)[:2] == learned(1024, 64)[:2]
 
 
+def test_micro_batches_of_any_size_come_to_the_same_bits_of_wide_rows() -> None:
+    wide = {
+        "input": {"topic": "events.t", "entity": "wind"},
+        "lags": {"labels": 3, "rows": 2, "entities": 5},
+        "calendar": ["hour"],
+    }
+    task = validate(TASK.model_dump(exclude_unset=True) | wide, "test")
+    assert learned(8, 8, task)[:2] == learned(4096, 150, task)[:2]
+
+
 @pytest.mark.parametrize("in_memory", [2, 7, 20, 60])
 def test_rows_that_wait_outside_are_learned_to_the_same_bits(in_memory: int) -> None:
     task = with_rows_outside(in_memory)
