@@ -177,10 +177,10 @@ def blank(spec: Spec) -> Floats:
     )
 
 
-def moved_from(origin: Any, unit: Any, values: Any, after: Frame, columns: Any = -1) -> Any:
-    """Convert what is counted from another origin in another unit, as float32."""
-    whole = values.astype(np.float64) * unit
-    whole += origin - after.origin[columns]
+def moved_from(before: Frame, values: Any, after: Frame, columns: Any = -1) -> Any:
+    """Convert what is counted in one frame to another, as float32."""
+    whole = values.astype(np.float64) * before.unit[columns]
+    whole += before.origin[columns] - after.origin[columns]
     return _float32(whole / after.unit[columns])
 
 
@@ -191,8 +191,7 @@ def rebase(spec: Spec, state: State, change: Change, after: Frame) -> State:
     middle = (middle - after.origin) / after.unit
 
     def moved(leaf: Any, columns: Any) -> Any:
-        old = before.origin[columns], before.unit[columns]
-        return moved_from(*old, np.asarray(leaf), after, columns)
+        return moved_from(before, np.asarray(leaf), after, columns)
 
     def scaled(leaf: Any, columns: Any, power: Any = 1) -> Any:
         with np.errstate(over="ignore"):

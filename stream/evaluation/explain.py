@@ -86,7 +86,7 @@ def _labels(labels: Labels, spec: Spec, horizon: int) -> Iterator[str]:
             f"            with the rows of the newest {spec.waiting:,}; those of others are in "
             "temporary"
         )
-        yield f"            files then, about {others:,.0f} MB"
+        yield f"            files then, about {others:,.1f} MB"
     if labels.on_expiry is not None:
         yield f"            an event that expires without one gets {labels.on_expiry!r}"
     if labels.sample_negatives is not None:

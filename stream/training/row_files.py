@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import pairwise
@@ -26,10 +27,13 @@ from headrace.stream.training.joined import Moves
 from headrace.stream.training.learned import Part
 
 SEGMENT = 1 << 18  # events of one file
-SPARSE = 8  # a file is written anew when so small a part of its rows is needed
+SPARSE = 8  # where so small a part of a file's rows is needed, these are gathered in another
+GATHERED = -1  # in place of a segment: rows of any
 
 Rows = NDArray[np.void]
 Numbers = NDArray[np.int64]
+Rebased = tuple[int, Frame, Frame]
+"""The last row that had left before a change of frame, and the frames before and after."""
 
 
 class RowFiles:
@@ -45,19 +49,26 @@ class RowFiles:
         self._row = row_type(spec)
         self._files: dict[int, _File] = {}
         self._underway: deque[Part] = deque()
+        self._last, self._rebased = -1, list[Rebased]()
         self._lock = RLock()
         self._fork = False
         self.begun = False
         """Whether a file was begun since `drop`."""
 
-    def exchange(self, moves: Moves, batch: Batch, frame: Frame) -> list[int]:
+    def exchange(self, moves: Moves, batch: Batch) -> list[int]:
         """Bring the rows that labels of a part need; return the numbers of those that leave."""
         if moves.loads:
             lines, numbers = zip(*moves.loads, strict=True)
-            batch.loaded[[*lines]] = self._load(np.array(numbers), frame)
+            batch.loaded[[*lines]] = self._load(np.array(numbers))
         left = [number for _, number in moves.leaving]
         batch.unloaded[: len(left), 0] = np.array(left, int) % self._spec.waiting
+        self._last = left[-1] if left else self._last
         return left
+
+    def rebase(self, before: Frame, after: Frame) -> None:
+        """Convert the rows that have left, as those in the state are: each rounding counts."""
+        if not self._spec.classes:
+            self._rebased = [*self._rebased, (self._last, before, after)]
 
     def add(self, part: Part) -> None:
         """Write the rows that leave with a part, once they are known; does not wait."""
@@ -70,36 +81,43 @@ class RowFiles:
         while self._underway and (part is None or last is not None):
             if last is not None and self._underway[0].left[-1] > last:
                 break
-            self._write_part(self._underway.popleft())
+            self._write_part(self._underway[0])
+            self._underway.popleft()  # now: what could not be written is tried again
 
-    def _load(self, numbers: Numbers, frame: Frame) -> NDArray[np.uint32]:
-        """Return rows as the learner takes them, u32[n, W], in a frame."""
+    def _load(self, numbers: Numbers) -> NDArray[np.uint32]:
+        """Return rows as the learner takes them, u32[n, W]."""
         if self._underway and self._underway[0].left[0] <= numbers.max():
             self.settle()
-        found = self._read(self._files, numbers)
-        words: NDArray[np.uint32] = found["words"].copy()
-        if not self._spec.classes:
-            for columns in waiting.labels_of(self._spec):
-                known = words[:, columns].copy().view(np.float32)
-                origin, unit = found["origin"][:, None], found["unit"][:, None]
-                words[:, columns] = moved_from(origin, unit, known, frame).view(np.uint32)
+        rows = self._read(self._files, numbers)
+        words: NDArray[np.uint32] = self._converted(rows, self._rebased)["words"]
         return words
 
     def drop(self, needed: Numbers) -> None:
         """Let go of all rows but those that are needed."""
         self.settle()
         self.begun = False
-        segment, kept = needed // SEGMENT, dict[int, _File]()
         with self._lock:
-            newest = max(self._files, default=0)
-            for at, file in self._files.items():
-                rows = needed[segment == at]
-                if at == newest or (len(rows) and len(rows) * SPARSE >= file.rows):
-                    kept[at] = file
-                elif len(rows):
-                    kept[at] = _File(self._directory)
-                    self._write(self._read(self._files, rows), kept)
+            at, _ = _places(self._files, needed)
+            kept, newest = dict[int, _File](), max(self._files, default=0)
+            for segment, file in self._files.items():
+                enough = int((at == segment).sum()) * SPARSE >= max(file.rows, 1)
+                if segment != GATHERED and (segment == newest or enough):
+                    kept[segment] = file
+            others = ~np.isin(at, [*kept])
+            if others.any():
+                kept[GATHERED] = self._gathered(needed[others], needed[others & (at != GATHERED)])
             self._files = kept
+        oldest = needed[0] if len(needed) else self._last + 1
+        self._rebased = [each for each in self._rebased if each[0] >= oldest]
+
+    def _gathered(self, rows: Numbers, new: Numbers) -> _Gathered:
+        """Return a file with rows, of which those that are new are not gathered yet."""
+        known = self._files.get(GATHERED)
+        if not isinstance(known, _Gathered) or known.rows + len(new) > 2 * len(rows):
+            known, new = _Gathered(self._directory), rows
+        if len(new):
+            known.add(self._read(self._files, new))
+        return known
 
     def fork(self) -> RowFiles:
         """Return the same rows to read; what leaves there is not kept."""
@@ -110,18 +128,19 @@ class RowFiles:
 
     def copied(self) -> Callable[[Numbers], NDArray[np.uint8]]:
         """Return what gives the bytes of rows that were needed now, later and on any thread."""
-        files, underway = dict(self._files), [*self._underway]
+        files, underway, rebased = dict(self._files), [*self._underway], self._rebased
 
         def rows(numbers: Numbers) -> NDArray[np.uint8]:
             """Return rows, one after the other."""
             for part in underway:
                 self._write_part(part, files)
-            return self._read(files, numbers).view(np.uint8).reshape(-1)
+            found = self._converted(self._read(files, numbers), rebased)
+            return found.view(np.uint8).reshape(-1)
 
         return rows
 
     def restore(self, rows: NDArray[np.uint8], needed: Numbers) -> None:
-        """Take rows over.
+        """Take rows over, in the frame that there is.
 
         Raises:
             RecoveryError: they are not those that are needed.
@@ -134,29 +153,38 @@ class RowFiles:
                 f"{len(needed):,}: it was changed"
             )
         self._files, self._underway = {}, deque()
-        self._write(found, self._files)
+        self._last, self._rebased = int(needed[-1]) if len(needed) else -1, []
+        if len(found):
+            self._files[GATHERED] = gathered = _Gathered(self._directory)
+            gathered.add(found)
 
     def _write_part(self, part: Part, files: dict[int, _File] | None = None) -> None:
         rows = np.zeros(len(part.left), self._row)
         rows["number"] = part.left
         rows["words"] = np.asarray(part.outcome.unloaded)[: len(part.left)]
-        if not self._spec.classes:
-            rows["origin"], rows["unit"] = part.frame.origin[-1], part.frame.unit[-1]
         self._write(rows, self._files if files is None else files)
 
     def _write(self, rows: Rows, files: dict[int, _File]) -> None:
         with self._lock:
-            for segment, first, part in _runs(rows["number"]):
+            for segment, first, part in _runs(*np.divmod(rows["number"], SEGMENT)):
                 if segment not in files:
                     files[segment] = self._files.get(segment) or _File(self._directory)
-                    self._files.setdefault(segment, files[segment])
-                    self.begun = True
+                    self.begun |= files is self._files
                 files[segment].write(rows[part], first)
 
     def _read(self, files: dict[int, _File], numbers: Numbers) -> Rows:
         rows = np.empty(len(numbers), self._row)
-        for segment, first, part in _runs(numbers):
-            files[segment].read(rows[part], first)
+        for file, first, part in _runs(*_places(files, numbers)):
+            files[file].read(rows[part], first)
+        return rows
+
+    def _converted(self, rows: Rows, rebased: Sequence[Rebased]) -> Rows:
+        """Take rows through the changes of frame since they left."""
+        for last, before, after in rebased:
+            early = rows["number"] <= last
+            for columns in waiting.labels_of(self._spec) if early.any() else ():
+                known = rows["words"][early, columns].view(np.float32)
+                rows["words"][early, columns] = moved_from(before, known, after).view(np.uint32)
         return rows
 
 
@@ -164,10 +192,12 @@ class _File:
     """Hold the rows of one segment; it takes room for those alone that were written."""
 
     def __init__(self, directory: str | None) -> None:
-        known = directory if directory and Path(directory).is_dir() else tempfile.gettempdir()
-        self._directory = known
-        with self._told("kept"), tempfile.TemporaryFile(dir=known) as file:
-            self._descriptor = os.dup(file.fileno())
+        known = directory if directory and Path(directory).is_dir() else None
+        self._directory = known or "the temporary directory"
+        with self._told("kept"):
+            self._directory = known or tempfile.gettempdir()
+            with tempfile.TemporaryFile(dir=known) as file:
+                self._descriptor = os.dup(file.fileno())
         finalize(self, os.close, self._descriptor)
         self.rows = 0
 
@@ -181,9 +211,13 @@ class _File:
 
     def read(self, rows: Rows, first: int) -> None:
         """Fill `rows` with those from the first one on."""
+        left, at = rows.view(np.uint8).data, first * rows.itemsize
         with self._told("read"):
-            data = os.pread(self._descriptor, rows.nbytes, first * rows.itemsize)
-        rows[:] = np.frombuffer(data, rows.dtype)
+            while left:  # a call reads 2 GB at most
+                done = os.preadv(self._descriptor, [left], at)
+                if not done:
+                    raise OSError(errno.EIO, "it ends before them")
+                left, at = left[done:], at + done
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -196,21 +230,48 @@ class _File:
             ) from error
 
 
+class _Gathered(_File):
+    """Hold rows of any segments, one behind the other."""
+
+    def __init__(self, directory: str | None) -> None:
+        super().__init__(directory)
+        self._index = np.zeros(0, np.int64), np.zeros(0, np.int32)
+
+    def add(self, rows: Rows) -> None:
+        """Write rows that are not there yet."""
+        (numbers, places), first = self._index, self.rows
+        self.write(rows, first)
+        numbers = np.append(numbers, rows["number"])
+        places = np.append(places, np.arange(first, self.rows, dtype=np.int32))
+        order = np.argsort(numbers, kind="stable")
+        self._index = numbers[order], places[order]  # at once: others may be reading
+
+    def find(self, numbers: Numbers) -> NDArray[np.int32]:
+        """Return the place of each row, -1 of those that are not there."""
+        known, places = self._index
+        at = np.searchsorted(known, numbers).clip(max=len(known) - 1)
+        return np.where(known[at] == numbers, places[at], -1)
+
+
 def row_type(spec: Spec) -> Any:
-    """Return what a row is in a file: its event's number, its unit if labels have one, its words.
-
-    A unit, and what is counted from, are those of the label's column then: see `Frame`.
-    """
-    unit = [] if spec.classes else [("origin", "<f8"), ("unit", "<f8")]
-    return np.dtype([("number", "<i8"), *unit, ("words", "<u4", (waiting.words(spec),))])
+    """Return what a row is in a file: its event's number, and its words."""
+    return np.dtype([("number", "<i8"), ("words", "<u4", (waiting.words(spec),))])
 
 
-def _runs(numbers: Numbers) -> Iterator[tuple[int, int, slice]]:
-    """Yield runs of numbers, one after the other, within a segment: it, where, and which."""
-    if not len(numbers):
+def _places(files: Mapping[int, _File], numbers: Numbers) -> tuple[Numbers, Numbers]:
+    """Return in which of the files each row is, and its place there."""
+    segment, place = np.divmod(numbers, SEGMENT)
+    if isinstance(gathered := files.get(GATHERED), _Gathered):
+        found = gathered.find(numbers)
+        segment, place = np.where(found < 0, segment, GATHERED), np.where(found < 0, place, found)
+    return segment, place
+
+
+def _runs(files: Numbers, places: Numbers) -> Iterator[tuple[int, int, slice]]:
+    """Yield runs of places, one after the other, within a file: it, the first, and which."""
+    if not len(files):
         return
-    cut = (np.diff(numbers) != 1) | (numbers[1:] % SEGMENT == 0)
-    starts = [0, *(np.flatnonzero(cut) + 1).tolist(), len(numbers)]
+    cut = (np.diff(files) != 0) | (np.diff(places) != 1)
+    starts = [0, *(np.flatnonzero(cut) + 1).tolist(), len(files)]
     for start, stop in pairwise(starts):
-        segment, first = divmod(int(numbers[start]), SEGMENT)
-        yield segment, first, slice(start, stop)
+        yield int(files[start]), int(places[start]), slice(start, stop)

@@ -37,7 +37,7 @@ from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.row_files import RowFiles
 from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
 
-LEAST_LATE = 1024
+LEAST_LATE = 4096
 """Lines that a program with late labels has room for: of fewer XLA makes one that rounds otherwise,
 and then the outcome would depend on the size of micro-batches."""
 
@@ -147,6 +147,8 @@ class Trainer:
         for first, end, change in self._frame.stretches(values):
             if change:
                 self._state = frame.rebase(spec, self._state, change, self._frame)
+                if self._files:
+                    self._files.rebase(change.before, self._frame.copy())
             for at in range(first, max(end, first + 1), most):
                 batch = self._batch(rows, values, at, min(end, at + most))
                 count = min(end - at, most)
@@ -154,7 +156,7 @@ class Trainer:
                     batch.line[:count] = joined.line[at : at + count]
                 left: Sequence[int] = ()
                 if joined and self._files:
-                    left = self._files.exchange(joined.part(at, count), batch, self._frame)
+                    left = self._files.exchange(joined.part(at, count), batch)
                 self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
                 part = Part(count, outcome, self._frame.copy(), left)
                 if self._files:

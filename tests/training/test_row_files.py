@@ -20,22 +20,22 @@ from headrace.stream.errors import RecoveryError
 from headrace.stream.training import row_files
 from headrace.stream.training.joined import Moves
 from headrace.stream.training.learned import Part
-from headrace.stream.training.row_files import RowFiles
+from headrace.stream.training.row_files import RowFiles, row_type
 
 SPEC = Spec(numeric=2, classes=2, waiting=8, loads=True)
 NUMBERS = Spec(numeric=2, waiting=8, loads=True)
 
 
-def part(spec: Spec, numbers: list[int], frame: Frame | None = None) -> Part:
+def part(spec: Spec, numbers: list[int]) -> Part:
     """Let rows leave whose every word is their number."""
     words = np.repeat(np.array(numbers, np.uint32)[:, None], waiting.words(spec), 1)
     outcome = Outcome._make([None] * (len(Outcome._fields) - 1) + [words])
-    return Part(1, outcome, frame or Frame(spec), numbers)
+    return Part(1, outcome, Frame(spec), numbers)
 
 
-def loaded(files: RowFiles, spec: Spec, numbers: list[int], frame: Frame | None = None) -> Any:
+def loaded(files: RowFiles, spec: Spec, numbers: list[int]) -> Any:
     batch = empty_batch(spec, 64)
-    files.exchange(Moves(loads=[*enumerate(numbers)]), batch, frame or Frame(spec))
+    files.exchange(Moves(loads=[*enumerate(numbers)]), batch)
     return batch.loaded[: len(numbers)]
 
 
@@ -88,6 +88,48 @@ def test_files_have_no_names_and_take_room_for_what_is_needed(tmp_path: Path) ->
     assert descriptors() == before
 
 
+def test_few_rows_of_many_files_are_gathered_in_one(tmp_path: Path) -> None:
+    before, files, row = descriptors(), RowFiles(SPEC, str(tmp_path)), row_type(SPEC).itemsize
+
+    def size() -> int:
+        opened = (Path("/proc/self/fd", each) for each in os.listdir("/proc/self/fd"))
+        ours = (each for each in opened if str(tmp_path) in os.path.realpath(each))
+        return sum(each.stat().st_size for each in ours)
+
+    for first in range(0, 1600, 16):
+        files.add(part(SPEC, [*range(first, first + 16)]))
+        files.settle()
+        files.drop(np.arange(5, first + 16, 16))
+        assert descriptors() <= before + 2
+    needed = np.arange(5, 1600, 16)
+    assert (loaded(files, SPEC, needed[:64].tolist()) == needed[:64, None]).all()
+    assert size() == (99 + 16) * row
+    files.drop(needed[40:])
+    assert size() == (99 + 16) * row
+    files.drop(needed[60:])
+    assert size() == (39 + 16) * row
+    kept = files.copied()(needed[60:])
+    again = RowFiles(SPEC)
+    again.restore(kept, needed[60:])
+    again.add(part(SPEC, [1598]))  # of the segment of another that was there before
+    for known in (files, again):
+        assert loaded(known, SPEC, [1598, 1589, 965])[:, 0].tolist() == [1598, 1589, 965]
+    assert descriptors() == before + 4
+
+
+def test_a_copy_holds_what_is_gathered_before_it_is_read() -> None:
+    files, needed = RowFiles(SPEC), np.array([1], np.int64)
+    files.add(part(SPEC, [*range(12)]))
+    copied = files.copied()
+    for first in (12, 16):
+        files.add(part(SPEC, [*range(first, first + 4)]))
+    files.drop(np.array([1, 13], np.int64))
+    again = RowFiles(SPEC)
+    again.restore(copied(needed), needed)
+    assert (loaded(again, SPEC, [1]) == 1).all()
+    assert loaded(files, SPEC, [13, 1, 17])[:, 0].tolist() == [13, 1, 17]
+
+
 def test_rows_that_are_under_way_are_waited_for_in_their_order() -> None:
     files = RowFiles(SPEC)
     parts = [part(SPEC, numbers) for numbers in ([1, 2], [5], [9, 30])]
@@ -116,21 +158,34 @@ def test_what_leaves_where_it_is_only_foreseen_is_not_kept() -> None:
     assert loaded(files, SPEC, [2])[0, 0] == 2
 
 
-def test_numbers_come_back_in_the_unit_that_there_is_then() -> None:
-    then, now = Frame(NUMBERS), Frame(NUMBERS)
-    then.origin, then.unit = np.array([0.0, 0.0, 1000.0]), np.array([1.0, 1.0, 4.0])
-    now.origin, now.unit = np.array([0.0, 0.0, 900.0]), np.array([1.0, 1.0, 2.0])
+def test_numbers_go_through_each_change_of_frame_that_the_state_goes_through() -> None:
+    first, other, last = (Frame(NUMBERS) for _ in range(3))
+    other.origin, other.unit = np.array([0.0, 0.0, 1e9]), np.array([1.0, 1.0, 1.0])
+    last.origin, last.unit = np.array([0.0, 0.0, -6.0]), np.array([1.0, 1.0, 0.5])
     columns = waiting.labels_of(NUMBERS)
-    gone = part(NUMBERS, [3], then)
-    for each in columns:
-        gone.outcome.unloaded[:, each] = np.float32(2.5).view(np.uint32)
     files = RowFiles(NUMBERS)
-    files.add(gone)
-    found = loaded(files, NUMBERS, [3], now)
-    rest = np.setdiff1d(np.arange(found.shape[1]), np.r_[columns])
-    assert (found[:, rest] == 3).all() and len(rest)
-    for each in columns:  # 2.5 * 4 + 1000 is 55 * 2 + 900
-        assert (found[:, each].copy().view(np.float32) == 55.0).all()
+    for number in (3, 4):
+        leaves = part(NUMBERS, [number])
+        for each in columns:
+            leaves.outcome.unloaded[:, each] = np.float32(2.5).view(np.uint32)
+        files.exchange(Moves(leaving=[(0, number)]), empty_batch(NUMBERS, 64))
+        files.add(leaves)
+        if number == 3:
+            files.rebase(first, other)
+    kept = files.copied()
+    files.rebase(other, last)
+    needed = np.array([3, 4], np.int64)
+    again = RowFiles(NUMBERS)
+    again.restore(kept(needed), needed)
+    again.rebase(other, last)
+    files.drop(needed)
+    for known in (files, again):
+        found = loaded(known, NUMBERS, [4, 3, 4])
+        rest = np.setdiff1d(np.arange(found.shape[1]), np.r_[columns])
+        assert (found[:, rest] == [[4], [3], [4]]).all() and len(rest)
+        values = np.concatenate([found[:, at] for at in columns], 1).view(np.float32)
+        # 2.5 - 1e9 is -1e9 as float32; then it is counted from -6, in halves
+        assert (values == np.array([[2e9 + 17], [12.0], [2e9 + 17]], np.float32)).all()
 
 
 def test_rows_that_are_not_those_that_labels_wait_for_are_refused() -> None:
@@ -143,12 +198,38 @@ def test_rows_that_are_not_those_that_labels_wait_for_are_refused() -> None:
             RowFiles(SPEC).restore(wrong, numbers)
 
 
-def test_a_full_disk_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_of_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     files = RowFiles(SPEC, str(tmp_path))
     files.add(part(SPEC, [1]))
-    monkeypatch.setattr("os.pwrite", full)
-    with pytest.raises(RecoveryError, match=f"in a file of {tmp_path}: No space left on device"):
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", full)
+        with pytest.raises(RecoveryError, match=f"in a file of {tmp_path}: No space left on"):
+            files.settle()
+    files.add(part(SPEC, [2]))
+    assert loaded(files, SPEC, [2, 1])[:, 0].tolist() == [2, 1]
+
+
+def test_rows_that_a_call_reads_in_part_are_read_to_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files, whole = RowFiles(SPEC), os.preadv
+    files.add(part(SPEC, [1, 2, 3]))
+    files.settle()
+    monkeypatch.setattr("os.preadv", lambda file, to, at: whole(file, [to[0][:50]], at))
+    assert (loaded(files, SPEC, [1, 2, 3]).T == [1, 2, 3]).all()
+
+
+def test_a_machine_without_a_temporary_directory_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/not/there"])
+    files = RowFiles(SPEC)
+    files.add(part(SPEC, [1]))
+    with pytest.raises(RecoveryError, match="No usable temporary directory found in"):
         files.settle()
