@@ -53,7 +53,7 @@ class RowFiles:
         self._lock = RLock()
         self._fork = False
         self.begun = False
-        """Whether a file was begun since `drop`."""
+        """Whether a file was begun since `compact`."""
 
     def exchange(self, moves: Moves, batch: Batch) -> list[int]:
         """Bring the rows that labels of a part need; return the numbers of those that leave."""
@@ -75,7 +75,7 @@ class RowFiles:
         if part.left and not self._fork:
             self._underway.append(part)
 
-    def settle(self, part: Part | None = None) -> None:
+    def flush(self, part: Part | None = None) -> None:
         """Wait for the rows that left with this part and with those before it; None: with all."""
         last = part.left[-1] if part and part.left else None
         while self._underway and (part is None or last is not None):
@@ -87,14 +87,14 @@ class RowFiles:
     def _load(self, numbers: Numbers) -> NDArray[np.uint32]:
         """Return rows as the learner takes them, u32[n, W]."""
         if self._underway and self._underway[0].left[0] <= numbers.max():
-            self.settle()
+            self.flush()
         rows = self._read(self._files, numbers)
         words: NDArray[np.uint32] = self._converted(rows, self._rebased)["words"]
         return words
 
-    def drop(self, needed: Numbers) -> None:
+    def compact(self, needed: Numbers) -> None:
         """Let go of all rows but those that are needed."""
-        self.settle()
+        self.flush()
         self.begun = False
         with self._lock:
             at, _ = _places(self._files, needed)
@@ -121,7 +121,7 @@ class RowFiles:
 
     def fork(self) -> RowFiles:
         """Return the same rows to read; what leaves there is not kept."""
-        self.settle()
+        self.flush()
         found = copy(self)
         found._underway, found._fork, found.begun = deque(), True, False
         return found

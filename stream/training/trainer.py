@@ -37,9 +37,9 @@ from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.row_files import RowFiles
 from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
 
-LEAST_LATE = 4096
-"""Lines that a program with late labels has room for: of fewer XLA makes one that rounds otherwise,
-and then the outcome would depend on the size of micro-batches."""
+LATE_LINES = 4096
+"""Lines that a program with late labels has room for, whatever the size of micro-batches: of some
+numbers XLA makes one that rounds otherwise."""
 
 
 class Trainer:
@@ -50,13 +50,13 @@ class Trainer:
 
     Args:
         task: what is learned.
-        capacity: how many rows a micro-batch may have.
+        capacity: how many rows a micro-batch may have; with late labels as many as may be.
         directory: where rows may be kept that wait for their label; None: with temporary files.
     """
 
     def __init__(self, task: Task, capacity: int, directory: str | None = None) -> None:
         self._task, self.directory = task, directory
-        self._capacity = max(capacity, LEAST_LATE) if task.spec.waiting else capacity
+        self._capacity = LATE_LINES if task.spec.waiting else capacity
         keep_programs()
         self._learner = learner_of(task)
         self._state = first_state(self._learner, task, self._capacity)
@@ -82,7 +82,7 @@ class Trainer:
 
     @property
     def capacity(self) -> int:
-        """Return how many rows a micro-batch may have."""
+        """Return how many rows go through a program at once."""
         return self._capacity
 
     @property
@@ -244,9 +244,9 @@ class Trainer:
         rows, parts, joined = pending
         if self._files:
             for part in parts:
-                self._files.settle(part)
+                self._files.flush(part)
             if self._files.begun and self.join:
-                self._files.drop(self.join.outside())
+                self._files.compact(self.join.outside())
         published = np.concatenate([self._published(part) for part in parts])
         halves, raised, rungs, lost, moved = (
             np.concatenate([np.asarray(getattr(part.outcome, name))[: part.rows] for part in parts])

@@ -59,7 +59,7 @@ def test_what_is_needed_is_there_whatever_is_let_go_of(data: st.DataObject) -> N
         known |= {*numbers}
         if data.draw(st.booleans()):
             known = {each for each in known if data.draw(st.booleans())}
-            files.drop(np.array(sorted(known), np.int64))
+            files.compact(np.array(sorted(known), np.int64))
     needed = np.array(sorted(known), np.int64)
     for each in known:
         assert (loaded(files, SPEC, [each]) == each).all()
@@ -75,10 +75,10 @@ def test_files_have_no_names_and_take_room_for_what_is_needed(tmp_path: Path) ->
     files = RowFiles(SPEC, str(tmp_path))
     for first in range(0, 160, 16):
         files.add(part(SPEC, [*range(first, first + 16)]))
-    files.settle()
+    files.flush()
     assert files.begun and descriptors() == before + 10
     assert not [*tmp_path.iterdir()]
-    files.drop(np.array([3, 40, 41], np.int64))  # and the newest file stays
+    files.compact(np.array([3, 40, 41], np.int64))  # and the newest file stays
     assert descriptors() == before + 3 and not files.begun
     assert loaded(files, SPEC, [3, 40, 41, 159])[:, 0].tolist() == [3, 40, 41, 159]
     later = files.copied()
@@ -98,15 +98,15 @@ def test_few_rows_of_many_files_are_gathered_in_one(tmp_path: Path) -> None:
 
     for first in range(0, 1600, 16):
         files.add(part(SPEC, [*range(first, first + 16)]))
-        files.settle()
-        files.drop(np.arange(5, first + 16, 16))
+        files.flush()
+        files.compact(np.arange(5, first + 16, 16))
         assert descriptors() <= before + 2
     needed = np.arange(5, 1600, 16)
     assert (loaded(files, SPEC, needed[:64].tolist()) == needed[:64, None]).all()
     assert size() == (99 + 16) * row
-    files.drop(needed[40:])
+    files.compact(needed[40:])
     assert size() == (99 + 16) * row
-    files.drop(needed[60:])
+    files.compact(needed[60:])
     assert size() == (39 + 16) * row
     kept = files.copied()(needed[60:])
     again = RowFiles(SPEC)
@@ -123,7 +123,7 @@ def test_a_copy_holds_what_is_gathered_before_it_is_read() -> None:
     copied = files.copied()
     for first in (12, 16):
         files.add(part(SPEC, [*range(first, first + 4)]))
-    files.drop(np.array([1, 13], np.int64))
+    files.compact(np.array([1, 13], np.int64))
     again = RowFiles(SPEC)
     again.restore(copied(needed), needed)
     assert (loaded(again, SPEC, [1]) == 1).all()
@@ -136,7 +136,7 @@ def test_rows_that_are_under_way_are_waited_for_in_their_order() -> None:
     for each in parts:
         files.add(each)
     kept = files.copied()
-    files.settle(parts[1])
+    files.flush(parts[1])
     assert loaded(files, SPEC, [5, 1])[:, 0].tolist() == [5, 1]
     assert loaded(files, SPEC, [30])[:, 0].tolist() == [30]  # which it waits for by itself
     rows = kept(np.array([1, 9, 30], np.int64))
@@ -152,7 +152,7 @@ def test_what_leaves_where_it_is_only_foreseen_is_not_kept() -> None:
     foreseen = part(SPEC, [2])
     foreseen.outcome.unloaded[:] = 77
     seen.add(foreseen)
-    seen.settle()
+    seen.flush()
     assert loaded(seen, SPEC, [1])[0, 0] == 1
     files.add(part(SPEC, [2]))
     assert loaded(files, SPEC, [2])[0, 0] == 2
@@ -178,7 +178,7 @@ def test_numbers_go_through_each_change_of_frame_that_the_state_goes_through() -
     again = RowFiles(NUMBERS)
     again.restore(kept(needed), needed)
     again.rebase(other, last)
-    files.drop(needed)
+    files.compact(needed)
     for known in (files, again):
         found = loaded(known, NUMBERS, [4, 3, 4])
         rest = np.setdiff1d(np.arange(found.shape[1]), np.r_[columns])
@@ -209,7 +209,7 @@ def test_a_full_disk_is_told_of_and_loses_nothing(
     with monkeypatch.context() as patched:
         patched.setattr("os.pwrite", full)
         with pytest.raises(RecoveryError, match=f"in a file of {tmp_path}: No space left on"):
-            files.settle()
+            files.flush()
     files.add(part(SPEC, [2]))
     assert loaded(files, SPEC, [2, 1])[:, 0].tolist() == [2, 1]
 
@@ -219,7 +219,7 @@ def test_rows_that_a_call_reads_in_part_are_read_to_the_end(
 ) -> None:
     files, whole = RowFiles(SPEC), os.preadv
     files.add(part(SPEC, [1, 2, 3]))
-    files.settle()
+    files.flush()
     monkeypatch.setattr("os.preadv", lambda file, to, at: whole(file, [to[0][:50]], at))
     assert (loaded(files, SPEC, [1, 2, 3]).T == [1, 2, 3]).all()
 
@@ -232,4 +232,4 @@ def test_a_machine_without_a_temporary_directory_is_told_of(
     files = RowFiles(SPEC)
     files.add(part(SPEC, [1]))
     with pytest.raises(RecoveryError, match="No usable temporary directory found in"):
-        files.settle()
+        files.flush()
