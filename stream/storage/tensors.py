@@ -119,8 +119,10 @@ def check(data: bytes | memoryview, size: int, shapes: Shapes) -> None:
         if begin != end or stop - begin != _size_bytes(name, shapes[name][0], tensor.shape):
             raise ValueError(f"{name!r} does not take the bytes {begin} to {stop}")
         end = stop
-    if end != size - 8 - length:
-        raise ValueError(f"{size - 8 - length - end} bytes belong to no array")
+    if (rest := size - 8 - length - end) > 0:
+        raise ValueError(f"{rest} bytes belong to no array")
+    if rest < 0:
+        raise ValueError(f"it ends {-rest} bytes before its arrays do")
 
 
 def _check_tensor(name: str, tensor: _Tensor, dtype: str, shape: tuple[int, ...]) -> None:

@@ -51,15 +51,25 @@ class RowFiles:
         self._underway: deque[Part] = deque()
         self._last, self._rebased = -1, list[Rebased]()
         self._lock = RLock()
-        self._fork = False
+        self._fork, self._failed = False, ""
         self.begun = False
         """Whether a file was begun since `compact`."""
 
     def exchange(self, moves: Moves, batch: Batch) -> list[int]:
-        """Bring the rows that labels of a part need; return the numbers of those that leave."""
+        """Bring the rows that labels of a part need; return the numbers of those that leave.
+
+        Raises:
+            RecoveryError: a row cannot be had; as its label was taken, nothing can be learned then.
+        """
+        if self._failed:
+            raise RecoveryError(f"{self._failed}; go on from what was saved before")
         if moves.loads:
             lines, numbers = zip(*moves.loads, strict=True)
-            batch.loaded[[*lines]] = self._load(np.array(numbers))
+            try:
+                batch.loaded[[*lines]] = self._load(np.array(numbers))
+            except RecoveryError as error:
+                self._failed = str(error)
+                raise
         left = [number for _, number in moves.leaving]
         batch.unloaded[: len(left), 0] = np.array(left, int) % self._spec.waiting
         self._last = left[-1] if left else self._last

@@ -214,6 +214,25 @@ def test_a_full_disk_is_told_of_and_loses_nothing(
     assert loaded(files, SPEC, [2, 1])[:, 0].tolist() == [2, 1]
 
 
+def test_nothing_is_learned_after_a_row_that_could_not_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its label was taken: what came next would be learned without it."""
+
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    files = RowFiles(SPEC)
+    files.add(part(SPEC, [1, 2]))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.preadv", broken)
+        with pytest.raises(RecoveryError, match=r"cannot be read in a file of .*: Input/output"):
+            loaded(files, SPEC, [1])
+    for numbers in ([], [2]):
+        with pytest.raises(RecoveryError, match="Input/output error; go on from what was saved"):
+            loaded(files, SPEC, numbers)
+
+
 def test_rows_that_a_call_reads_in_part_are_read_to_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
