@@ -39,7 +39,12 @@ class Record(NamedTuple):
 
 
 def tail(
-    kafka: KafkaConnection, topic: str, *, lines: int, follow: bool, stop: Callable[[], bool]
+    kafka: KafkaConnection,
+    topic: str,
+    *,
+    lines: int,
+    follow: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
     """Yield the last `lines` records of each partition; with `follow`, go on until `stop`.
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from headrace.stream.kafka.connection import KafkaConnection
-from headrace.stream.kafka.tail import Record, tail
+from headrace.stream.kafka.tail import tail
 from headrace.stream.ledger import ledger
 from headrace.stream.task import Task
 
@@ -60,18 +60,12 @@ def look(task: Task, kafka: KafkaConnection, *, now_ms: int, most_refused: float
         TopicError: a topic is missing.
         BrokerError: no broker.
     """
-    window = [
-        record.value
-        for record in sorted(_last(kafka, task.output("metrics"), NEWEST), key=_when)
-        if isinstance(record.value, dict) and "offsets" in record.value
-    ]
+    window = _of_one_run(_last(kafka, task.output("metrics"), NEWEST, "offsets"))
     newest = window[-1] if window else None
     waiting = _waiting(task, kafka, newest["offsets"] if newest else {})
     age_s = None if newest is None else max(now_ms - newest["time_ms"], 0) / 1000
-    refused, alarms = (
-        sorted(_last(kafka, task.output(stage), most), key=_when)
-        for stage, most in (("dead-letter", REFUSED), ("drift", 1))
-    )
+    refused = _last(kafka, task.output("dead-letter"), REFUSED, "code")
+    alarms = _last(kafka, task.output("drift"), 1, "kind")
     if newest is None:
         begun = ledger.tip(kafka, task.output("ledger")) is not None
         troubles = [_never(task, begun=begun)]
@@ -81,7 +75,8 @@ def look(task: Task, kafka: KafkaConnection, *, now_ms: int, most_refused: float
         stopped = is_silent and any(waiting.values()) and _is_readable(task, kafka, offsets)
         label_ms = None
         if task.labels:
-            label_ms = max(map(_when, _last(kafka, task.labels.topic, 1)), default=None)
+            newest_labels = tail(kafka, task.labels.topic, lines=1)
+            label_ms = max((record.timestamp_ms for record in newest_labels), default=None)
         troubles = find(
             window,
             waiting,
@@ -90,8 +85,8 @@ def look(task: Task, kafka: KafkaConnection, *, now_ms: int, most_refused: float
             label_ms=label_ms,
             most_refused=most_refused,
         )
-    codes = Counter(str(record.value["code"]) for record in refused[-REFUSED:])
-    alarm = alarms[-1].value if alarms else None
+    codes = Counter(str(letter["code"]) for letter in refused[-REFUSED:])
+    alarm = alarms[-1] if alarms else None
     return Status(task.name, newest, age_s, waiting, dict(codes.most_common()), alarm, troubles)
 
 
@@ -136,7 +131,7 @@ def find(
         )
         found.append(Trouble("checkpoint", told))
     found += _refused(window, most_refused)
-    found += _labels(newest, now_ms, label_ms)
+    found += _labels(newest, label_ms)
     return found
 
 
@@ -194,13 +189,13 @@ def _refused(window: Sequence[Mapping[str, Any]], most: float) -> list[Trouble]:
     return [Trouble("refused", told)]
 
 
-def _labels(newest: Mapping[str, Any], now_ms: int, label_ms: int | None) -> list[Trouble]:
-    """Tell that no label comes, though events wait longer for one than they did before."""
+def _labels(newest: Mapping[str, Any], label_ms: int | None) -> list[Trouble]:
+    """Tell that no label comes while events do, which wait longer than others did before."""
     labels = newest.get("labels")
     if not labels or not labels["pending"] or label_ms is None:
         return []
     usual_ms = (labels["delay"] or {}).get("p99_ms") or 0
-    silent_s = (now_ms - label_ms) / 1000
+    silent_s = (newest["time_ms"] - label_ms) / 1000
     if silent_s <= max(UNLABELLED_S, 3 * usual_ms / 1000):
         return []
     told = (
@@ -234,9 +229,17 @@ def _is_readable(task: Task, kafka: KafkaConnection, offsets: dict[int, int]) ->
         return bool(source.poll(1, POLL_S))
 
 
-def _last(kafka: KafkaConnection, topic: str, lines: int) -> list[Record]:
-    return [*tail(kafka, topic, lines=lines, follow=False, stop=lambda: False)]
+def _last(kafka: KafkaConnection, topic: str, lines: int, key: str) -> list[dict[str, Any]]:
+    """Return the newest records of each partition in the order of time, but what is not ours."""
+    records = sorted(tail(kafka, topic, lines=lines), key=lambda record: record.timestamp_ms)
+    return [each.value for each in records if isinstance(each.value, dict) and key in each.value]
 
 
-def _when(record: Record) -> int:
-    return record.timestamp_ms
+def _of_one_run(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the newest ones, up to where a run began anew and counts with it."""
+    found = list[dict[str, Any]]()
+    for each in metrics:
+        if found and each["events"] < found[-1]["events"]:
+            found.clear()
+        found.append(each)
+    return found
