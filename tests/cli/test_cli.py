@@ -79,7 +79,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     done = headrace(*arguments)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
     assert done.stdout == ""
 
 

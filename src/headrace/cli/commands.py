@@ -97,6 +97,9 @@ def everywhere(
         handlers=[LogHandler()],
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    if log_level in ("warning", "error"):  # that no broker answers is told by who asked it
+        for name in ("kafka.net.connection", "kafka.net.manager"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def run() -> int:
