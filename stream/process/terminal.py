@@ -72,7 +72,7 @@ def note(text: str, level: str = "info", logger: str = "headrace") -> None:
     Nobody may be there to read it.
     """
     line = visible(text)
-    if os.environ.get(LOG) == "json":
+    if _logs_json():
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = as_json({"time": now, "level": level, "logger": logger, "message": text})
     with suppress(OSError):
@@ -135,7 +135,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        if os.environ.get(LOG) == "json":
+        if _logs_json():
             text = logging.Formatter("%(message)s").format(record)
             note(text, record.levelname.lower(), record.name)
         else:
@@ -168,6 +168,10 @@ def _writing() -> Iterator[None]:
         raise
     except OSError as error:
         raise UsageError(f"the output cannot be written: {error.strerror}") from error
+
+
+def _logs_json() -> bool:
+    return os.environ.get(LOG) == "json"
 
 
 def _says_unicode() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import tempfile
 from collections import deque
@@ -30,7 +31,7 @@ SEGMENT = 1 << 18  # events of one file
 SPARSE = 8  # where so small a part of a file's rows is needed, these are gathered in another
 GATHERED = -1  # in place of a segment: rows of any
 
-Rows = NDArray[np.void]
+PackedRows = NDArray[np.void]
 Numbers = NDArray[np.int64]
 Rebased = tuple[int, Frame, Frame]
 """The last row that had left before a change of frame, and the frames before and after."""
@@ -87,10 +88,10 @@ class RowFiles:
 
     def flush(self, part: Part | None = None) -> None:
         """Wait for the rows that left with this part and with those before it; None: with all."""
-        last = part.left[-1] if part and part.left else None
-        while self._underway and (part is None or last is not None):
-            if last is not None and self._underway[0].left[-1] > last:
-                break
+        last = math.inf
+        if part:
+            last = part.left[-1] if part.left else -1
+        while self._underway and self._underway[0].left[-1] <= last:
             self._write_part(self._underway[0])
             self._underway.popleft()  # now: what could not be written is tried again
 
@@ -174,7 +175,7 @@ class RowFiles:
         rows["words"] = np.asarray(part.outcome.unloaded)[: len(part.left)]
         self._write(rows, self._files if files is None else files)
 
-    def _write(self, rows: Rows, files: dict[int, _File]) -> None:
+    def _write(self, rows: PackedRows, files: dict[int, _File]) -> None:
         with self._lock:
             for segment, first, part in _runs(*np.divmod(rows["number"], SEGMENT)):
                 if segment not in files:
@@ -182,13 +183,13 @@ class RowFiles:
                     self.begun |= files is self._files
                 files[segment].write(rows[part], first)
 
-    def _read(self, files: dict[int, _File], numbers: Numbers) -> Rows:
+    def _read(self, files: dict[int, _File], numbers: Numbers) -> PackedRows:
         rows = np.empty(len(numbers), self._row)
         for file, first, part in _runs(*_places(files, numbers)):
             files[file].read(rows[part], first)
         return rows
 
-    def _converted(self, rows: Rows, rebased: Sequence[Rebased]) -> Rows:
+    def _converted(self, rows: PackedRows, rebased: Sequence[Rebased]) -> PackedRows:
         """Take rows through the changes of frame since they left."""
         for last, before, after in rebased:
             early = rows["number"] <= last
@@ -211,7 +212,7 @@ class _File:
         finalize(self, os.close, self._descriptor)
         self.rows = 0
 
-    def write(self, rows: Rows, first: int) -> None:
+    def write(self, rows: PackedRows, first: int) -> None:
         left, at = memoryview(rows.tobytes()), first * rows.itemsize
         with self._told("kept"):
             while left:
@@ -219,7 +220,7 @@ class _File:
                 left, at = left[done:], at + done
         self.rows += len(rows)
 
-    def read(self, rows: Rows, first: int) -> None:
+    def read(self, rows: PackedRows, first: int) -> None:
         """Fill `rows` with those from the first one on."""
         left, at = rows.view(np.uint8).data, first * rows.itemsize
         with self._told("read"):
@@ -247,7 +248,7 @@ class _Gathered(_File):
         super().__init__(directory)
         self._index = np.zeros(0, np.int64), np.zeros(0, np.int32)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: PackedRows) -> None:
         """Write rows that are not there yet."""
         (numbers, places), first = self._index, self.rows
         self.write(rows, first)
