@@ -93,38 +93,39 @@ def test_a_shell_can_complete_commands() -> None:
     assert done.out.split() == ["evaluate"]
 
 
-@pytest.mark.parametrize("level", ["debug", "error"])
-def test_the_log_level_decides_what_libraries_say(level: str) -> None:
-    code = (
-        "import logging, sys\n"
-        "from headrace.cli import commands\n"
-        "@commands.app.command()\n"
-        "def speak() -> None: logging.getLogger('kafka').info('hello\\x1b[2J')\n"
-        f"sys.argv[1:] = ['--log-level', '{level}', 'speak']\n"
-        "commands.run()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ("INFO kafka: hello\\u001b[2J" in done.stderr) == (level == "debug"), done.stderr
-
-
-@pytest.mark.parametrize("way", ["option", "variable"])
-def test_notes_errors_and_logs_can_be_lines_of_json(way: str) -> None:
+def speaking(body: str, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of this body, with options that go for every command."""
     code = (
         "import logging, sys\n"
         "from headrace.cli import commands\n"
         "from headrace.stream.errors import UsageError\n"
         "from headrace.stream.process.terminal import note, say\n"
         "@commands.app.command()\n"
-        "def speak() -> None:\n"
-        "    say('out')\n"
-        "    note('a note\\nof two lines\\x1b[2J')\n"
-        "    logging.getLogger('kafka').warning('gone %d', 3)\n"
-        "    raise UsageError('wrong')\n"
-        f"sys.argv[1:] = {['--log', 'json'] if way == 'option' else []} + ['speak']\n"
+        f"def speak() -> None: {body}\n"
+        f"sys.argv[1:] = {[*options, 'speak']}\n"
         "sys.exit(commands.run())"
     )
-    known = os.environ | ({"HEADRACE_LOG": "json"} if way == "variable" else {})
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=known)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env)
+
+
+@pytest.mark.parametrize("level", ["debug", "error"])
+def test_the_log_level_decides_what_libraries_say(level: str) -> None:
+    done = speaking("logging.getLogger('kafka').info('hello\\x1b[2J')", "--log-level", level)
+    assert ("INFO kafka: hello\\u001b[2J" in done.stderr) == (level == "debug"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "env"), [(("--log", "json"), {}), ((), {"HEADRACE_LOG": "json"})]
+)
+def test_notes_errors_and_logs_can_be_lines_of_json(
+    options: tuple[str, ...], env: dict[str, str]
+) -> None:
+    body = (
+        "say('out'); note('a note\\nof two lines\\x1b[2J'); "
+        "logging.getLogger('kafka').warning('gone %d', 3); raise UsageError('wrong')"
+    )
+    done = speaking(body, *options, **env)
     assert (done.returncode, done.stdout) == (2, "out\n")
     assert "\x1b" not in done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
