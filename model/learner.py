@@ -28,10 +28,10 @@ from headrace.model.open_chunk import answers_late, close, predict, train
 from headrace.model.optimizer import each, scheduled
 from headrace.model.pool import Contender
 from headrace.model.scoring import (
+    STEP_HALVES,
     line_width,
     name_moved,
     note,
-    publish,
     read_lines,
     score,
     tell_at_once,
@@ -40,8 +40,10 @@ from headrace.model.scoring import (
 )
 from headrace.model.spec import Spec
 from headrace.model.state import Parts, State, init, make_parts
+from headrace.model.xla import order_after
 
 MOST_TURNS = 1 << 16  # of fresh units, which come again then
+TABLES = {"memory", "table", "waiting"}  # parts of a state that grow with what is remembered
 KEPT = 8  # learners: a service needs one or two, and each holds some 50 MB of programs
 
 
@@ -50,16 +52,15 @@ class Learner(NamedTuple):
 
     `run(state, batch, count)` donates `state`, compiles once per capacity, and returns the new
     state with an Outcome of B lines, of which the first `count` mean something.
-    `ask(state, batch, count)` gives what would be published of each row, f32[B, P], if it came
-    next; it compiles when it is called first, and XLA may round its last bits otherwise than those
-    of `run`. `copy` copies a state, or parts of one,
-    on its device.
+    `ask(state, batch, count)` gives what `run` would publish of each row if it came next, by the
+    same bits, f32[B, P], and the steps so far, u32[B, 2]; it compiles when it is called first.
+    `copy` copies a state, or parts of one, on its device.
     """
 
     spec: Spec
     init: Callable[[], State]
     run: Callable[[State, Batch, Any], tuple[State, Outcome]]
-    ask: Callable[[State, Batch, Any], Array]
+    ask: Callable[[State, Batch, Any], tuple[Array, Array]]
     copy: Callable[[Any], Any]
 
 
@@ -75,6 +76,27 @@ def make_learner(spec: Spec) -> Learner:
         """Loop over the new rows of a chunk; a chunk of one needs no loop."""
         return body(0, carry) if k == 1 else lax.fori_loop(0, count, body, carry)
 
+    def take(state: State, lines: Array, batch: Batch, row: Array, new: Any) -> tuple[State, Array]:
+        """Take new rows of one chunk; what is said of them goes into their lines."""
+        opened = 0 if k == 1 else state.chunk.filled
+        state = repeat(new, lambda j, s: load_row(spec, s, batch, row + j, opened + j), state)
+        state = state._replace(chunk=state.chunk._replace(filled=jnp.int32(opened + new)))
+        outputs, trained = train(parts, state)
+        middle = median.middle(state.members["middle"])
+        if answers_late(spec):
+            state, told = close(parts, state, trained)
+            outputs = predict(parts, state)
+
+        def tell(j: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+            state, lines = carry
+            state, line = score(parts, state, opened + j, outputs[opened + j], middle)
+            return state, lines.at[row + j].set(line, mode="promise_in_bounds")
+
+        state, lines = repeat(new, tell, (state, lines))
+        if not answers_late(spec):
+            state, told = close(parts, state, trained)
+        return state, tell_at_once(spec, lines, row + new - 1, told)
+
     @jax.jit(donate_argnums=0)
     def loop(state: State, batch: Batch, count: Array, fresh: Contender) -> tuple[State, Outcome]:
         capacity = batch.label.shape[0]
@@ -82,34 +104,18 @@ def make_learner(spec: Spec) -> Learner:
         def segment(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
             state, lines, _, row = carry
             state = note(spec, state)
-            opened = 0 if k == 1 else state.chunk.filled
-            new = 1 if k == 1 else jnp.minimum(k - opened, count - row)
-            state = repeat(new, lambda j, s: load_row(spec, s, batch, row + j, opened + j), state)
-            state = state._replace(chunk=state.chunk._replace(filled=jnp.int32(opened + new)))
-            outputs, trained = train(parts, state)
-            middle = median.middle(state.members["middle"])
-            if answers_late(spec):
-                state, told = close(parts, state, trained)
-                outputs = predict(parts, state)
-
-            def tell(j: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
-                state, lines = carry
-                state, line = score(parts, state, opened + j, outputs[opened + j], middle)
-                return state, lines.at[row + j].set(line, mode="promise_in_bounds")
-
-            state, lines = repeat(new, tell, (state, lines))
-            if not answers_late(spec):
-                state, told = close(parts, state, trained)
-            return state, tell_at_once(spec, lines, row + new - 1, told), row, row + new
+            new = 1 if k == 1 else jnp.minimum(k - state.chunk.filled, count - row)
+            state, lines = take(state, lines, batch, row, new)
+            return state, lines, row, row + new
 
         def step(carry: tuple[State, Array, Array, Array]) -> tuple[State, Array, Array, Array]:
             """Take an event or a label: in loops, since branches would copy the state."""
             state, lines, _, row = carry
             is_label = jnp.minimum(batch.line[row, 0], 1)
 
-            def taking(take: Callable[..., tuple[State, Array]]) -> Callable[..., Any]:
+            def taking(one_of: Callable[..., tuple[State, Array]]) -> Callable[..., Any]:
                 def one(_: Any, carry: tuple[State, Array]) -> tuple[State, Array]:
-                    state, line = take(parts, carry[0], batch, row)
+                    state, line = one_of(parts, carry[0], batch, row)
                     return state, carry[1].at[row].set(line, mode="promise_in_bounds")
 
                 return one
@@ -141,26 +147,35 @@ def make_learner(spec: Spec) -> Learner:
         return state, read_lines(spec, lines, unloaded)
 
     @jax.jit
-    def ask(state: State, batch: Batch, count: Array) -> Array:
-        at = jnp.int32(0) if k == 1 else state.chunk.filled
+    def ask(state: State, batch: Batch, count: Array) -> tuple[Array, Array]:
+        """Take each row the whole way from the same state, so that nothing is rounded otherwise.
 
-        def say(row: Array, said: Array) -> Array:
-            after = load_row(spec, state, batch, row, at)
-            after = after._replace(chunk=after.chunk._replace(filled=at + 1))
+        XLA drops what nobody wants, puts the rest together in another way, and that moves last
+        bits: so what a row would leave behind, but for tables, is computed and waited for.
+        """
+
+        def say(row: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
+            lines = carry[0]
             if spec.waiting:
-                line = publish(spec, after, predict(parts, after)[0], after.chunk.past[0, 0])
-                return said.at[row].set(line, mode="promise_in_bounds")
-            outputs, trained = train(parts, after)
-            middle = median.middle(after.members["middle"])
-            if answers_late(spec):
-                after, _ = close(parts, after, trained)
-                outputs = predict(parts, after)
-            _, line = score(parts, after, at, outputs[at], middle)
-            return said.at[row].set(line[: spec.published], mode="promise_in_bounds")
+                after, line = answer_event(parts, state, batch, row)
+                lines = lines.at[row].set(line, mode="promise_in_bounds")
+            else:
+                new = 1 if k == 1 else jnp.minimum(1, count - row)
+                after, lines = take(note(spec, state), lines, batch, row, new)
+            left = after._asdict()
+            return lines, {name: left[name] for name in left.keys() - TABLES}
 
-        blank = jnp.zeros((batch.label.shape[0], spec.published))
-        said: Array = lax.fori_loop(0, count, say, blank)
-        return said
+        size, width = batch.label.shape[0], line_width(spec)
+        blank = jnp.zeros((size + 1, width))
+        left = jax.eval_shape(lambda: say(jnp.int32(0), (blank, ())))[1]
+        left = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), left)
+        lines, left = lax.fori_loop(0, count, say, (blank, left))
+        first = jnp.int32(0)
+        for leaf in jax.tree.leaves(left):
+            first = order_after(leaf, first) if leaf.size else first
+        lines = lax.dynamic_slice(lines, (first, jnp.int32(0)), (size, width))
+        published, step, _ = jnp.split(lines, [spec.published, spec.published + STEP_HALVES], 1)
+        return published, lax.bitcast_convert_type(step, jnp.uint32)
 
     def first() -> State:
         """Make the first state, of the types that later ones have: else XLA compiles twice."""

@@ -123,7 +123,7 @@ def examples(learner: Learner, table: Any, network: int | str) -> Examples:
             if learner.task.target.horizon and not spec.horizon:  # it is an earlier row's
                 label = np.full_like(label, np.nan)
             rows = rows._replace(label=label)
-            packed = trainer._batch(rows, trainer._values(rows), 0, len(rows.id))
+            packed = trainer.batch(rows)
             given = _look(spec)(trainer._state, packed, sees)
             found.append(Examples(*(np.asarray(each)[: len(rows.id)] for each in given)))
     if not found:

@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model import frame
-from headrace.model.frame import Frame
-from headrace.model.learner import Learner
-from headrace.model.state import State, named
-from headrace.stream.rows.classes import Classes, came_shape
+from headrace.model.state import named
+from headrace.stream.rows.classes import came_shape
 from headrace.stream.task import Task
 from headrace.stream.training import join_arrays
 from headrace.stream.training.plugins import learner_of
@@ -37,16 +35,6 @@ class SavedState:
     def digest(self) -> str:
         """Return the sha256 of the state, as of `digest`."""
         return digest(self.tensors)
-
-
-class Frozen(NamedTuple):
-    """Hold what a learner would say by: its functions, and what it knows at a moment."""
-
-    task: Task
-    learner: Learner
-    state: State
-    frame: Frame
-    classes: Classes
 
 
 class Snapshot(NamedTuple):

@@ -5,7 +5,6 @@ The service and the offline evaluation share this class, so both learn the same 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,8 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model import aggregates, counter, frame
-from headrace.model.batch import Batch, empty_batch
+from headrace.model import counter, frame
+from headrace.model.batch import Batch
 from headrace.model.frame import Frame
 from headrace.model.spec import Spec
 from headrace.model.state import named
@@ -26,6 +25,7 @@ from headrace.stream.rows.late import Placed
 from headrace.stream.rows.rows import Rows, take
 from headrace.stream.task import Task
 from headrace.stream.training import scores
+from headrace.stream.training.asking import Frozen, ask, batch_of, framed, in_words, predictions
 from headrace.stream.training.drift_records import Told, drift_records
 from headrace.stream.training.joined import Joined
 from headrace.stream.training.label_join import LabelJoin
@@ -35,7 +35,7 @@ from headrace.stream.training.plugins import first_state, learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.recent import RecentIds
 from headrace.stream.training.row_files import RowFiles
-from headrace.stream.training.snapshot import Frozen, Snapshot, Tensors
+from headrace.stream.training.snapshot import Snapshot, Tensors
 
 LATE_LINES = 4096
 """Lines that a program with late labels has room for, whatever the size of micro-batches: of some
@@ -140,7 +140,7 @@ class Trainer:
         return self._submit(joined.rows, joined)
 
     def _submit(self, rows: Rows, joined: Joined | None) -> Pending:
-        spec, values, parts = self._learner.spec, self._values(rows), []
+        spec, values, parts = self._learner.spec, framed(self._learner.spec, rows), []
         most = self._capacity
         if spec.loads:  # see NewestRows
             most = min(most, spec.waiting // 2)
@@ -150,7 +150,9 @@ class Trainer:
                 if self._files:
                     self._files.rebase(change.before, self._frame.copy())
             for at in range(first, max(end, first + 1), most):
-                batch = self._batch(rows, values, at, min(end, at + most))
+                batch = batch_of(
+                    spec, self._capacity, self._frame, rows, values, at, min(end, at + most)
+                )
                 count = min(end - at, most)
                 if joined:
                     batch.line[:count] = joined.line[at : at + count]
@@ -165,43 +167,14 @@ class Trainer:
         self.learned += len(rows.id) - int(np.isnan(rows.label).sum())
         return Pending(rows, parts, joined)
 
-    def _values(self, rows: Rows) -> NDArray[np.float64]:
-        """Return all that the frame is for, float64[n, C]."""
-        if self._learner.spec.classes:
-            return rows.numeric
-        return np.column_stack([rows.numeric, rows.label])
-
-    def _batch(self, rows: Rows, values: NDArray[np.float64], first: int, end: int) -> Batch:
-        """Put some of the rows into a batch, in the frame that there is."""
-        spec, count = self._learner.spec, end - first
-        batch, numbers = (
-            empty_batch(spec, self._capacity),
-            self._frame.to_internal(values[first:end]),
-        )
-        batch.numeric[:count] = numbers[:, : spec.numeric]
-        batch.ids[:count] = rows.ids[first:end]
-        batch.entity[:count] = rows.entity[first:end]
-        batch.label[:count] = rows.label[first:end] if spec.classes else numbers[:, -1]
-        batch.image[:count] = rows.image[first:end]
-        batch.time[:count] = aggregates.clock(spec, rows.time_ms[first:end])
-        batch.weight[:count] = rows.weight[first:end]
-        return batch
+    def batch(self, rows: Rows) -> Batch:
+        """Return up to `capacity` rows as the core takes them, in the frame that there is."""
+        values = framed(self.spec, rows)
+        return batch_of(self.spec, self._capacity, self._frame, rows, values, 0, len(values))
 
     def ask(self, rows: Rows) -> Learned:
-        """Return what would be predicted of each of up to `capacity` rows if it came next.
-
-        Rows know nothing of each other, and nothing changes. Last bits may differ from those of
-        `foresee`, which takes a row the whole way.
-        """
-        count = len(rows.id)
-        if self._learner.spec.open_classes:  # of which a horizon's earlier rows may name new ones
-            rows = rows._replace(label=self._classes.indices(rows.label, rows.new_class))
-        batch = self._batch(rows, self._values(rows), 0, count)
-        said = np.asarray(self._learner.ask(self._state, batch, np.int32(count)))[:count]
-        published = self._in_words(said, self._frame)
-        step = np.repeat(counter.value(np.asarray(self._state.step)[None]), count)
-        answer = answers(self._learner.spec, published)
-        return Learned(rows, published, answer, step, [], self._classes)
+        """Return what would be predicted of each of any rows if it came next; see `asking.ask`."""
+        return ask(self._held, rows)
 
     def foresee(self, rows: Rows) -> Foreseen | Reject:
         """Predict and learn rows as if they came next; nothing changes, until it is accepted.
@@ -263,42 +236,24 @@ class Trainer:
         return Learned(rows, published, answer, step, records, self._classes)
 
     def _published(self, part: Part) -> NDArray[Any]:
-        return self._in_words(np.asarray(part.outcome.published)[: part.rows], part.frame)
-
-    def _in_words(self, published: NDArray[np.float32], held: Frame) -> NDArray[Any]:
-        """Return published numbers in the unit of the labels; NaN = nothing said."""
-        published = np.where(np.isfinite(published), published, np.float32(np.nan))
-        return published if self._learner.spec.classes else held.to_external(published)
+        return in_words(self.spec, np.asarray(part.outcome.published)[: part.rows], part.frame)
 
     def predictions(self, learned: Learned) -> list[Prediction]:
         """Put predictions into the words of the task: class names, or a value with an interval."""
-        rows = learned.rows
-        chances = self._learner.spec.classes
-        lines = learned.published[:, : chances or 3].astype(np.float64).tolist()
-        steps, times = learned.step.tolist(), rows.time_ms.tolist()
-        common = (rows.id, steps, times, rows.partition, rows.offset, self._draws.held_out(rows.id))
-        if chances:
-            names = [*self._classes]
-            said = [names[int(at)] if at == at else None for at in learned.answer.tolist()]
-            return [
-                Prediction(i, name, s, t, p, o, line, None, h)
-                for name, line, i, s, t, p, o, h in zip(said, lines, *common, strict=True)
-            ]
-        return [
-            Prediction(
-                i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high], h
-            )
-            for (value, low, high), i, s, t, p, o, h in zip(lines, *common, strict=True)
-        ]
+        return predictions(self.spec, learned, self._draws.held_out(learned.rows.id))
 
     def in_words(self, label: float) -> str | float:
         """Return a label as the stream has it."""
         return self._classes[int(label)] if self._learner.spec.classes else label
 
+    @property
+    def _held(self) -> Frozen:
+        return Frozen(self._task, self._learner, self._state, self._frame, self._classes)
+
     def frozen(self) -> Frozen:
         """Copy what would be said by, after the last submitted row."""
-        state = self._learner.copy(self._state)
-        return Frozen(self._task, self._learner, state, self._frame.copy(), self._classes.copy())
+        state, held = self._learner.copy(self._state), self._held
+        return held._replace(state=state, frame=held.frame.copy(), classes=held.classes.copy())
 
     def snapshot(self) -> Snapshot:
         """Copy the state as it will be after the last submitted row; does not wait."""
@@ -347,7 +302,3 @@ def _letters(rows: Rows, refused: dict[int, Reject], topic: str) -> list[DeadLet
         dead_letter(refused[at], topic, rows.partition[at], rows.offset[at], rows.key[at], None)
         for at in sorted(refused)
     ]
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

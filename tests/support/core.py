@@ -22,7 +22,7 @@ def in_the_core(learner: headrace.Learner, table: list[dict[str, Any]]) -> NDArr
     """Return what the core has its networks say of rows, f32[M, n, O], as `train` asks them."""
     spec, trainer = learner.task.spec, learner._trainer
     rows, _ = learner._reader.read([json.dumps(event).encode() for event in table], 0)
-    batch = trainer._batch(rows, trainer._values(rows), 0, len(rows.id))
+    batch = trainer.batch(rows)
     network, own = make_network(spec), trainer._state.champion
     found = []
     for row in range(len(rows.id)):

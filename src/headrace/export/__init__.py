@@ -21,7 +21,7 @@ from headrace.model.predictor import make_predictor
 from headrace.model.state import named
 from headrace.stream.errors import UsageError
 from headrace.stream.storage import tensors
-from headrace.stream.training.snapshot import Frozen
+from headrace.stream.training.asking import Frozen
 from headrace.stream.training.trainer import Trainer
 
 ROWS = 1024  # that a program of StableHLO takes; any number of them may be meant
@@ -133,7 +133,7 @@ def _write_stablehlo(frozen: Frozen, path: Path, card: Card) -> None:
         held = jax.tree.unflatten(shape, [state[name] for name in names])
 
         def core(batch: Batch) -> jax.Array:
-            return in_32_bits(frozen.learner.ask, held, batch, count)
+            return in_32_bits(lambda *given: frozen.learner.ask(*given)[0], held, batch, count)
 
         predictor = Predictor(frozen.task, core, frozen.frame, len(frozen.classes))
         said = [each.name for each in outputs(frozen.task, [*frozen.classes])]

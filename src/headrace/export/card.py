@@ -19,7 +19,8 @@ from headrace.stream.evaluation.scores import score_cells
 from headrace.stream.process.terminal import visible
 from headrace.stream.task import Task
 from headrace.stream.task.features import Category, Text
-from headrace.stream.training.snapshot import Frozen, digest
+from headrace.stream.training.asking import Frozen
+from headrace.stream.training.snapshot import digest
 from headrace.stream.training.trainer import Trainer
 
 

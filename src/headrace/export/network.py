@@ -18,7 +18,7 @@ from headrace.model.state import State
 from headrace.stream.storage import tensors
 from headrace.stream.task import keras_file
 from headrace.stream.training import keras_models
-from headrace.stream.training.snapshot import Frozen
+from headrace.stream.training.asking import Frozen
 
 Arrays = dict[str, NDArray[np.float32]]
 
