@@ -38,6 +38,8 @@ class Service:
             checkpoint of a service as `Learner.load` takes it. A run that goes on has to have begun
             with it.
         micro_batch: most events handled at a time; changes speed, never a prediction.
+        release_s: how old the state may become by which `headrace serve` answers, before the next
+            one is released to `<task>.models`; 0 for none.
         from_scratch: begin a new run in the same ledger.
         accept_recompute: go on although history comes out otherwise with this code.
         accept_loss: go on although events were deleted before they were learned.
@@ -60,6 +62,7 @@ class Service:
         network: Any = None,
         start_from: str | Path | None = None,
         micro_batch: int = 4096,
+        release_s: float = 1.0,
         from_scratch: bool = False,
         accept_recompute: bool = False,
         accept_loss: bool = False,
@@ -69,7 +72,7 @@ class Service:
         if network is not None:
             self.task = self.task.with_network(keras_models.given(network))
         self._kafka = KafkaConnection(kafka) if isinstance(kafka, str) else kafka
-        self._origin, self._micro_batch = origin, micro_batch
+        self._origin, self._micro_batch, self._release_s = origin, micro_batch, release_s
         key = key and key.strip()  # of a file perhaps, as the commands read it
         self._safety = Safety(
             str(state or data_dir("state")),
@@ -124,6 +127,7 @@ class Service:
             origin=self._origin,
             safety=self._safety,
             micro_batch=self._micro_batch,
+            release_s=self._release_s,
             drain=drain,
             stop=stop,
             on_ready=on_ready,

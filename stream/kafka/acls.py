@@ -27,7 +27,7 @@ Resource = Literal["topic", "group", "transactional-id"]
 ROLES: tuple[Role, ...] = ("admin", "producer", "normaliser", "learner", "reader")
 
 SEE = ("DESCRIBE", "DESCRIBE_CONFIGS")
-OUTPUTS = ("predictions", "dead-letter", "metrics", "drift", "ledger")
+OUTPUTS = ("predictions", "dead-letter", "metrics", "drift", "models", "ledger")
 
 
 class Acl(NamedTuple):
@@ -74,7 +74,8 @@ def acls(tasks: Sequence[Task]) -> list[Acl]:
         for stage in OUTPUTS:
             allow("learner", task.output(stage), "READ", "WRITE", *SEE)
         for operation in ("DESCRIBE", "WRITE"):
-            found[Acl("learner", operation, "transactional-id", f"{task.name}.learn")] = None
+            for name in (f"{task.name}.learn", f"{task.name}.models"):
+                found[Acl("learner", operation, "transactional-id", name)] = None
         for spec in topic_specs(task):
             allow("reader", spec.name, "READ", *SEE)
         found[Acl("reader", "READ", "group", f"{task.name}.", prefixed=True)] = None

@@ -19,7 +19,15 @@ BATCH_BYTES = 131_072  # of the records that we send together; a larger record g
 ESCAPED = 6  # bytes that JSON may take for a character
 FRAME = 1_024  # for the names of fields, coordinates, counts, and Kafka's own head of a record
 
-Role = Literal["input", "output", "ledger"]
+RELEASE_BYTES = (1 << 19) + FRAME  # of a chunk of a learner's state, or of its manifest
+
+_COMPACTED = {  # soon: who begins to follow it reads what is left
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 << 20),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+
+Role = Literal["input", "output", "models", "ledger"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,9 @@ class TopicSpec:
         partitions: that it is made with.
         retention_ms: that it is made with; -1 keeps records for ever, None is the broker's.
         record_bytes: the largest record that it must take.
-        role: an `input` belongs to its user and is taken as it is, an `output` is ours to grow, a
-            `ledger` is read from its beginning, years later.
+        role: an `input` belongs to its user and is taken as it is, an `output` is ours to grow,
+            `models` keeps the newest of each key, a `ledger` is read from its beginning, years
+            later.
         beside: the topic of which it needs as many partitions at least.
     """
 
@@ -46,6 +55,18 @@ class TopicSpec:
     def max_message_bytes(self) -> int:
         """Return the limit that it is made with: no lower than what clients expect."""
         return max(self.record_bytes, KAFKA_BYTES)
+
+    @property
+    def configs(self) -> dict[str, str]:
+        """Return the settings that it is made with."""
+        found = {"max.message.bytes": str(self.max_message_bytes), "cleanup.policy": "delete"}
+        if self.role == "models":
+            found |= _COMPACTED
+        if self.retention_ms is not None:
+            found["retention.ms"] = str(self.retention_ms)
+        if self.role == "ledger":
+            found["retention.bytes"] = "-1"
+        return found
 
 
 def topic_specs(task: Task) -> list[TopicSpec]:
@@ -73,6 +94,7 @@ def topic_specs(task: Task) -> list[TopicSpec]:
         output("dead-letter", LETTER_BYTES),
         output("metrics", _metrics_bytes(task), single=True),
         output("drift", FRAME + ESCAPED * (LONGEST_ID + 5 * LONGEST_NAME), single=True),
+        TopicSpec(task.output("models"), 1, record_bytes=RELEASE_BYTES, role="models"),
         TopicSpec(task.output("ledger"), 1, -1, _ledger_bytes(task), role="ledger"),
     ]
 

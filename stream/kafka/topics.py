@@ -293,7 +293,12 @@ def _plan(spec: TopicSpec, found: Topic | None, *, grow: bool) -> Outcome | str:
 
 def unfit(spec: TopicSpec, found: Topic) -> str | None:
     """Say why a topic cannot do what it is for, whoever made it; None if it can."""
-    if "compact" in found.cleanup_policy:
+    if spec.role == "models" and found.cleanup_policy != "compact":
+        return (
+            f"has cleanup.policy={found.cleanup_policy}: the newest state of a learner has to stay "
+            "there, so it has to be compact"
+        )
+    if "compact" in found.cleanup_policy and spec.role != "models":
         return (
             f"is compacted (cleanup.policy={found.cleanup_policy}): what was learned from a record "
             "that compaction removes cannot be learned again; use one with cleanup.policy=delete"
@@ -317,12 +322,7 @@ def unfit(spec: TopicSpec, found: Topic) -> str | None:
 
 
 def _create(admin: KafkaAdminClient, spec: TopicSpec, partitions: int) -> None:
-    configs = {"max.message.bytes": str(spec.max_message_bytes), "cleanup.policy": "delete"}
-    if spec.retention_ms is not None:
-        configs["retention.ms"] = str(spec.retention_ms)
-    if spec.role == "ledger":
-        configs["retention.bytes"] = "-1"
-    wanted = {spec.name: {"num_partitions": partitions, "configs": configs}}
+    wanted = {spec.name: {"num_partitions": partitions, "configs": spec.configs}}
     [answer] = admin.create_topics(wanted, raise_errors=False)["topics"]
     if answer["error_code"] == TOPIC_REFUSED:
         raise LacksError("CREATE", f"topic {spec.name}")

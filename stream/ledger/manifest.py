@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from headrace.stream.ledger import fingerprint
+from headrace.stream.ledger.ledger import Record
 from headrace.stream.ledger.position import Counts, Position
 from headrace.stream.rows.late import Truth
 from headrace.stream.task import Task
@@ -78,6 +79,47 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_start(self) -> bool:
         """Return whether it stands before the run's first record, at none."""
         return not self.chain
+
+
+def manifest_at(
+    record: Record,
+    offset: int,
+    position: Position,
+    *,
+    task: str,
+    state: str,
+    learned: int,
+    topics: dict[str, str],
+    settings: dict[str, Any] | None = None,
+) -> Manifest:
+    """Return the manifest of a state at a record of the ledger, taken now.
+
+    Args:
+        offset: of the record.
+        task: fingerprint of the task.
+        state: sha256 of the state.
+        learned: labels that it learned.
+        topics: ids of the task's topics by name.
+        settings: of the task, as `fitting` gives them.
+    """
+    return Manifest(
+        run=record.run,
+        seq=record.seq,
+        chain=record.chain,
+        ledger_offset=offset,
+        positions=position.offsets,
+        labels=position.labels,
+        truth=position.truth if position.labels else None,
+        reading=position.reading,
+        counts=asdict(position.counts) | {"learned": learned},
+        task=task,
+        code=fingerprint.of_code(),
+        state=state,
+        time_ms=time.time_ns() // 1_000_000,
+        topics=topics,
+        settings=settings or {},
+        fields=position.fields,
+    )
 
 
 def start_manifest(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from threading import Thread
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from headrace.stream.errors import HeadraceError
 from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints
 from headrace.stream.ledger.ledger import Entry, Saved
-from headrace.stream.ledger.manifest import Manifest, fitting
+from headrace.stream.ledger.manifest import fitting, manifest_at
 from headrace.stream.ledger.position import Position
 from headrace.stream.task import Task
 from headrace.stream.training.snapshot import Snapshot, digest
@@ -23,7 +22,7 @@ EVERY_CPU_S = 2.0  # of work; learning it again takes about half of that
 WRITING_SHARE = 0.1  # of the time that may go into writing large states
 
 
-class _Staged(NamedTuple):
+class Staged(NamedTuple):
     """Hold a state until its record is certain."""
 
     seq: int
@@ -59,7 +58,7 @@ class Checkpointer:
         self._on_trouble = on_trouble
         self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
         self._kept = kept.copy() if kept else Position()
-        self._staged: _Staged | None = None
+        self._staged: Staged | None = None
         self._writer: Thread | None = None
         self._writing_s = 0.0  # what the last one took
         self._saved: Saved | None = None
@@ -94,7 +93,7 @@ class Checkpointer:
     def stage(self, seq: int, snapshot: Snapshot, position: Position) -> None:
         """Keep the state after record `seq` until that record is certain."""
         self._kept = position.copy()
-        self._staged = _Staged(seq, snapshot, self._kept)
+        self._staged = Staged(seq, snapshot, self._kept)
         self._last_s, self._last_cpu_s = time.monotonic(), time.process_time()
 
     def on_confirmed(self, entry: Entry) -> None:
@@ -122,23 +121,15 @@ class Checkpointer:
             tensors = snapshot.tensors()
             state = digest(tensors)
             self._checkpoints.save(
-                Manifest(
-                    run=record.run,
-                    seq=record.seq,
-                    chain=record.chain,
-                    ledger_offset=entry.offset,
-                    positions=position.offsets,
-                    labels=position.labels,
-                    truth=position.truth if position.labels else None,
-                    reading=position.reading,
-                    counts=asdict(position.counts) | {"learned": snapshot.learned},
+                manifest_at(
+                    record,
+                    entry.offset,
+                    position,
                     task=self._task,
-                    code=fingerprint.of_code(),
                     state=state,
-                    time_ms=time.time_ns() // 1_000_000,
+                    learned=snapshot.learned,
                     topics=self._topics,
                     settings=self._settings,
-                    fields=position.fields,
                 ),
                 tensors,
             )

@@ -21,6 +21,7 @@ def learn(
     origin: Origin,
     safety: Safety,
     micro_batch: int = 4096,
+    release_s: float = 0.0,
     drain: bool = False,
     stop: Callable[[], bool] = lambda: False,
     on_ready: Callable[[], None] = lambda: None,
@@ -34,6 +35,8 @@ def learn(
     Args:
         origin: `features` as made by the normaliser, or raw `events` normalised here.
         micro_batch: most events handled at a time; changes speed, never a prediction.
+        release_s: how old the state on `<task>.models` may become, by which `headrace serve`
+            answers, before the next one is released; 0 for none.
         drain: stop at what is now the end of the topic.
         on_progress: called about once a second.
         on_note: called with a line for a person: how it goes on, what went wrong beside.
@@ -61,6 +64,7 @@ def learn(
             origin=origin,
             safety=safety,
             micro_batch=micro_batch,
+            release_s=release_s,
             on_progress=report,
             on_note=on_note,
             stop=stop,

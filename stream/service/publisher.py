@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from typing import NamedTuple, Unpack
 
+from headrace.stream.kafka.topic_specs import TopicSpec
+from headrace.stream.kafka.topics import Topic
 from headrace.stream.kafka.transactions import Transactions
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger import ledger
@@ -112,3 +115,15 @@ class Publisher:
             self.await_commit()
             self._transactions.begin()
             self._begun_s = time.monotonic()
+
+
+def digest_of(predictions: Sequence[bytes], partitions: Sequence[int]) -> str:
+    """Digest predictions by partition, as whoever reads them finds them."""
+    order = sorted(range(len(partitions)), key=partitions.__getitem__)
+    return sha256(b"".join([predictions[at] for at in order])).hexdigest()
+
+
+def partitions_beside(specs: Sequence[TopicSpec], topics: Sequence[Topic]) -> int:
+    """Return how many partitions there are of outputs whose records go beside their event."""
+    beside = {spec.name for spec in specs if spec.beside}
+    return min(topic.partitions for topic in topics if topic.name in beside)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import NamedTuple, Unpack
 
 import msgspec
@@ -14,7 +13,6 @@ from headrace.stream.events import DeadLetter, DriftAlarm, Expired
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.topic_specs import TopicSpec
-from headrace.stream.kafka.topics import Topic
 from headrace.stream.ledger.ledger import Consumed, Fields, Ledger
 from headrace.stream.ledger.position import Offsets, Position
 from headrace.stream.process.failpoint import failpoint
@@ -27,7 +25,8 @@ from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.label_source import NO_LABELS, LabelBatch, LabelSource
 from headrace.stream.service.progress import Measure, Progress
-from headrace.stream.service.publisher import Output, Publisher
+from headrace.stream.service.publisher import Output, Publisher, digest_of, partitions_beside
+from headrace.stream.service.releaser import Releaser
 from headrace.stream.service.row_source import MicroBatch, RowSource
 from headrace.stream.task import Task
 from headrace.stream.training.late_labels import account
@@ -82,6 +81,7 @@ class Service:
         ledger: Ledger,
         publisher: Publisher,
         checkpointer: Checkpointer,
+        releaser: Releaser,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._task, self._kafka, self._specs = task, kafka, specs
@@ -89,7 +89,8 @@ class Service:
         self._most = micro_batch
         self._source, self._labels = source, labels
         self._ledger, self._publisher = ledger, publisher
-        self._checkpointer, self._on_progress = checkpointer, on_progress
+        self._checkpointer, self._releaser = checkpointer, releaser
+        self._on_progress = on_progress
         self._no_rows = rows_of(task, [], [])
         self._encode = msgspec.json.Encoder().encode
         self._measure = Measure(trainer, position, source, labels, checkpointer)
@@ -182,6 +183,8 @@ class Service:
         self._position.truth.add(truth)
         if self._checkpointer.is_due(self._position):
             self._save(self._seq)
+        if self._releaser.is_due(self._position):
+            self._releaser.stage(self._seq, self._trainer.snapshot(), self._position)
         self._seq += 1
         unmet = joined.letters if joined else []
         letters = [*taken.letters, *repeated, *late.letters, *unmet]
@@ -282,6 +285,13 @@ class Service:
         elif self._checkpointer.is_due(self._position):
             self._save(self._ledger.seq - 1)
             self._checkpointer.on_confirmed(self._publisher.last)
+        elif self._releaser.is_due(self._position):
+            self._release()
+
+    def _release(self) -> None:
+        """Release the state of now; the last record is certain."""
+        self._releaser.stage(self._ledger.seq - 1, self._trainer.snapshot(), self._position)
+        self._releaser.on_confirmed(self._publisher.last)
 
     def _pass_over(self) -> tuple[tuple[Consumed, ...], tuple[Range, ...]]:
         """Move on behind offsets that hold nothing, every PASS_OVER_S of a quiet stream.
@@ -331,6 +341,9 @@ class Service:
             self._publish(self._work)
         self._publisher.commit()
         self._publisher.await_commit()
+        self._releaser.finish(HURRY_S if hurry else None)
+        if self._releaser.is_stale(self._position) and not self._releaser.busy:
+            self._release()  # what is served then is where learning ended
         self._await_checkpoint(watchdog, give_up_s)
         if self._checkpointer.is_stale(self._position) and not self._checkpointer.busy:
             self._save(self._ledger.seq - 1)
@@ -343,15 +356,3 @@ class Service:
             self._publisher.await_commit()
         self._on_progress(self._progress)
         return self._progress
-
-
-def digest_of(predictions: Sequence[bytes], partitions: Sequence[int]) -> str:
-    """Digest predictions by partition, as whoever reads them finds them."""
-    order = sorted(range(len(partitions)), key=partitions.__getitem__)
-    return sha256(b"".join([predictions[at] for at in order])).hexdigest()
-
-
-def partitions_beside(specs: Sequence[TopicSpec], topics: Sequence[Topic]) -> int:
-    """Return how many partitions there are of outputs whose records go beside their event."""
-    beside = {spec.name for spec in specs if spec.beside}
-    return min(topic.partitions for topic in topics if topic.name in beside)

@@ -15,7 +15,7 @@ from headrace.stream.kafka.topic_specs import topic_specs
 from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger import fingerprint
 from headrace.stream.ledger.checkpoint import Checkpoints
-from headrace.stream.ledger.ledger import Ledger, SessionStart
+from headrace.stream.ledger.ledger import Entry, Ledger, SessionStart
 from headrace.stream.ledger.manifest import start_manifest
 from headrace.stream.ledger.position import Position
 from headrace.stream.process.failpoint import failpoint
@@ -25,9 +25,10 @@ from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.label_source import LabelSource
 from headrace.stream.service.plan import Plan
 from headrace.stream.service.progress import Progress
-from headrace.stream.service.publisher import Publisher
+from headrace.stream.service.publisher import Publisher, partitions_beside
+from headrace.stream.service.releaser import Releaser
 from headrace.stream.service.row_source import EventSource, FeatureSource, RowSource
-from headrace.stream.service.service import HURRY_S, Service, partitions_beside
+from headrace.stream.service.service import HURRY_S, Service
 from headrace.stream.task import Task
 from headrace.stream.training import plugins
 from headrace.stream.training.snapshot import SavedState
@@ -56,6 +57,7 @@ def start_service(
     origin: Origin,
     safety: Safety,
     micro_batch: int,
+    release_s: float,
     on_progress: Callable[[Progress], None],
     on_note: Callable[[str], None],
     stop: Callable[[], bool],
@@ -74,14 +76,15 @@ def start_service(
     local = None if "://" in safety.place else safety.place
     compiling = pool.submit(Trainer, task, micro_batch, local)  # while Kafka is asked
     features = task.output("features")
-    specs = [s for s in topic_specs(task) if origin == "features" or s.name != features]
+    unread = {task.output("models")} | ({features} if origin == "events" else set())
+    specs = [spec for spec in topic_specs(task) if spec.name not in unread]
     found_topics = kafka.prepare(specs)
     topics = {topic.name: topic.id for topic in found_topics}
     run = runs.run_of(task, kafka, from_scratch=safety.from_scratch)
     checkpoints = runs.open_checkpoints(task, safety.place, run, safety.key)
     stack.enter_context(checkpoints.lock())
     inputs = (task.input.topic, task.labels and task.labels.topic, features)
-    outputs = [spec.name for spec in topic_specs(task) if spec.name not in inputs]
+    outputs = [spec.name for spec in specs if spec.name not in inputs]
     transactions = kafka.transactions(
         f"{task.name}.learn", topics=outputs, on_note=on_note, stop=stop
     )
@@ -126,7 +129,15 @@ def start_service(
     stack.callback(checkpointer.finish, HURRY_S)
     ledger = Ledger(kafka, task.output("ledger"), found.tip, found.run)
     stack.callback(ledger.close)
-    publisher = Publisher(task, transactions, ledger, watches, checkpointer.on_confirmed)
+    releaser = Releaser(task, kafka, safety.key, topics, release_s, on_note)
+    stack.callback(releaser.close)
+    stack.callback(releaser.finish, HURRY_S)
+
+    def on_certain(entry: Entry) -> None:
+        checkpointer.on_confirmed(entry)
+        releaser.on_confirmed(entry)
+
+    publisher = Publisher(task, transactions, ledger, watches, on_certain)
     publisher.write(
         session_start=_session_start(task, found, topics, recomputed),
         reading=dict(position.reading) if found.new_features else {},
@@ -147,6 +158,7 @@ def start_service(
         ledger=ledger,
         publisher=publisher,
         checkpointer=checkpointer,
+        releaser=releaser,
         on_progress=on_progress,
     )
 

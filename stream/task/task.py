@@ -41,7 +41,7 @@ MOST_ROW_BYTES = 1 << 20  # thousands of them wait in a micro-batch
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
 STAGES = frozenset(
-    {"features", "predictions", "expired", "dead-letter", "metrics", "drift", "ledger"}
+    {"features", "predictions", "expired", "dead-letter", "metrics", "drift", "models", "ledger"}
 )  # of output topics
 
 

@@ -84,3 +84,10 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
         "came": ("uint8", came_shape(task)),
         "frame": ("float64", frame.blank(task.spec).shape),
     }
+
+
+def released_shapes(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return type and shape of each array that it takes to predict: what waits is left out."""
+    state = {name for name, _ in named(jax.eval_shape(learner_of(task).init))}
+    kept = {name for name in state if not name.startswith("waiting")} | {"came", "frame"}
+    return {name: each for name, each in shapes_of(task).items() if name in kept}

@@ -51,6 +51,15 @@ def learn(
             help="Most events handled at a time; never changes a result.", min=1, max=262_144
         ),
     ] = 4096,
+    release: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that the state may be old by which `headrace serve` answers; 0: none is "
+            "released.",
+            min=0.0,
+            metavar="SECONDS",
+        ),
+    ] = 1.0,
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop at what is now the end of the topic.")
     ] = False,
@@ -112,6 +121,7 @@ def learn(
         key=read_key(state_key),
         start_from=start_from,
         micro_batch=micro_batch,
+        release_s=release,
         from_scratch=from_scratch,
         accept_recompute=accept_recompute,
         accept_loss=accept_loss,
