@@ -7,6 +7,7 @@ HeadraceError                exit 1   anything below; the command line prints it
 ├── EventError               exit 1   an event that a program gave is refused
 ├── BrokerError              exit 3   no Kafka: ours does not start, or yours does not answer
 │   └── AccessError          exit 2   Kafka refuses who we are, or what we ask, or is not trusted
+├── ServiceError             exit 3   no service answers a question, or not now
 ├── DeliveryError            exit 4   records were sent and not acknowledged
 ├── InDoubtError               exit 5   not certain that a batch was committed: start again
 ├── FencedError              exit 6   another learner of the task has taken over
@@ -64,6 +65,12 @@ class AccessError(BrokerError):
     """Report a Kafka that does not trust us or that we do not trust, or that forbids something."""
 
     exit_code = 2
+
+
+class ServiceError(HeadraceError):
+    """Report a service that does not answer questions, or not this one now."""
+
+    exit_code = 3
 
 
 class DeliveryError(HeadraceError):

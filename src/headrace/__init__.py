@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace.client import Client
     from headrace.learner import Learner
     from headrace.predictions import Prediction
     from headrace.service import Service
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.stream.task import Task
 
 __all__ = [
+    "Client",
     "Evaluation",
     "EventError",
     "HeadraceError",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Client": "client",
     "Evaluation": "stream.evaluation.evaluation",
     "EventError": "stream.errors",
     "HeadraceError": "stream.errors",

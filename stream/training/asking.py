@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +15,7 @@ from headrace.model.batch import Batch, empty_batch
 from headrace.model.frame import Frame
 from headrace.model.learner import Learner
 from headrace.model.spec import Spec
-from headrace.model.state import State
+from headrace.model.state import State, named
 from headrace.stream.events import Prediction
 from headrace.stream.rows.classes import Classes
 from headrace.stream.rows.rows import Rows
@@ -139,3 +140,19 @@ def predictions(spec: Spec, learned: Learned, held_out: Sequence[bool]) -> list[
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def thaw(task: Task, learner: Learner, tensors: Mapping[str, NDArray[Any]]) -> Frozen:
+    """Return what a learner would say by, of arrays as `Snapshot.tensors` gives them.
+
+    Args:
+        tensors: of the names and shapes of the state; rows that wait for labels may be missing.
+    """
+    shape = jax.eval_shape(learner.init)
+    arrays = [
+        tensors[name] if name in tensors else np.zeros(leaf.shape, leaf.dtype)
+        for name, leaf in named(shape)
+    ]
+    state = jax.device_put(jax.tree.unflatten(jax.tree.structure(shape), arrays))
+    counted, classes = Frame(task.spec, tensors["frame"]), Classes(task, tensors["came"])
+    return Frozen(task, learner, state, counted, classes)

@@ -19,6 +19,7 @@ from headrace.cli import (
     pipeline,
     replay,
     running,
+    serve,
     status,
 )
 from headrace.stream.process.terminal import LogHandler, log_as_json, say
@@ -30,6 +31,8 @@ PANELS = {
         "topics",
         "produce",
         "learn",
+        "serve",
+        "ask",
         "status",
         "normalize",
         "tail",
@@ -52,7 +55,19 @@ EPILOG = (
 app = running.make_app(
     "Online learning on live Kafka streams: predict, be scored, learn at once.", EPILOG
 )
-for commands in (pipeline, status, init, doctor, offline, audit, replay, export, archive, cluster):
+for commands in (
+    pipeline,
+    status,
+    serve,
+    init,
+    doctor,
+    offline,
+    audit,
+    replay,
+    export,
+    archive,
+    cluster,
+):
     commands.add_to(app)
 _PANEL = {name: panel for panel, names in PANELS.items() for name in names}
 

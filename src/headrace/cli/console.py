@@ -152,8 +152,8 @@ def load_task(path: str) -> Task:
     return load(path)
 
 
-def read_key(path: Path | None) -> bytes | None:
-    """Read the key that signs checkpoints.
+def read_key(path: Path | None, option: str = "--state-key") -> bytes | None:
+    """Read a secret, such as the key that signs checkpoints.
 
     Raises:
         UsageError: the file cannot be read, or has not 16 bytes, or more than 65,536.
@@ -164,11 +164,11 @@ def read_key(path: Path | None) -> bytes | None:
         with path.open("rb") as file:
             key = file.read(MOST_KEY_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"--state-key {path}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{option} {path}: cannot be read: {error.strerror}") from error
     if len(key) > MOST_KEY_BYTES:
-        raise UsageError(f"--state-key {path}: expected {MOST_KEY_BYTES:,} bytes at most")
+        raise UsageError(f"{option} {path}: expected {MOST_KEY_BYTES:,} bytes at most")
     if len(key.strip()) < 16:
-        raise UsageError(f"--state-key {path}: {len(key.strip())} bytes, expected 16 or more")
+        raise UsageError(f"{option} {path}: {len(key.strip())} bytes, expected 16 or more")
     return key.strip()
 
 

@@ -1,0 +1,185 @@
+"""The commands that answer questions, and ask them: serve, ask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.cli.console import (
+    AsJson,
+    Bootstrap,
+    KafkaConfig,
+    StateKey,
+    Stop,
+    TaskFiles,
+    connection_of,
+    load_task,
+    read_key,
+)
+from headrace.client import URL, Client
+from headrace.stream.errors import HeadraceError, UsageError
+from headrace.stream.process.terminal import note, say
+
+PORT = 8501
+
+Token = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with the token that requests have to bear (Authorization: Bearer).",
+        metavar="FILE",
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (ask, serve):
+        app.command()(command)
+
+
+def serve(
+    tasks: TaskFiles,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; any other than this machine's own needs a token."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 is any.", min=0, max=65_535)] = PORT,
+    token_file: Token = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate of this server (PEM).", metavar="FILE")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).", metavar="FILE")] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="Who signs the certificates that clients must have (mutual TLS).", metavar="FILE"
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Most requests a second; default: no limit.", min=0.1)
+    ] = None,
+    at_once: Annotated[
+        int, typer.Option(help="Most requests that are answered at a time.", min=1)
+    ] = 256,
+    body_bytes: Annotated[
+        int, typer.Option(help="Most bytes of a request.", min=1, max=1 << 30)
+    ] = 8 << 20,
+    state_key: StateKey = None,
+    bootstrap: Bootstrap = None,
+    kafka_config: KafkaConfig = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer questions by HTTP: what would be predicted of an event that came now.
+
+    By the newest state that `headrace learn` released to `<task>.models`, here or anywhere: any
+    number of these may follow it. POST an event, or an array of events, as JSON to
+    /v1/tasks/TASK/predict; /openapi.json tells the rest, /metrics is for Prometheus.
+
+    Ctrl-C ends it when what is under way is answered.
+    """
+    from headrace.stream.serve.server import Tls, is_loopback, listen, run
+
+    token = _read_token(token_file)
+    if bool(tls_cert) != bool(tls_key) or (client_ca and not tls_cert):
+        raise UsageError("--tls-cert and --tls-key go together, and --client-ca needs both")
+    tls = Tls(tls_cert, tls_key, client_ca) if tls_cert and tls_key else None
+    near = is_loopback(host)
+    if not near and token is None and client_ca is None:
+        raise UsageError(
+            f"--host {host} is open to other machines: say who may ask, by --token-file FILE, or "
+            "by --client-ca FILE with --tls-cert and --tls-key"
+        )
+    if not near and tls is None:
+        note("without --tls-cert tokens and events travel as they are: is there TLS before this?")
+    loaded = [load_task(task) for task in tasks]
+    if len({task.name for task in loaded}) < len(loaded):
+        raise UsageError(f"two tasks are called {loaded[0].name!r}: expected each once")
+    kafka, key, listening = (
+        connection_of(bootstrap, kafka_config),
+        read_key(state_key),
+        listen(host, port),
+    )
+    from headrace.stream.serve.following import Following
+    from headrace.stream.serve.gate import LOOPBACK, Limits
+    from headrace.stream.serve.http import make_app
+    from headrace.stream.serve.served import served_tasks
+
+    served = served_tasks(
+        loaded,
+        lambda predictor: Following(
+            predictor, kafka, key, lambda line: note(f"{predictor.task.name}: {line}")
+        ),
+    )
+    hosts = LOOPBACK if near and token is None and client_ca is None else ()
+    limits = Limits(token, (*hosts, host) if hosts else (), body_bytes, at_once, rate)
+    name = f"[{host}]" if ":" in host else host
+    url = f"{'https' if tls else 'http'}://{name}:{listening.getsockname()[1]}"
+    stop = Stop()
+
+    def on_ready() -> None:
+        names = ", ".join(served)
+        say({"ready": url, "tasks": [*served]}) if as_json else note(f"{names}: served at {url}")
+
+    run(make_app(served, limits), listening, tls=tls, stop=stop, on_ready=on_ready)
+
+
+def ask(
+    task: Annotated[str, typer.Argument(help="The task's name, or its file.", metavar="TASK")],
+    event: Annotated[
+        str, typer.Argument(help="The event as JSON, or an array of events.", metavar="EVENT")
+    ],
+    url: Annotated[str, typer.Option(help="Where `headrace serve` listens.")] = URL,
+    token_file: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a service what would be predicted of an event that came now; nothing is learned.
+
+    headrace ask power '{"nswprice": 0.06, "nswdemand": 0.44}'
+    """
+    try:
+        given = json.loads(event)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the event is no JSON: {error}") from error
+    if not isinstance(given, dict | list):
+        raise UsageError("expected an event as a JSON object, or an array of events")
+    name = load_task(task).name if "/" in task or task.endswith(".toml") else task
+    token = _read_token(token_file)
+    with Client(url, token=token.decode() if token else None) as client:
+        found = client.predict(name, given)
+    several = isinstance(found, list)
+    answers = found if isinstance(found, list) else [found]
+    if as_json:
+        say(found)
+    else:
+        for answer in answers:
+            say(_line(answer))
+    if several and answers and all("code" in answer for answer in answers):
+        raise HeadraceError(f"all {len(answers):,} events are refused")
+
+
+def _line(answer: dict[str, object]) -> str:
+    """Tell an answer on one line."""
+    if "code" in answer:
+        return f"refused: {answer['code']}: {answer['detail']}"
+    told = "nothing yet" if answer["prediction"] is None else str(answer["prediction"])
+    chances, interval = answer.get("probabilities"), answer.get("interval")
+    if isinstance(chances, list):
+        told += f" (probability {max(chances):.3f})"
+    if isinstance(interval, list):
+        told += f" ({interval[0]:.6g} to {interval[1]:.6g})"
+    return f"{told}, by step {answer['step']:,}"
+
+
+def _read_token(path: Path | None) -> bytes | None:
+    """Read a token of a file.
+
+    Raises:
+        UsageError: the file cannot be read, or holds none that a header could carry.
+    """
+    token = read_key(path, "--token-file")
+    if token is not None and not (token.isascii() and token.decode("latin-1").isprintable()):
+        raise UsageError(f"--token-file {path}: expected printable ASCII")
+    return token

@@ -1,0 +1,143 @@
+"""Ask a service for predictions: `headrace serve`, from a program."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, overload
+from urllib.parse import quote, urlsplit
+
+from headrace.stream.errors import EventError, ServiceError, UsageError
+
+URL = "http://127.0.0.1:8501"
+
+Event = Mapping[str, Any]
+
+
+class Client:
+    """Ask one service, over one connection that is kept; for one thread.
+
+    Args:
+        url: where it is.
+        token: that it asks for, if it does.
+        timeout_s: that an answer may take.
+        context: of TLS: which authorities are trusted, the client's own certificate.
+
+    Raises:
+        UsageError: `url` is none.
+    """
+
+    def __init__(
+        self,
+        url: str = URL,
+        *,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._url, parts = url, urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise UsageError(f"{url!r} is no address of a service: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{url!r} is no address of a service: expected {URL}, say")
+        self._base = parts.path.rstrip("/")
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            self._connection = http.client.HTTPSConnection(
+                parts.hostname, port, timeout=timeout_s, context=context
+            )
+        else:
+            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @overload
+    def predict(self, task: str, events: Event) -> dict[str, Any]: ...
+
+    @overload
+    def predict(self, task: str, events: Sequence[Event]) -> list[dict[str, Any]]: ...
+
+    def predict(
+        self, task: str, events: Event | Sequence[Event]
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return what a task's learner would say of an event, or of each of many.
+
+        Args:
+            task: its name.
+            events: what would stand in its topic; an id may be missing.
+
+        Returns:
+            `id`, `prediction`, `step` and `version` of the state, and `probabilities` or an
+            `interval`. Of many events one that is refused is `code` and `detail`, in its place.
+
+        Raises:
+            EventError: the one event is refused.
+            ServiceError: no service there, none that may be asked, or nothing to answer by yet.
+            UsageError: no such task there.
+        """
+        path = f"/v1/tasks/{quote(task, safe='')}/predict"
+        found: dict[str, Any] | list[dict[str, Any]] = self._ask("POST", path, events)
+        return found
+
+    def describe(self, task: str) -> dict[str, Any]:
+        """Return a task and the state that it is served by: see `GET /v1/tasks/{task}`.
+
+        Raises: as `predict`.
+        """
+        found: dict[str, Any] = self._ask("GET", f"/v1/tasks/{quote(task, safe='')}")
+        return found
+
+    def close(self) -> None:
+        """Close the connection; the next question opens another."""
+        self._connection.close()
+
+    def _ask(self, method: str, path: str, value: Any = None) -> Any:
+        try:
+            body = None if value is None else json.dumps(value).encode()
+        except (TypeError, ValueError) as error:
+            raise EventError("schema", f"JSON cannot hold it: {error}") from error
+        for again in (True, False):
+            fresh = self._connection.sock is None
+            try:
+                self._connection.request(method, self._base + path, body, self._headers)
+                response = self._connection.getresponse()
+                status, data = response.status, response.read()
+                break
+            except (http.client.HTTPException, OSError) as error:
+                self._connection.close()
+                kept = isinstance(error, http.client.RemoteDisconnected | ConnectionError)
+                if fresh or not again or not kept:  # else it was closed while it stood idle
+                    reason = getattr(error, "strerror", None) or error
+                    raise ServiceError(
+                        f"no service answers at {self._url} ({reason}): start one with "
+                        "`headrace serve`, or give the address of yours (--url)"
+                    ) from error
+        try:
+            found = json.loads(data)
+        except ValueError as error:
+            raise ServiceError(f"{self._url} is no service of headrace: status {status}") from error
+        if status == http.HTTPStatus.OK:
+            return found
+        detail = str(found.get("detail", "")) if isinstance(found, dict) else ""
+        if status == http.HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise EventError(str(found.get("code", "")), detail)
+        if status == http.HTTPStatus.NOT_FOUND:
+            raise UsageError(f"{self._url}: {detail}")
+        raise ServiceError(f"{self._url}: {detail or f'status {status}'}")

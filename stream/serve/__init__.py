@@ -1,0 +1,1 @@
+"""Serving: predictions by HTTP, from the states that a learner releases."""

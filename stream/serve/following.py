@@ -1,0 +1,110 @@
+"""Keep what a service answers by on the newest release, and know how far it is behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from headrace.stream.serve.follower import Follower
+
+from headrace.stream.errors import HeadraceError
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.serve.predictor import Predictor
+
+POLL_S = 0.2
+ASK_S = 1.0  # from one look at the end of the events' topic to the next
+AGAIN_S = 1.0  # after Kafka did not answer
+
+
+class Following:
+    """Follow the releases of one task on a thread of its own, from `start` to `stop`.
+
+    Args:
+        predictor: takes each release over.
+        key: of the seals of releases.
+        on_note: called with a line for a person, from that thread.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        kafka: KafkaConnection,
+        key: bytes | None,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self._predictor, self._kafka, self._key = predictor, kafka, key
+        self._on_note, self._told = on_note, ""
+        self._ended = threading.Event()
+        self._ends: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._run, name="releases", daemon=True)
+        self.releases = 0
+        """How many were taken over."""
+        self.refused = 0
+        """How many were not what they should be, and left out."""
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follow no more."""
+        self._ended.set()
+        self._thread.join(5.0)
+
+    @property
+    def behind_events(self) -> int | None:
+        """Return how many offsets of the topic the release does not know; None before there is one.
+
+        As of the last look, ASK_S ago at most.
+        """
+        release, ends = self._predictor.release, self._ends
+        if release is None:
+            return None
+        known = release.manifest.positions
+        return sum(max(end - known.get(partition, 0), 0) for partition, end in ends.items())
+
+    @property
+    def behind_s(self) -> float | None:
+        """Return for how long what is answered by may be out of date: 0 if no event came since."""
+        release = self._predictor.release
+        if release is None:
+            return None
+        return release.age_s if self.behind_events else 0.0
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                follower = Follower(self._predictor.task, self._kafka, self._key)
+                try:
+                    self._follow(follower)
+                finally:
+                    follower.close()
+            except HeadraceError as error:
+                self._tell(str(error))
+                self._ended.wait(AGAIN_S)
+
+    def _follow(self, follower: Follower) -> None:
+        looked_s, topic = 0.0, self._predictor.task.input.topic
+        while not self._ended.is_set():
+            found = follower.poll(POLL_S)
+            if follower.problems:
+                self.refused += len(follower.problems)
+                self._tell(follower.problems[-1])
+                follower.problems.clear()
+            if found:
+                self._predictor.take_over(found.manifest, found.tensors)
+                self.releases += 1
+                self._told = ""
+            if time.monotonic() - looked_s > ASK_S:
+                looked_s = time.monotonic()
+                with suppress(HeadraceError):
+                    ends = self._kafka.ends([topic], committed=True)
+                    self._ends = {partition: end for (_, partition), end in ends.items()}
+
+    def _tell(self, line: str) -> None:
+        """Tell a person, but not the same thing again and again."""
+        if line != self._told:
+            self._told = line
+            self._on_note(line)

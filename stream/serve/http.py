@@ -1,0 +1,192 @@
+"""The HTTP interface: predictions, what they are made by, and how it is doing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from headrace.stream.events import Reject
+from headrace.stream.serve.gate import Gate, Limits
+from headrace.stream.serve.metrics import Metrics
+from headrace.stream.serve.openapi import document
+from headrace.stream.serve.problems import Problem
+from headrace.stream.serve.served import Served, standing
+
+MOST_EVENTS = 4096  # of a request
+BODY_S = 10.0  # that a body may take to come
+JSON = "application/json"
+
+
+def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]:
+    """Make the ASGI application that serves some tasks, by their names.
+
+    Their releases are followed while it runs.
+    """
+    encode, metrics = msgspec.json.encode, Metrics(served)
+
+    def told(value: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
+        return Response(encode(value), status.value, media_type=JSON)
+
+    def asked(request: Request) -> Served:
+        name = request.path_params["task"]
+        if name not in served:
+            raise Problem(
+                HTTPStatus.NOT_FOUND, f"no task {name[:80]!r} here: there is {', '.join(served)}"
+            )
+        return served[name]
+
+    async def predict(request: Request) -> Response:
+        one = asked(request)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+            raise Problem(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected the header Content-Type: {JSON}"
+            )
+        events, several = events_of(await _body(request))
+        with metrics.timed(one.task.name):
+            try:
+                answers = await one.batcher.ask(events)
+            except LookupError as error:
+                raise _not_ready(one) from error
+        metrics.count(one.task.name, answers)
+        if several:
+            return told([_said(answer) for answer in answers])
+        (answer,) = answers
+        if isinstance(answer, Reject):
+            raise _refused(answer)
+        return told(answer)
+
+    async def describe(request: Request) -> Response:
+        return told(standing(asked(request)))
+
+    async def describe_all(_: Request) -> Response:
+        return told({"tasks": [standing(one) for one in served.values()]})
+
+    async def health(_: Request) -> Response:
+        return told({"status": "ok"})
+
+    async def ready(_: Request) -> Response:
+        waits = [name for name, one in served.items() if one.predictor.release is None]
+        if waits:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"no release yet of {', '.join(waits)}: {_TO_DO}"
+            )
+        return told({"status": "ready"})
+
+    async def expose(_: Request) -> Response:
+        return Response(metrics.text(), media_type=metrics.media)
+
+    async def describe_api(_: Request) -> Response:
+        return told(described)
+
+    described = document([one.task for one in served.values()], secured=limits.token is not None)
+    app = Starlette(
+        routes=[
+            Route("/v1/tasks", describe_all),
+            Route("/v1/tasks/{task}", describe),
+            Route("/v1/tasks/{task}/predict", predict, methods=["POST"]),
+            Route("/healthz", health),
+            Route("/readyz", ready),
+            Route("/metrics", expose),
+            Route("/openapi.json", describe_api),
+        ],
+        exception_handlers={Problem: _problem, HTTPException: _plain, Exception: _failed},
+        lifespan=_following(served),
+    )
+    return Gate(app, limits)
+
+
+def events_of(body: bytes) -> tuple[list[bytes], bool]:
+    """Take the events of a request apart, and say whether they came as an array.
+
+    Raises:
+        Problem: it is neither a JSON object nor an array.
+    """
+    body = body.strip(b" \t\r\n")
+    if body[:1] != b"[":
+        if body[:1] != b"{":
+            raise Problem(
+                HTTPStatus.BAD_REQUEST, "expected an event as a JSON object, or an array of events"
+            )
+        return [body], False
+    try:
+        found = list(map(bytes, msgspec.json.decode(body, type=list[msgspec.Raw])))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"no JSON: {error}") from error
+    if len(found) > MOST_EVENTS:
+        raise Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"{len(found)} events, expected {MOST_EVENTS} at most",
+        )
+    return found, True
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.body()
+    except TimeoutError as error:
+        raise Problem(
+            HTTPStatus.REQUEST_TIMEOUT, f"the body did not come within {BODY_S:g} s"
+        ) from error
+    except ClientDisconnect as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "the client left") from error
+
+
+def _following(served: Mapping[str, Served]) -> Callable[[Any], Any]:
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        for one in served.values():
+            one.following.start()
+        yield
+        for one in served.values():
+            await asyncio.to_thread(one.following.stop)
+            one.batcher.close()
+
+    return lifespan
+
+
+_TO_DO = "`headrace learn` releases its state as it learns"
+
+
+def _not_ready(one: Served) -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"no release yet of {one.task.name}: {_TO_DO}",
+        headers={"Retry-After": "1"},
+    )
+
+
+def _refused(reject: Reject) -> Problem:
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, reject.detail, code=reject.code)
+
+
+def _said(answer: Any) -> Any:
+    return _refused(answer).as_json() if isinstance(answer, Reject) else answer
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101
+    return error.response()
+
+
+async def _plain(_: Request, error: Exception) -> Response:
+    """Answer what Starlette refuses: unknown paths and methods."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    status = HTTPStatus(error.status_code)
+    return Problem(status, status.description or status.phrase, headers=error.headers).response()
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a mistake of ours; see its log"
+    ).response()

@@ -1,0 +1,114 @@
+"""What the newest release of a learner says of events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from headrace.model import counter
+from headrace.model.batch import empty_batch
+from headrace.stream.events import Reject
+from headrace.stream.ledger.manifest import Manifest
+from headrace.stream.serve.event_reader import EventReader
+from headrace.stream.task import Task
+from headrace.stream.training.asking import LINES, Frozen, ask, predictions, thaw
+from headrace.stream.training.late_labels import Draws
+from headrace.stream.training.plugins import learner_of
+from headrace.stream.training.programs import keep_programs
+from headrace.stream.training.snapshot import Tensors
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Hold what is said about one event that was asked about.
+
+    `prediction`, `probabilities`, `interval` and `holdout` are those of `<task>.predictions`.
+    """
+
+    id: str | int | None  # null for an event without
+    prediction: str | float | None  # null before there is a class
+    step: int  # of the learner, then
+    version: str  # of the state: run and record of the ledger
+    probabilities: list[float] | None = None
+    interval: list[float] | None = None
+    holdout: bool = False
+
+
+@dataclass(frozen=True)
+class Release:
+    """Hold a learner's state as it was released, ready to be asked."""
+
+    frozen: Frozen
+    manifest: Manifest
+    step: int
+
+    @property
+    def version(self) -> str:
+        """Name the state: its run and record of the ledger."""
+        return version_of(self.manifest)
+
+    @property
+    def age_s(self) -> float:
+        """Return how long ago the state was that of the learner."""
+        return max(time.time_ns() // 1_000_000 - self.manifest.time_ms, 0) / 1000
+
+
+def version_of(manifest: Manifest) -> str:
+    """Name a state by its run and record of the ledger."""
+    return f"{manifest.run[:12]}-{manifest.seq}"
+
+
+class Predictor:
+    """Answer by the newest release; another may be taken over at any time, between two answers.
+
+    Raises:
+        TaskError: something that the task names is missing, or does not fit.
+    """
+
+    def __init__(self, task: Task) -> None:
+        keep_programs()
+        self.task, self._learner = task, learner_of(task)
+        self._reader, self._draws = EventReader(task), Draws(task)
+        self.release: Release | None = None
+        """What is answered by; None before the first release."""
+
+    def take_over(self, manifest: Manifest, tensors: Tensors) -> None:
+        """Answer by another state from now on; the first time all is compiled before."""
+        frozen = thaw(self.task, self._learner, tensors)
+        if self.release is None:
+            blank = empty_batch(self.task.spec, LINES)
+            np.asarray(self._learner.ask(frozen.state, blank, np.int32(0))[0])
+        step = int(counter.value(np.asarray(frozen.state.step)[None])[0])
+        self.release = Release(frozen, manifest, step)
+
+    def answer(self, raws: Sequence[bytes]) -> list[Answer | Reject]:
+        """Return what is said of each event, or why it is refused; all by one state.
+
+        Raises:
+            LookupError: nothing was released yet.
+        """
+        release = self.release
+        if release is None:
+            raise LookupError("nothing was released yet")
+        rows, refused, nameless = self._reader.read(raws)
+        found: list[Any] = [refused.get(place) for place in range(len(raws))]
+        if rows.id:
+            learned = ask(release.frozen, rows)
+            held_out = self._draws.held_out(rows.id)
+            version = release.version
+            for each in predictions(self._learner.spec, learned, held_out):
+                named = each.offset not in nameless
+                found[each.offset] = Answer(
+                    each.id if named else None,
+                    each.prediction,
+                    each.step,
+                    version,
+                    each.probabilities,
+                    each.interval,
+                    each.holdout and named,
+                )
+        return found

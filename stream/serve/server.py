@@ -1,0 +1,114 @@
+"""The HTTP server: uvicorn, at an address of ours, until it is told to end."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from headrace.stream.errors import UsageError
+from headrace.stream.serve.gate import LOOPBACK
+
+END_S = 3  # that answers which are under way may take, once it is told to end
+IDLE_S = 60  # that a connection may stand idle
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Name the files of a server's certificate, and of those that its clients need."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None  # who signs clients' certificates: none other may connect
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen at an address; port 0 is any that is free.
+
+    Raises:
+        UsageError: that is not possible.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen at {host}:{port}: {error.strerror}; choose another --port"
+        ) from error
+
+
+def run(
+    app: Callable[..., Any],
+    listening: socket.socket,
+    *,
+    tls: Tls | None,
+    stop: Callable[[], bool],
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve an ASGI application until `stop` says so, and end what is under way.
+
+    Raises:
+        UsageError: a file of `tls` cannot be used.
+    """
+    secured: dict[str, Any] = {}
+    if tls:
+        secured = {"ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+        if tls.client_ca:
+            secured |= {"ssl_ca_certs": str(tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=END_S,
+        **secured,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            f"--tls-cert, --tls-key or --client-ca cannot be used: {error.strerror or error}"
+        ) from error
+    _Server(config, stop, on_ready).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    def __init__(
+        self, config: uvicorn.Config, stop: Callable[[], bool], on_ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._stop, self._on_ready = stop, on_ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the command."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say so when it listens."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ask whether to stop, ten times a second."""
+        self.should_exit = self.should_exit or self._stop()
+        return await super().on_tick(counter)
