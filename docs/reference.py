@@ -42,6 +42,7 @@ HOLDS = {
     "dead-letter": "one record per rejected event (JSON)",
     "metrics": "prequential metrics, one record per second (JSON)",
     "drift": "drift alarms, and the actions taken on them (JSON)",
+    "models": "the newest state of the learner, by which `serve` answers: chunks, then a manifest",
     "ledger": "one record per transaction and per start: the commit log of the learner (JSON)",
 }
 FIELDS: dict[str, dict[str, str]] = {
@@ -259,6 +260,8 @@ def topics(_: str) -> str:
         if spec.role != "input" and spec.beside is None:
             partitions = str(spec.partitions)
         kept = "`topics.retention_hours`" if spec.retention_ms != -1 else "for ever"
+        if spec.role == "models":
+            kept = "the newest release (compacted)"
         shown = inputs.get(stage, f"<task>.{stage}")
         rows.append([f"`{shown}`", HOLDS[stage], partitions, kept])
     return _table(["topic", "records", "partitions", "retention"], rows)

@@ -185,7 +185,7 @@ class Learner:
         """Predict each row of a table as if it came next; nothing is learned or remembered.
 
         Rows know nothing of each other. A row is what `predict_one` says (with [labels] of an event
-        without label) but for last bits, in a hundredth of its time; no repeated id is refused.
+        without label), in a fiftieth of its time; no repeated id is refused.
 
         Args:
             table: as of `predict_then_learn`. A row's own label in it is not looked at.

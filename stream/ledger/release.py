@@ -27,7 +27,7 @@ _TOLD = 300  # characters of what is wrong
 
 
 class Release(NamedTuple):
-    """Hold a state that was released: its arrays, read-only, and which state it is."""
+    """Hold a state that was released: its arrays, and which state it is."""
 
     manifest: Manifest
     tensors: dict[str, NDArray[Any]]

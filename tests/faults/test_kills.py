@@ -48,6 +48,7 @@ AGAIN = (
     "checkpoint: manifest renamed",
     "checkpoint: pruned",
 )
+RELEASING = ("release: chunks sent", "release: manifest sent", "release: committed")
 
 AMID = (
     "recovered:1",
@@ -110,9 +111,10 @@ def test_kills_at_every_failpoint_leave_no_trace(
 ) -> None:
     case = each_case
     if thorough:
-        points = [f"{name}:1" for name in ONCE] + [f"{n}:{h}" for n in AGAIN for h in (1, 2, 10)]
+        points = [f"{name}:1" for name in (*ONCE, *RELEASING)]
+        points += [f"{n}:{h}" for n in AGAIN for h in (1, 2, 10)]
     else:
-        points = [f"{name}:1" for name in ONCE]
+        points = [f"{name}:1" for name in (*ONCE, *RELEASING)]
         points += [f"{name}:{(1, 2, 10)[at % 3]}" for at, name in enumerate(AGAIN)]
     outputs = [case.task.output(stage) for stage in ("predictions", "ledger")]
     with Witness(case.kafka, outputs) as witness:
@@ -183,4 +185,4 @@ def test_no_failpoint_of_the_learner_is_left_out() -> None:
     for path in Path(stream.__file__).parent.rglob("*.py"):
         named |= set(re.findall(r'failpoint\("([^"]+)"\)', path.read_text()))
     # An archive's, and one that only a run with a saved learner passes: tests of their own.
-    assert named - {"archive claimed", "start kept"} <= {*ONCE, *AGAIN}
+    assert named - {"archive claimed", "start kept"} <= {*ONCE, *AGAIN, *RELEASING}

@@ -81,8 +81,15 @@ def test_it_holds_one_package_and_no_bench(built: Path) -> None:
         "learner.py",
         "reading.py",
     }
-    library |= {"river.py", "saved.py"}
-    library |= {"datasets.py", "predictions.py", "service.py", "sklearn.py", "tables.py"}
+    library |= {"client.py", "river.py", "saved.py"}
+    library |= {
+        "client.py",
+        "datasets.py",
+        "predictions.py",
+        "service.py",
+        "sklearn.py",
+        "tables.py",
+    }
     library |= {"tensorflow.py", "torch.py", "weights.py"}
     assert inner == packages | library | {"__main__.py", "py.typed"}
     for name in (

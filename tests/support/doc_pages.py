@@ -30,7 +30,7 @@ import psutil
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-KAFKA = ("README.md", "getting-started.md", "guarantees.md", "late-labels.md")
+KAFKA = ("README.md", "getting-started.md", "guarantees.md", "late-labels.md", "serving.md")
 SKIPPED = "## Two commands"  # the README's: CI runs the second, tests/demo/test_demo.py the first
 READ_ONLY = {"text", "ini", "yaml", "json"}
 LIMIT_S = 240

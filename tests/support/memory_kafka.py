@@ -312,7 +312,9 @@ class MemoryTransactions:
             partition.hidden[offset] = OPEN
             self._kafka.transaction.setdefault(self._id, []).append((topic, at, offset))
 
-    def commit(self, *, check: Callable[[], Any], confirm: Callable[[], Any]) -> None:
+    def commit(
+        self, *, check: Callable[[], Any] = lambda: None, confirm: Callable[[], Any] = lambda: None
+    ) -> None:
         """Begin to end the transaction."""
         self._kafka.reached("before commit")
 

@@ -28,6 +28,7 @@ class Running:
         self.notes: list[str] = []
         self._stop, self._ready = threading.Event(), threading.Event()
         place = safety.pop("state", os.environ["HEADRACE_STATE"])
+        self._release_s = safety.pop("release_s", 0.0)
         self._arguments = (task, kafka, origin, Safety(place, **safety))
         self._thread = threading.Thread(target=self._run)
 
@@ -71,6 +72,7 @@ class Running:
                 task,
                 kafka,
                 origin=origin,
+                release_s=self._release_s,
                 safety=safety,
                 micro_batch=64,
                 stop=self._stop.is_set,

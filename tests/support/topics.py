@@ -13,13 +13,20 @@ from headrace.stream.kafka.connection import KafkaConnection
 
 
 def send(
-    kafka: KafkaConnection, topic: str, values: Sequence[bytes | None], headers: int = 0
+    kafka: KafkaConnection,
+    topic: str,
+    values: Sequence[bytes | None],
+    headers: int = 0,
+    keys: Sequence[bytes | None] = (),
 ) -> None:
     """Send with kafka-python: what the learner reads was written by another client."""
 
     producer = KafkaProducer(**kafka.kafka_python())
     many = [(f"h{n}", b"v") for n in range(headers)]
-    futures = [producer.send(topic, value, key=b"", headers=many) for value in values]
+    futures = [
+        producer.send(topic, value, key=keys[n] if keys else b"", headers=many)
+        for n, value in enumerate(values)
+    ]
     producer.flush()
     for future in futures:
         future.get(timeout=10)
@@ -27,7 +34,12 @@ def send(
 
 
 def read(kafka: KafkaConnection, topic: str) -> list[Any]:
-    """Read what is committed of a whole topic, with kafka-python."""
+    """Read the JSON that is committed of a whole topic, with kafka-python."""
+    return [json.loads(value) for _, value in read_raw(kafka, topic)]
+
+
+def read_raw(kafka: KafkaConnection, topic: str) -> list[tuple[bytes | None, bytes]]:
+    """Read the keys and values that are committed of a whole topic, with kafka-python."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(
@@ -37,10 +49,10 @@ def read(kafka: KafkaConnection, topic: str) -> list[Any]:
     consumer.assign(places)
     consumer.seek_to_beginning(*places)
     ends = consumer.end_offsets(places)
-    found = []
+    found: list[tuple[bytes | None, bytes]] = []
     while any(consumer.position(place) < ends[place] for place in places):
         for records in consumer.poll(timeout_ms=500).values():
-            found += [json.loads(record.value) for record in records]
+            found += [(record.key, record.value) for record in records]
     consumer.close()
     return found
 

@@ -133,7 +133,7 @@ def test_examples_are_tasks_with_topics_of_their_own(path: Path) -> None:
     names = [spec.name for spec in topic_specs(task)]
     assert names[0] == task.input.topic
     assert f"{task.name}.predictions" in names
-    assert len(set(names)) == len(names) == 7
+    assert len(set(names)) == len(names) == 8
 
 
 def test_the_schema_describes_every_key() -> None:
