@@ -79,6 +79,18 @@ def waiting(as_json: AsJson = False) -> None:
     say(found if as_json else table(found))
 
 
+@app.command("serving")
+def serving(
+    seconds: Annotated[float, typer.Option(help="Of each load.", min=1.0)] = 20.0,
+    as_json: AsJson = False,
+) -> None:
+    """Answers by HTTP while a learner releases, beside River in FastAPI and in MLflow's server."""
+    from bench.serving import serving, table
+
+    found = serving(seconds=seconds, on_progress=(lambda line: None) if as_json else note)
+    say(found if as_json else table(found))
+
+
 @app.command("drift")
 def drift() -> None:
     """How soon learners are back after a drift, and false alarms without one; prints JSON."""

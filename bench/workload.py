@@ -64,6 +64,12 @@ def write_task(folder: Path, name: str) -> Task:
     )
 
 
+def write_pool_task(folder: Path, name: str) -> Task:
+    """Write the same fields, learned by default: lags, the whole pool."""
+    features = (f'{name} = {{ kind = "number", field = "/features/{name}" }}' for name in FEATURES)
+    return save_task(folder, name, "[features]", *features)
+
+
 def write_late_task(folder: Path, name: str) -> Task:
     """Write the same task, but that labels come in a topic of their own."""
     write_task(folder, name)

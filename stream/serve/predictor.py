@@ -14,6 +14,7 @@ from headrace.model import counter
 from headrace.model.batch import empty_batch
 from headrace.stream.events import Reject
 from headrace.stream.ledger.manifest import Manifest
+from headrace.stream.process.garbage import tune_memory
 from headrace.stream.serve.event_reader import EventReader
 from headrace.stream.task import Task
 from headrace.stream.training.asking import LINES, Frozen, ask, predictions, thaw
@@ -82,6 +83,7 @@ class Predictor:
         if self.release is None:
             blank = empty_batch(self.task.spec, LINES)
             np.asarray(self._learner.ask(frozen.state, blank, np.int32(0))[0])
+            tune_memory()  # a full collection would hold answers up for a tenth of a second
         step = int(counter.value(np.asarray(frozen.state.step)[None])[0])
         self.release = Release(frozen, manifest, step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from functools import cached_property
 from threading import Thread
 
 import msgspec
@@ -20,6 +21,7 @@ from headrace.stream.ledger.release import MANIFEST_KEY, chunks_of, released
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.service.checkpointer import WRITING_SHARE, Staged
 from headrace.stream.storage import tensors as arrays
+from headrace.stream.storage.tensors import Shapes
 from headrace.stream.task import Task
 from headrace.stream.training.snapshot import Snapshot, digest, released_shapes
 
@@ -49,7 +51,7 @@ class Releaser:
     ) -> None:
         self._kafka, self._key, self._topics = kafka, key, topics
         self._name, self._topic = task.name, task.output("models")
-        self._task, self._shapes = fingerprint.of_task(task), released_shapes(task)
+        self._task = task
         self._every_s, self._on_trouble = every_s, on_trouble
         self._last_s, self._writing_s = -float("inf"), 0.0
         self._kept: Position | None = None  # of the last one that was staged
@@ -128,7 +130,7 @@ class Releaser:
             entry.record,
             entry.offset,
             position,
-            task=self._task,
+            task=fingerprint.of_task(self._task),
             state=digest(tensors),
             learned=snapshot.learned,
             topics=self._topics,
@@ -151,6 +153,10 @@ class Releaser:
         transactions.commit()
         transactions.await_commit()
         failpoint("release: committed")
+
+    @cached_property
+    def _shapes(self) -> Shapes:
+        return released_shapes(self._task)
 
     def _open(self) -> Transactions:
         if not self._kafka.describe_existing([self._topic]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from headrace.model import aggregates, counter, frame
 from headrace.model.batch import Batch, empty_batch
 from headrace.model.frame import Frame
-from headrace.model.learner import Learner
+from headrace.model.learner import KEPT, Learner
 from headrace.model.spec import Spec
 from headrace.model.state import State, named
 from headrace.stream.events import Prediction
@@ -148,11 +149,18 @@ def thaw(task: Task, learner: Learner, tensors: Mapping[str, NDArray[Any]]) -> F
     Args:
         tensors: of the names and shapes of the state; rows that wait for labels may be missing.
     """
-    shape = jax.eval_shape(learner.init)
+    leaves, tree = _layout(learner)
     arrays = [
         tensors[name] if name in tensors else np.zeros(leaf.shape, leaf.dtype)
-        for name, leaf in named(shape)
+        for name, leaf in leaves
     ]
-    state = jax.device_put(jax.tree.unflatten(jax.tree.structure(shape), arrays))
+    state = jax.device_put(jax.tree.unflatten(tree, arrays))
     counted, classes = Frame(task.spec, tensors["frame"]), Classes(task, tensors["came"])
     return Frozen(task, learner, state, counted, classes)
+
+
+@lru_cache(KEPT)
+def _layout(learner: Learner) -> tuple[list[tuple[str, Any]], Any]:
+    """Return name and shape of each array of a state, and how they are put together."""
+    shape = jax.eval_shape(learner.init)
+    return named(shape), jax.tree.structure(shape)
