@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.ledger import fingerprint
@@ -57,14 +59,22 @@ class Follower:
         self._source.close()
 
     def _read(self, timeout_s: float) -> Release | None:
-        records, found = self._source.poll(BATCH, timeout_s), None
-        if records:
-            for key, value in zip(records.keys, records.values, strict=True):
-                found = self._collector.add(key, value) or found
+        found = None
+        for key, value in self._records(timeout_s):
+            found = self._collector.add(key, value) or found
         return found
 
+    def _records(self, timeout_s: float) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """Yield key and value of the next records; none if none comes in time."""
+        if records := self._source.poll(BATCH, timeout_s):
+            yield from zip(records.keys, records.values, strict=True)
+
     def _catch_up(self, size: int) -> Release | None:
-        """Read the newest release: those before it are not fetched, if all goes well."""
+        """Read the newest release: those before it are not fetched, if all goes well.
+
+        Of one before it that began further back, or that compaction took chunks of, nothing is
+        told: nothing is wrong with it.
+        """
         looked = 3 * (size + 1)  # the newest one, one that was cut off behind it, and markers
         while True:
             self._source = self._kafka.source(self._topic, prompt=True)
@@ -74,9 +84,12 @@ class Follower:
             self._source = self._kafka.source(
                 self._topic, offsets={0: start}, or_later=True, prompt=True
             )
-            found = None
+            found: Release | None = None
             while self._source.position[0] < end:
-                found = self._read(FETCH_S) or found
+                for key, value in self._records(FETCH_S):
+                    if release := self._collector.add(key, value):
+                        found = release
+                        self.problems.clear()
             if found or start == begin:
                 return found
             self._source.close()

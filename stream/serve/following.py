@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from headrace.stream.serve.follower import Follower
-
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.serve.follower import Follower
 from headrace.stream.serve.predictor import Predictor
 
 POLL_S = 0.2

@@ -111,6 +111,7 @@ class Releaser:
             self._every_s = 0.0
             self._tell("releases no more states: another learner of this task does")
         except (HeadraceError, OSError) as error:
+            self._kept = None  # this one is due again, even if nothing more comes
             transactions, self._transactions = self._transactions, None
             if transactions:
                 transactions.close()

@@ -289,9 +289,10 @@ class Service:
             self._release()
 
     def _release(self) -> None:
-        """Release the state of now; the last record is certain."""
-        self._releaser.stage(self._ledger.seq - 1, self._trainer.snapshot(), self._position)
-        self._releaser.on_confirmed(self._publisher.last)
+        """Release the state of now, unless it is; the last record is certain."""
+        if self._releaser.is_stale(self._position) and not self._releaser.busy:
+            self._releaser.stage(self._ledger.seq - 1, self._trainer.snapshot(), self._position)
+            self._releaser.on_confirmed(self._publisher.last)
 
     def _pass_over(self) -> tuple[tuple[Consumed, ...], tuple[Range, ...]]:
         """Move on behind offsets that hold nothing, every PASS_OVER_S of a quiet stream.
@@ -314,10 +315,10 @@ class Service:
         self._publisher.write(outputs, **fields)
         self._seq = self._ledger.seq
 
-    def _await_checkpoint(self, watchdog: Watchdog, give_up_s: float) -> None:
-        while self._checkpointer.busy and time.monotonic() < give_up_s:
-            watchdog.alive("writing the last checkpoint")
-            self._checkpointer.finish(STEP_S)
+    def _await(self, writer: Checkpointer | Releaser, watchdog: Watchdog, give_up_s: float) -> None:
+        while writer.busy and time.monotonic() < give_up_s:
+            watchdog.alive("writing the last state")
+            writer.finish(STEP_S)
 
     def _metrics(self, *, last: bool = False) -> list[Output]:
         """Measure and tell, when it is time to; publish the measure if there is anything new."""
@@ -330,10 +331,10 @@ class Service:
         return [Output("metrics", [self._encode(progress.as_json())])] if new else []
 
     def _end(self, watchdog: Watchdog, *, hurry: bool) -> Progress:
-        """Publish what is left, and leave a checkpoint that the ledger knows of.
+        """Publish and release what is left, and leave a checkpoint that the ledger knows of.
 
-        Whoever is told to end is in a hurry: a checkpoint that takes longer is left out, and the
-        next start learns again what came after the one before.
+        Whoever is told to end is in a hurry: what takes longer is left out, and the next start
+        learns again what came after the checkpoint before.
         """
         give_up_s = time.monotonic() + (HURRY_S if hurry else math.inf)
         watchdog.alive("ending")
@@ -341,14 +342,15 @@ class Service:
             self._publish(self._work)
         self._publisher.commit()
         self._publisher.await_commit()
-        self._releaser.finish(HURRY_S if hurry else None)
-        if self._releaser.is_stale(self._position) and not self._releaser.busy:
-            self._release()  # what is served then is where learning ended
-        self._await_checkpoint(watchdog, give_up_s)
+        self._release()  # while the checkpoint is written
+        self._await(self._checkpointer, watchdog, give_up_s)
         if self._checkpointer.is_stale(self._position) and not self._checkpointer.busy:
             self._save(self._ledger.seq - 1)
             self._checkpointer.on_confirmed(self._publisher.last)
-            self._await_checkpoint(watchdog, give_up_s)
+            self._await(self._checkpointer, watchdog, give_up_s)
+        self._await(self._releaser, watchdog, give_up_s)
+        self._release()  # what is served then is where learning ended
+        self._await(self._releaser, watchdog, give_up_s)
         metrics, saved = self._metrics(last=True), self._checkpointer.pop_saved()
         if metrics or saved:
             self._note(metrics, saved=saved)
