@@ -16,13 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headrace.stream.events import Reject
+from headrace.stream.serve.events import events_of, refusal, said
 from headrace.stream.serve.gate import Gate, Limits
 from headrace.stream.serve.metrics import Metrics
 from headrace.stream.serve.openapi import document
 from headrace.stream.serve.problems import Problem
 from headrace.stream.serve.served import Served, standing
 
-MOST_EVENTS = 4096  # of a request
 BODY_S = 10.0  # that a body may take to come
 JSON = "application/json"
 
@@ -59,10 +59,10 @@ def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]
                 raise _not_ready(one) from error
         metrics.count(one.task.name, answers)
         if several:
-            return told([_said(answer) for answer in answers])
+            return told([said(answer) for answer in answers])
         (answer,) = answers
         if isinstance(answer, Reject):
-            raise _refused(answer)
+            raise refusal(answer)
         return told(answer)
 
     async def describe(request: Request) -> Response:
@@ -105,31 +105,6 @@ def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]
     return Gate(app, limits)
 
 
-def events_of(body: bytes) -> tuple[list[bytes], bool]:
-    """Take the events of a request apart, and say whether they came as an array.
-
-    Raises:
-        Problem: it is neither a JSON object nor an array.
-    """
-    body = body.strip(b" \t\r\n")
-    if body[:1] != b"[":
-        if body[:1] != b"{":
-            raise Problem(
-                HTTPStatus.BAD_REQUEST, "expected an event as a JSON object, or an array of events"
-            )
-        return [body], False
-    try:
-        found = list(map(bytes, msgspec.json.decode(body, type=list[msgspec.Raw])))
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"no JSON: {error}") from error
-    if len(found) > MOST_EVENTS:
-        raise Problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"{len(found)} events, expected {MOST_EVENTS} at most",
-        )
-    return found, True
-
-
 async def _body(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_S):
@@ -164,14 +139,6 @@ def _not_ready(one: Served) -> Problem:
         f"no release yet of {one.task.name}: {_TO_DO}",
         headers={"Retry-After": "1"},
     )
-
-
-def _refused(reject: Reject) -> Problem:
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, reject.detail, code=reject.code)
-
-
-def _said(answer: Any) -> Any:
-    return _refused(answer).as_json() if isinstance(answer, Reject) else answer
 
 
 async def _problem(_: Request, error: Exception) -> Response:

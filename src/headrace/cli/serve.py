@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +23,11 @@ from headrace.cli.console import (
 from headrace.client import URL, Client
 from headrace.stream.errors import HeadraceError, UsageError
 from headrace.stream.process.terminal import note, say
+
+if TYPE_CHECKING:
+    from headrace.stream.kafka.connection import KafkaConnection
+    from headrace.stream.serve.requests import Requests
+    from headrace.stream.serve.served import Served
 
 PORT = 8501
 
@@ -67,6 +73,12 @@ def serve(
     body_bytes: Annotated[
         int, typer.Option(help="Most bytes of a request.", min=1, max=1 << 30)
     ] = 8 << 20,
+    requests: Annotated[
+        bool,
+        typer.Option(
+            "--requests", help="Answer requests on `<task>.requests`, too, to `<task>.replies`."
+        ),
+    ] = False,
     state_key: StateKey = None,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
@@ -109,9 +121,7 @@ def serve(
 
     served = served_tasks(
         loaded,
-        lambda predictor: Following(
-            predictor, kafka, key, lambda line: note(f"{predictor.task.name}: {line}")
-        ),
+        lambda predictor: Following(predictor, kafka, key, _noting(predictor.task.name)),
     )
     hosts = LOOPBACK if near and token is None and client_ca is None else ()
     limits = Limits(token, (*hosts, host) if hosts else (), body_bytes, at_once, rate)
@@ -123,7 +133,32 @@ def serve(
         names = ", ".join(served)
         say({"ready": url, "tasks": [*served]}) if as_json else note(f"{names}: served at {url}")
 
-    run(make_app(served, limits), listening, tls=tls, stop=stop, on_ready=on_ready)
+    over_kafka = _over_kafka(served, kafka) if requests else []
+    try:
+        run(make_app(served, limits), listening, tls=tls, stop=stop, on_ready=on_ready)
+    finally:
+        for each in over_kafka:
+            each.stop()
+
+
+def _noting(name: str) -> Callable[[str], None]:
+    return lambda line: note(f"{name}: {line}")
+
+
+def _over_kafka(served: Mapping[str, Served], kafka: KafkaConnection) -> list[Requests]:
+    """Begin to answer requests over Kafka; topics for them are made if they are missing."""
+    from headrace.stream.kafka.topic_specs import TopicSpec
+    from headrace.stream.kafka.topics import ensure
+    from headrace.stream.serve.requests import Requests
+
+    found = []
+    for name, one in served.items():
+        partitions = one.task.topics.partitions
+        stages = ("requests", "replies")
+        ensure(kafka, [TopicSpec(one.task.output(stage), partitions) for stage in stages])
+        found.append(Requests(one.predictor, kafka, _noting(name)))
+        found[-1].start()
+    return found
 
 
 def ask(

@@ -1,0 +1,113 @@
+"""Questions over a real Kafka are answered there, to whom they may be."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+
+from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.topic_specs import TopicSpec
+from headrace.stream.kafka.topics import delete, ensure
+from headrace.stream.serve.predictor import Predictor
+from headrace.stream.serve.requests import Requests
+from tests.support.events import good
+from tests.support.serving import manifest, small_task, trained
+
+pytestmark = pytest.mark.kafka
+
+
+class Asker:
+    """Send requests and read replies with kafka-python."""
+
+    def __init__(self, kafka: KafkaConnection, name: str) -> None:
+        self.name = name
+        self.topics = [
+            f"{name}.{each}" for each in ("requests", "replies", "replies.mine", "ledger")
+        ]
+        ensure(kafka, [TopicSpec(topic, partitions=2) for topic in self.topics])
+        self._producer = KafkaProducer(**kafka.kafka_python())
+        self._consumer = KafkaConsumer(
+            *self.topics[1:],
+            **kafka.kafka_python(),
+            group_id=None,
+            auto_offset_reset="earliest",
+        )
+        self.replies: list[Any] = []
+
+    def ask(self, value: bytes | None, reply_to: str | None, number: int) -> None:
+        headers = [("correlation-id", b"%d" % number)]
+        if reply_to is not None:
+            headers.append(("reply-topic", reply_to.encode()))
+        topic = f"{self.name}.requests"
+        self._producer.send(topic, value, key=b"k%d" % number, headers=headers).get(10)
+
+    def told(self, count: int) -> dict[int, Any]:
+        """Wait for so many replies; return them by their correlation ids."""
+        give_up_s = time.monotonic() + 30
+        while len({self._number(each) for each in self.replies}) < count:
+            assert time.monotonic() < give_up_s, self.replies
+            for records in self._consumer.poll(timeout_ms=200).values():
+                self.replies += records
+        return {self._number(each): each for each in self.replies}
+
+    def close(self) -> None:
+        self._producer.close()
+        self._consumer.close()
+
+    @staticmethod
+    def _number(record: Any) -> int:
+        return int(dict(record.headers)["correlation-id"])
+
+
+@pytest.fixture
+def asker(kafka: KafkaConnection) -> Iterator[Asker]:
+    made = Asker(kafka, f"asked-{time.time_ns()}")
+    yield made
+    made.close()
+    delete(kafka, made.topics)
+
+
+def test_requests_are_answered_where_they_say_and_nowhere_else(
+    kafka: KafkaConnection, asker: Asker
+) -> None:
+    task = small_task(asker.name)
+    predictor, notes = Predictor(task), list[str]()
+    services = [Requests(predictor, kafka, notes.append) for _ in range(2)]
+    for service in services:
+        service.start()
+    predictor.take_over(manifest(), trained(task).snapshot().tensors())
+    time.sleep(6)  # until both are in the group
+    one, name = json.loads(good(70)), asker.name
+    replies = f"{name}.replies"
+    asker.ask(json.dumps(one).encode(), replies, 0)
+    asker.ask(json.dumps([one, {}]).encode(), f"{replies}.mine", 1)
+    asker.ask(b"{}", replies, 2)
+    asker.ask(b"what?", replies, 3)
+    asker.ask(None, replies, 4)
+    for at, topic in enumerate((None, "", f"{name}.ledger", "other", f"{replies}.none", "\0"), 5):
+        asker.ask(json.dumps(one).encode(), topic, at)
+    asker.ask(b"[]", replies, 20)
+    for number in range(100, 200):
+        asker.ask(json.dumps(one | {"id": number}).encode(), replies, number)
+    found = asker.told(106)
+    said = {number: json.loads(record.value) for number, record in found.items()}
+    (wanted,) = predictor.answer([good(70)])
+    assert said[0]["probabilities"] == wanted.probabilities  # type: ignore[union-attr]
+    assert (said[0]["id"], found[0].key) == ("e-70", b"k0")
+    assert found[1].topic == f"{replies}.mine"
+    assert said[1][0] == said[0]
+    assert said[1][1]["code"] == said[2]["code"] == "schema"
+    assert said[3]["status"] == said[4]["status"] == 400
+    assert said[20] == []
+    assert [said[number]["id"] for number in range(100, 200)] == [*range(100, 200)]
+    assert {*found} == {*range(5), 20, *range(100, 200)}
+    assert f"{name}.ledger" not in {record.topic for record in found.values()}
+    for service in services:
+        service.stop()
+    assert sum(service.dropped for service in services) == 6
+    assert all("is not answered" in note for note in notes)
