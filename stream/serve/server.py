@@ -84,6 +84,7 @@ def run(
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:
+        listening.close()
         raise UsageError(
             f"--tls-cert, --tls-key or --client-ca cannot be used: {error.strerror or error}"
         ) from error

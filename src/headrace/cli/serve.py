@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -168,6 +169,14 @@ def ask(
     ],
     url: Annotated[str, typer.Option(help="Where `headrace serve` listens.")] = URL,
     token_file: Token = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(help="Who signs the service's certificate (PEM).", metavar="FILE"),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate to show to it (PEM).", metavar="FILE")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a service what would be predicted of an event that came now; nothing is learned.
@@ -182,7 +191,8 @@ def ask(
         raise UsageError("expected an event as a JSON object, or an array of events")
     name = load_task(task).name if "/" in task or task.endswith(".toml") else task
     token = _read_token(token_file)
-    with Client(url, token=token.decode() if token else None) as client:
+    context = _context(tls_ca, tls_cert, tls_key)
+    with Client(url, token=token.decode() if token else None, context=context) as client:
         found = client.predict(name, given)
     several = isinstance(found, list)
     answers = found if isinstance(found, list) else [found]
@@ -193,6 +203,26 @@ def ask(
             say(_line(answer))
     if several and answers and all("code" in answer for answer in answers):
         raise HeadraceError(f"all {len(answers):,} events are refused")
+
+
+def _context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Return the TLS that is asked for; None: that of this machine.
+
+    Raises:
+        UsageError: a file cannot be used.
+    """
+    if not (ca or cert or key):
+        return None
+    if bool(cert) != bool(key):
+        raise UsageError("--tls-cert and --tls-key go together")
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if cert and key:
+            context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        told = error.strerror or error
+        raise UsageError(f"--tls-ca, --tls-cert or --tls-key cannot be used: {told}") from error
+    return context
 
 
 def _line(answer: dict[str, object]) -> str:
