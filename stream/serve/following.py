@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import msgspec
 
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.source import Source
 from headrace.stream.serve.follower import Follower
 from headrace.stream.serve.predictor import Predictor
 
 POLL_S = 0.2
+NEWEST = 100  # records of metrics, of which the last one counts
 ASK_S = 1.0  # from one look at the end of the events' topic to the next
 AGAIN_S = 1.0  # after Kafka did not answer
+
+
+class LearnerStands(msgspec.Struct):
+    """Hold what a learner says of itself on `<task>.metrics`, as far as it is told on."""
+
+    time_ms: int
+    events: int
+    learned: int
+    rejected: int
+    repeated: int
+    lag: int
+    checkpoint_age_s: float | None = None
+    labels: dict[str, Any] | None = None
+    all: dict[str, Any] = {}
+    window: dict[str, Any] = {}
+    baselines: dict[str, dict[str, Any]] = {}
+
+    @property
+    def scores(self) -> Iterator[tuple[str, str, str, float]]:
+        """Yield whose score it is, of which metric, of which events, and the score."""
+        own = {"all": self.all, "window": self.window}
+        for model, told in {"headrace": own, **self.baselines}.items():
+            for events in own:
+                scores = told.get(events)
+                for metric, value in scores.items() if isinstance(scores, dict) else ():
+                    if isinstance(value, int | float):
+                        yield model, metric, events, value
 
 
 class Following:
@@ -42,6 +74,8 @@ class Following:
         """How many were taken over."""
         self.refused = 0
         """How many were not what they should be, and left out."""
+        self.learner: LearnerStands | None = None
+        """The newest record of `<task>.metrics`; None before there is one."""
 
     def start(self) -> None:
         """Begin to follow."""
@@ -75,16 +109,17 @@ class Following:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                follower = Follower(self._predictor.task, self._kafka, self._key)
-                try:
-                    self._follow(follower)
-                finally:
-                    follower.close()
+                with ExitStack() as stack:
+                    follower = Follower(self._predictor.task, self._kafka, self._key)
+                    stack.callback(follower.close)
+                    metrics = _newest(self._kafka, self._predictor.task.output("metrics"))
+                    stack.callback(metrics.close)
+                    self._follow(follower, metrics)
             except HeadraceError as error:
                 self._tell(str(error))
                 self._ended.wait(AGAIN_S)
 
-    def _follow(self, follower: Follower) -> None:
+    def _follow(self, follower: Follower, metrics: Source) -> None:
         looked_s, topic = 0.0, self._predictor.task.input.topic
         while not self._ended.is_set():
             found = follower.poll(POLL_S)
@@ -96,14 +131,29 @@ class Following:
                 self._predictor.take_over(found.manifest, found.tensors)
                 self.releases += 1
                 self._told = ""
+            if records := metrics.poll(NEWEST, 0.0):
+                self._take(records.values[-1])
             if time.monotonic() - looked_s > ASK_S:
                 looked_s = time.monotonic()
                 with suppress(HeadraceError):
                     ends = self._kafka.ends([topic], committed=True)
                     self._ends = {partition: end for (_, partition), end in ends.items()}
 
+    def _take(self, value: bytes | None) -> None:
+        """Take what the learner says of itself, unless a stranger wrote it."""
+        with suppress(msgspec.MsgspecError, RecursionError):
+            self.learner = msgspec.json.decode(value or b"", type=LearnerStands)
+
     def _tell(self, line: str) -> None:
         """Tell a person, but not the same thing again and again."""
         if line != self._told:
             self._told = line
             self._on_note(line)
+
+
+def _newest(kafka: KafkaConnection, topic: str) -> Source:
+    """Read a topic of one partition from shortly before its end."""
+    probe = kafka.source(topic)
+    start = max(probe.ends()[0] - NEWEST, probe.begins[0])
+    probe.close()
+    return kafka.source(topic, offsets={0: start}, or_later=True)

@@ -46,6 +46,7 @@ class Metrics:
             registry=self._registry,
         )
         self._registry.register(_Releases(served))
+        self._registry.register(_Learners(served))
 
     @contextmanager
     def timed(self, task: str) -> Iterator[None]:
@@ -101,3 +102,54 @@ class _Releases(Collector):
                 age.add_metric([name], release.age_s)
                 behind.add_metric([name], following.behind_events or 0)
         yield from (step, age, behind, taken, refused)
+
+
+class _Learners(Collector):
+    """Tell what each task's learner last said of itself, wherever it runs."""
+
+    def __init__(self, served: Mapping[str, Served]) -> None:
+        self._served = served
+
+    def collect(self) -> Iterator[Any]:
+        counts = {
+            name: CounterMetricFamily(f"headrace_learner_{name}", told, labels=["task"])
+            for name, told in _COUNTS.items()
+        }
+        gauges = {
+            name: GaugeMetricFamily(f"headrace_learner_{name}", told, labels=["task"])
+            for name, told in _GAUGES.items()
+        }
+        score = GaugeMetricFamily(
+            "headrace_learner_score",
+            "Scores of the learner and of baselines, of all events and of the newest ones.",
+            labels=["task", "model", "metric", "events"],
+        )
+        for task, one in self._served.items():
+            told = one.following.learner
+            if told is None:
+                continue
+            counts["events"].add_metric([task], told.events)
+            counts["labels"].add_metric([task], told.learned)
+            counts["refused_events"].add_metric([task], told.rejected + told.repeated)
+            gauges["lag_events"].add_metric([task], told.lag)
+            gauges["silent_seconds"].add_metric([task], time.time() - told.time_ms / 1000)
+            if told.checkpoint_age_s is not None:
+                gauges["checkpoint_age_seconds"].add_metric([task], told.checkpoint_age_s)
+            if told.labels and isinstance(told.labels.get("pending"), int):
+                gauges["pending_labels"].add_metric([task], told.labels["pending"])
+            for *which, value in told.scores:
+                score.add_metric([task, *which], value)
+        yield from (*counts.values(), *gauges.values(), score)
+
+
+_COUNTS = {
+    "events": "Events of this run that were predicted.",
+    "labels": "Labels of this run that were learned.",
+    "refused_events": "Events of this run that were refused.",
+}
+_GAUGES = {
+    "lag_events": "Events that wait.",
+    "silent_seconds": "Since the learner last told of itself; it does so each second it learns.",
+    "checkpoint_age_seconds": "Age of the newest checkpoint, then.",
+    "pending_labels": "Events that wait for their label, where labels come by themselves.",
+}

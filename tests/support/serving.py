@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 from headrace.stream.ledger.manifest import Manifest
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.serve import server
+from headrace.stream.serve.following import LearnerStands
 from headrace.stream.serve.gate import Limits
 from headrace.stream.serve.http import make_app
 from headrace.stream.serve.predictor import Predictor
@@ -61,6 +62,7 @@ class Still:
 
     releases = refused = 0
     behind_events, behind_s = 5, 2.5
+    learner: LearnerStands | None = None
 
     def __init__(self, predictor: Predictor, trainer: Trainer | None) -> None:
         if trainer:
