@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple, Unpack
 
+import msgspec
+
+from headrace.stream.events import Expired
 from headrace.stream.kafka.topic_specs import TopicSpec
 from headrace.stream.kafka.topics import Topic
 from headrace.stream.kafka.transactions import Transactions
@@ -15,6 +18,8 @@ from headrace.stream.ledger import ledger
 from headrace.stream.ledger.ledger import Entry, Fields, Ledger, Record
 from headrace.stream.process.failpoint import failpoint
 from headrace.stream.task import Task
+from headrace.stream.training.learned import Pending
+from headrace.stream.training.trainer import Trainer
 
 
 class Output(NamedTuple):
@@ -127,3 +132,23 @@ def partitions_beside(specs: Sequence[TopicSpec], topics: Sequence[Topic]) -> in
     """Return how many partitions there are of outputs whose records go beside their event."""
     beside = {spec.name for spec in specs if spec.beside}
     return min(topic.partitions for topic in topics if topic.name in beside)
+
+
+def expired(pending: Pending | None, trainer: Trainer) -> list[Output]:
+    """Return what tells of the events that no label came for."""
+    left = pending.joined.expired if pending and pending.joined else []
+    if not left:
+        return []
+    encode = msgspec.json.Encoder().encode
+    values = [
+        Expired(
+            each.id,
+            each.time_ms,
+            each.partition,
+            each.offset,
+            None if each.label is None else trainer.in_words(each.label),
+        )
+        for each in left
+    ]
+    places = [each.partition for each in left]
+    return [Output("expired", list(map(encode, values)), None, places)]

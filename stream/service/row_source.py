@@ -27,6 +27,7 @@ from headrace.stream.kafka.watch import TopicWatch
 from headrace.stream.ledger.position import Offsets, advance, move
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows, rows_of
+from headrace.stream.service.tracing import step
 from headrace.stream.task import Task
 
 ASK_S = 0.05
@@ -129,11 +130,13 @@ class EventSource:
 
     def take(self, most: int, timeout_s: float) -> MicroBatch | None:
         """Take what is there."""
-        records = self._source.poll(most, timeout_s)
+        with step("poll"):
+            records = self._source.poll(most, timeout_s)
         if records is None:
             return None
         ranges = advance(self._positions, records)
-        rows, letters = self._normalizer.normalize(records)
+        with step("decode"):
+            rows, letters = self._normalizer.normalize(records)
         self.fields.add(records.values)
         newest_ms = max(records.timestamps_ms, default=0)
         return MicroBatch(ranges, rows, letters, len(letters), newest_ms=newest_ms)
@@ -205,7 +208,8 @@ class FeatureSource:
         """Take rows up to the next lost one; or the events whose rows were lost there."""
         if self._place == len(self._waiting.values):
             try:
-                records = self._source.poll(most, timeout_s)
+                with step("poll"):
+                    records = self._source.poll(most, timeout_s)
             except RecoveryError as error:  # its rows are read again from their beginning
                 raise InDoubtError(f"{self._source.topic} was made again: start again") from error
             if records is None:
@@ -334,7 +338,8 @@ class FeatureSource:
             if ranges and ranges[-1].partition == feature.partition:
                 start = ranges.pop().start
             ranges.append(Range(feature.partition, start, feature.offset + 1))
-        rows = rows_of(self._task, features, [key for _, key in fresh])
+        with step("decode"):
+            rows = rows_of(self._task, features, [key for _, key in fresh])
         rejected = len(features) - len(rows.id)
         arrived_ms = [feature.arrived_ms for feature in features]
         self._newest.add([feature.partition for feature in features], arrived_ms)

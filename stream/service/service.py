@@ -9,7 +9,7 @@ from typing import NamedTuple, Unpack
 
 import msgspec
 
-from headrace.stream.events import DeadLetter, DriftAlarm, Expired
+from headrace.stream.events import DeadLetter, DriftAlarm
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.history import Range
 from headrace.stream.kafka.topic_specs import TopicSpec
@@ -25,9 +25,16 @@ from headrace.stream.rows.rows import Rows, rows_of
 from headrace.stream.service.checkpointer import Checkpointer
 from headrace.stream.service.label_source import NO_LABELS, LabelBatch, LabelSource
 from headrace.stream.service.progress import Measure, Progress
-from headrace.stream.service.publisher import Output, Publisher, digest_of, partitions_beside
+from headrace.stream.service.publisher import (
+    Output,
+    Publisher,
+    digest_of,
+    expired,
+    partitions_beside,
+)
 from headrace.stream.service.releaser import Releaser
 from headrace.stream.service.row_source import MicroBatch, RowSource
+from headrace.stream.service.tracing import Step, Tracing
 from headrace.stream.task import Task
 from headrace.stream.training.late_labels import account
 from headrace.stream.training.learned import Pending
@@ -51,6 +58,7 @@ class Work(NamedTuple):
     truth: Truth
     pending: Pending | None  # None without rows
     position: str  # digest of where the learner stands after it
+    steps: list[Step] | None  # taken of it so far, for spans
 
 
 class Service:
@@ -82,6 +90,7 @@ class Service:
         publisher: Publisher,
         checkpointer: Checkpointer,
         releaser: Releaser,
+        tracing: Tracing,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._task, self._kafka, self._specs = task, kafka, specs
@@ -90,7 +99,7 @@ class Service:
         self._source, self._labels = source, labels
         self._ledger, self._publisher = ledger, publisher
         self._checkpointer, self._releaser = checkpointer, releaser
-        self._on_progress = on_progress
+        self._on_progress, self._tracing = on_progress, tracing
         self._no_rows = rows_of(task, [], [])
         self._encode = msgspec.json.Encoder().encode
         self._measure = Measure(trainer, position, source, labels, checkpointer)
@@ -108,9 +117,10 @@ class Service:
         with Watchdog(PATIENCE_S) as watchdog:
             while not stop():
                 watchdog.alive("reading")
+                steps = self._tracing.begin()
                 taken, labels = self._take()
                 failpoint("taken")
-                work = self._submit(taken, labels) if taken or labels else None
+                work = self._submit(taken, labels, steps) if taken or labels else None
                 if self._work:
                     watchdog.alive(f"publishing record {self._ledger.seq}")
                     self._publish(self._work)
@@ -159,7 +169,9 @@ class Service:
             self._history = None
         return taken, labels
 
-    def _submit(self, taken: MicroBatch | None, labels: LabelBatch | None) -> Work:
+    def _submit(
+        self, taken: MicroBatch | None, labels: LabelBatch | None, steps: list[Step] | None
+    ) -> Work:
         taken, late = taken or MicroBatch([], self._no_rows, [], 0), labels or NO_LABELS
         self._make_room(taken)
         rows, repeated = self._trainer.admit(taken.rows, self._task.input.topic)
@@ -192,7 +204,7 @@ class Service:
         if not self._labels:  # else the target's field is rightly empty
             self._absent.add(rows)
         stands = self._position.digest()
-        return Work(taken, late.ranges, rows, letters, len(repeated), truth, pending, stands)
+        return Work(taken, late.ranges, rows, letters, len(repeated), truth, pending, stands, steps)
 
     def _make_room(self, taken: MicroBatch) -> None:
         """Return outputs the partitions that the raw topic got meanwhile."""
@@ -210,6 +222,7 @@ class Service:
         """Write what came of a micro-batch, and its record, into one transaction."""
         taken, rows = work.taken, work.rows
         learned = self._trainer.collect(work.pending) if work.pending else None
+        self._tracing.learned(work.steps)
         lines = self._trainer.predictions(learned) if learned else []
         predictions = list(map(self._encode, lines))
         drift = learned.drift if learned else []
@@ -228,7 +241,7 @@ class Service:
                     [letter.key for letter in work.letters],
                     [letter.partition % self._partitions for letter in work.letters],
                 ),
-                *self._expired(work.pending),
+                *expired(work.pending, self._trainer),
             ],
             consumed=tuple(Consumed(*each, used.get(each.partition, 0)) for each in taken.ranges),
             predicted=len(predictions),
@@ -246,24 +259,7 @@ class Service:
             saved=self._checkpointer.pop_saved(),
             position=work.position,
         )
-
-    def _expired(self, pending: Pending | None) -> list[Output]:
-        """Tell of the events that no label came for."""
-        left = pending.joined.expired if pending and pending.joined else []
-        if not left:
-            return []
-        values = [
-            Expired(
-                each.id,
-                each.time_ms,
-                each.partition,
-                each.offset,
-                None if each.label is None else self._trainer.in_words(each.label),
-            )
-            for each in left
-        ]
-        places = [each.partition for each in left]
-        return [Output("expired", list(map(self._encode, values)), None, places)]
+        self._tracing.published(work.steps, self._ledger.seq - 1, len(predictions))
 
     def _commit(self) -> None:
         """Begin to end the transaction that is open; a backlog may put more into it first."""

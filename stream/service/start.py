@@ -29,6 +29,7 @@ from headrace.stream.service.publisher import Publisher, partitions_beside
 from headrace.stream.service.releaser import Releaser
 from headrace.stream.service.row_source import EventSource, FeatureSource, RowSource
 from headrace.stream.service.service import HURRY_S, Service
+from headrace.stream.service.tracing import Tracing
 from headrace.stream.task import Task
 from headrace.stream.training import plugins
 from headrace.stream.training.snapshot import SavedState
@@ -133,7 +134,10 @@ def start_service(
     stack.callback(releaser.close)
     stack.callback(releaser.finish, HURRY_S)
 
+    tracing = Tracing(task.name)
+
     def on_certain(entry: Entry) -> None:
+        tracing.on_certain(entry)
         checkpointer.on_confirmed(entry)
         releaser.on_confirmed(entry)
 
@@ -159,6 +163,7 @@ def start_service(
         publisher=publisher,
         checkpointer=checkpointer,
         releaser=releaser,
+        tracing=tracing,
         on_progress=on_progress,
     )
 
