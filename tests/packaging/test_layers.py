@@ -74,6 +74,7 @@ def test_nobody_imports_by_the_names_of_the_folders() -> None:
                 "stream/kafka/metadata.py",
                 "stream/kafka/sink.py",
                 "stream/kafka/transactions.py",
+                "stream/kafka/inbox.py",
                 "stream/kafka/watch.py",
                 "stream/kafka/diagnosis.py",
             },
