@@ -81,10 +81,10 @@ class Requests:
                 self._ended.wait(AGAIN_S)
 
     def _turn(self, inbox: Inbox, sink: Sink) -> None:
-        if self._predictor.release is None:  # they wait in the topic
-            self._ended.wait(WAIT_S)
-            return
         messages = inbox.take(MOST, WAIT_S)
+        while messages and self._predictor.release is None:
+            if self._ended.wait(WAIT_S):
+                return  # they come again, to the next service
         if not messages:
             return
         asked = [each for each in map(self._asked, messages) if each]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from kafka import KafkaConsumer, KafkaProducer
 
 from headrace.stream.kafka.connection import KafkaConnection
@@ -111,3 +112,36 @@ def test_requests_are_answered_where_they_say_and_nowhere_else(
         service.stop()
     assert sum(service.dropped for service in services) == 6
     assert all("is not answered" in note for note in notes)
+
+
+def test_requests_wait_for_a_state_and_for_the_next_service(
+    kafka: KafkaConnection, asker: Asker
+) -> None:
+    task, name = small_task(asker.name), asker.name
+    predictor, notes = Predictor(task), list[str]()
+    asker.ask(good(1), f"{name}.replies", 0)  # before the first service: not answered
+    service = Requests(predictor, kafka, notes.append)
+    service.start()
+    wait_for_group(kafka, f"{name}.serve", f"{name}.requests")
+    for number in (1, 2, 3):  # while there is no state
+        asker.ask(good(number), f"{name}.replies", number)
+    time.sleep(1)
+    service.stop()
+    for number in range(4, 10):  # while there is no service; on both partitions
+        asker.ask(good(number), f"{name}.replies", number)
+    predictor.take_over(manifest(), trained(task).snapshot().tensors())
+    service = Requests(predictor, kafka, notes.append)
+    service.start()
+    assert sorted(asker.told(9)) == [*range(1, 10)]
+    service.stop()
+    assert not notes
+
+
+def wait_for_group(kafka: KafkaConnection, group: str, topic: str) -> None:
+    """Wait until a group says of both partitions of a topic where it begins."""
+    consumer = Consumer(kafka.confluent() | {"group.id": group})
+    partitions, give_up_s = [TopicPartition(topic, at) for at in range(2)], time.monotonic() + 30
+    while any(at.offset < 0 for at in consumer.committed(partitions)):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.1)
+    consumer.close()
