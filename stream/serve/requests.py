@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
+from confluent_kafka import KafkaError
 
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
@@ -135,15 +138,23 @@ class Requests:
                 self._encode(body),
                 asked.message.key,
                 headers=headers,
-                on_delivery=self._delivered,
+                on_delivery=partial(self._delivered, sink, asked),
             )
         except BufferError:
             sink.flush()
             self._reply(sink, asked, body)
 
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is not None:
-            self._tell(f"an answer to {message.topic()} did not arrive: {error.str()}")
+    def _delivered(self, sink: Sink, asked: _Asked, error: Any, message: Any) -> None:
+        if error is None:
+            return
+        self._tell(f"an answer to {message.topic()} did not arrive: {error.str()}")
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not asked.problem:
+            problem = Problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the answer has {len(message.value())} bytes, more than {asked.topic} takes: "
+                "ask about fewer events",
+            )
+            self._reply(sink, asked._replace(problem=problem), problem.as_json())
 
     def _tell(self, line: str) -> None:
         """Tell a person, but not the same thing again and again."""

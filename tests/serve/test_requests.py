@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec
@@ -135,6 +136,29 @@ def test_requests_wait_for_a_state_and_for_the_next_service(
     assert sorted(asker.told(9)) == [*range(1, 10)]
     service.stop()
     assert not notes
+
+
+def test_an_answer_that_its_topic_does_not_take_is_told_instead(
+    kafka: KafkaConnection, asker: Asker
+) -> None:
+    task, name = small_task(asker.name), asker.name
+    predictor, notes = Predictor(task), list[str]()
+    predictor.take_over(manifest(), trained(task).snapshot().tensors())
+    service = Requests(predictor, kafka, notes.append)
+    service.start()
+    wait_for_group(kafka, f"{name}.serve", f"{name}.requests")
+    replies = f"{name}.replies"
+    with KafkaAdminClient(**kafka.kafka_python()) as admin:
+        settings = {"max.message.bytes": "2000"}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, replies, configs=settings)])
+    asker.ask(b"[" + b",".join([b"{}"] * 100) + b"]", replies, 1)
+    asker.ask(good(1), replies, 2)
+    found = {number: json.loads(record.value) for number, record in asker.told(2).items()}
+    assert found[1]["status"] == 413
+    assert "fewer events" in found[1]["detail"]
+    assert found[2]["id"] == "e-1"
+    service.stop()
+    assert len(notes) == 1
 
 
 def wait_for_group(kafka: KafkaConnection, group: str, topic: str) -> None:
