@@ -15,6 +15,7 @@ from headrace.stream.serve.predictor import Predictor
 POLL_S = 0.2
 ASK_S = 1.0  # from one look at the end of the events' topic to the next
 AGAIN_S = 1.0  # after Kafka did not answer
+STALE_S = 10.0  # after which the end that was seen last says nothing
 
 
 class Following:
@@ -37,6 +38,7 @@ class Following:
         self._on_note, self._told = on_note, ""
         self._ended = threading.Event()
         self._ends: dict[int, int] = {}
+        self._seen_s = -float("inf")  # when those were
         self._thread = threading.Thread(target=self._run, name="releases", daemon=True)
         self.releases = 0
         """How many were taken over."""
@@ -54,12 +56,12 @@ class Following:
 
     @property
     def behind_events(self) -> int | None:
-        """Return how many offsets of the topic the release does not know; None before there is one.
+        """Return how many offsets of the topic the release does not know.
 
-        As of the last look, ASK_S ago at most.
+        As of about ASK_S ago; None before there is a release, and while Kafka does not say.
         """
         release, ends = self._predictor.release, self._ends
-        if release is None:
+        if release is None or time.monotonic() - self._seen_s > STALE_S:
             return None
         known = release.manifest.positions
         return sum(max(end - known.get(partition, 0), 0) for partition, end in ends.items())
@@ -70,7 +72,7 @@ class Following:
         release = self._predictor.release
         if release is None:
             return None
-        return release.age_s if self.behind_events else 0.0
+        return 0.0 if self.behind_events == 0 else release.age_s
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -101,6 +103,7 @@ class Following:
                 with suppress(HeadraceError):
                     ends = self._kafka.ends([topic], committed=True)
                     self._ends = {partition: end for (_, partition), end in ends.items()}
+                    self._seen_s = time.monotonic()
 
     def _tell(self, line: str) -> None:
         """Tell a person, but not the same thing again and again."""
