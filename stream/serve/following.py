@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.ledger.release import Release
 from headrace.stream.serve.follower import Follower
 from headrace.stream.serve.predictor import Predictor
 
@@ -95,15 +96,24 @@ class Following:
                 self._tell(follower.problems[-1])
                 follower.problems.clear()
             if found:
-                self._predictor.take_over(found.manifest, found.tensors)
-                self.releases += 1
-                self._told = ""
+                self._take_over(found)
             if time.monotonic() - looked_s > ASK_S:
                 looked_s = time.monotonic()
                 with suppress(HeadraceError):
                     ends = self._kafka.ends([topic], committed=True)
                     self._ends = {partition: end for (_, partition), end in ends.items()}
                     self._seen_s = time.monotonic()
+
+    def _take_over(self, found: Release) -> None:
+        """Have a release answer; one that no learner can have written is left out."""
+        try:
+            self._predictor.take_over(found.manifest, found.tensors)
+        except ValueError as error:
+            self.refused += 1
+            self._tell(f"a release is not taken: it is no state of this task: {error}")
+            return
+        self.releases += 1
+        self._told = ""
 
     def _tell(self, line: str) -> None:
         """Tell a person, but not the same thing again and again."""

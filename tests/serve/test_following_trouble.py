@@ -10,13 +10,15 @@ import pytest
 
 from headrace.stream.errors import no_broker
 from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.ledger.position import Position
 from headrace.stream.serve import following
 from headrace.stream.serve.following import Following
 from headrace.stream.serve.predictor import Predictor
-from headrace.stream.task import Task
+from headrace.stream.task import Task, parse
+from tests.support.events import task_text
 from tests.support.memory_kafka import MemoryKafka
-from tests.support.releases import release, releaser
-from tests.support.serving import small_task
+from tests.support.releases import entry, release, releaser, snapshot
+from tests.support.serving import SMALL, small_task
 
 
 class Away(MemoryKafka):
@@ -61,4 +63,30 @@ def test_how_far_it_is_behind_is_not_told_while_kafka_is_away(
     assert by.behind_s > 0
     kafka.away = False
     wait(lambda: by.behind_events == 0)
+    by.stop()
+
+
+def test_a_state_that_no_learner_wrote_is_left_out_and_the_next_is_taken() -> None:
+    text = task_text("open").replace('classes = ["no", "yes"]', "max_classes = 4")
+    task = parse(text + SMALL, "test")
+    kafka, predictor, notes = made(task), Predictor(task), list[str]()
+    by, writer = (
+        Following(predictor, cast(Any, kafka), None, notes.append),
+        releaser(task, cast(Any, kafka)),
+    )
+    release(writer, task, 1)
+    by.start()
+    wait(lambda: by.releases == 1)
+    forged = snapshot(task, 2)
+    forged.came[:] = 255  # which is no UTF-8
+    writer.stage(2, forged, Position({0: 2}))
+    writer.on_confirmed(entry(2))
+    writer.finish()
+    wait(lambda: by.refused == 1)
+    assert "no state of this task" in notes[-1]
+    assert predictor.release
+    assert predictor.release.manifest.seq == 1
+    release(writer, task, 3)
+    wait(lambda: by.releases == 2)
+    assert predictor.release.manifest.seq == 3
     by.stop()
