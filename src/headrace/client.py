@@ -27,7 +27,7 @@ class Client:
         context: of TLS: which authorities are trusted, the client's own certificate.
 
     Raises:
-        UsageError: `url` is none.
+        UsageError: `url` is none, or `token` is none that a header can carry.
     """
 
     def __init__(
@@ -38,24 +38,27 @@ class Client:
         timeout_s: float = 10.0,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self._url, parts = url, urlsplit(url)
+        self._url = url
         try:
-            port = parts.port
+            parts = urlsplit(url)
+            host, port = (parts.hostname or "").encode("idna").decode(), parts.port
         except ValueError as error:
             raise UsageError(f"{url!r} is no address of a service: {error}") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not host or not _is_plain(host) or " " in host:
             raise UsageError(f"{url!r} is no address of a service: expected {URL}, say")
-        self._base = parts.path.rstrip("/")
+        if token is not None and not _is_plain(token):
+            raise UsageError("expected a token of printable ASCII")
+        self._base = quote(parts.path.rstrip("/"), safe="/%")
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
             self._connection = http.client.HTTPSConnection(
-                parts.hostname, port, timeout=timeout_s, context=context
+                host, port, timeout=timeout_s, context=context
             )
         else:
-            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=timeout_s)
+            self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +95,7 @@ class Client:
             ServiceError: no service there, none that may be asked, or nothing to answer by yet.
             UsageError: no such task there.
         """
-        path = f"/v1/tasks/{quote(task, safe='')}/predict"
+        path = f"{_path(task)}/predict"
         found: dict[str, Any] | list[dict[str, Any]] = self._ask("POST", path, events)
         return found
 
@@ -101,7 +104,7 @@ class Client:
 
         Raises: as `predict`.
         """
-        found: dict[str, Any] = self._ask("GET", f"/v1/tasks/{quote(task, safe='')}")
+        found: dict[str, Any] = self._ask("GET", _path(task))
         return found
 
     def close(self) -> None:
@@ -111,7 +114,7 @@ class Client:
     def _ask(self, method: str, path: str, value: Any = None) -> Any:
         try:
             body = None if value is None else json.dumps(value).encode()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise EventError("schema", f"JSON cannot hold it: {error}") from error
         for again in (True, False):
             fresh = self._connection.sock is None
@@ -141,3 +144,11 @@ class Client:
         if status == http.HTTPStatus.NOT_FOUND:
             raise UsageError(f"{self._url}: {detail}")
         raise ServiceError(f"{self._url}: {detail or f'status {status}'}")
+
+
+def _path(task: str) -> str:
+    return f"/v1/tasks/{quote(task, safe='', errors='replace')}"
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from headrace.stream.errors import BrokerError, HeadraceError
 from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.diagnosis import explain
-from headrace.stream.kafka.metadata import leave
+from headrace.stream.kafka.metadata import ANSWER_S, leave
+
+TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE  # of a record that a topic does not take
 
 
 class Message(NamedTuple):
@@ -22,6 +25,9 @@ class Message(NamedTuple):
 
 class Inbox:
     """Read a topic as a member of a consumer group; each message once at least.
+
+    The group begins at the end of each partition, where its first member finds it: that is
+    committed at once, so that whoever has the partition next begins there, not at a later end.
 
     Args:
         group: its name.
@@ -42,7 +48,7 @@ class Inbox:
                 "fetch.wait.max.ms": 100,
             }
         )
-        self._consumer.subscribe([topic])
+        self._consumer.subscribe([topic], on_assign=_begin)
 
     def take(self, most: int, timeout_s: float) -> list[Message]:
         """Return what is there, `most` at most; wait so long at most for the first.
@@ -82,3 +88,17 @@ class Inbox:
 
     def _told(self, error: Any) -> HeadraceError:
         return explain(self._kafka) or BrokerError(f"{self._topic} cannot be read: {error.str()}")
+
+
+def _begin(consumer: Consumer, assigned: list[Any]) -> None:
+    """Start where the group stands; commit the end of a partition of which it has nothing yet."""
+    with suppress(KafkaException):  # else the client asks by itself, and begins at a later end
+        first = [at for at in consumer.committed(assigned, timeout=ANSWER_S) if at.offset < 0]
+        for at in first:
+            at.offset = consumer.get_watermark_offsets(at, timeout=ANSWER_S)[1]
+        if first:
+            consumer.commit(offsets=first, asynchronous=False)
+        ends = {(at.topic, at.partition): at.offset for at in first}
+        for at in assigned:
+            at.offset = ends.get((at.topic, at.partition), at.offset)
+    consumer.assign(assigned)

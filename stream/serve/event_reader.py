@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import msgspec
 
 from headrace.stream.events import Records, Reject
 from headrace.stream.formats import files
@@ -61,8 +60,8 @@ class EventReader:
 
     def _lacks_id(self, raw: bytes) -> bool:
         try:
-            event = msgspec.json.decode(raw)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+            event = json.loads(raw)  # which takes NaN, as a task may (input.non_finite)
+        except (ValueError, RecursionError):
             return False
         return isinstance(event, dict) and not files.has(event, self._id)
 

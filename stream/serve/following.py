@@ -13,6 +13,7 @@ import msgspec
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.source import Source
+from headrace.stream.ledger.release import Release
 from headrace.stream.serve.follower import Follower
 from headrace.stream.serve.predictor import Predictor
 
@@ -20,6 +21,7 @@ POLL_S = 0.2
 NEWEST = 100  # records of metrics, of which the last one counts
 ASK_S = 1.0  # from one look at the end of the events' topic to the next
 AGAIN_S = 1.0  # after Kafka did not answer
+STALE_S = 10.0  # after which the end that was seen last says nothing
 
 
 class LearnerStands(msgspec.Struct):
@@ -69,6 +71,7 @@ class Following:
         self._on_note, self._told = on_note, ""
         self._ended = threading.Event()
         self._ends: dict[int, int] = {}
+        self._seen_s = -float("inf")  # when those were
         self._thread = threading.Thread(target=self._run, name="releases", daemon=True)
         self.releases = 0
         """How many were taken over."""
@@ -88,12 +91,12 @@ class Following:
 
     @property
     def behind_events(self) -> int | None:
-        """Return how many offsets of the topic the release does not know; None before there is one.
+        """Return how many offsets of the topic the release does not know.
 
-        As of the last look, ASK_S ago at most.
+        As of about ASK_S ago; None before there is a release, and while Kafka does not say.
         """
         release, ends = self._predictor.release, self._ends
-        if release is None:
+        if release is None or time.monotonic() - self._seen_s > STALE_S:
             return None
         known = release.manifest.positions
         return sum(max(end - known.get(partition, 0), 0) for partition, end in ends.items())
@@ -104,7 +107,7 @@ class Following:
         release = self._predictor.release
         if release is None:
             return None
-        return release.age_s if self.behind_events else 0.0
+        return 0.0 if self.behind_events == 0 else release.age_s
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -128,9 +131,7 @@ class Following:
                 self._tell(follower.problems[-1])
                 follower.problems.clear()
             if found:
-                self._predictor.take_over(found.manifest, found.tensors)
-                self.releases += 1
-                self._told = ""
+                self._take_over(found)
             if records := metrics.poll(NEWEST, 0.0):
                 self._take(records.values[-1])
             if time.monotonic() - looked_s > ASK_S:
@@ -138,6 +139,18 @@ class Following:
                 with suppress(HeadraceError):
                     ends = self._kafka.ends([topic], committed=True)
                     self._ends = {partition: end for (_, partition), end in ends.items()}
+                    self._seen_s = time.monotonic()
+
+    def _take_over(self, found: Release) -> None:
+        """Have a release answer; one that no learner can have written is left out."""
+        try:
+            self._predictor.take_over(found.manifest, found.tensors)
+        except ValueError as error:
+            self.refused += 1
+            self._tell(f"a release is not taken: it is no state of this task: {error}")
+            return
+        self.releases += 1
+        self._told = ""
 
     def _take(self, value: bytes | None) -> None:
         """Take what the learner says of itself, unless a stranger wrote it."""

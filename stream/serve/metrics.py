@@ -100,7 +100,8 @@ class _Releases(Collector):
             if release := one.predictor.release:
                 step.add_metric([name], release.step)
                 age.add_metric([name], release.age_s)
-                behind.add_metric([name], following.behind_events or 0)
+                if (events := following.behind_events) is not None:
+                    behind.add_metric([name], events)
         yield from (step, age, behind, taken, refused)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
 
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
-from headrace.stream.kafka.inbox import Inbox, Message
+from headrace.stream.kafka.inbox import TOO_LARGE, Inbox, Message
 from headrace.stream.kafka.sink import Sink
 from headrace.stream.serve.events import events_of, said
 from headrace.stream.serve.predictor import Predictor
@@ -81,10 +83,10 @@ class Requests:
                 self._ended.wait(AGAIN_S)
 
     def _turn(self, inbox: Inbox, sink: Sink) -> None:
-        if self._predictor.release is None:  # they wait in the topic
-            self._ended.wait(WAIT_S)
-            return
         messages = inbox.take(MOST, WAIT_S)
+        while messages and self._predictor.release is None:
+            if self._ended.wait(WAIT_S):
+                return  # they come again, to the next service
         if not messages:
             return
         asked = [each for each in map(self._asked, messages) if each]
@@ -135,15 +137,23 @@ class Requests:
                 self._encode(body),
                 asked.message.key,
                 headers=headers,
-                on_delivery=self._delivered,
+                on_delivery=partial(self._delivered, sink, asked),
             )
         except BufferError:
             sink.flush()
             self._reply(sink, asked, body)
 
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is not None:
-            self._tell(f"an answer to {message.topic()} did not arrive: {error.str()}")
+    def _delivered(self, sink: Sink, asked: _Asked, error: Any, message: Any) -> None:
+        if error is None:
+            return
+        self._tell(f"an answer to {message.topic()} did not arrive: {error.str()}")
+        if error.code() == TOO_LARGE and not asked.problem:
+            problem = Problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the answer has {len(message.value())} bytes, more than {asked.topic} takes: "
+                "ask about fewer events",
+            )
+            self._reply(sink, asked._replace(problem=problem), problem.as_json())
 
     def _tell(self, line: str) -> None:
         """Tell a person, but not the same thing again and again."""

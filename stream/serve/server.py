@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import ssl
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headrace.stream.errors import UsageError
 from headrace.stream.serve.gate import LOOPBACK
 
 END_S = 3  # that answers which are under way may take, once it is told to end
 IDLE_S = 60  # that a connection may stand idle
+HEAD_S = 10.0  # that the head of a request may take to come
+HEAD_BYTES = 64 << 10  # of it, about
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def run(
             secured |= {"ssl_ca_certs": str(tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=_Protocol,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -113,3 +117,46 @@ class _Server(uvicorn.Server):
         """Ask whether to stop, ten times a second."""
         self.should_exit = self.should_exit or self._stop()
         return await super().on_tick(counter)
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP where heads of requests are limited in time and size, too; uvicorn takes any."""
+
+    _timer: asyncio.TimerHandle | None = None  # while a head is to come
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._timer is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._head_bytes += len(data)
+        if self._timer and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"expected {HEAD_BYTES} bytes of headers at most")
+
+    def _await_head(self) -> None:
+        self._timer, self._head_bytes = self.loop.call_later(HEAD_S, self._give_up), 0
+
+    def _end_head(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        answered = self.cycle is None or self.cycle.response_complete
+        if answered and not self.transport.is_closing():
+            self.transport.close()

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.support.serving import Ask, serving, small_task, trained
 TASK = small_task()
 PREDICT = "/v1/tasks/poisoned/predict"
 ONE = json.loads(good(70, label=None))
+DEEP = reduce(lambda inner, _: [inner], range(20_000), list[Any]())
 
 
 @pytest.fixture(scope="module")
@@ -279,11 +281,23 @@ def test_a_client_asks_and_is_told(ask: Ask) -> None:
         assert refused.value.code == "schema"
         with pytest.raises(headrace.EventError, match="JSON cannot hold it"):
             client.predict("poisoned", ONE | {"x": object()})
+        with pytest.raises(headrace.EventError, match="JSON cannot hold it"):
+            client.predict("poisoned", ONE | {"x": DEEP})
         with pytest.raises(UsageError, match="no task 'other' here: there is poisoned"):
             client.predict("other", ONE)
-    for url in ("localhost:8501", "ftp://a", "http://a:port"):
+        with pytest.raises(UsageError, match="no task"):
+            client.predict("\ud800", ONE)
+    with headrace.Client(f"{ask.url}/a b/\N{EURO SIGN}") as client, pytest.raises(UsageError):
+        client.describe("poisoned")
+    for url in (
+        *("localhost:8501", "ftp://a", "http://a:port", "http://[::1", "http://a b", "http://a..b"),
+        *(f"http://{'a' * 64}", "http://\N{ACCOUNT OF}.com"),
+    ):
         with pytest.raises(UsageError, match="no address of a service"):
             headrace.Client(url)
+    for token in ("a\nb", "\N{EURO SIGN}"):
+        with pytest.raises(UsageError, match="token"):
+            headrace.Client(token=token)
     with (
         headrace.Client("http://127.0.0.1:1") as client,
         pytest.raises(ServiceError, match="serve"),

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from confluent_kafka import Consumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.topic_specs import TopicSpec
@@ -111,3 +113,59 @@ def test_requests_are_answered_where_they_say_and_nowhere_else(
         service.stop()
     assert sum(service.dropped for service in services) == 6
     assert all("is not answered" in note for note in notes)
+
+
+def test_requests_wait_for_a_state_and_for_the_next_service(
+    kafka: KafkaConnection, asker: Asker
+) -> None:
+    task, name = small_task(asker.name), asker.name
+    predictor, notes = Predictor(task), list[str]()
+    asker.ask(good(1), f"{name}.replies", 0)  # before the first service: not answered
+    service = Requests(predictor, kafka, notes.append)
+    service.start()
+    wait_for_group(kafka, f"{name}.serve", f"{name}.requests")
+    for number in (1, 2, 3):  # while there is no state
+        asker.ask(good(number), f"{name}.replies", number)
+    time.sleep(1)
+    service.stop()
+    for number in range(4, 10):  # while there is no service; on both partitions
+        asker.ask(good(number), f"{name}.replies", number)
+    predictor.take_over(manifest(), trained(task).snapshot().tensors())
+    service = Requests(predictor, kafka, notes.append)
+    service.start()
+    assert sorted(asker.told(9)) == [*range(1, 10)]
+    service.stop()
+    assert not notes
+
+
+def test_an_answer_that_its_topic_does_not_take_is_told_instead(
+    kafka: KafkaConnection, asker: Asker
+) -> None:
+    task, name = small_task(asker.name), asker.name
+    predictor, notes = Predictor(task), list[str]()
+    predictor.take_over(manifest(), trained(task).snapshot().tensors())
+    service = Requests(predictor, kafka, notes.append)
+    service.start()
+    wait_for_group(kafka, f"{name}.serve", f"{name}.requests")
+    replies = f"{name}.replies"
+    with KafkaAdminClient(**kafka.kafka_python()) as admin:
+        settings = {"max.message.bytes": "2000"}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, replies, configs=settings)])
+    asker.ask(b"[" + b",".join([b"{}"] * 100) + b"]", replies, 1)
+    asker.ask(good(1), replies, 2)
+    found = {number: json.loads(record.value) for number, record in asker.told(2).items()}
+    assert found[1]["status"] == 413
+    assert "fewer events" in found[1]["detail"]
+    assert found[2]["id"] == "e-1"
+    service.stop()
+    assert len(notes) == 1
+
+
+def wait_for_group(kafka: KafkaConnection, group: str, topic: str) -> None:
+    """Wait until a group says of both partitions of a topic where it begins."""
+    consumer = Consumer(kafka.confluent() | {"group.id": group})
+    partitions, give_up_s = [TopicPartition(topic, at) for at in range(2)], time.monotonic() + 30
+    while any(at.offset < 0 for at in consumer.committed(partitions)):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.1)
+    consumer.close()
