@@ -97,6 +97,9 @@ class Client:
         """
         path = f"{_path(task)}/predict"
         found: dict[str, Any] | list[dict[str, Any]] = self._ask("POST", path, events)
+        answers = [found] if isinstance(events, Mapping) else found
+        if not isinstance(answers, list) or not all(map(_is_answer, answers)):
+            raise ServiceError(f"{self._url} is no service of headrace: its answer is none")
         return found
 
     def describe(self, task: str) -> dict[str, Any]:
@@ -134,13 +137,14 @@ class Client:
                     ) from error
         try:
             found = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ServiceError(f"{self._url} is no service of headrace: status {status}") from error
         if status == http.HTTPStatus.OK:
             return found
-        detail = str(found.get("detail", "")) if isinstance(found, dict) else ""
-        if status == http.HTTPStatus.UNPROCESSABLE_ENTITY:
-            raise EventError(str(found.get("code", "")), detail)
+        told = found if isinstance(found, dict) else {}
+        detail = str(told.get("detail", ""))
+        if status == http.HTTPStatus.UNPROCESSABLE_ENTITY and "code" in told:
+            raise EventError(str(told["code"]), detail)
         if status == http.HTTPStatus.NOT_FOUND:
             raise UsageError(f"{self._url}: {detail}")
         raise ServiceError(f"{self._url}: {detail or f'status {status}'}")
@@ -148,6 +152,10 @@ class Client:
 
 def _path(task: str) -> str:
     return f"/v1/tasks/{quote(task, safe='', errors='replace')}"
+
+
+def _is_answer(found: object) -> bool:
+    return isinstance(found, dict) and bool(found.keys() & {"prediction", "code"})
 
 
 def _is_plain(text: str) -> bool:

@@ -72,8 +72,9 @@ class Requests:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                inbox, sink = Inbox(self._kafka, self._topic, self._group), self._kafka.sink()
+                inbox = Inbox(self._kafka, self._topic, self._group)
                 try:
+                    sink = self._kafka.sink(batched=False)
                     while not self._ended.is_set():
                         self._turn(inbox, sink)
                 finally:

@@ -181,7 +181,7 @@ def ask(
 ) -> None:
     """Ask a service what would be predicted of an event that came now; nothing is learned.
 
-    headrace ask power '{"nswprice": 0.06, "nswdemand": 0.44}'
+    headrace ask power '{"load": 7.5, "temperature": 15}'
     """
     try:
         given = json.loads(event)
