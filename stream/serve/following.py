@@ -118,8 +118,9 @@ class Following:
                     metrics = _newest(self._kafka, self._predictor.task.output("metrics"))
                     stack.callback(metrics.close)
                     self._follow(follower, metrics)
-            except HeadraceError as error:
-                self._tell(str(error))
+            except Exception as error:  # whatever a stranger's release does: it must go on
+                told = str(error) if isinstance(error, HeadraceError) else repr(error)
+                self._tell(told)
                 self._ended.wait(AGAIN_S)
 
     def _follow(self, follower: Follower, metrics: Source) -> None:

@@ -20,6 +20,7 @@ from headrace.stream.serve.events import events_of, refusal, said
 from headrace.stream.serve.gate import Gate, Limits
 from headrace.stream.serve.metrics import Metrics
 from headrace.stream.serve.openapi import document
+from headrace.stream.serve.predictor import NotReleasedError
 from headrace.stream.serve.problems import Problem
 from headrace.stream.serve.served import Served, standing
 
@@ -55,7 +56,7 @@ def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]
         with metrics.timed(one.task.name):
             try:
                 answers = await one.batcher.ask(events)
-            except LookupError as error:
+            except NotReleasedError as error:
                 raise _not_ready(one) from error
         metrics.count(one.task.name, answers)
         if several:

@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.model import counter
 from headrace.model.batch import empty_batch
+from headrace.stream.errors import HeadraceError
 from headrace.stream.events import Reject
 from headrace.stream.ledger.manifest import Manifest
 from headrace.stream.process.garbage import tune_memory
@@ -22,6 +23,10 @@ from headrace.stream.training.late_labels import Draws
 from headrace.stream.training.plugins import learner_of
 from headrace.stream.training.programs import keep_programs
 from headrace.stream.training.snapshot import Tensors
+
+
+class NotReleasedError(HeadraceError):
+    """Report that there is no state yet to answer by."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -91,11 +96,11 @@ class Predictor:
         """Return what is said of each event, or why it is refused; all by one state.
 
         Raises:
-            LookupError: nothing was released yet.
+            NotReleasedError: nothing was released yet.
         """
         release = self.release
         if release is None:
-            raise LookupError("nothing was released yet")
+            raise NotReleasedError(f"nothing of {self.task.name} was released yet")
         rows, refused, nameless = self._reader.read(raws)
         found: list[Any] = [refused.get(place) for place in range(len(raws))]
         if rows.id:

@@ -79,8 +79,9 @@ class Requests:
                         self._turn(inbox, sink)
                 finally:
                     inbox.close()
-            except HeadraceError as error:
-                self._tell(str(error))
+            except Exception as error:  # whatever a stranger's request does: it must go on
+                told = str(error) if isinstance(error, HeadraceError) else repr(error)
+                self._tell(told)
                 self._ended.wait(AGAIN_S)
 
     def _turn(self, inbox: Inbox, sink: Sink) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -92,6 +93,8 @@ def run(
         raise UsageError(
             f"--tls-cert, --tls-key or --client-ca cannot be used: {error.strerror or error}"
         ) from error
+    # of requests that are none, a line each: strangers are not to fill the log
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     _Server(config, stop, on_ready).run(sockets=[listening])
 
 

@@ -18,7 +18,7 @@ from headrace.stream.kafka.topics import delete, ensure
 from headrace.stream.ledger.release import MANIFEST_KEY
 from headrace.stream.serve.follower import Follower
 from headrace.stream.serve.following import Following
-from headrace.stream.serve.predictor import Answer, Predictor
+from headrace.stream.serve.predictor import Answer, NotReleasedError, Predictor
 from headrace.stream.service.learn import learn
 from headrace.stream.service.start import Safety
 from headrace.stream.task import Task
@@ -70,7 +70,7 @@ def stands(predictor: Predictor) -> int:
 
 def test_answers_are_what_the_learner_publishes_next(kafka: KafkaConnection, task: Task) -> None:
     with following(task, kafka) as (predictor, by, _):
-        with pytest.raises(LookupError):
+        with pytest.raises(NotReleasedError):
             predictor.answer([good(0)])
         answers = []
         for number in range(0, 200, 20):
@@ -120,7 +120,7 @@ def test_it_follows_while_events_come_and_knows_how_far_it_is_behind(
                 time.sleep(0.05)
             running.wait(lambda progress: progress.events == 3000)
             wait(lambda: stands(predictor) == 3000)
-        assert by.releases > 5
+        assert by.releases >= 3
         assert len(answered) >= 10
         assert {type(each).__name__ for each in answered} == {"Answer", "Reject"}
         versions = [each.version for each in answered if hasattr(each, "version")]
