@@ -103,25 +103,29 @@ class Releaser:
             self._transactions.close()
 
     def _write(self, entry: Entry, snapshot: Snapshot, position: Position) -> None:
-        began_s = time.monotonic()
         try:
-            self._send(entry, snapshot, position)
+            transactions = self._transactions = self._transactions or self._open()
+            began_s = time.monotonic()  # waiting for a producer says nothing of what writing takes
+            try:
+                self._send(transactions, entry, snapshot, position)
+            finally:
+                self._writing_s = time.monotonic() - began_s
             self._told = ""
         except FencedError:
             self._every_s = 0.0
             self._tell("releases no more states: another learner of this task does")
         except (HeadraceError, OSError) as error:
             self._kept = None  # this one is due again, even if nothing more comes
-            transactions, self._transactions = self._transactions, None
-            if transactions:
-                transactions.close()
+            broken, self._transactions = self._transactions, None
+            if broken:
+                broken.close()
             if isinstance(error, TopicError):
                 self._every_s = 0.0
             self._tell(f"the state of record {entry.record.seq} was not released: {error}")
-        finally:
-            self._writing_s = time.monotonic() - began_s
 
-    def _send(self, entry: Entry, snapshot: Snapshot, position: Position) -> None:
+    def _send(
+        self, transactions: Transactions, entry: Entry, snapshot: Snapshot, position: Position
+    ) -> None:
         tensors = released(snapshot.tensors(), self._shapes)
         chunks = [*chunks_of(arrays.pack(tensors))]
         sha256 = hashlib.sha256()
@@ -142,7 +146,6 @@ class Releaser:
             tensors_sha256=sha256.hexdigest(),
             fields={},  # of events, which no answer needs
         )
-        transactions = self._transactions = self._transactions or self._open()
         transactions.begin()
         keys = [key for key, _ in chunks]
         values = [chunk for _, chunk in chunks]

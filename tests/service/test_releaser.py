@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from headrace.stream.service import releaser as module
 from headrace.stream.service.releaser import Releaser
 from headrace.stream.training.snapshot import digest, released_shapes
 from headrace.stream.training.trainer import Trainer
-from tests.support.memory_kafka import MemoryKafka
+from tests.support.memory_kafka import MemoryKafka, MemoryTransactions
 from tests.support.serving import small_task, trained
 
 TASK = small_task()
@@ -135,13 +136,44 @@ def test_it_is_due_when_something_came_and_time_has_passed(
     assert not by.is_due(at(3))
     clock.now_s += 0.2
     assert by.is_due(at(3))
-    by._writing_s = 1.0  # of a state so large that it may take a tenth of the time
-    assert not by.is_due(at(3))
-    clock.now_s += 8
-    assert by.is_due(at(3))
     never = make(kafka, notes, every_s=0.0)
     assert not never.is_due(at(9))
     assert not never.is_stale(at(9))
+
+
+def test_writing_takes_a_tenth_of_the_time_and_waiting_for_a_producer_does_not_count(
+    kafka: MemoryKafka,
+    notes: list[str],
+    trainer: Trainer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by = make(kafka, notes)
+    opened = kafka.transactions
+
+    def refused(*arguments: object, **more: object) -> None:
+        clock.now_s += 90
+        raise BrokerError("no Kafka answers")
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        clock.now_s += 60
+        return opened(*arguments, **more)
+
+    for opening in (refused, slow):
+        monkeypatch.setattr(kafka, "transactions", opening)
+        release(by, trainer, 1)
+        assert by.is_due(at(2))
+    assert [each.manifest.seq for each in found(kafka)] == [1]
+
+    def commit(self: MemoryTransactions) -> None:
+        clock.now_s += 3
+
+    monkeypatch.setattr(MemoryTransactions, "await_commit", commit)
+    release(by, trainer, 2)
+    clock.now_s += 26.9
+    assert not by.is_due(at(3))
+    clock.now_s += 0.2
+    assert by.is_due(at(3))
 
 
 def test_what_cannot_be_written_is_told_once_and_tried_again(
