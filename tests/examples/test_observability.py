@@ -42,7 +42,6 @@ def prometheus(target: str, folder: Path) -> Iterator[str]:
     shutil.copy(FOLDER / "headrace.rules.yml", folder)
     port = free_port()
     command = ["prometheus", f"--config.file={folder}/prometheus.yml"]
-    command.append(f"--storage.tsdb.path={folder}/data")
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [
