@@ -12,7 +12,7 @@ from headrace.stream.errors import EventError
 from headrace.stream.events import DeadLetter, Records
 from headrace.stream.formats import files
 from headrace.stream.formats.numbering import Numbering
-from headrace.stream.rows import outside
+from headrace.stream.rows import late, outside
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
@@ -89,6 +89,4 @@ def with_value(event: Event, place: tuple[str, ...], value: Any) -> Event:
 
 def unlabelled(task: Task, rows: Rows) -> Rows:
     """Take the labels out of rows, where they are their own."""
-    if task.target.horizon:
-        return rows
-    return rows._replace(label=rows.label * float("nan"), new_class=[None] * len(rows.id))
+    return rows if task.target.horizon else late.unlabelled(rows)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from headrace.stream.events import Records, Reject
 from headrace.stream.formats import files
 from headrace.stream.formats.numbering import Numbering
+from headrace.stream.rows.late import unlabelled
 from headrace.stream.rows.normalizer import Normalizer
 from headrace.stream.rows.outside import number_field
 from headrace.stream.rows.rows import Rows, joined, rows_of
@@ -53,9 +54,7 @@ class EventReader:
             for place in more.offset:
                 del refused[place]
         if not self._task.target.horizon:
-            rows = rows._replace(
-                label=rows.label * float("nan"), new_class=[None] * len(rows.new_class)
-            )
+            rows = unlabelled(rows)
         return Read(rows, refused, {*without})
 
     def _lacks_id(self, raw: bytes) -> bool:

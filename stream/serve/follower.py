@@ -32,7 +32,7 @@ class Follower:
     """
 
     def __init__(self, task: Task, kafka: KafkaConnection, key: bytes | None = None) -> None:
-        self._task, self._kafka, self._topic = task, kafka, task.output("models")
+        self._kafka, self._topic = kafka, task.output("models")
         self._code = fingerprint.of_code()
         self._print = fingerprint.of_task(task)
         wanted = released_shapes(task)

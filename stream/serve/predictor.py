@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 @dataclass(frozen=True)
-class Release:
+class LoadedRelease:
     """Hold a learner's state as it was released, ready to be asked."""
 
     frozen: Frozen
@@ -55,17 +55,12 @@ class Release:
     @property
     def version(self) -> str:
         """Name the state: its run and record of the ledger."""
-        return version_of(self.manifest)
+        return f"{self.manifest.run[:12]}-{self.manifest.seq}"
 
     @property
     def age_s(self) -> float:
         """Return how long ago the state was that of the learner."""
         return max(time.time_ns() // 1_000_000 - self.manifest.time_ms, 0) / 1000
-
-
-def version_of(manifest: Manifest) -> str:
-    """Name a state by its run and record of the ledger."""
-    return f"{manifest.run[:12]}-{manifest.seq}"
 
 
 class Predictor:
@@ -79,7 +74,7 @@ class Predictor:
         keep_programs()
         self.task, self._learner = task, learner_of(task)
         self._reader, self._draws = EventReader(task), Draws(task)
-        self.release: Release | None = None
+        self.release: LoadedRelease | None = None
         """What is answered by; None before the first release."""
 
     def take_over(self, manifest: Manifest, tensors: Tensors) -> None:
@@ -90,7 +85,7 @@ class Predictor:
             np.asarray(self._learner.ask(frozen.state, blank, np.int32(0))[0])
             tune_memory()  # a full collection would hold answers up for a tenth of a second
         step = int(counter.value(np.asarray(frozen.state.step)[None])[0])
-        self.release = Release(frozen, manifest, step)
+        self.release = LoadedRelease(frozen, manifest, step)
 
     def answer(self, raws: Sequence[bytes]) -> list[Answer | Reject]:
         """Return what is said of each event, or why it is refused; all by one state.

@@ -108,8 +108,9 @@ def serve(
     if not near and tls is None:
         note("without --tls-cert tokens and events travel as they are: is there TLS before this?")
     loaded = [load_task(task) for task in tasks]
-    if len({task.name for task in loaded}) < len(loaded):
-        raise UsageError(f"two tasks are called {loaded[0].name!r}: expected each once")
+    names = [task.name for task in loaded]
+    if double := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two tasks are called {double[0]!r}: expected each once")
     kafka, key, listening = (
         connection_of(bootstrap, kafka_config),
         read_key(state_key),
