@@ -96,6 +96,17 @@ class Feature(msgspec.Struct, frozen=True, array_like=True, gc=False):
     arrived_ms: int = 0  # Kafka's timestamp of the event, where labels have a topic of their own
 
 
+class Explanation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Hold what drove a prediction: `base` and the `inputs`' parts add up to it.
+
+    That is the number predicted, or the probability of the class.
+    """
+
+    base: float  # the mean of what would be predicted of a sample of the newest rows
+    inputs: dict[str, float]
+    of: str | None = None  # the class
+
+
 class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Hold what was said about one event: `<task>.predictions`, keyed as its event was.
 
@@ -111,6 +122,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     probabilities: list[float] | None = None
     interval: list[float] | None = None
     holdout: bool = False  # whether what is done should not depend on it, see labels.holdout
+    explanation: Explanation | None = None  # of a sample of events, see model.explain
 
 
 class Expired(msgspec.Struct, frozen=True, omit_defaults=True):

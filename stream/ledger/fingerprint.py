@@ -20,7 +20,7 @@ from headrace.stream.task.labels import Labels
 from headrace.stream.task.part import Part
 from headrace.stream.task.plugins import foreign, versions
 from headrace.stream.task.quantity import READING
-from headrace.stream.task.schema import Input
+from headrace.stream.task.schema import Input, Model
 from headrace.stream.task.target import Target
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +52,8 @@ def settings_of(task: Task) -> dict[str, Any]:
             del place[key]  # as in ledgers of before there were any
     if task.hash_key_file:
         settings["hash_key_file"] = "given"  # wherever it lies: `of_task` digests what it holds
-    for part, key in ((task.input, "input"), (task.target, "target"), (task.labels, "labels")):
-        if part:
+    for key in ("input", "target", "labels", "model"):
+        if part := getattr(task, key):
             _leave_out_later(part, settings[key])
     for name, feature in task.features.items():
         _leave_out_later(feature, settings["features"][name])
@@ -67,6 +67,7 @@ LATER: dict[type[Part], tuple[str, ...]] = {
     Input: ("dayfirst", "non_finite", "propensity"),
     Labels: ("propensity", "sample_negatives", "holdout", "in_memory"),
     Target: READING,
+    Model: ("explain",),
     Number: ("decimal", "thousands", "duration"),
     Category: ("boolean",),
 }

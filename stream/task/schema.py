@@ -239,6 +239,13 @@ class Model(Part):
         0.9, gt=0, lt=1, description="Nominal coverage of the prediction interval."
     )
     seed: Whole = Field(0, ge=0, lt=2**63, description="Seed of the initial weights.")
+    explain: Real | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Fraction of the predictions that are explained: which inputs drove them; 0 = "
+        "on request only; default: none, not on request either.",
+    )
 
     def mistakes(self) -> Iterator[Mistake]:
         """Yield learning rates and members that stand there twice."""

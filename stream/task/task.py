@@ -38,6 +38,7 @@ from headrace.stream.task.target_field import given_away
 NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$"
 WORDS = 64  # of a text that are read in their order
 MOST_ROW_BYTES = 1 << 20  # thousands of them wait in a micro-batch
+NOT_OF_CORE = {"network", "learning_rate", "neighbours", "schedule", "explain"}
 WINDOW_VALUES = 65_536  # numbers that the neighbours' window may hold
 
 STAGES = frozenset(
@@ -276,7 +277,7 @@ class Task(Part):
             label_lags=self.lags.labels,
             numeric_lags=self.lags.rows,
             entities=self.lags.entities if self.input.entity else 0,
-            **self.model.model_dump(exclude={"network", "learning_rate", "neighbours", "schedule"}),
+            **self.model.model_dump(exclude=NOT_OF_CORE),
             schedule=RateSchedule(**self.model.schedule.model_dump()),
             network=network,
             **self.drift.model_dump(),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from headrace.model import aggregates, counter, frame
@@ -21,6 +22,7 @@ from headrace.stream.events import Prediction
 from headrace.stream.rows.classes import Classes
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
+from headrace.stream.training.background import Background, background_of
 from headrace.stream.training.learned import Learned, answers
 
 LINES = 256  # rows that the compiled program takes at once
@@ -34,6 +36,7 @@ class Frozen(NamedTuple):
     state: State
     frame: Frame
     classes: Classes
+    background: Background | None = None  # if the task lets predictions be explained
 
 
 def ask(held: Frozen, rows: Rows) -> Learned:
@@ -129,14 +132,20 @@ def predictions(spec: Spec, learned: Learned, held_out: Sequence[bool]) -> list[
     if chances:
         names = [*learned.classes]
         said = [names[int(at)] if at == at else None for at in learned.answer.tolist()]
-        return [
+        found = [
             Prediction(i, name, s, t, p, o, line, None, h)
             for name, line, i, s, t, p, o, h in zip(said, lines, *common, strict=True)
         ]
-    return [
-        Prediction(i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high], h)
-        for (value, low, high), i, s, t, p, o, h in zip(lines, *common, strict=True)
-    ]
+    else:
+        found = [
+            Prediction(
+                i, _known(value), s, t, p, o, None, None if math.isnan(low) else [low, high], h
+            )
+            for (value, low, high), i, s, t, p, o, h in zip(lines, *common, strict=True)
+        ]
+    for at, why in learned.explanations.items():
+        found[at] = replace(found[at], explanation=why)
+    return found
 
 
 def _known(value: float) -> float | None:
@@ -156,7 +165,10 @@ def thaw(task: Task, learner: Learner, tensors: Mapping[str, NDArray[Any]]) -> F
     ]
     state = jax.device_put(jax.tree.unflatten(tree, arrays))
     counted, classes = Frame(task.spec, tensors["frame"]), Classes(task, tensors["came"])
-    return Frozen(task, learner, state, counted, classes)
+    background = background_of(task)
+    if background is not None:
+        background.restore(tensors)
+    return Frozen(task, learner, state, counted, classes, background)
 
 
 @lru_cache(KEPT)

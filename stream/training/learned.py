@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 from headrace.model.batch import Outcome
 from headrace.model.frame import Frame
 from headrace.model.spec import Spec
-from headrace.stream.events import DriftRecord
+from headrace.stream.events import DriftRecord, Explanation
 from headrace.stream.rows.classes import Classes
 from headrace.stream.rows.rows import Rows
 from headrace.stream.training.joined import Joined
+
+
+class Attributions(NamedTuple):
+    """Hold how much each input of a row moved its prediction."""
+
+    parts: Any  # f32[F, O]  of each class, or of the number
+    unit: float  # of the number
 
 
 class Part(NamedTuple):
@@ -26,6 +33,7 @@ class Part(NamedTuple):
     outcome: Outcome
     frame: Frame
     left: Sequence[int] = ()  # numbers of the rows that are taken out with it
+    explained: Attributions | None = None  # of its first row
 
 
 class Pending(NamedTuple):
@@ -46,6 +54,7 @@ class Learned:
     step: NDArray[np.int64]  # [n]
     drift: list[DriftRecord]
     classes: Classes  # by their index; later ones may be among them
+    explanations: Mapping[int, Explanation] = field(default_factory=dict)  # by place of the row
 
     def outcome(self, first: int = 0, last: int | None = None) -> str:
         """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""
@@ -62,6 +71,7 @@ class Foreseen(NamedTuple):
     frame: Frame
     classes: Classes
     learned: int
+    explaining: Any  # `Explaining`, None without
 
 
 def answers(spec: Spec, published: NDArray[Any]) -> NDArray[np.float64]:

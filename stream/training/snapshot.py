@@ -17,7 +17,7 @@ from headrace.model import frame
 from headrace.model.state import named
 from headrace.stream.rows.classes import came_shape
 from headrace.stream.task import Task
-from headrace.stream.training import join_arrays
+from headrace.stream.training import background, explaining, join_arrays
 from headrace.stream.training.plugins import learner_of
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -47,12 +47,14 @@ class Snapshot(NamedTuple):
     learned: int
     join: dict[str, Any] | None = None
     rows: Callable[[NDArray[np.int64]], NDArray[np.uint8]] | None = None  # that wait outside
+    explaining: Mapping[str, Any] | None = None  # what explanations go by
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Wait for the state, and give its arrays by name.
 
         `recent` holds the remembered ids, `came` the classes that came, and `frame` what numbers
-        are counted from. Where labels come by themselves, others hold what waits for them.
+        are counted from. Where labels come by themselves, others hold what waits for them; where
+        predictions are explained, what that goes by.
         """
         ids = np.frombuffer(msgspec.msgpack.encode(self.recent), np.uint8)
         arrays = {name: np.asarray(leaf) for name, leaf in named(self.state)}
@@ -60,6 +62,8 @@ class Snapshot(NamedTuple):
             arrays |= join_arrays.arrays(self.join)
         if self.join and self.rows:
             arrays["left_rows"] = self.rows(self.join["newest"].outside(self.join["status"]))
+        for name, array in (self.explaining or {}).items():
+            arrays[name] = np.asarray(array)
         return arrays | {"recent": ids, "came": self.came, "frame": self.frame}
 
 
@@ -79,6 +83,8 @@ def shapes_of(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     if waiting := task.spec.waiting:
         most = task.labels.max_pending if task.labels else waiting
         found |= join_arrays.shapes_of(most, task.target.horizon, outside=task.spec.loads)
+    if task.model.explain is not None:
+        found |= explaining.shapes_of(task)
     return found | {
         "recent": ("uint8", (-1,)),
         "came": ("uint8", came_shape(task)),
@@ -90,4 +96,6 @@ def released_shapes(task: Task) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return type and shape of each array that it takes to predict: what waits is left out."""
     state = {name for name, _ in named(jax.eval_shape(learner_of(task).init))}
     kept = {name for name in state if not name.startswith("waiting")} | {"came", "frame"}
+    if task.model.explain is not None:
+        kept |= background.shapes_of(task.spec).keys()
     return {name: each for name, each in shapes_of(task).items() if name in kept}

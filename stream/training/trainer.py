@@ -6,6 +6,7 @@ The service and the offline evaluation share this class, so both learn the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from headrace.model.batch import Batch
 from headrace.model.frame import Frame
 from headrace.model.spec import Spec
 from headrace.model.state import named
+from headrace.stream.errors import UsageError
 from headrace.stream.events import DeadLetter, Prediction, Reject, dead_letter
 from headrace.stream.rows.classes import NEW_CLASS, Classes
 from headrace.stream.rows.late import Placed
@@ -27,6 +29,7 @@ from headrace.stream.task import Task
 from headrace.stream.training import scores
 from headrace.stream.training.asking import Frozen, ask, batch_of, framed, in_words, predictions
 from headrace.stream.training.drift_records import Told, drift_records
+from headrace.stream.training.explaining import Explaining, pieces
 from headrace.stream.training.joined import Joined
 from headrace.stream.training.label_join import LabelJoin
 from headrace.stream.training.late_labels import Draws, join_of
@@ -67,7 +70,8 @@ class Trainer:
         self._frame = Frame(task.spec)
         self.join: LabelJoin | None = join_of(task)
         self._files = RowFiles(self.spec, directory) if self.spec.loads else None
-        self._draws = Draws(task)
+        self._draws, share = Draws(task), task.model.explain
+        self._explaining = None if share is None else Explaining(task, share, self._state)
         self.learned = 0
 
     @property
@@ -141,7 +145,8 @@ class Trainer:
 
     def _submit(self, rows: Rows, joined: Joined | None) -> Pending:
         spec, values, parts = self._learner.spec, framed(self._learner.spec, rows), []
-        most = self._capacity
+        most, why = self._capacity, self._explaining
+        cuts = why.chosen(joined.events if joined else range(len(values))) if why else []
         if spec.loads:  # see NewestRows
             most = min(most, spec.waiting // 2)
         for first, end, change in self._frame.stretches(values):
@@ -149,18 +154,19 @@ class Trainer:
                 self._state = frame.rebase(spec, self._state, change, self._frame)
                 if self._files:
                     self._files.rebase(change.before, self._frame.copy())
-            for at in range(first, max(end, first + 1), most):
-                batch = batch_of(
-                    spec, self._capacity, self._frame, rows, values, at, min(end, at + most)
-                )
-                count = min(end - at, most)
+                if why:
+                    why.rebase(change.before, self._frame)
+            for at, stop in pieces(first, end, most, cuts):
+                explained = why.explain(self._state, self._frame, rows, at, stop) if why else None
+                batch = batch_of(spec, self._capacity, self._frame, rows, values, at, stop)
+                count = stop - at
                 if joined:
                     batch.line[:count] = joined.line[at : at + count]
                 left: Sequence[int] = ()
                 if joined and self._files:
                     left = self._files.exchange(joined.part(at, count), batch)
                 self._state, outcome = self._learner.run(self._state, batch, np.int32(count))
-                part = Part(count, outcome, self._frame.copy(), left)
+                part = Part(count, outcome, self._frame.copy(), left, explained)
                 if self._files:
                     self._files.add(part)
                 parts.append(part)
@@ -185,7 +191,8 @@ class Trainer:
             why it would be refused, if one names a class that there is no room for.
         """
         kept = self._state, self._frame, self._classes, self.learned, self.join, self._files
-        self._files = self._files and self._files.fork()
+        explaining, self._files = self._explaining, self._files and self._files.fork()
+        self._explaining = explaining and explaining.copy()
         self._state, self._frame = self._learner.copy(self._state), self._frame.copy()
         self._classes = self._classes.copy()
         try:
@@ -193,18 +200,21 @@ class Trainer:
             if self.join:  # labels may be learned before: of events that expire, with a horizon
                 self.join = self.join.copy(rows.id)
                 found = self.collect(self.submit(rows))
-                return Foreseen(found, None, self._frame, self._classes, self.learned)
+                return Foreseen(found, None, self._frame, self._classes, self.learned, None)
             rows = self._take_up(rows, refused)
             if refused:
                 return next(iter(refused.values()))
             found = self.collect(self.submit(rows))
-            return Foreseen(found, self._state, self._frame, self._classes, self.learned)
+            return Foreseen(
+                found, self._state, self._frame, self._classes, self.learned, self._explaining
+            )
         finally:
             self._state, self._frame, self._classes, self.learned, self.join, self._files = kept
+            self._explaining = explaining
 
     def accept(self, foreseen: Foreseen) -> Learned:
         """Take over what was foreseen, as if the rows were submitted now; once."""
-        found, self._state, self._frame, self._classes, self.learned = foreseen
+        found, self._state, self._frame, self._classes, self.learned, self._explaining = foreseen
         return found
 
     @property
@@ -233,7 +243,22 @@ class Trainer:
             if self._classes.is_open:
                 rows = rows._replace(label=self._classes.indices(rows.label, rows.new_class))
         answer = answers(self._learner.spec, published)
-        return Learned(rows, published, answer, step, records, self._classes)
+        learned = Learned(rows, published, answer, step, records, self._classes)
+        if self._explaining:
+            return replace(learned, explanations=self._explaining.of(pending, learned))
+        return learned
+
+    def explain(self, rows: Rows) -> Learned:
+        """Return what `ask` does, and why, where anything can be compared with.
+
+        Raises:
+            UsageError: the task does not let predictions be explained.
+        """
+        if not self._explaining:
+            raise UsageError(f"{self.task.name}: model.explain is not set, expected 0 or more")
+        learned = self.ask(rows)
+        why = self._explaining.explainer.explain(self._held, rows, learned)
+        return replace(learned, explanations=why)
 
     def _published(self, part: Part) -> NDArray[Any]:
         return in_words(self.spec, np.asarray(part.outcome.published)[: part.rows], part.frame)
@@ -248,12 +273,17 @@ class Trainer:
 
     @property
     def _held(self) -> Frozen:
-        return Frozen(self._task, self._learner, self._state, self._frame, self._classes)
+        background = self._explaining.background if self._explaining else None
+        return Frozen(
+            self._task, self._learner, self._state, self._frame, self._classes, background
+        )
 
     def frozen(self) -> Frozen:
         """Copy what would be said by, after the last submitted row."""
         state, held = self._learner.copy(self._state), self._held
-        return held._replace(state=state, frame=held.frame.copy(), classes=held.classes.copy())
+        background = None if held.background is None else held.background.copy()
+        counted, classes = held.frame.copy(), held.classes.copy()
+        return held._replace(state=state, frame=counted, classes=classes, background=background)
 
     def snapshot(self) -> Snapshot:
         """Copy the state as it will be after the last submitted row; does not wait."""
@@ -261,7 +291,8 @@ class Trainer:
         copied = self._learner.copy(self._state)  # the loop updates the original in place
         joined = self.join.copied() if self.join else None
         rows = self._files.copied() if self._files else None
-        return Snapshot(copied, self._recent.as_list(), came, held, self.learned, joined, rows)
+        why = self._explaining.arrays() if self._explaining else None
+        return Snapshot(copied, self._recent.as_list(), came, held, self.learned, joined, rows, why)
 
     def restore(self, tensors: Tensors, learned: int) -> None:
         """Take a state over: tensors of the names and shapes of `shapes`."""
@@ -273,6 +304,8 @@ class Trainer:
         self._recent = RecentIds(self._task.input.recent_ids, ids)
         self._classes = Classes(self._task, tensors["came"])
         self._frame = Frame(self._task.spec, tensors["frame"])
+        if self._explaining:
+            self._explaining.restore(tensors)
         if self.join:
             self.join.restore(tensors)
         if self.join and self._files:
@@ -286,11 +319,20 @@ class Trainer:
             what waits for them, and gives that part of `report`.
         """
         copied = self._learner.copy(scores.measured(self._state))
-        return partial(scores.scores, self.spec, copied, self._unit)
+        told, why = partial(scores.scores, self.spec, copied, self._unit), self._importance()
+        return lambda: told() | why()
 
     def report(self) -> dict[str, Any]:
         """Return the metrics, their baselines and the members' weights as of the last row."""
-        return scores.standing(self.spec, self._state, self._unit, self._classes)
+        found = scores.standing(self.spec, self._state, self._unit, self._classes)
+        return found | self._importance()()
+
+    def _importance(self) -> Callable[[], dict[str, Any]]:
+        """Return what tells the importance of inputs as of the last submitted row."""
+        if not self._explaining:
+            return dict
+        why, unit = self._explaining, self._unit
+        return partial(why.explainer.report, why.importance, unit)
 
     @property
     def _unit(self) -> float:

@@ -48,7 +48,7 @@ def make_task(kafka: KafkaConnection, place: Path) -> tuple[Task, Path]:
     name = f"replay-{uuid.uuid4().hex[:8]}"
     text = TASK.replace('"poisoned"', f'"{name}"').replace("events.poisoned", f"events.{name}")
     path = place / f"{name}.toml"
-    path.write_text(f"{text}\n[topics]\npartitions = {PARTITIONS}\n")
+    path.write_text(f"{text}\n[model]\nexplain = 0.1\n[topics]\npartitions = {PARTITIONS}\n")
     task = parse(path.read_text(), str(path))
     ensure(kafka, topic_specs(task))
     return task, path
@@ -327,6 +327,8 @@ def test_predictions_published_again_are_those_of_the_past(lived: Lived) -> None
     found = replay(lived.task, lived.kafka, to_topic=topic)
     again, then = (read(lived.kafka, t) for t in (topic, lived.task.output("predictions")))
     assert again == then
+    lines = [value for values in then.values() for value in values if value]
+    assert any(b'"explanation"' in line for line in lines)
     assert found.published == found.events == sum(map(len, then.values()))
     with pytest.raises(UsageError, match=rf"{topic}: it holds [\d,]+ records already"):
         replay(lived.task, lived.kafka, to_topic=topic)

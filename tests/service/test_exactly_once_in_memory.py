@@ -57,6 +57,7 @@ classes = ["no", "yes"]
 [model]
 hidden = [2]
 neighbours = 10
+explain = 0.1
 [drift]
 ladder = []
 """

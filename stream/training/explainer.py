@@ -1,0 +1,129 @@
+"""Which inputs drove a prediction: what each adds to what is usual, up to what is predicted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from headrace.model import attributions, frame
+from headrace.model.batch import empty_batch
+from headrace.model.frame import Frame
+from headrace.model.state import State
+from headrace.stream.events import Explanation
+from headrace.stream.rows.inputs import Inputs
+from headrace.stream.rows.rows import Rows
+from headrace.stream.task import Task
+from headrace.stream.training.asking import Frozen, batch_of, framed
+from headrace.stream.training.background import Background
+from headrace.stream.training.learned import Attributions, Learned
+
+DRAWN = 64  # ways to walk, of which each explanation takes the next one
+
+
+class Explainer:
+    """Explain predictions of one task, by the rows of a background.
+
+    Everything is compiled when the constructor returns.
+
+    Args:
+        state: of the shapes that will be asked.
+    """
+
+    def __init__(self, task: Task, state: State) -> None:
+        self._spec, self._inputs = task.spec, Inputs(task)
+        count = len(self._inputs.all)
+        self._walks = attributions.walks_of(count)
+        self._attribute = attributions.make_attributions(self._spec)
+        self._drawn = [
+            attributions.draw_walks(count, self._walks, np.random.default_rng(seed))
+            for seed in range(DRAWN)
+        ]
+        walks = self._drawn[0]
+        self._lines = len(walks.origin)
+        blank = empty_batch(self._spec, self._lines)
+        jax.block_until_ready(  # type: ignore[no-untyped-call]
+            self._attribute(state, blank, walks.steps, self.blank())
+        )
+
+    def blank(self) -> Array:
+        """Return the importance of the inputs before anything was explained."""
+        return jnp.asarray(attributions.blank(len(self._inputs.all)))
+
+    def ask(
+        self,
+        state: State,
+        counted: Frame,
+        rows: Rows,
+        at: int,
+        background: Background,
+        importance: Array,
+    ) -> tuple[Attributions | None, Array]:
+        """Begin to explain what is said of a row; does not wait.
+
+        What is drawn for that goes by how many rows the background met.
+
+        Returns:
+            also the importance of the inputs after it. None without any row before it.
+        """
+        if not len(background):
+            return None, importance
+        random, walks = np.random.default_rng(background.met), self._drawn[background.met % DRAWN]
+        origin = background.draw(self._walks, random)[walks.origin]
+        mixed = self._inputs.mixed(rows, at, background, walks.own, origin)
+        values = framed(self._spec, mixed)
+        batch = batch_of(self._spec, self._lines, counted, mixed, values, 0, self._lines)
+        parts, importance = self._attribute(state, batch, walks.steps, importance)
+        return Attributions(parts, self._unit(counted)), importance
+
+    def explain(self, held: Frozen, rows: Rows, learned: Learned) -> dict[int, Explanation]:
+        """Return why rows would get their predictions if they came next, by place.
+
+        Args:
+            learned: what `asking.ask` said of them.
+        """
+        background, asked = held.background, dict[int, Attributions]()
+        assert background is not None  # noqa: S101
+        values = framed(self._spec, rows)
+        for at in range(len(rows.id)):
+            state, counted = held.state, held.frame
+            if counted.looks_next:
+                counted = held.frame.copy()
+                [(_, _, change)] = counted.stretches(values[at : at + 1])
+                if change:
+                    state = frame.rebase(self._spec, state, change, counted)
+            one, _ = self.ask(state, counted, rows, at, background, self.blank())
+            if one:
+                asked[at] = one
+        return self.told(asked, learned)
+
+    def told(self, asked: dict[int, Attributions], learned: Learned) -> dict[int, Explanation]:
+        """Return the explanations of what was said, by place of the row; waits for them."""
+        found = {}
+        for at, (parts, unit) in asked.items():
+            answer = learned.answer[at]
+            place = int(answer) if self._spec.classes and answer == answer else 0
+            numbers = np.asarray(parts)[:, place].astype(np.float64) * unit
+            if answer != answer or not np.isfinite(numbers).all():
+                continue  # nothing is said
+            said = float(learned.published[at, place])
+            told = dict(zip(self._inputs.names, numbers.tolist(), strict=True))
+            base = said - math.fsum(told.values())
+            of = learned.classes[place] if self._spec.classes else None
+            found[at] = Explanation(base, told, of)
+        return found
+
+    def report(self, importance: Array, unit: float) -> dict[str, Any]:
+        """Return what metrics tell of the importance of inputs; nothing before there is any."""
+        *sizes, count = np.asarray(importance).tolist()
+        if not count:
+            return {}
+        told = zip(self._inputs.names, sizes, strict=True)
+        return {"importance": {name: size * unit for name, size in told}}
+
+    def _unit(self, counted: Frame) -> float:
+        return 1.0 if self._spec.classes else float(counted.unit[-1])
