@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
+from headrace.stream.events import DeadLetter
 from headrace.stream.process.signals import interrupted_later
+from headrace.stream.training.learned import Pending
 
 T = TypeVar("T")
+
+
+class Working(NamedTuple):
+    """Hold rows that the compiled loop is working on."""
+
+    first: int
+    rows: int
+    letters: list[DeadLetter]
+    pending: Pending | None
 
 
 def in_batches(

@@ -95,7 +95,33 @@ class Client:
             ServiceError: no service there, none that may be asked, or nothing to answer by yet.
             UsageError: no such task there.
         """
-        path = f"{_path(task)}/predict"
+        return self._answers(task, "predict", events)
+
+    @overload
+    def explain(self, task: str, events: Event) -> dict[str, Any]: ...
+
+    @overload
+    def explain(self, task: str, events: Sequence[Event]) -> list[dict[str, Any]]: ...
+
+    def explain(
+        self, task: str, events: Event | Sequence[Event]
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return what `predict` does, and what drove each prediction.
+
+        Returns:
+            also `explanation`: `base`, and of each of the `inputs` what it adds, which make the
+            prediction, or the probability `of` the class; none before there is anything to
+            compare with.
+
+        Raises: as `predict`;
+            ServiceError: the task does not set `model.explain`.
+        """
+        return self._answers(task, "explain", events)
+
+    def _answers(
+        self, task: str, what: str, events: Event | Sequence[Event]
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        path = f"{_path(task)}/{what}"
         found: dict[str, Any] | list[dict[str, Any]] = self._ask("POST", path, events)
         answers = [found] if isinstance(events, Mapping) else found
         if not isinstance(answers, list) or not all(map(_is_answer, answers)):

@@ -6,13 +6,13 @@ from collections import deque
 from itertools import islice
 from pathlib import Path
 from threading import RLock
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace import saved
-from headrace.batches import in_batches
+from headrace.batches import Working, in_batches
 from headrace.export import Card, export
 from headrace.export.signature import arrays
 from headrace.late_labels import LateLabels, TellsMore
@@ -28,21 +28,12 @@ from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
 from headrace.stream.task.field_path import pointer
 from headrace.stream.training import keras_models
-from headrace.stream.training.learned import Foreseen, Pending
+from headrace.stream.training.learned import Foreseen
 from headrace.stream.training.trainer import Trainer
 from headrace.tables import encoded, rows_of
 
 CAPACITY = 4096  # rows of a micro-batch, which change no result
 NEWEST = 10_000  # drift records that are kept
-
-
-class _Working(NamedTuple):
-    """Hold rows that the compiled loop is working on."""
-
-    first: int
-    rows: int
-    letters: list[DeadLetter]
-    pending: Pending | None
 
 
 class Learner:
@@ -181,6 +172,20 @@ class Learner:
             return outcome
 
     @in_turn
+    def explain(self, event: Event) -> Prediction:
+        """Return what `predict_one` does, with its `explanation`, as a service would publish it.
+
+        Raises:
+            EventError: the event would be refused, whatever its id.
+            UsageError: the task does not set `model.explain`.
+        """
+        rows, refused = self._reader.read([encoded(event)], self.events)
+        refuse(refused)
+        with interrupted_later():
+            learned = self._trainer.explain(unlabelled(self.task, rows))
+            return first_of(self._trainer, learned, len(self._trainer.classes))
+
+    @in_turn
     def predict(self, table: Any) -> pa.Table:
         """Predict each row of a table as if it came next; nothing is learned or remembered.
 
@@ -221,7 +226,7 @@ class Learner:
         empty = table_of(self._trainer, 0, 0, [], None)
         return in_batches(rows_of(table, CAPACITY), CAPACITY, self._submit, self._collect, empty)
 
-    def _submit(self, batch: list[bytes]) -> _Working:
+    def _submit(self, batch: list[bytes]) -> Working:
         rows, refused = self._reader.read(batch, self.events)
         rows, repeated = self._trainer.admit(rows, "")
         if rows.id:
@@ -230,9 +235,9 @@ class Learner:
         first, self.events = self.events, self.events + len(batch)
         letters = [*refused, *repeated]
         self._refusals.add(letters)
-        return _Working(first, len(batch), letters, pending)
+        return Working(first, len(batch), letters, pending)
 
-    def _collect(self, work: _Working) -> pa.Table:
+    def _collect(self, work: Working) -> pa.Table:
         learned = self._trainer.collect(work.pending) if work.pending else None
         self._drift += learned.drift if learned else []
         return table_of(self._trainer, work.first, work.rows, work.letters, learned)
@@ -256,10 +261,7 @@ class Learner:
     @property
     @in_turn
     def drift(self) -> list[DriftRecord]:
-        """Return the newest alarms and what was done, as on `<task>.drift`; of this object alone.
-
-        A copy, and what `load` returns, begin with none.
-        """
+        """Return the newest alarms and what was done, as on `<task>.drift`; a copy has none."""
         return [*self._drift]
 
     @property
@@ -317,15 +319,14 @@ class Learner:
             path: a file of `save`; or a service's directory (`headrace learn --state DIR`, or
                 `headrace state --to DIR`; a URL, too), of which the newest checkpoint is taken; or
                 one of the files of a checkpoint.
-            key: what is in the file of `--state-key`, if checkpoints are sealed.
+            key: what the file of `--state-key` holds, if checkpoints are sealed.
 
         Raises:
             UsageError: the file cannot be read, or is no saved learner; there is no checkpoint,
                 or those of several tasks.
             RecoveryError: it is broken, or was saved by other code than this.
         """
-        data = saved.read(str(path))
-        if data is None:
+        if (data := saved.read(str(path))) is None:
             return cls._from_checkpoint(str(path), key)
         return cls._unpacked(data, str(path))
 
@@ -346,10 +347,9 @@ class Learner:
 
     @in_turn
     def _packed(self) -> bytes:
-        snapshot = self._trainer.snapshot()
-        return saved.pack(
-            self.task, snapshot.tensors(), snapshot.learned, self.events, self._reader.number
-        )
+        state = self._trainer.snapshot()
+        told = state.tensors(), state.learned, self.events, self._reader.number
+        return saved.pack(self.task, *told)
 
     @classmethod
     def _unpacked(cls, data: bytes, origin: str) -> Learner:

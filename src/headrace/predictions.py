@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from headrace.stream.events import DeadLetter
+from headrace.stream.events import DeadLetter, Explanation
 from headrace.stream.training.learned import Learned
 from headrace.stream.training.trainer import Trainer
 
@@ -24,6 +24,8 @@ class Prediction:
         low, high: what holds the value with the probability `model.coverage`; None for classes,
             and before there are errors to go by.
         holdout: whether what is done should not depend on it, as `labels.holdout` says.
+        explanation: what drove it, where the task sets `model.explain`; else None. Its `base` and
+            what each of its `inputs` adds make the value, or the probability of the label.
     """
 
     label: str | None = None
@@ -32,6 +34,7 @@ class Prediction:
     low: float | None = None
     high: float | None = None
     holdout: bool = False
+    explanation: Explanation | None = None
 
 
 def first_of(trainer: Trainer, learned: Learned, known: int) -> Prediction:
@@ -40,11 +43,11 @@ def first_of(trainer: Trainer, learned: Learned, known: int) -> Prediction:
     if not trainer.spec.classes:
         low, high = said.interval or (None, None)
         value = cast("float | None", said.prediction)
-        return Prediction(None, value, {}, low, high, said.holdout)
+        return Prediction(None, value, {}, low, high, said.holdout, said.explanation)
     names = [*learned.classes][:known]
     chances = dict(zip(names, said.probabilities or (), strict=False))
     label = cast("str | None", said.prediction)
-    return Prediction(label, None, chances, holdout=said.holdout)
+    return Prediction(label, None, chances, holdout=said.holdout, explanation=said.explanation)
 
 
 def table_of(

@@ -27,10 +27,11 @@ class Batcher:
 
     Args:
         answer: gives a list as long as that of the events it is given, on any thread.
+        few: how many events are answered where they came.
     """
 
-    def __init__(self, answer: Callable[[Sequence[bytes]], list[Any]]) -> None:
-        self._answer = answer
+    def __init__(self, answer: Callable[[Sequence[bytes]], list[Any]], few: int = FEW) -> None:
+        self._answer, self._few = answer, few
         self._waiting: list[_Waiting] = []
         self._pool, self._busy = ThreadPoolExecutor(THREADS, "answers"), 0
 
@@ -62,7 +63,7 @@ class Batcher:
                 count, events = count + 1, events + len(waiting.raws)
             lot, self._waiting = self._waiting[:count], self._waiting[count:]
             raws = [raw for waiting in lot for raw in waiting.raws]
-            if events <= FEW:
+            if events <= self._few:
                 _tell(lot, *self._answered(raws))
                 continue
             self._busy += 1

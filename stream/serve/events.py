@@ -13,8 +13,8 @@ from headrace.stream.serve.problems import Problem
 MOST_EVENTS = 4096  # of a request
 
 
-def events_of(body: bytes) -> tuple[list[bytes], bool]:
-    """Take the events of a request apart, and say whether they came as an array.
+def events_of(body: bytes, most: int = MOST_EVENTS) -> tuple[list[bytes], bool]:
+    """Take the events of a request apart, `most` at most, and say whether they came as an array.
 
     Raises:
         Problem: it is neither a JSON object nor an array.
@@ -30,10 +30,10 @@ def events_of(body: bytes) -> tuple[list[bytes], bool]:
         found = list(map(bytes, msgspec.json.decode(body, type=list[msgspec.Raw])))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Problem(HTTPStatus.BAD_REQUEST, f"no JSON: {error}") from error
-    if len(found) > MOST_EVENTS:
+    if len(found) > most:
         raise Problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"{len(found)} events, expected {MOST_EVENTS} at most",
+            f"{len(found)} events, expected {most} at most",
         )
     return found, True
 

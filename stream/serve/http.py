@@ -16,15 +16,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headrace.stream.events import Reject
-from headrace.stream.serve.events import events_of, refusal, said
+from headrace.stream.serve.batcher import Batcher
+from headrace.stream.serve.events import MOST_EVENTS, events_of, refusal, said
 from headrace.stream.serve.gate import Gate, Limits
 from headrace.stream.serve.metrics import Metrics
 from headrace.stream.serve.openapi import document
-from headrace.stream.serve.predictor import NotReleasedError
+from headrace.stream.serve.predictor import NotExplainedError, NotReleasedError
 from headrace.stream.serve.problems import Problem
 from headrace.stream.serve.served import Served, standing
 
 BODY_S = 10.0  # that a body may take to come
+MOST_EXPLAINED = 256  # events of a request: each takes a hundred times as long as an answer
 JSON = "application/json"
 
 
@@ -48,16 +50,25 @@ def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]
 
     async def predict(request: Request) -> Response:
         one = asked(request)
+        return await answer(request, one, one.batcher, MOST_EVENTS)
+
+    async def explain(request: Request) -> Response:
+        one = asked(request)
+        return await answer(request, one, one.explainer, MOST_EXPLAINED)
+
+    async def answer(request: Request, one: Served, batcher: Batcher, most: int) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
             raise Problem(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected the header Content-Type: {JSON}"
             )
-        events, several = events_of(await _body(request))
+        events, several = events_of(await _body(request), most)
         with metrics.timed(one.task.name):
             try:
-                answers = await one.batcher.ask(events)
+                answers = await batcher.ask(events)
             except NotReleasedError as error:
                 raise _not_ready(one) from error
+            except NotExplainedError as error:
+                raise Problem(HTTPStatus.CONFLICT, str(error)) from error
         metrics.count(one.task.name, answers)
         if several:
             return told([said(answer) for answer in answers])
@@ -95,6 +106,7 @@ def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]
             Route("/v1/tasks", describe_all),
             Route("/v1/tasks/{task}", describe),
             Route("/v1/tasks/{task}/predict", predict, methods=["POST"]),
+            Route("/v1/tasks/{task}/explain", explain, methods=["POST"]),
             Route("/healthz", health),
             Route("/readyz", ready),
             Route("/metrics", expose),
@@ -127,6 +139,7 @@ def _following(served: Mapping[str, Served]) -> Callable[[Any], Any]:
         for one in served.values():
             await asyncio.to_thread(one.following.stop)
             one.batcher.close()
+            one.explainer.close()
 
     return lifespan
 

@@ -51,6 +51,12 @@ def document(tasks: Sequence[Task], *, secured: bool) -> dict[str, Any]:
         },
         **guarded,
     }
+    why = "As predict, with what drove each prediction; of tasks that set model.explain."
+    explain = predict | {
+        "operationId": "explain",
+        "summary": "Predict and explain one event, or up to 256.",
+        "description": why,
+    }
     described = {"operationId": "describe", "summary": "The task, and the state it is served by."}
     listed = {"operationId": "list", "summary": "All tasks that are served here."}
     tasks_schema = {"type": "object", "required": ["tasks"]}
@@ -60,6 +66,7 @@ def document(tasks: Sequence[Task], *, secured: bool) -> dict[str, Any]:
             "get": _get(described | {"parameters": [named]}, _ref("Standing"), guarded)
         },
         "/v1/tasks/{task}/predict": {"post": predict},
+        "/v1/tasks/{task}/explain": {"post": explain},
         "/healthz": {"get": _get({"operationId": "health", "summary": "It runs."}, {}, {})},
         "/readyz": {"get": _get({"operationId": "ready", "summary": "It can answer."}, {}, {})},
         "/metrics": {
@@ -88,7 +95,7 @@ def document(tasks: Sequence[Task], *, secured: bool) -> dict[str, Any]:
     }
 
 
-_PROBLEMS = (400, 401, 404, 405, 408, 413, 415, 421, 422, 429, 500, 503)
+_PROBLEMS = (400, 401, 404, 405, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +144,16 @@ _SCHEMAS: dict[str, Any] = {
                 "maxItems": 2,
             },
             "holdout": {"type": "boolean"},
+            "explanation": {
+                "type": "object",
+                "required": ["base", "inputs"],
+                "additionalProperties": False,
+                "properties": {
+                    "base": {"type": "number"},
+                    "inputs": {"type": "object", "additionalProperties": {"type": "number"}},
+                    "of": {"type": "string"},
+                },
+            },
         },
     },
     "Problem": {

@@ -19,6 +19,7 @@ class Served(NamedTuple):
     task: Task
     predictor: Predictor
     batcher: Batcher
+    explainer: Batcher
     following: Following
 
 
@@ -33,7 +34,8 @@ def served_tasks(
     found = {}
     for task in tasks:
         predictor = Predictor(task)
-        found[task.name] = Served(task, predictor, Batcher(predictor.answer), following(predictor))
+        answers, reasons = Batcher(predictor.answer), Batcher(predictor.explain, few=0)
+        found[task.name] = Served(task, predictor, answers, reasons, following(predictor))
     return found
 
 

@@ -6,7 +6,7 @@ import json
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ from headrace.cli.console import (
 )
 from headrace.client import URL, Client
 from headrace.stream.errors import HeadraceError, UsageError
-from headrace.stream.process.terminal import note, say
+from headrace.stream.process.terminal import note, say, visible
 
 if TYPE_CHECKING:
     from headrace.stream.kafka.connection import KafkaConnection
@@ -168,6 +168,9 @@ def ask(
     event: Annotated[
         str, typer.Argument(help="The event as JSON, or an array of events.", metavar="EVENT")
     ],
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which inputs drove the prediction, too.")
+    ] = False,
     url: Annotated[str, typer.Option(help="Where `headrace serve` listens.")] = URL,
     token_file: Token = None,
     tls_ca: Annotated[
@@ -194,7 +197,7 @@ def ask(
     token = _read_token(token_file)
     context = _context(tls_ca, tls_cert, tls_key)
     with Client(url, token=token.decode() if token else None, context=context) as client:
-        found = client.predict(name, given)
+        found = client.explain(name, given) if explain else client.predict(name, given)
     several = isinstance(found, list)
     answers = found if isinstance(found, list) else [found]
     if as_json:
@@ -202,6 +205,8 @@ def ask(
     else:
         for answer in answers:
             say(_line(answer))
+            if explain:
+                say(_reasons(answer))
     if several and answers and all("code" in answer for answer in answers):
         raise HeadraceError(f"all {len(answers):,} events are refused")
 
@@ -226,7 +231,7 @@ def _context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLCon
     return context
 
 
-def _line(answer: dict[str, object]) -> str:
+def _line(answer: dict[str, Any]) -> str:
     """Tell an answer on one line."""
     if "code" in answer:
         return f"refused: {answer['code']}: {answer['detail']}"
@@ -237,6 +242,20 @@ def _line(answer: dict[str, object]) -> str:
     if isinstance(interval, list):
         told += f" ({interval[0]:.6g} to {interval[1]:.6g})"
     return f"{told}, by step {answer['step']:,}"
+
+
+def _reasons(answer: dict[str, Any]) -> str:
+    """Tell what drove a prediction, the most first, on a line for each input."""
+    if (why := answer.get("explanation")) is None:
+        return "  not explained" if "code" in answer else "  nothing to compare it with yet"
+    sizes = sorted(why["inputs"].items(), key=lambda part: -abs(part[1]))
+    most = max((abs(size) for _, size in sizes), default=0.0) or 1.0
+    width = min(max(len(visible(name)) for name, _ in sizes), 40)
+    lines = [f"  {'usually':{width}}  {why['base']:+.4g}"]
+    for name, size in sizes:
+        bar = "█" * round(20 * abs(size) / most)
+        lines.append(f"  {visible(name)[:width]:{width}}  {size:+.4g}".ljust(width + 16) + bar)
+    return "\n".join(lines)
 
 
 def _read_token(path: Path | None) -> bytes | None:
