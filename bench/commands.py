@@ -165,3 +165,16 @@ def history(
         on_progress=(lambda line: None) if as_json else note,
     )
     say(found if as_json else table(found))
+
+
+@app.command("explaining")
+def explaining(
+    events: Annotated[int, typer.Option(help="Events of a turn.", min=1_000)] = 50_000,
+    as_json: AsJson = False,
+) -> None:
+    """What explanations cost a learner, by the share of events that is explained."""
+    from bench.explaining import explaining as run
+    from bench.explaining import table
+
+    found = run(events, (lambda line: None) if as_json else note)
+    say(found if as_json else table(found))

@@ -98,6 +98,12 @@ FIELDS: dict[str, dict[str, str]] = {
         "of the task file, then new ones in order of arrival",
         "interval": "regression: lower and upper bound of the prediction interval",
         "holdout": "whether the event is held out, see `labels.holdout`",
+        "explanation": "what drove it, of a sample of events, see [Explanations](explanations.md)",
+    },
+    "Explanation": {
+        "base": "mean prediction of a sample of the newest rows",
+        "inputs": "what each input adds to it",
+        "of": "classification: the predicted class, of whose probability it is",
     },
     "DeadLetter": {
         "code": "rejection code, see below",
