@@ -80,30 +80,32 @@ def blank(inputs: int) -> NDArray[np.float32]:
 @lru_cache(KEPT)
 def make_attributions(
     spec: Spec,
-) -> Callable[[State, Batch, Any, Any], tuple[Array, Array]]:
+) -> Callable[[State, Batch, Any, Any], tuple[Array, Array, Array]]:
     """Return a function of a state, C mixed rows, the steps of `Walks`, and the importance so far.
 
     It gives the attributions f32[F, O] of the O classes' probabilities, or of the number, NaN where
-    nothing is said yet; and the importance f32[F + 1]: of each input the mean of the attributions'
-    sizes, for what is predicted, and behind them of how many explanations.
+    nothing is said yet; what is predicted of each mixed row, f32[C], a class's index or a number;
+    and the importance f32[F + 1]: of each input the mean of the attributions' sizes, for what is
+    predicted, and behind them of how many explanations.
     """
     predict = make_predictor(spec)
 
     @jax.jit
     def attribute(
         state: State, rows: Batch, steps: Array, importance: Array
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, Array, Array]:
         published = predict(state, rows)
         said = published[:, : spec.classes or 1]
         found = jnp.matmul(steps, said, precision=lax.Precision.HIGHEST)
         if spec.decides:
-            answer = published[0, -1].astype(jnp.int32)
+            answers = published[:, -1]
         else:
-            answer = jnp.argmax(said[0]).astype(jnp.int32)
+            answers = jnp.argmax(said, 1).astype(jnp.float32) if spec.classes else said[:, 0]
+        answer = answers[0].astype(jnp.int32) if spec.classes else 0
         size, known = jnp.abs(found[:, answer]), jnp.isfinite(found).all()
         count = jnp.minimum(importance[-1] + 1.0, REMEMBERED)
         mean = importance[:-1] + (size - importance[:-1]) / count
         after = jnp.append(mean, importance[-1] + 1.0)
-        return found, jnp.where(known, after, importance)
+        return found, answers, jnp.where(known, after, importance)
 
     return attribute

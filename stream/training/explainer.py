@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from headrace.model import attributions, frame
 from headrace.model.batch import empty_batch
@@ -77,8 +78,8 @@ class Explainer:
         mixed = self._inputs.mixed(rows, at, background, walks.own, origin)
         values = framed(self._spec, mixed)
         batch = batch_of(self._spec, self._lines, counted, mixed, values, 0, self._lines)
-        parts, importance = self._attribute(state, batch, walks.steps, importance)
-        return Attributions(parts, self._unit(counted)), importance
+        parts, answers, importance = self._attribute(state, batch, walks.steps, importance)
+        return Attributions(parts, answers, walks.steps, counted.copy()), importance
 
     def explain(self, held: Frozen, rows: Rows, learned: Learned) -> dict[int, Explanation]:
         """Return why rows would get their predictions if they came next, by place.
@@ -104,10 +105,10 @@ class Explainer:
     def told(self, asked: dict[int, Attributions], learned: Learned) -> dict[int, Explanation]:
         """Return the explanations of what was said, by place of the row; waits for them."""
         found = {}
-        for at, (parts, unit) in asked.items():
+        for at, each in asked.items():
             answer = learned.answer[at]
             place = int(answer) if self._spec.classes and answer == answer else 0
-            numbers = np.asarray(parts)[:, place].astype(np.float64) * unit
+            numbers = np.asarray(each.parts)[:, place].astype(np.float64) * self._unit(each.frame)
             if answer != answer or not np.isfinite(numbers).all():
                 continue  # nothing is said
             said = float(learned.published[at, place])
@@ -115,6 +116,21 @@ class Explainer:
             base = said - math.fsum(told.values())
             of = learned.classes[place] if self._spec.classes else None
             found[at] = Explanation(base, told, of)
+        return found
+
+    def errors(self, asked: Attributions, label: float) -> NDArray[np.float64]:
+        """Return what each input adds to the error of a prediction, float64[F].
+
+        The error is 1 for a wrong class, or how far the number is from the label. Together they are
+        the error less that of predicting by rows from the background (Lundberg et al. 2020, "From
+        local explanations to global understanding with explainable AI for trees", on monitoring).
+        """
+        said = np.asarray(asked.answers)
+        if self._spec.classes:
+            error = (said != label).astype(np.float64)
+        else:
+            error = np.abs(asked.frame.to_external(said) - label)
+        found: NDArray[np.float64] = asked.steps.astype(np.float64) @ error
         return found
 
     def report(self, importance: Array, unit: float) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from headrace.model.frame import Frame
 from headrace.model.state import State
-from headrace.stream.events import Explanation
 from headrace.stream.rows.inputs import inputs_of
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
@@ -33,7 +33,10 @@ class Explaining:
     Attributes:
         background: of all rows so far.
         importance: of the inputs so far, see `attributions`.
+        only: numbers of the events that are explained, if not a share of all; the first is 0.
     """
+
+    only: NDArray[np.int64] | None = None
 
     def __init__(self, task: Task, share: float, state: State) -> None:
         self.explainer, self._share = Explainer(task, state), share
@@ -54,7 +57,10 @@ class Explaining:
         """
         self._events = np.array(events, np.int64)
         numbers = self.background.met + np.arange(len(events))
-        lines: list[int] = self._events[drawn(numbers, "explain") < self._share].tolist()
+        wanted = drawn(numbers, "explain") < self._share
+        if self.only is not None:
+            wanted = np.isin(numbers, self.only)
+        lines: list[int] = self._events[wanted].tolist()
         self._chosen = {*lines}
         return lines
 
@@ -75,8 +81,8 @@ class Explaining:
         self.background.add(rows, self._events[inner])
         return found
 
-    def of(self, pending: Pending, learned: Learned) -> dict[int, Explanation]:
-        """Return the explanations of a micro-batch, by place of the event; waits for them."""
+    def explained(self, pending: Pending, learned: Learned) -> Learned:
+        """Put explanations to what came of a micro-batch; waits for them."""
         asked, first = dict[int, Attributions](), 0
         for part in pending.parts:
             if part.explained:
@@ -84,7 +90,8 @@ class Explaining:
             first += part.rows
         if joined := pending.joined:
             asked = {bisect_left(joined.events, line): each for line, each in asked.items()}
-        return self.explainer.told(asked, learned)
+        told = self.explainer.told(asked, learned)
+        return replace(learned, explanations=told, attributions=asked)
 
     def rebase(self, before: Frame, after: Frame) -> None:
         """Count the importance in another unit."""

@@ -23,7 +23,9 @@ class Attributions(NamedTuple):
     """Hold how much each input of a row moved its prediction."""
 
     parts: Any  # f32[F, O]  of each class, or of the number
-    unit: float  # of the number
+    answers: Any  # f32[C]  what is predicted of the mixed rows, see `Walks`
+    steps: NDArray[np.float32]  # [F, C]
+    frame: Frame  # that they are counted in
 
 
 class Part(NamedTuple):
@@ -55,6 +57,7 @@ class Learned:
     drift: list[DriftRecord]
     classes: Classes  # by their index; later ones may be among them
     explanations: Mapping[int, Explanation] = field(default_factory=dict)  # by place of the row
+    attributions: Mapping[int, Attributions] = field(default_factory=dict)
 
     def outcome(self, first: int = 0, last: int | None = None) -> str:
         """Digest what was said about some of the rows: numbers and optimizer steps, bit for bit."""

@@ -244,9 +244,12 @@ class Trainer:
                 rows = rows._replace(label=self._classes.indices(rows.label, rows.new_class))
         answer = answers(self._learner.spec, published)
         learned = Learned(rows, published, answer, step, records, self._classes)
-        if self._explaining:
-            return replace(learned, explanations=self._explaining.of(pending, learned))
-        return learned
+        return self._explaining.explained(pending, learned) if self._explaining else learned
+
+    @property
+    def explaining(self) -> Explaining | None:
+        """Return what explains predictions, if the task lets them be explained."""
+        return self._explaining
 
     def explain(self, rows: Rows) -> Learned:
         """Return what `ask` does, and why, where anything can be compared with.

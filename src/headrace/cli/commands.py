@@ -11,6 +11,7 @@ import typer
 from headrace.cli import (
     archive,
     audit,
+    blame,
     cluster,
     doctor,
     export,
@@ -40,7 +41,7 @@ PANELS = {
         "acls",
         "certificates",
     ),
-    "Look back": ("verify", "replay", "state"),
+    "Look back": ("blame", "verify", "replay", "state"),
     "Take along": ("export", "archive", "table", "schema"),
 }
 EPILOG = (
@@ -62,6 +63,7 @@ for commands in (
     init,
     doctor,
     offline,
+    blame,
     audit,
     replay,
     export,
