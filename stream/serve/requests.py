@@ -17,7 +17,7 @@ from headrace.stream.kafka.inbox import TOO_LARGE, Inbox, Message
 from headrace.stream.kafka.sink import Sink
 from headrace.stream.serve.events import events_of, said
 from headrace.stream.serve.predictor import Predictor
-from headrace.stream.serve.problems import Problem
+from headrace.stream.serve.problems import MISTAKE, Problem
 
 REPLY_TOPIC, CORRELATION = "reply-topic", "correlation-id"
 MOST = 64  # requests that are answered at once
@@ -92,15 +92,24 @@ class Requests:
         if not messages:
             return
         asked = [each for each in map(self._asked, messages) if each]
-        answers = iter(self._predictor.answer([raw for each in asked for raw in each.events]))
-        for each in asked:
-            found: list[Any] = [said(next(answers)) for _ in each.events]
+        for each, found in self._answered(asked):
             if each.problem:
                 self._reply(sink, each, each.problem.as_json())
             else:
                 self._reply(sink, each, found if each.several else found[0])
         sink.flush()
         inbox.commit()
+
+    def _answered(self, asked: list[_Asked]) -> list[tuple[_Asked, list[Any]]]:
+        """Answer requests together; each alone if that fails, so that one spoils no other."""
+        try:
+            answers = iter(self._predictor.answer([raw for each in asked for raw in each.events]))
+        except Exception as error:  # a mistake of ours; to try again would not end
+            if len(asked) > 1:
+                return [pair for each in asked for pair in self._answered([each])]
+            self._tell(f"a request of {self._topic} is answered with an error: {error!r}")
+            return [(each._replace(problem=MISTAKE), []) for each in asked]
+        return [(each, [said(next(answers)) for _ in each.events]) for each in asked]
 
     def _asked(self, message: Message) -> _Asked | None:
         topic = (message.headers.get(REPLY_TOPIC) or b"").decode(errors="replace")
