@@ -9,7 +9,7 @@ from pathlib import Path
 from headrace.stream.kafka import properties
 from headrace.stream.kafka.client_settings import ClientSettings
 from headrace.stream.kafka.metadata import EndReader, ends
-from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.sink import UNKNOWN_S, Sink
 from headrace.stream.kafka.source import Source
 from headrace.stream.kafka.topic_specs import TopicSpec
 from headrace.stream.kafka.topics import Topic, describe_existing, prepare
@@ -58,9 +58,9 @@ class KafkaConnection(ClientSettings):
         """Ask for ends again and again; see `EndReader`."""
         return EndReader(self, committed=committed)
 
-    def sink(self, *, batched: bool = True) -> Sink:
+    def sink(self, *, batched: bool = True, unknown_s: float = UNKNOWN_S) -> Sink:
         """Write records; see `Sink`."""
-        return Sink(self, batched=batched)
+        return Sink(self, batched=batched, unknown_s=unknown_s)
 
     def transactions(
         self,

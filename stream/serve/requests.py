@@ -23,6 +23,7 @@ REPLY_TOPIC, CORRELATION = "reply-topic", "correlation-id"
 MOST = 64  # requests that are answered at once
 MOST_KNOWN, KNOWN_S = 1000, 10.0  # topics for answers that are remembered, and for how long
 WAIT_S, AGAIN_S = 0.2, 1.0
+DELETED_S = 1.0  # that a topic for answers is waited for which was there and is not
 
 
 class _Asked(NamedTuple):
@@ -74,7 +75,7 @@ class Requests:
             try:
                 inbox = Inbox(self._kafka, self._topic, self._group)
                 try:
-                    sink = self._kafka.sink(batched=False)
+                    sink = self._kafka.sink(batched=False, unknown_s=DELETED_S)
                     while not self._ended.is_set():
                         self._turn(inbox, sink)
                 finally:
@@ -157,6 +158,7 @@ class Requests:
     def _delivered(self, sink: Sink, asked: _Asked, error: Any, message: Any) -> None:
         if error is None:
             return
+        self._known.pop(asked.topic, None)  # it may be gone
         self._tell(f"an answer to {message.topic()} did not arrive: {error.str()}")
         if error.code() == TOO_LARGE and not asked.problem:
             problem = Problem(

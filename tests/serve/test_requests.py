@@ -205,6 +205,28 @@ def test_a_request_that_cannot_be_answered_is_told_so_once_and_spoils_no_other(
     assert "KeyError('poison')" in notes[0]
 
 
+def test_a_topic_for_answers_that_is_deleted_holds_no_other_answers_up(
+    kafka: KafkaConnection, asker: Asker
+) -> None:
+    task, name = small_task(asker.name), asker.name
+    predictor, notes = Predictor(task), list[str]()
+    predictor.take_over(manifest(), trained(task).snapshot().tensors())
+    service = Requests(predictor, kafka, notes.append)
+    service.start()
+    wait_for_group(kafka, f"{name}.serve", f"{name}.requests")
+    asker.ask(good(1), f"{name}.replies.mine", 1)
+    asker.told(1)
+    delete(kafka, [f"{name}.replies.mine"])
+    began_s = time.monotonic()
+    for number in (2, 3, 4):
+        asker.ask(good(number), f"{name}.replies.mine", number)
+        asker.ask(good(number), f"{name}.replies", 10 + number)
+    assert {*asker.told(4)} == {1, 12, 13, 14}
+    assert time.monotonic() - began_s < 10
+    service.stop()
+    assert any("replies.mine did not arrive" in note for note in notes), notes
+
+
 def wait_for_group(kafka: KafkaConnection, group: str, topic: str) -> None:
     """Wait until a group says of both partitions of a topic where it begins."""
     consumer = Consumer(kafka.confluent() | {"group.id": group})

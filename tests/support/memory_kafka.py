@@ -122,7 +122,7 @@ class MemoryKafka(KafkaConnection):
         """Ask for ends again and again."""
         return MemoryEndReader(self, committed)
 
-    def sink(self, *, batched: bool = True) -> Any:
+    def sink(self, **settings: Any) -> Any:
         """Write records without a transaction."""
         return MemorySink(self)
 
