@@ -39,6 +39,7 @@ class LearnerStands(msgspec.Struct):
     all: dict[str, Any] = {}
     window: dict[str, Any] = {}
     baselines: dict[str, dict[str, Any]] = {}
+    members: dict[str, Any] = {}
 
     @property
     def scores(self) -> Iterator[tuple[str, str, str, float]]:
@@ -50,6 +51,12 @@ class LearnerStands(msgspec.Struct):
                 for metric, value in scores.items() if isinstance(scores, dict) else ():
                     if isinstance(value, int | float):
                         yield model, metric, events, value
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Return the weights of the pool's members, by name."""
+        told = self.members.items()
+        return {name: weight for name, weight in told if isinstance(weight, int | float)}
 
 
 class Following:
