@@ -39,6 +39,7 @@ RATE, BATCH = 500, 256
 CONNECTIONS, AT_ONCE = 32, 4
 PACE = 200  # events a second that are learned meanwhile
 READY_S = 180.0
+LOOK_S = 0.1  # from one look at how old the state is to the next
 
 
 class Asked(NamedTuple):
@@ -81,10 +82,12 @@ def serving(*, seconds: float, on_progress: OnProgress) -> dict[str, Any]:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                     pool.submit(paced, server, min(2.0, seconds)).result()  # warms up
                     before = _measured(server)
-                    one = pool.submit(paced, server, seconds).result()
+                    with _staleness(server) as behind:
+                        one = pool.submit(paced, server, seconds).result()
                     after = _measured(server)
                     many = pool.submit(at_once, server, seconds).result()
                 found[server.name] = _summary(one, many) | _of_the_server(before, after)
+                found[server.name] |= _behind(behind)
                 on_progress(f"{server.name}: {found[server.name]}")
         return {"servers": found, "machine": machine(place.version)}
 
@@ -105,6 +108,13 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"{name}, by its own clock: {ours['within_2_ms']:.1%} within 2 ms, "
             f"{ours['within_10_ms']:.1%} within 10 ms; {ours['releases']} releases taken over"
+        )
+        lines.append(
+            f"{name}, the state that answers was behind by p50, p99: "
+            + ", ".join(f"{each:,.0f}" for each in ours["behind_events"])
+            + " events, "
+            + ", ".join(f"{each:.2f}" for each in ours["behind_s"])
+            + " s"
         )
     return "\n".join(lines)
 
@@ -131,6 +141,35 @@ def _of_the_server(before: dict[str, float], after: dict[str, float]) -> dict[st
         "within_10_ms": round(since[bucket % "0.01"] / total, 4),
         "releases": round(releases),
     }
+
+
+@contextmanager
+def _staleness(server: Server) -> Iterator[list[tuple[int, float]]]:
+    """Look all the time how many events and seconds headrace is behind; nothing of others."""
+    found: list[tuple[int, float]] = []
+    url, ended = f"http://{HOST}:{server.port}/v1/tasks/{server.task}", threading.Event()
+
+    def look() -> None:
+        while server.task and not ended.wait(LOOK_S):
+            told = json.load(urllib.request.urlopen(url))
+            if told["behind_events"] is not None:
+                found.append((told["behind_events"], told["behind_s"]))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        looking.join()
+
+
+def _behind(found: list[tuple[int, float]]) -> dict[str, Any]:
+    """Return median and 99th percentile of how far the state that answers was behind."""
+    if not found:
+        return {}
+    events, seconds = np.percentile(found, [50, 99], axis=0).T
+    return {"behind_events": events.round().tolist(), "behind_s": seconds.round(2).tolist()}
 
 
 def _summary(one: Asked, many: Asked) -> dict[str, Any]:
