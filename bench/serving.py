@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.arena import Arena, OnProgress, arena, machine
+from bench.staleness import Look, percentiles, staleness
 from bench.workload import events, write_pool_task, write_task
 from headrace.stream.errors import HeadraceError
 from headrace.stream.kafka.connection import KafkaConnection
@@ -59,6 +60,7 @@ class Server(NamedTuple):
     one: bytes
     many: bytes
     task: str = ""
+    topic: str = ""  # of the task's events
 
 
 def serving(*, seconds: float, on_progress: OnProgress) -> dict[str, Any]:
@@ -81,10 +83,12 @@ def serving(*, seconds: float, on_progress: OnProgress) -> dict[str, Any]:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                     pool.submit(paced, server, min(2.0, seconds)).result()  # warms up
                     before = _measured(server)
-                    one = pool.submit(paced, server, seconds).result()
+                    with _watched(server, place.kafka) as behind:
+                        one = pool.submit(paced, server, seconds).result()
                     after = _measured(server)
                     many = pool.submit(at_once, server, seconds).result()
                 found[server.name] = _summary(one, many) | _of_the_server(before, after)
+                found[server.name] |= percentiles(behind)
                 on_progress(f"{server.name}: {found[server.name]}")
         return {"servers": found, "machine": machine(place.version)}
 
@@ -105,6 +109,14 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"{name}, by its own clock: {ours['within_2_ms']:.1%} within 2 ms, "
             f"{ours['within_10_ms']:.1%} within 10 ms; {ours['releases']} releases taken over"
+        )
+        events, age_s, told = (
+            f"{ours[key][0]:.{digits}f}, {ours[key][1]:.{digits}f}"
+            for key, digits in (("behind_events", 0), ("age_s", 2), ("says_behind_events", 0))
+        )
+        lines.append(
+            f"{name}, the state that answered, p50, p99: {events} events behind, "
+            f"{age_s} s old; behind_events said {told}"
         )
     return "\n".join(lines)
 
@@ -131,6 +143,12 @@ def _of_the_server(before: dict[str, float], after: dict[str, float]) -> dict[st
         "within_10_ms": round(since[bucket % "0.01"] / total, 4),
         "releases": round(releases),
     }
+
+
+def _watched(server: Server, kafka: KafkaConnection) -> AbstractContextManager[list[Look]]:
+    """Look how old the state is that answers, if that is headrace's."""
+    url = f"http://{HOST}:{server.port}/v1/tasks/{server.task}"
+    return staleness(kafka, server.topic, url) if server.task else nullcontext([])
 
 
 def _summary(one: Asked, many: Asked) -> dict[str, Any]:
@@ -161,10 +179,12 @@ def _headrace(
     _send(place.kafka, task.input.topic, stream[:LEARNED])
 
     def feed() -> None:
-        for at in range(LEARNED, len(stream), PACE // 10):
+        sink, lot = place.kafka.sink(), PACE // 10
+        for at in range(LEARNED, len(stream), lot):
             if stop.wait(0.1):
                 return
-            _send(place.kafka, task.input.topic, stream[at : at + PACE // 10])
+            sink.send(task.input.topic, stream[at : at + lot])
+            sink.flush()
 
     feeder = threading.Thread(target=feed)
     target = f"/v1/tasks/{task.name}/predict"
@@ -175,7 +195,8 @@ def _headrace(
         _await(port, "GET", "/readyz", b"")
         feeder.start()
         try:
-            yield Server(NAMES[write], port, target, _json(ask[0]), _json(ask), task.name)
+            names = task.name, task.input.topic
+            yield Server(NAMES[write], port, target, _json(ask[0]), _json(ask), *names)
         finally:
             stop.set()
             feeder.join()

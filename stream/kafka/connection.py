@@ -8,8 +8,8 @@ from pathlib import Path
 
 from headrace.stream.kafka import properties
 from headrace.stream.kafka.client_settings import ClientSettings
-from headrace.stream.kafka.metadata import ends
-from headrace.stream.kafka.sink import Sink
+from headrace.stream.kafka.metadata import EndReader, ends
+from headrace.stream.kafka.sink import UNKNOWN_S, Sink
 from headrace.stream.kafka.source import Source
 from headrace.stream.kafka.topic_specs import TopicSpec
 from headrace.stream.kafka.topics import Topic, describe_existing, prepare
@@ -51,12 +51,16 @@ class KafkaConnection(ClientSettings):
         )
 
     def ends(self, topics: Sequence[str], *, committed: bool) -> dict[tuple[str, int], int]:
-        """Return the end of every partition of topics; see `stream.kafka.metadata.ends`."""
+        """Return the end of every partition of topics, asked for once; see `EndReader`."""
         return ends(self, topics, committed=committed)
 
-    def sink(self, *, batched: bool = True) -> Sink:
+    def end_reader(self, *, committed: bool) -> EndReader:
+        """Ask for ends again and again; see `EndReader`."""
+        return EndReader(self, committed=committed)
+
+    def sink(self, *, batched: bool = True, unknown_s: float = UNKNOWN_S) -> Sink:
         """Write records; see `Sink`."""
-        return Sink(self, batched=batched)
+        return Sink(self, batched=batched, unknown_s=unknown_s)
 
     def transactions(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -110,25 +110,46 @@ def answer(name: str, ask: Callable[[], Any]) -> Any:
             time.sleep(RETRY_S)
 
 
+class EndReader:
+    """Ask for the ends of topics, as often as wanted, by one client.
+
+    Args:
+        committed: ends of what is committed; else of all there is.
+    """
+
+    def __init__(self, kafka: ClientSettings, *, committed: bool) -> None:
+        self._kafka = kafka
+        self._consumer = Consumer(
+            kafka.confluent()
+            | {
+                "group.id": "headrace",  # demanded by the client; we are in none
+                "isolation.level": "read_committed" if committed else "read_uncommitted",
+            }
+        )
+
+    def read(self, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+        """Return the end of every partition, by topic and number.
+
+        Raises:
+            BrokerError: the broker does not answer.
+            AccessError: it does not let us in.
+        """
+        found = {}
+        self._consumer.poll(0)  # gives the client its turn, as for another token
+        for topic in topics:
+            for partition in _listed(self._consumer, self._kafka, topic).partitions:
+                at = TopicPartition(topic, partition)
+                found[topic, partition] = watermarks(self._consumer, at)[1]
+        return found
+
+    def close(self) -> None:
+        """Leave the broker."""
+        leave(self._consumer)
+
+
 def ends(
     kafka: ClientSettings, topics: Sequence[str], *, committed: bool
 ) -> dict[tuple[str, int], int]:
-    """Ask for the end of every partition of topics: of what is committed, or of all there is."""
-    consumer = Consumer(
-        kafka.confluent()
-        | {
-            "group.id": "headrace",
-            "isolation.level": "read_committed" if committed else "read_uncommitted",
-        }
-    )
-    try:
-        found = {}
-        for topic in topics:
-            for partition in consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions:
-                at = TopicPartition(topic, partition)
-                found[topic, partition] = watermarks(consumer, at)[1]
-        return found
-    except KafkaException as error:
-        raise explain(kafka) or no_broker(kafka, _reason(error)) from error
-    finally:
-        leave(consumer)
+    """Ask once for the end of every partition of topics; see `EndReader`."""
+    with closing(EndReader(kafka, committed=committed)) as reader:
+        return reader.read(topics)

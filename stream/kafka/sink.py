@@ -16,6 +16,7 @@ from headrace.stream.kafka.topic_specs import BATCH_BYTES
 ANSWER_S = 10.0
 LINGER_MS = 5.0  # that a record may wait for others to share a request with; a flush waits for none
 LARGEST_BYTES = 64 << 20  # of a record that the client sends
+UNKNOWN_S = 30.0  # librdkafka's own default
 TRANSACTION_S = 15.0  # a learner that stands still for longer in a transaction loses it
 
 
@@ -25,10 +26,17 @@ class Sink:
     Args:
         transactional_id: for `headrace.stream.kafka.transactions` alone.
         batched: send records together; else one by one, so that no topic's limit is met by many.
+        unknown_s: for so long after its first record a topic may be unknown to the brokers: a
+            record for one that is not there waits so long before it is refused.
     """
 
     def __init__(
-        self, kafka: ClientSettings, *, transactional_id: str | None = None, batched: bool = True
+        self,
+        kafka: ClientSettings,
+        *,
+        transactional_id: str | None = None,
+        batched: bool = True,
+        unknown_s: float = UNKNOWN_S,
     ) -> None:
         self._kafka = kafka
         self._failed: list[str] = []
@@ -49,6 +57,7 @@ class Sink:
                 "compression.type": "none",
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": 131_072,
+                "topic.metadata.propagation.max.ms": round(1000 * unknown_s),
                 "delivery.report.only.error": True,
                 "delivery.timeout.ms": round(1000 * (TRANSACTION_S if transactional_id else 60)),
             }

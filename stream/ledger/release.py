@@ -50,7 +50,9 @@ class Collector:
     """Put releases together again, from the records of the topic in their order.
 
     Whatever stands there, what `add` gives is a state as it was released, of this task and by this
-    code, and no older than the one before.
+    code. With a key it is of another run or newer than the one before, whoever writes old records
+    again. Without one, who may write can forge any; the topic's order decides then, so that the
+    learner's next release takes the place of a forged one, whatever that calls itself.
 
     Args:
         wanted: type and shape of each array, by name.
@@ -95,7 +97,8 @@ class Collector:
         manifest, newest = unseal(value, self._key), self._newest
         if refusal := self._accept(manifest):
             raise ValueError(refusal)
-        if newest and newest.run == manifest.run and newest.seq >= manifest.seq:
+        known = newest.seq if newest and newest.run == manifest.run else -1
+        if manifest.seq == known or (self._key and manifest.seq < known):
             return None
         size = manifest.tensors_bytes
         if size > self._most:

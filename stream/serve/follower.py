@@ -77,12 +77,14 @@ class Follower:
         """
         looked = 3 * (size + 1)  # the newest one, one that was cut off behind it, and markers
         while True:
-            self._source = self._kafka.source(self._topic, prompt=True)
+            watch = self._kafka.watch(self._topic)
+            watch.confirm(watch.ask())  # that topic alone, from now on
+            self._source = self._kafka.source(self._topic, prompt=True, watch=watch)
             begin, end = self._source.begins[0], self._source.ends()[0]
             start = max(end - looked, begin)
             self._source.close()
             self._source = self._kafka.source(
-                self._topic, offsets={0: start}, or_later=True, prompt=True
+                self._topic, offsets={0: start}, or_later=True, prompt=True, watch=watch
             )
             found: Release | None = None
             while self._source.position[0] < end:

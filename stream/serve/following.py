@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from headrace.stream.errors import HeadraceError
+from headrace.stream.errors import HeadraceError, RecoveryError
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.kafka.metadata import EndReader
 from headrace.stream.kafka.source import Source
 from headrace.stream.ledger.release import Release
 from headrace.stream.serve.follower import Follower
@@ -38,6 +39,7 @@ class LearnerStands(msgspec.Struct):
     all: dict[str, Any] = {}
     window: dict[str, Any] = {}
     baselines: dict[str, dict[str, Any]] = {}
+    members: dict[str, Any] = {}
 
     @property
     def scores(self) -> Iterator[tuple[str, str, str, float]]:
@@ -49,6 +51,12 @@ class LearnerStands(msgspec.Struct):
                 for metric, value in scores.items() if isinstance(scores, dict) else ():
                     if isinstance(value, int | float):
                         yield model, metric, events, value
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Return the weights of the pool's members, by name."""
+        told = self.members.items()
+        return {name: weight for name, weight in told if isinstance(weight, int | float)}
 
 
 class Following:
@@ -117,13 +125,21 @@ class Following:
                     stack.callback(follower.close)
                     metrics = _newest(self._kafka, self._predictor.task.output("metrics"))
                     stack.callback(metrics.close)
-                    self._follow(follower, metrics)
+                    ends = self._kafka.end_reader(committed=True)
+                    stack.callback(ends.close)
+                    self._follow(follower, metrics, ends)
+            except RecoveryError:  # whose advice is for `learn`
+                output = self._predictor.task.output
+                self._tell(
+                    f"{output('models')} or {output('metrics')} was deleted and made again: what "
+                    "comes there now is followed"
+                )
             except Exception as error:  # whatever a stranger's release does: it must go on
                 told = str(error) if isinstance(error, HeadraceError) else repr(error)
                 self._tell(told)
                 self._ended.wait(AGAIN_S)
 
-    def _follow(self, follower: Follower, metrics: Source) -> None:
+    def _follow(self, follower: Follower, metrics: Source, ends: EndReader) -> None:
         looked_s, topic = 0.0, self._predictor.task.input.topic
         while not self._ended.is_set():
             found = follower.poll(POLL_S)
@@ -138,8 +154,8 @@ class Following:
             if time.monotonic() - looked_s > ASK_S:
                 looked_s = time.monotonic()
                 with suppress(HeadraceError):
-                    ends = self._kafka.ends([topic], committed=True)
-                    self._ends = {partition: end for (_, partition), end in ends.items()}
+                    read = ends.read([topic])
+                    self._ends = {partition: end for (_, partition), end in read.items()}
                     self._seen_s = time.monotonic()
 
     def _take_over(self, found: Release) -> None:

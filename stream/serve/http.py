@@ -22,7 +22,7 @@ from headrace.stream.serve.gate import Gate, Limits
 from headrace.stream.serve.metrics import Metrics
 from headrace.stream.serve.openapi import document
 from headrace.stream.serve.predictor import NotExplainedError, NotReleasedError
-from headrace.stream.serve.problems import Problem
+from headrace.stream.serve.problems import MISTAKE, Problem
 from headrace.stream.serve.served import Served, standing
 
 BODY_S = 10.0  # that a body may take to come
@@ -168,6 +168,4 @@ async def _plain(_: Request, error: Exception) -> Response:
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return Problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a mistake of ours; see its log"
-    ).response()
+    return MISTAKE.response()

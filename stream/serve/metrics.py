@@ -125,6 +125,11 @@ class _Learners(Collector):
             "Scores of the learner and of baselines, of all events and of the newest ones.",
             labels=["task", "model", "metric", "events"],
         )
+        weight = GaugeMetricFamily(
+            "headrace_learner_member_weight",
+            "Weights of the pool's members.",
+            labels=["task", "member"],
+        )
         for task, one in self._served.items():
             told = one.following.learner
             if told is None:
@@ -140,7 +145,9 @@ class _Learners(Collector):
                 gauges["pending_labels"].add_metric([task], told.labels["pending"])
             for *which, value in told.scores:
                 score.add_metric([task, *which], value)
-        yield from (*counts.values(), *gauges.values(), score)
+            for member, value in told.weights.items():
+                weight.add_metric([task, member], value)
+        yield from (*counts.values(), *gauges.values(), score, weight)
 
 
 _COUNTS = {

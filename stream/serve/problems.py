@@ -43,3 +43,6 @@ class Problem(Exception):
         """Return the response that says it."""
         body = msgspec.json.encode(self.as_json())
         return Response(body, self.status.value, self.headers, media_type=MEDIA)
+
+
+MISTAKE = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a mistake of ours; see its log")

@@ -17,12 +17,13 @@ from headrace.stream.kafka.inbox import TOO_LARGE, Inbox, Message
 from headrace.stream.kafka.sink import Sink
 from headrace.stream.serve.events import events_of, said
 from headrace.stream.serve.predictor import Predictor
-from headrace.stream.serve.problems import Problem
+from headrace.stream.serve.problems import MISTAKE, Problem
 
 REPLY_TOPIC, CORRELATION = "reply-topic", "correlation-id"
 MOST = 64  # requests that are answered at once
 MOST_KNOWN, KNOWN_S = 1000, 10.0  # topics for answers that are remembered, and for how long
 WAIT_S, AGAIN_S = 0.2, 1.0
+DELETED_S = 1.0  # that a topic for answers is waited for which was there and is not
 
 
 class _Asked(NamedTuple):
@@ -74,7 +75,7 @@ class Requests:
             try:
                 inbox = Inbox(self._kafka, self._topic, self._group)
                 try:
-                    sink = self._kafka.sink(batched=False)
+                    sink = self._kafka.sink(batched=False, unknown_s=DELETED_S)
                     while not self._ended.is_set():
                         self._turn(inbox, sink)
                 finally:
@@ -92,15 +93,24 @@ class Requests:
         if not messages:
             return
         asked = [each for each in map(self._asked, messages) if each]
-        answers = iter(self._predictor.answer([raw for each in asked for raw in each.events]))
-        for each in asked:
-            found: list[Any] = [said(next(answers)) for _ in each.events]
+        for each, found in self._answered(asked):
             if each.problem:
                 self._reply(sink, each, each.problem.as_json())
             else:
                 self._reply(sink, each, found if each.several else found[0])
         sink.flush()
         inbox.commit()
+
+    def _answered(self, asked: list[_Asked]) -> list[tuple[_Asked, list[Any]]]:
+        """Answer requests together; each alone if that fails, so that one spoils no other."""
+        try:
+            answers = iter(self._predictor.answer([raw for each in asked for raw in each.events]))
+        except Exception as error:  # a mistake of ours; to try again would not end
+            if len(asked) > 1:
+                return [pair for each in asked for pair in self._answered([each])]
+            self._tell(f"a request of {self._topic} is answered with an error: {error!r}")
+            return [(each._replace(problem=MISTAKE), []) for each in asked]
+        return [(each, [said(next(answers)) for _ in each.events]) for each in asked]
 
     def _asked(self, message: Message) -> _Asked | None:
         topic = (message.headers.get(REPLY_TOPIC) or b"").decode(errors="replace")
@@ -148,6 +158,7 @@ class Requests:
     def _delivered(self, sink: Sink, asked: _Asked, error: Any, message: Any) -> None:
         if error is None:
             return
+        self._known.pop(asked.topic, None)  # it may be gone
         self._tell(f"an answer to {message.topic()} did not arrive: {error.str()}")
         if error.code() == TOO_LARGE and not asked.problem:
             problem = Problem(

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headrace.stream.errors import UsageError
 from headrace.stream.serve.gate import LOOPBACK
+from headrace.stream.serve.problems import Problem
 
 END_S = 3  # that answers which are under way may take, once it is told to end
 IDLE_S = 60  # that a connection may stand idle
@@ -150,6 +152,14 @@ class _Protocol(HttpToolsProtocol):
         self._head_bytes += len(data)
         if self._timer and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"expected {HEAD_BYTES} bytes of headers at most")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, and end the connection."""
+        response = Problem(HTTPStatus.BAD_REQUEST, msg, headers={"connection": "close"}).response()
+        head = [b"%b: %b\r\n" % header for header in response.raw_headers]
+        parts = [b"HTTP/1.1 400 Bad Request\r\n", *head, b"\r\n", response.body]
+        self.transport.write(b"".join(parts))
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._timer, self._head_bytes = self.loop.call_later(HEAD_S, self._give_up), 0

@@ -25,13 +25,15 @@ from headrace.stream.storage.tensors import Shapes
 from headrace.stream.task import Task
 from headrace.stream.training.snapshot import Snapshot, digest, released_shapes
 
+MISSING_S = 30.0  # from one look for the topic of releases to the next, while there is none
+
 
 class Releaser:
     """Say when a release is due, and write it once its record is certain.
 
     It is due `every_s` after the one before, if anything came since; more seldom if writing takes
     more than WRITING_SHARE of the time. One that cannot be written is no reason to stop: it is
-    reported, and the next one is tried.
+    reported, and the next one is tried; MISSING_S later if there is no topic for it.
 
     Args:
         key: seals the manifests.
@@ -54,6 +56,7 @@ class Releaser:
         self._task = task
         self._every_s, self._on_trouble = every_s, on_trouble
         self._last_s, self._writing_s = -float("inf"), 0.0
+        self._rest_s = 0.0  # at least, after the last one
         self._kept: Position | None = None  # of the last one that was staged
         self._staged: Staged | None = None
         self._writer: Thread | None = None
@@ -68,7 +71,7 @@ class Releaser:
     def is_due(self, position: Position) -> bool:
         """Return whether it is time, now that the learner stands there."""
         waited_s = time.monotonic() - self._last_s
-        wait_s = max(self._every_s, self._writing_s / WRITING_SHARE)
+        wait_s = max(self._every_s, self._writing_s / WRITING_SHARE, self._rest_s)
         return waited_s >= wait_s and not self.busy and self.is_stale(position)
 
     def is_stale(self, position: Position) -> bool:
@@ -110,7 +113,7 @@ class Releaser:
                 self._send(transactions, entry, snapshot, position)
             finally:
                 self._writing_s = time.monotonic() - began_s
-            self._told = ""
+            self._told, self._rest_s = "", 0.0
         except FencedError:
             self._every_s = 0.0
             self._tell("releases no more states: another learner of this task does")
@@ -119,8 +122,7 @@ class Releaser:
             broken, self._transactions = self._transactions, None
             if broken:
                 broken.close()
-            if isinstance(error, TopicError):
-                self._every_s = 0.0
+            self._rest_s = MISSING_S if isinstance(error, TopicError) else 0.0
             self._tell(f"the state of record {entry.record.seq} was not released: {error}")
 
     def _send(
@@ -166,7 +168,7 @@ class Releaser:
         if not self._kafka.describe_existing([self._topic]):
             raise TopicError(
                 f"no topic {self._topic}, so `headrace serve` has nothing to answer by: make it "
-                "with `headrace topics create`, and start again"
+                "with `headrace topics create`"
             )
         return self._kafka.transactions(f"{self._name}.models", topics=[self._topic])
 

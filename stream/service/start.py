@@ -135,6 +135,7 @@ def start_service(
     stack.callback(releaser.finish, HURRY_S)
 
     tracing = Tracing(task.name)
+    stack.callback(tracing.close)
 
     def on_certain(entry: Entry) -> None:
         tracing.on_certain(entry)

@@ -18,6 +18,7 @@ from opentelemetry.trace import ProxyTracerProvider
 
 from headrace.stream.ledger.ledger import Entry
 
+FLUSH_S = 1.0  # that the end of a learner waits for those who collect spans
 _here = threading.local()  # `steps` of the micro-batch that this thread is at
 
 
@@ -51,7 +52,8 @@ class Tracing:
 
     def __init__(self, task: str) -> None:
         self._task, self._tracer = task, trace.get_tracer("headrace")
-        self._is_on = not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
+        self._provider = trace.get_tracer_provider()
+        self._is_on = not isinstance(self._provider, ProxyTracerProvider)
         self._published: dict[int, tuple[list[Step], int]] = {}  # by record, with events
 
     def begin(self) -> list[Step] | None:
@@ -89,3 +91,14 @@ class Tracing:
         for name, began, ended in steps:
             self._tracer.start_span(name, within, start_time=began).end(ended)
         whole.end(now)
+
+    def close(self) -> None:
+        """Have what was collected sent now, if that takes no longer than FLUSH_S.
+
+        OpenTelemetry sends it every few seconds, and when the interpreter ends: which a command
+        does not wait for.
+        """
+        if flush := getattr(self._provider, "force_flush", None):
+            flushing = threading.Thread(target=flush, name="spans", daemon=True)
+            flushing.start()
+            flushing.join(FLUSH_S)

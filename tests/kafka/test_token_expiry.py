@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -14,7 +14,7 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from headrace.stream.engines.credentials import settings_of
-from headrace.stream.errors import AccessError
+from headrace.stream.errors import AccessError, BrokerError
 from headrace.stream.kafka.connection import KafkaConnection
 from headrace.stream.kafka.tokens import Token
 from headrace.stream.kafka.topic_specs import TopicSpec
@@ -60,6 +60,27 @@ def by_confluent(kafka: KafkaConnection, topic: str) -> Iterator[PassOn]:
 
     yield pass_on
     source.close()
+
+
+@contextmanager
+def by_end_reader(kafka: KafkaConnection, topic: str) -> Iterator[PassOn]:
+    sink, reader = kafka.sink(), kafka.end_reader(committed=True)
+
+    def pass_on(value: bytes) -> list[bytes]:
+        before = end()
+        sink.send(topic, [value])
+        sink.flush(LATE_S)
+        return [value] * (end() - before)
+
+    def end() -> int:
+        give_up_s = time.monotonic() + LATE_S
+        while time.monotonic() < give_up_s:
+            with suppress(BrokerError):  # as it is just hung up on
+                return reader.read([topic])[topic, 0]
+        return 0
+
+    yield pass_on
+    reader.close()
 
 
 @contextmanager
@@ -110,7 +131,9 @@ def by_faust_s_aiokafka(kafka: KafkaConnection, topic: str) -> Iterator[PassOn]:
     runner.close()
 
 
-@pytest.mark.parametrize("client", [by_confluent, by_kafka_python, by_faust_s_aiokafka])
+@pytest.mark.parametrize(
+    "client", [by_confluent, by_end_reader, by_kafka_python, by_faust_s_aiokafka]
+)
 def test_a_client_goes_on_when_its_token_expires(
     secured: Secured,
     short: KafkaConnection,

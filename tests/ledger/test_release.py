@@ -104,6 +104,20 @@ def test_an_older_state_is_never_taken_again_but_that_of_another_run_is() -> Non
     assert not by.problems
 
 
+def test_a_forged_number_keeps_no_later_release_out() -> None:
+    """Without a key anyone can seal; the manifest of a release is sealed again as the last one."""
+    first, second = release(1, key=None), release(2, key=None)
+    key, value = first[-1]
+    assert value
+    forged = msgspec.structs.replace(unseal(value, None), seq=(1 << 63) - 1)
+    records = [*first, *first, (key, seal(forged, None)), *second]
+    found = taken(records, collector(None))
+    assert [each.manifest.seq for each in found] == [1, forged.seq, 2]
+    assert digest(found[-1].tensors) == digest(state(2))
+    sealed = taken([*RELEASES[1], (key, seal(forged, None)), *RELEASES[2]], collector())
+    assert [each.manifest.seq for each in sealed] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("written", "read", "told"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from headrace.stream.kafka.topic_specs import topic_specs
@@ -11,7 +13,7 @@ from headrace.stream.storage.tensors import most_bytes
 from headrace.stream.task import parse
 from headrace.stream.training.snapshot import digest, released_shapes
 from tests.support.events import task_text
-from tests.support.memory_kafka import MemoryKafka, Partition
+from tests.support.memory_kafka import MemoryKafka, MemoryWatch, Partition
 from tests.support.releases import release, releaser, snapshot
 
 TASK = parse(task_text("large"), "test")  # whose state takes many chunks
@@ -50,6 +52,27 @@ def test_whenever_it_begins_it_has_the_newest_release_and_no_problem(kafka: Memo
         kafka.given.clear()
         assert newest(kafka) == (seq, [])
     assert kafka.given[TASK.output("models")] < len(topic(kafka).offsets) / 2
+
+
+def test_a_topic_that_is_made_again_at_once_is_not_taken_for_the_one_it_began_with(
+    kafka: MemoryKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks which topic it is before it reads: a source alone asks after some seconds."""
+    known: list[Any] = []
+    confirm, opened = MemoryWatch.confirm, kafka.source
+
+    def confirmed(self: MemoryWatch, asked: int) -> int:
+        known.append(self)
+        return confirm(self, asked)
+
+    def source(topic: str, **settings: Any) -> Any:
+        assert settings["watch"] in known
+        return opened(topic, **settings)
+
+    monkeypatch.setattr(MemoryWatch, "confirm", confirmed)
+    monkeypatch.setattr(kafka, "source", source)
+    release(releaser(TASK, kafka), TASK, 1)
+    assert newest(kafka) == (1, [])
 
 
 def test_nor_has_it_one_where_compaction_left_half_a_release(kafka: MemoryKafka) -> None:

@@ -10,8 +10,11 @@ import pytest
 
 from headrace.stream.errors import no_broker
 from headrace.stream.kafka.topic_specs import topic_specs
+from headrace.stream.kafka.watch import other_topic
 from headrace.stream.ledger.position import Position
+from headrace.stream.ledger.release import Release
 from headrace.stream.serve import following
+from headrace.stream.serve.follower import Follower
 from headrace.stream.serve.following import Following
 from headrace.stream.serve.predictor import Predictor
 from headrace.stream.task import Task, parse
@@ -64,6 +67,31 @@ def test_how_far_it_is_behind_is_not_told_while_kafka_is_away(
     kafka.away = False
     wait(lambda: by.behind_events == 0)
     by.stop()
+    assert kafka.asked[task.input.topic] >= 3
+    assert kafka.opened["ends"] == 1
+
+
+def test_a_topic_that_was_made_again_is_told_without_advice_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "AGAIN_S", 0.01)
+    task, notes = small_task(), list[str]()
+    kafka, predictor = made(task), Predictor(task)
+    release(releaser(task, cast(Any, kafka)), task, 1)
+    poll, models = Follower.poll, task.output("models")
+
+    def once(self: Follower, timeout_s: float) -> Release | None:
+        monkeypatch.setattr(Follower, "poll", poll)
+        raise other_topic(models)
+
+    monkeypatch.setattr(Follower, "poll", once)
+    by = Following(predictor, cast(Any, kafka), None, notes.append)
+    by.start()
+    wait(lambda: by.releases == 1)
+    by.stop()
+    (note,) = notes
+    assert f"{models} or {task.output('metrics')} was deleted and made again" in note
+    assert "--" not in note
 
 
 def test_a_state_that_no_learner_wrote_is_left_out_and_the_next_is_taken() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -174,6 +174,57 @@ def test_an_answer_that_its_topic_does_not_take_is_told_instead(
     assert found[2]["id"] == "e-1"
     service.stop()
     assert len(notes) == 1
+
+
+def test_a_request_that_cannot_be_answered_is_told_so_once_and_spoils_no_other(
+    kafka: KafkaConnection, asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, name = small_task(asker.name), asker.name
+    predictor, notes = Predictor(task), list[str]()
+    predictor.take_over(manifest(), trained(task).snapshot().tensors())
+    answer = predictor.answer
+
+    def fails(raws: Sequence[bytes]) -> list[Any]:
+        if b'{"poison": 1}' in raws:
+            raise KeyError("poison")
+        return answer(raws)
+
+    monkeypatch.setattr(predictor, "answer", fails)
+    service, replies = Requests(predictor, kafka, notes.append), f"{name}.replies"
+    service.start()
+    wait_for_group(kafka, f"{name}.serve", f"{name}.requests")
+    for number in range(3, 20):
+        poisoned = number % 5 == 0
+        asker.ask(b'{"poison": 1}' if poisoned else good(number), replies, number)
+    found = {number: json.loads(record.value) for number, record in asker.told(17).items()}
+    service.stop()
+    assert {number for number in found if found[number].get("status") == 500} == {5, 10, 15}
+    assert all(found[number]["id"] == f"e-{number}" for number in found if number % 5)
+    assert len(asker.replies) == 17
+    assert len(notes) == 1
+    assert "KeyError('poison')" in notes[0]
+
+
+def test_a_topic_for_answers_that_is_deleted_holds_no_other_answers_up(
+    kafka: KafkaConnection, asker: Asker
+) -> None:
+    task, name = small_task(asker.name), asker.name
+    predictor, notes = Predictor(task), list[str]()
+    predictor.take_over(manifest(), trained(task).snapshot().tensors())
+    service = Requests(predictor, kafka, notes.append)
+    service.start()
+    wait_for_group(kafka, f"{name}.serve", f"{name}.requests")
+    asker.ask(good(1), f"{name}.replies.mine", 1)
+    asker.told(1)
+    delete(kafka, [f"{name}.replies.mine"])
+    began_s = time.monotonic()
+    for number in (2, 3, 4):
+        asker.ask(good(number), f"{name}.replies.mine", number)
+        asker.ask(good(number), f"{name}.replies", 10 + number)
+    assert {*asker.told(4)} == {1, 12, 13, 14}
+    assert time.monotonic() - began_s < 10
+    service.stop()
+    assert any("replies.mine did not arrive" in note for note in notes), notes
 
 
 def wait_for_group(kafka: KafkaConnection, group: str, topic: str) -> None:

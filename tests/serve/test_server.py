@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from contextlib import suppress
@@ -44,3 +45,19 @@ def test_a_head_that_does_not_come_in_time_or_does_not_end_is_not_waited_for(
             connection.sendall(HEAD + b"X: " + b"a" * 2 * server.HEAD_BYTES)
             with suppress(ConnectionResetError):  # of what it had not read yet
                 assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"what?\r\n\r\n", b"GET / HTTP/9\r\n\r\n", HEAD + b"\0: 1\r\n\r\n"]
+)
+def test_what_is_no_request_is_refused_by_problem_details(sent: bytes) -> None:
+    with (
+        serving(small_task(), None) as ask,
+        socket.create_connection(("127.0.0.1", ask.port), timeout=10) as connection,
+    ):
+        connection.sendall(sent)
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"content-type: application/problem+json" in head
+    assert b"content-length: %d" % len(body) in head
+    assert json.loads(body)["status"] == 400

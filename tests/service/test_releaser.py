@@ -194,16 +194,29 @@ def test_what_cannot_be_written_is_told_once_and_tried_again(
     assert [each.manifest.seq for each in found(kafka)] == [3]
 
 
-def test_without_its_topic_a_learner_says_what_to_do_and_goes_on(
-    kafka: MemoryKafka, notes: list[str], trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+def test_without_its_topic_a_learner_says_what_to_do_and_looks_for_it_from_time_to_time(
+    kafka: MemoryKafka,
+    notes: list[str],
+    trainer: Trainer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kafka, "describe_existing", lambda names: [])
     by = make(kafka, notes)
-    release(by, trainer, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(kafka, "describe_existing", lambda names: [])
+        for seq in (1, 2):
+            release(by, trainer, seq)
+            clock.now_s += 29.9
+            assert not by.is_due(at(seq + 1))
+            clock.now_s += 0.2
+            assert by.is_due(at(seq + 1))
     assert len(notes) == 1
     assert "no topic poisoned.models" in notes[0]
     assert "headrace topics create" in notes[0]
-    assert not by.is_stale(at(2))
+    release(by, trainer, 3)
+    clock.now_s += 1.1
+    assert by.is_due(at(4))
+    assert [each.manifest.seq for each in found(kafka)] == [3]
 
 
 def test_a_newer_learner_ends_the_releases_of_an_older_one(

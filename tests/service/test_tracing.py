@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from headrace.stream.kafka.topic_specs import topic_specs
@@ -64,6 +66,33 @@ def test_each_micro_batch_is_a_trace_of_its_steps(
         for before, after in pairwise(within):
             assert begin(before) <= end(before) <= begin(after) <= end(after)
         assert (begin(root), end(root)) == (begin(within[0]), end(within[-1]))
+
+
+def test_what_is_collected_is_sent_before_a_learner_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By a processor that sends spans each hour: a command does not wait for Python's own end."""
+    provider, exporter = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=3_600_000))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "get_tracer", lambda name: provider.get_tracer(name))
+    learned(tmp_path)
+    spans = exporter.get_finished_spans()
+    provider.shutdown()
+    assert {span.name for span in spans} >= {"micro-batch", "commit"}
+
+
+def test_who_collects_and_does_not_answer_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    provider, given_up = TracerProvider(), threading.Event()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(provider, "force_flush", lambda: given_up.wait(60))
+    closing = tracing.Tracing("t")
+    began_s = time.monotonic()
+    closing.close()
+    assert time.monotonic() - began_s < 3
+    given_up.set()
 
 
 def of(span: ReadableSpan) -> int:

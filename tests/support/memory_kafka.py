@@ -118,7 +118,11 @@ class MemoryKafka(KafkaConnection):
             for p, each in self.topics[topic].items()
         }
 
-    def sink(self, *, batched: bool = True) -> Any:
+    def end_reader(self, *, committed: bool) -> Any:
+        """Ask for ends again and again."""
+        return MemoryEndReader(self, committed)
+
+    def sink(self, **settings: Any) -> Any:
         """Write records without a transaction."""
         return MemorySink(self)
 
@@ -244,6 +248,22 @@ class MemorySource:
     def close(self) -> None:
         """Read no more."""
         self.closed = True
+
+
+class MemoryEndReader:
+    """Ask for ends; see `headrace.stream.kafka.metadata.EndReader`."""
+
+    def __init__(self, kafka: MemoryKafka, committed: bool) -> None:
+        kafka.opened["ends"] += 1
+        self._kafka, self._committed = kafka, committed
+
+    def read(self, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+        """Return the ends as they are now."""
+        self._kafka.asked.update(topics)
+        return self._kafka.ends(topics, committed=self._committed)
+
+    def close(self) -> None:
+        """Ask no more."""
 
 
 class MemorySink:
