@@ -10,9 +10,11 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headrace.stream.serve.assets import FILES
 from headrace.stream.serve.problems import Problem
 
-OPEN = ("/healthz", "/readyz")  # for those who start and stop services: they say nothing of data
+OPEN = ("/healthz", "/readyz", *FILES)
+"""For those who start and stop services, and the page's files: they say nothing of data."""
 MOST_BODY_BYTES = 8 << 20
 MOST_AT_ONCE = 256  # requests
 RETRY_S = 1

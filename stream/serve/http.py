@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from headrace.stream.events import Reject
+from headrace.stream.serve import pages
 from headrace.stream.serve.batcher import Batcher
 from headrace.stream.serve.events import MOST_EVENTS, events_of, refusal, said
 from headrace.stream.serve.gate import Gate, Limits
 from headrace.stream.serve.metrics import Metrics
 from headrace.stream.serve.openapi import document
 from headrace.stream.serve.predictor import NotExplainedError, NotReleasedError
-from headrace.stream.serve.problems import MISTAKE, Problem
+from headrace.stream.serve.problems import HANDLERS, Problem
 from headrace.stream.serve.served import Served, standing
 
 BODY_S = 10.0  # that a body may take to come
@@ -111,8 +111,9 @@ def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]
             Route("/readyz", ready),
             Route("/metrics", expose),
             Route("/openapi.json", describe_api),
+            *pages.routes({name: one.viewing for name, one in served.items() if one.viewing}),
         ],
-        exception_handlers={Problem: _problem, HTTPException: _plain, Exception: _failed},
+        exception_handlers=HANDLERS,
         lifespan=_following(served),
     )
     return Gate(app, limits)
@@ -135,9 +136,13 @@ def _following(served: Mapping[str, Served]) -> Callable[[Any], Any]:
     async def lifespan(_: Any) -> AsyncIterator[None]:
         for one in served.values():
             one.following.start()
+            if one.viewing:
+                one.viewing.start()
         yield
         for one in served.values():
             await asyncio.to_thread(one.following.stop)
+            if one.viewing:
+                await asyncio.to_thread(one.viewing.stop)
             one.batcher.close()
             one.explainer.close()
 
@@ -153,19 +158,3 @@ def _not_ready(one: Served) -> Problem:
         f"no release yet of {one.task.name}: {_TO_DO}",
         headers={"Retry-After": "1"},
     )
-
-
-async def _problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101
-    return error.response()
-
-
-async def _plain(_: Request, error: Exception) -> Response:
-    """Answer what Starlette refuses: unknown paths and methods."""
-    assert isinstance(error, HTTPException)  # noqa: S101
-    status = HTTPStatus(error.status_code)
-    return Problem(status, status.description or status.phrase, headers=error.headers).response()
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    return MISTAKE.response()

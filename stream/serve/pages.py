@@ -18,26 +18,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from headrace.stream.errors import HeadraceError
+from headrace.stream.serve.assets import FILES, HEADERS
 from headrace.stream.serve.gate import Gate, Limits
-from headrace.stream.serve.problems import Problem, handlers
+from headrace.stream.serve.problems import HANDLERS, Problem
 from headrace.stream.serve.viewing import Viewing
 
-FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/charts.js": ("charts.js", "text/javascript"),
-    "/uPlot.js": ("uPlot.js", "text/javascript"),
-    "/uPlot.css": ("uPlot.css", "text/css"),
-}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 TURN_S, BEAT_S = 1.0, 15.0
 MOST_STREAMS = 32
 LAST_MS = 1 << 53
@@ -127,7 +112,7 @@ def make_page(viewings: Mapping[str, Viewing], limits: Limits) -> Callable[..., 
         for one in viewings.values():
             await asyncio.to_thread(one.stop)
 
-    app = Starlette(routes=routes(viewings), exception_handlers=handlers(), lifespan=lifespan)
+    app = Starlette(routes=routes(viewings), exception_handlers=HANDLERS, lifespan=lifespan)
     return Gate(app, limits)
 
 

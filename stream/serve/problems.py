@@ -7,6 +7,8 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 MEDIA = "application/problem+json"
@@ -46,3 +48,23 @@ class Problem(Exception):
 
 
 MISTAKE = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a mistake of ours; see its log")
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101
+    return error.response()
+
+
+async def _plain(_: Request, error: Exception) -> Response:
+    """Answer what Starlette refuses: unknown paths and methods."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    status = HTTPStatus(error.status_code)
+    return Problem(status, status.description or status.phrase, headers=error.headers).response()
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return MISTAKE.response()
+
+
+HANDLERS: dict[Any, Any] = {Problem: _problem, HTTPException: _plain, Exception: _failed}
+"""What answers for errors of an application of Starlette."""

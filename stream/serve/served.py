@@ -10,6 +10,7 @@ from headrace.stream.ledger import fingerprint
 from headrace.stream.serve.batcher import Batcher
 from headrace.stream.serve.following import Following
 from headrace.stream.serve.predictor import Predictor
+from headrace.stream.serve.viewing import Viewing
 from headrace.stream.task import Task
 
 
@@ -21,21 +22,27 @@ class Served(NamedTuple):
     batcher: Batcher
     explainer: Batcher
     following: Following
+    viewing: Viewing | None = None  # what the page shows
 
 
 def served_tasks(
-    tasks: Sequence[Task], following: Callable[[Predictor], Following]
+    tasks: Sequence[Task],
+    following: Callable[[Predictor], Following],
+    viewing: Callable[[Task], Viewing | None] = lambda task: None,
 ) -> dict[str, Served]:
     """Make what serves each of some tasks.
 
     Args:
         following: makes what keeps a predictor up to date.
+        viewing: makes what the page shows.
     """
     found = {}
     for task in tasks:
         predictor = Predictor(task)
         answers, reasons = Batcher(predictor.answer), Batcher(predictor.explain, few=0)
-        found[task.name] = Served(task, predictor, answers, reasons, following(predictor))
+        found[task.name] = Served(
+            task, predictor, answers, reasons, following(predictor), viewing(task)
+        )
     return found
 
 

@@ -42,7 +42,10 @@ class View:
         if stage == "metrics":
             self._take_metrics(records.values)
         elif stage == "drift":
-            self._drift += filter(None, map(_object, records.values))
+            times = records.timestamps_ms or [0] * len(records.values)
+            for value, time_ms in zip(records.values, times, strict=True):
+                if found := _object(value):
+                    self._drift.append(found | {"published_s": time_ms / 1000})
         elif stage == "predictions":
             times = records.timestamps_ms or [0] * len(records.values)
             newest = zip(records.values[-PREDICTIONS:], times[-PREDICTIONS:], strict=True)

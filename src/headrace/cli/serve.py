@@ -89,7 +89,8 @@ def serve(
 
     By the newest state that `headrace learn` released to `<task>.models`, here or anywhere: any
     number of these may follow it. POST an event, or an array of events, as JSON to
-    /v1/tasks/TASK/predict; /openapi.json tells the rest, /metrics is for Prometheus.
+    /v1/tasks/TASK/predict; /openapi.json tells the rest, /metrics is for Prometheus. The address
+    itself, in a browser, shows how learning goes.
 
     Ctrl-C ends it when what is under way is answered.
     """
@@ -120,10 +121,12 @@ def serve(
     from headrace.stream.serve.gate import LOOPBACK, Limits
     from headrace.stream.serve.http import make_app
     from headrace.stream.serve.served import served_tasks
+    from headrace.stream.serve.viewing import Viewing
 
     served = served_tasks(
         loaded,
         lambda predictor: Following(predictor, kafka, key, _noting(predictor.task.name)),
+        lambda task: Viewing(task, kafka),
     )
     hosts = LOOPBACK if near and token is None and client_ca is None else ()
     limits = Limits(token, (*hosts, host) if hosts else (), body_bytes, at_once, rate)
