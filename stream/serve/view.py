@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ STAGES = ("metrics", "drift", "predictions", "dead-letter")
 POINTS, ALARMS, PREDICTIONS, EXPLAINED, CODES = 900, 200, 12, 8, 40
 LATENCIES = 500
 SHOWN = 400  # characters of a refused event or of a value
+Place = tuple[int, int]
+"""Partition and offset of an event."""
 BASELINES = {True: ("no_change", "majority"), False: ("no_change", "median")}
 
 
@@ -32,6 +34,8 @@ class View:
         self._drift: deque[dict[str, Any]] = deque(maxlen=ALARMS)
         self._predictions: deque[dict[str, Any]] = deque(maxlen=PREDICTIONS)
         self._explained: deque[dict[str, Any]] = deque(maxlen=EXPLAINED)
+        self._chosen: list[dict[str, Any]] = []
+        self._shown: list[dict[str, Any]] = []
         self._refused: dict[str, dict[str, Any]] = {}
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._latest: dict[str, Any] = {}
@@ -58,25 +62,23 @@ class View:
             for value in records.values:
                 self._refuse(_object(value))
 
-    def asked_about(self) -> list[tuple[int, int]]:
-        """Return partition and offset of the events of the predictions that are shown."""
-        found = []
-        for each in self._predictions:
-            place = each.get("partition"), each.get("offset")
-            if all(type(part) is int and 0 <= part < 1 << 62 for part in place):
-                found.append(place)
-        return found  # type: ignore[return-value]
+    def choose(self) -> list[Place]:
+        """Show the newest predictions; return where their events stand, if they were not shown."""
+        if [*self._predictions] == self._chosen:
+            return []
+        self._chosen = [*self._predictions]
+        self._shown = [*self._predictions]
+        self.version += 1
+        return [place for each in self._shown if (place := _place(each))]
 
-    def know(self, place: tuple[int, int], label: Any, sent_ms: int) -> None:
-        """Take the label of an event, None if it has none, and when the event was sent."""
-        for each in self._predictions:
-            if (each.get("partition"), each.get("offset")) == place and "known" not in each:
-                each["known"] = True
-                if label is not None:
-                    each["truth"] = label
-                if 0 < sent_ms <= (published_ms := each["published_ms"]):
-                    self._latencies.append(published_ms - sent_ms)
-                self.version += 1
+    def know(self, events: Mapping[Place, tuple[Any, int]]) -> None:
+        """Take of events of `choose` the label, None if there is none, and when it was sent."""
+        for at, each in enumerate(self._shown):
+            label, sent_ms = events.get(_place(each) or (-1, -1), (None, 0))
+            if label is not None:
+                self._shown[at] = each | {"truth": label}
+            if 0 < sent_ms <= (published_ms := each["published_ms"]):
+                self._latencies.append(published_ms - sent_ms)
 
     def as_json(self, after_ms: float = -math.inf) -> dict[str, Any]:
         """Return it all.
@@ -98,7 +100,7 @@ class View:
             "latest": self._latest,
             "latency": _percentiles(self._latencies),
             "drift": [*self._drift][-50:],
-            "predictions": [*self._predictions][::-1],
+            "predictions": self._shown[::-1],
             "explained": [*self._explained][::-1],
             "refused": self._refused,
         }
@@ -139,6 +141,14 @@ class View:
             for name in ("detail", "partition", "offset", "raw")
             if isinstance(letter.get(name), str | int)
         }
+
+
+def _place(told: dict[str, Any]) -> Place | None:
+    """Return where the event of a prediction stands, if that is told."""
+    partition, offset = told.get("partition"), told.get("offset")
+    if type(partition) is int and type(offset) is int and min(partition, offset) >= 0:
+        return (partition, offset) if max(partition, offset) < 1 << 62 else None
+    return None
 
 
 def _kept(found: dict[str, Any]) -> dict[str, Any]:

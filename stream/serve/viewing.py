@@ -138,18 +138,17 @@ class Viewing:
     def _know(self, view: View, history: TopicHistory | None = None) -> None:
         """Look up the events of the predictions that are shown: their labels, when they came."""
         with self._lock:
-            asked = sorted(view.asked_about())
+            asked = sorted(view.choose())
         own = history or TopicHistory(self._kafka, self._task.input.topic)
         try:
             records = own.read([Range(at, offset, offset + 1) for at, offset in asked])
         finally:
             if not history:
                 own.close()
-        labels = self._labels(records.values)
+        places = zip(records.partitions, records.offsets, strict=True)
+        told = zip(self._labels(records.values), records.timestamps_ms, strict=True)
         with self._lock:
-            for at, place in enumerate(zip(records.partitions, records.offsets, strict=True)):
-                sent_ms = records.timestamps_ms[at] if records.timestamps_ms else 0
-                view.know(place, labels[at], sent_ms)
+            view.know(dict(zip(places, told, strict=True)))
 
     def _labels(self, values: Sequence[bytes | None]) -> list[Any]:
         """Return the label in each event, if it is that of the event's own prediction."""

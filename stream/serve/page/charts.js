@@ -12,6 +12,7 @@ function markers(times) {
         context.save();
         context.strokeStyle = colour("--alarm");
         context.lineWidth = 2 * devicePixelRatio;
+        context.setLineDash([]);
         for (const at of times()) {
           const x = plot.valToPos(at, "x", true);
           if (x < plot.bbox.left || x > plot.bbox.left + plot.bbox.width) continue;
@@ -24,6 +25,16 @@ function markers(times) {
       }],
     },
   };
+}
+
+const DAY_S = 86400;
+
+function times(plot, values) {
+  const long = plot.scales.x.max - plot.scales.x.min > DAY_S;
+  return values.map((at) => {
+    const date = new Date(at * 1000);
+    return long ? date.toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }) : date.toLocaleTimeString("en-GB");
+  });
 }
 
 export class Chart {
@@ -60,12 +71,12 @@ export class Chart {
     const soft = colour("--soft"), line = colour("--line");
     const axis = {
       stroke: soft, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 },
-      font: "12px system-ui, sans-serif",
+      font: `${Math.round(0.75 * parseFloat(getComputedStyle(document.documentElement).fontSize))}px system-ui, sans-serif`,
     };
     const write = (_, values) => values.map(this.shown);
     this.plot = new uPlot({
       ...this.size(), legend: { show: false }, cursor: { show: false }, padding: [8, 8, 0, 0],
-      axes: [{ ...axis, space: 90 }, { ...axis, size: 64, values: write }],
+      axes: [{ ...axis, space: 90, values: times }, { ...axis, size: 64, values: write }],
       plugins: [markers(() => this.alarms())],
       series: [{}, ...labels.map((label, at) => ({
         label, stroke: colour(NAMES[at]), width: at ? 1.5 : 2.5, dash: DASHES[at],

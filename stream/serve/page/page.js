@@ -5,7 +5,7 @@ import { Chart } from "/charts.js";
 const MOST_POINTS = 900;
 const AGAIN_MS = 2000;
 const $ = (id) => document.getElementById(id);
-const NAMES = { no_change: "no-change", majority: "majority", median: "median", accuracy: "accuracy", mae: "mean absolute error" };
+const NAMES = { no_change: "no\u2011change", majority: "majority", median: "median", accuracy: "accuracy", mae: "mean absolute error" };
 
 // ---- words
 
@@ -13,10 +13,11 @@ const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const few = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const known = (value) => typeof value === "number" && Number.isFinite(value);
-const number = (value) => (known(value) ? few.format(value) : "–");
+const tiny = new Intl.NumberFormat("en", { notation: "scientific", maximumSignificantDigits: 3 });
+const number = (value) => (known(value) ? (value && (Math.abs(value) < 1e-4 || Math.abs(value) >= 1e9) ? tiny : few).format(value) : "–");
 const count = (value) => (known(value) ? whole.format(value) : "–");
 const share = (value) => (known(value) ? percent.format(value) : "–");
-const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + few.format(Math.abs(value));
+const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "") + number(Math.abs(value));
 const scored = (view, value) => (view.metric === "accuracy" ? share(value) : number(value));
 const text = (value) => (value === null || value === undefined ? "–" : known(value) ? number(value) : String(value).slice(0, 200));
 const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
@@ -161,6 +162,9 @@ function showUnsure(view) {
   });
 }
 
+// A part that is nothing beside the largest one is told as such.
+const part = (size, most, said) => (Math.abs(size) < most / 1000 ? "≈ 0" : said(size));
+
 function parts(found) {
   return Object.entries(found ?? {}).filter(([, size]) => known(size)).sort((one, other) => Math.abs(other[1]) - Math.abs(one[1])).slice(0, 12);
 }
@@ -170,12 +174,12 @@ function showWhy(view) {
   put("why", [view.explains, one, importance], () => {
     const said = [];
     if (one) {
-      const why = one.explanation;
+      const why = one.explanation, inputs = parts(why.inputs), most = Math.abs(inputs[0]?.[1] ?? 0);
       said.push(make("h3", {}, `${text(one.id)}: ${text(one.prediction)}`),
-        bars([["usual", why.base ?? 0, number(why.base)], ...parts(why.inputs).map(([name, size]) => [name, size, signed(size)])]),
+        bars([["usual", why.base ?? 0, number(why.base)], ...inputs.map(([name, size]) => [name, size, part(size, most, signed)])]),
         make("p", { class: "empty" }, why.of === undefined || why.of === null ? "What each input adds; together they are the prediction." : `What each input adds to the probability of ${text(why.of)}; together they are it.`));
     }
-    if (importance.length) said.push(make("h3", {}, "Most important lately"), bars(importance.map(([name, size]) => [name, size, number(size)])));
+    if (importance.length) said.push(make("h3", {}, "Most important lately"), bars(importance.map(([name, size]) => [name, size, part(size, importance[0][1], number)])));
     if (!said.length) said.push(view.explains ? empty("No explained prediction among the newest ones.") : empty("Predictions are not explained: ", code("explain = 0.01"), " in ", code("[model]"), " of the task file explains one in a hundred."));
     return said;
   });
