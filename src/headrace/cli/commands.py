@@ -114,8 +114,8 @@ def everywhere(
         handlers=[LogHandler()],
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    if log_level in ("warning", "error"):  # that no broker answers is told by who asked it
-        for name in ("kafka.net.connection", "kafka.net.manager"):
+    if log_level in ("warning", "error"):  # that nobody answers is told by who asked
+        for name in ("kafka.net.connection", "kafka.net.manager", "gcsfs"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

@@ -69,14 +69,15 @@ export class Chart {
     if (this.plot) this.plot.destroy();
     this.labels = labels;
     const soft = colour("--soft"), line = colour("--line");
+    const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const axis = {
       stroke: soft, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 },
-      font: `${Math.round(0.75 * parseFloat(getComputedStyle(document.documentElement).fontSize))}px system-ui, sans-serif`,
+      font: `${Math.round(0.75 * em)}px system-ui, sans-serif`,
     };
     const write = (_, values) => values.map(this.shown);
     this.plot = new uPlot({
       ...this.size(), legend: { show: false }, cursor: { show: false }, padding: [8, 8, 0, 0],
-      axes: [{ ...axis, space: 90, values: times }, { ...axis, size: 64, values: write }],
+      axes: [{ ...axis, space: 90, values: times }, { ...axis, size: Math.round(4 * em), values: write }],
       plugins: [markers(() => this.alarms())],
       series: [{}, ...labels.map((label, at) => ({
         label, stroke: colour(NAMES[at]), width: at ? 1.5 : 2.5, dash: DASHES[at],
