@@ -57,6 +57,17 @@ def document(tasks: Sequence[Task], *, secured: bool) -> dict[str, Any]:
         "summary": "Predict and explain one event, or up to 256.",
         "description": why,
     }
+    moment = {
+        "name": "at",
+        "in": "query",
+        "description": "A past moment, in ms since 1970.",
+        "schema": {"type": "integer", "minimum": 0},
+    }
+    view = {
+        "operationId": "view",
+        "summary": "What the page shows of the task, now or at a past moment.",
+        "parameters": [named, moment],
+    }
     described = {"operationId": "describe", "summary": "The task, and the state it is served by."}
     listed = {"operationId": "list", "summary": "All tasks that are served here."}
     tasks_schema = {"type": "object", "required": ["tasks"]}
@@ -67,6 +78,7 @@ def document(tasks: Sequence[Task], *, secured: bool) -> dict[str, Any]:
         },
         "/v1/tasks/{task}/predict": {"post": predict},
         "/v1/tasks/{task}/explain": {"post": explain},
+        "/v1/tasks/{task}/view": {"get": _get(view, {"type": "object"}, guarded)},
         "/healthz": {"get": _get({"operationId": "health", "summary": "It runs."}, {}, {})},
         "/readyz": {"get": _get({"operationId": "ready", "summary": "It can answer."}, {}, {})},
         "/metrics": {
