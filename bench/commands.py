@@ -178,3 +178,17 @@ def explaining(
 
     found = run(events, (lambda line: None) if as_json else note)
     say(found if as_json else table(found))
+
+
+@app.command("blaming")
+def blaming(
+    seeds: Annotated[int, typer.Option(help="Streams of each kind.", min=1)] = 8,
+    peers: Annotated[bool, typer.Option(help="Ask ABCD too.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Which input is blamed where it is known which one broke, beside CapyMOA's ABCD."""
+    from bench.blaming import blaming as run
+    from bench.blaming import table
+
+    found = run(seeds, peers=peers, on_progress=(lambda line: None) if as_json else note)
+    say(found if as_json else table(found))
