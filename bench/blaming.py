@@ -41,8 +41,9 @@ def blaming(
 
     Returns:
         by kind and by who was asked: `named`, the share of streams in which the first one that is
-        named is the one; `found`, in which any rise of the error, or any change, was found after the break; `rows`, the
-        median of rows from the break to the alarm; `since`, of how far off its place was told.
+        named is the one; `found`, in which a rise of the error, or a change, was found after the
+        break; `rows`, the median of rows from the break to the alarm; `since`, of how far off its
+        place was told.
     """
     task = parse(
         _TASK + "".join(f'[features.x{at}]\nkind = "number"\n' for at in range(INPUTS)), ""
