@@ -155,18 +155,20 @@ def beginning(raw: bytes | None) -> str:
     return text if len(text) <= TEXT else f"{text[:TEXT]}…"
 
 
-def event(raw: bytes | None, hidden: Sequence[str] = ()) -> str:
+def event(raw: bytes | None, *, first: Sequence[str] = (), hidden: Sequence[str] = ()) -> str:
     """Return what an event says, in short: names and values, or how it begins.
 
     Args:
-        hidden: names of fields to leave out.
+        first: fields that are told first, without their names.
+        hidden: fields that are left out.
     """
-    told = [
-        f"{name} {value}"
-        for name, value in object_of(raw).items()
-        if name not in hidden and isinstance(value, str | int | float)
-    ]
-    return scalar(" · ".join(told)) if told else beginning(raw)  # type: ignore[return-value]
+    found = object_of(raw)
+    plain = {name: value for name, value in found.items() if isinstance(value, str | int | float)}
+    told = [str(plain[name]) for name in first if name in plain]
+    left_out = {*first, *hidden}
+    told += [f"{name} {value}" for name, value in plain.items() if name not in left_out]
+    text = " · ".join(told)
+    return beginning(raw) if not told else text if len(text) <= TEXT else f"{text[:TEXT]}…"
 
 
 def _bytes_of(text: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from headrace.stream.archive.reader import ArchiveHistory
@@ -70,7 +71,12 @@ class Truths:
 
     def __init__(self, task: Task, events: Events) -> None:
         self._task, self._events, self._codec = task, events, Codec(task)
-        self._hidden = (task.input.id, *((task.target.field,) if not task.target.horizon else ()))
+        told_apart = () if task.target.horizon else (task.target.field,)
+        self._event = partial(
+            event,
+            first=[name for name, kind in task.features.items() if kind.kind == "text"],
+            hidden=(task.input.id, *told_apart),
+        )
         self._next: dict[int, int] = {}
         self._waiting: dict[tuple[int, Any], deque[Place]] = {}  # by partition and entity
         self._seen: dict[Place, tuple[str, int]] = {}
@@ -95,7 +101,7 @@ class Truths:
         places = view.lacking("event")
         records = self._events.read([Range(at, offset, offset + 1) for at, offset in places])
         for place, raw, sent_ms, fields in self._decoded(records):
-            view.know(place, event=event(raw, self._hidden), sent_ms=sent_ms)
+            view.know(place, event=self._event(raw), sent_ms=sent_ms)
             if not self._task.labels:
                 view.solve(place, fields and _label(fields[1]))
 
@@ -119,7 +125,7 @@ class Truths:
     def _take(self, records: Records) -> None:
         ahead = self._task.target.horizon
         for place, raw, sent_ms, fields in self._decoded(records):
-            self._seen[place] = event(raw, self._hidden), sent_ms
+            self._seen[place] = self._event(raw), sent_ms
             if fields is None:
                 continue
             if len(self._waiting) > ENTITIES:

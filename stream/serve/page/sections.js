@@ -2,9 +2,9 @@
 
 import { Chart } from "/charts.js";
 import { $, bars, code, make, note, put, table, write } from "/elements.js";
-import { METRICS, NONE, STEPS, count, known, moment, named, number, plural, rough, share, signed, span, steady, text } from "/words.js";
+import { METRICS, NONE, STEPS, count, known, moment, named, plural, rough, share, signed, span, steady, text } from "/words.js";
 
-const CHANGES = 40, ROWS = 10, PARTS = 12;
+const CHANGES = 40, ROWS = 10, PARTS = 12, ORDER_MS = 15_000;
 const FURTHER = { accuracy: ["macro_f1", "log_loss"], mae: ["rmse", "coverage"] };
 
 const charts = {
@@ -76,7 +76,7 @@ function moved(alarm) {
   const blamed = Object.entries(alarm.blame?.inputs ?? {}), sources = Object.entries(alarm.blame?.sources ?? {});
   const list = (name, parts) => (parts.length ? make("p", { class: "moved" }, soft(`${name} `), ...parts.map((said) => make("span", { class: "chip" }, said))) : null);
   return [
-    list("moved most", inputs.map((each) => `${text(each.column)} (PSI ${number(each.psi)})`)) ?? make("p", { class: "moved" }, soft("no input moved")),
+    list("moved most", inputs.map((each) => `${text(each.column)} (PSI ${rough(each.psi)})`)) ?? make("p", { class: "moved" }, soft("no input moved")),
     list("what made the error rise", blamed.map(([name, size]) => `${name} ${signed(size)}`)),
     list("and where from", sources.map(([name, size]) => `${name} ${signed(size)}`)),
   ];
@@ -201,11 +201,12 @@ function showRefused(view) {
   });
 }
 
-let order = [];
+let order = [], ordered = 0;
 
+// The heaviest first; they change places seldom.
 function showTrusted(view) {
   const members = view.latest.members ?? {}, names = Object.keys(members);
-  if (order.length !== names.length || names.some((name) => !order.includes(name))) order = names;
+  if (order.length !== names.length || names.some((name) => !order.includes(name)) || Math.abs(view.now_ms - ordered) > ORDER_MS) [order, ordered] = [names, view.now_ms];
   put("members", [order, members], () => (names.length
     ? [bars("Weights", order.map((name) => ({ name, size: members[name], said: share(members[name]) }))), note("How much each member of the pool counts in a prediction.")]
     : [note("No member has a weight yet.")]));

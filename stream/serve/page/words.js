@@ -3,6 +3,7 @@
 const format = (options) => new Intl.NumberFormat("en", options);
 const wholes = format({ maximumFractionDigits: 0 });
 const figures = format({ maximumSignificantDigits: 4 });
+const pairs = format({ maximumSignificantDigits: 2 });
 const triples = format({ minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 const percents = format({ style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const tiny = format({ notation: "scientific", maximumSignificantDigits: 3 });
@@ -11,7 +12,7 @@ export const known = (value) => typeof value === "number" && Number.isFinite(val
 export const NONE = "–";
 
 export const count = (value) => (known(value) ? wholes.format(value) : NONE);
-export const share = (value) => (known(value) ? percents.format(value).replace("%", "\u202f%") : NONE);
+export const share = (value) => (known(value) ? percents.format(value).replace("%", "\u202f%").replace("-", "−") : NONE);
 
 export function number(value) {
   if (!known(value)) return NONE;
@@ -28,7 +29,7 @@ export function steady(value) {
   return size !== 0 && size < 1e-4 ? tiny.format(value) : triples.format(value).replace("-", "−");
 }
 
-export const rough = (value) => format({ maximumSignificantDigits: 2 }).format(value);
+export const rough = (value) => (known(value) ? pairs.format(value) : NONE);
 export const signed = (value) => (value > 0 ? "+" : "") + steady(value);
 
 export function text(value) {
