@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+SCRIPTS = ("page", "link", "sections", "words", "elements", "charts", "uPlot")
 FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/charts.js": ("charts.js", "text/javascript"),
-    "/uPlot.js": ("uPlot.js", "text/javascript"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in SCRIPTS},
     "/uPlot.css": ("uPlot.css", "text/css"),
 }
 HEADERS = {
@@ -17,4 +16,10 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
+STREAM = "/stream"
+"""How the paths of answers that go on for ever end."""
+LAST_MS = (1 << 53) - 1
+"""The last moment that can be asked for: JavaScript knows no later integer."""

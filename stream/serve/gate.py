@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headrace.stream.serve.assets import FILES
+from headrace.stream.serve.assets import FILES, STREAM
 from headrace.stream.serve.problems import Problem
 
 OPEN = ("/healthz", "/readyz", *FILES)
@@ -65,8 +65,8 @@ class Gate:
         try:
             if scope["path"] not in OPEN:
                 self._check(headers)
-                self._inside += 1
-                inside = True
+                inside = not scope["path"].endswith(STREAM)  # those are counted by themselves
+                self._inside += inside
             await self._app(scope, self._measured(headers, receive), sending)
         except Problem as problem:
             if started:

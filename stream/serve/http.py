@@ -24,16 +24,26 @@ from headrace.stream.serve.openapi import document
 from headrace.stream.serve.predictor import NotExplainedError, NotReleasedError
 from headrace.stream.serve.problems import HANDLERS, Problem
 from headrace.stream.serve.served import Served, standing
+from headrace.stream.serve.viewing import Viewing
 
 BODY_S = 10.0  # that a body may take to come
 MOST_EXPLAINED = 256  # events of a request: each takes a hundred times as long as an answer
 JSON = "application/json"
 
 
-def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]:
+def make_app(
+    served: Mapping[str, Served],
+    limits: Limits,
+    viewings: Mapping[str, Viewing],
+    stop: Callable[[], bool] = lambda: False,
+) -> Callable[..., Any]:
     """Make the ASGI application that serves some tasks, by their names.
 
     Their releases are followed while it runs.
+
+    Args:
+        viewings: what the page shows.
+        stop: says when answers that go on for ever are to end.
     """
     encode, metrics = msgspec.json.encode, Metrics(served)
 
@@ -111,10 +121,10 @@ def make_app(served: Mapping[str, Served], limits: Limits) -> Callable[..., Any]
             Route("/readyz", ready),
             Route("/metrics", expose),
             Route("/openapi.json", describe_api),
-            *pages.routes({name: one.viewing for name, one in served.items() if one.viewing}),
+            *pages.routes(viewings, stop),
         ],
         exception_handlers=HANDLERS,
-        lifespan=_following(served),
+        lifespan=_following(served, viewings),
     )
     return Gate(app, limits)
 
@@ -131,20 +141,19 @@ async def _body(request: Request) -> bytes:
         raise Problem(HTTPStatus.BAD_REQUEST, "the client left") from error
 
 
-def _following(served: Mapping[str, Served]) -> Callable[[Any], Any]:
+def _following(
+    served: Mapping[str, Served], viewings: Mapping[str, Viewing]
+) -> Callable[[Any], Any]:
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        for one in served.values():
-            one.following.start()
-            if one.viewing:
-                one.viewing.start()
-        yield
-        for one in served.values():
-            await asyncio.to_thread(one.following.stop)
-            if one.viewing:
-                await asyncio.to_thread(one.viewing.stop)
-            one.batcher.close()
-            one.explainer.close()
+        async with pages.followed(viewings.values()):
+            for one in served.values():
+                one.following.start()
+            yield
+            for one in served.values():
+                await asyncio.to_thread(one.following.stop)
+                one.batcher.close()
+                one.explainer.close()
 
     return lifespan
 

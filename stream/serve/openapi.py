@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from headrace.stream.serve.assets import LAST_MS
 from headrace.stream.serve.problems import MEDIA
 from headrace.stream.task import Task
 
@@ -57,19 +58,26 @@ def document(tasks: Sequence[Task], *, secured: bool) -> dict[str, Any]:
         "summary": "Predict and explain one event, or up to 256.",
         "description": why,
     }
-    moment = {
+    described = {"operationId": "describe", "summary": "The task, and the state it is served by."}
+    listed = {"operationId": "list", "summary": "All tasks that are served here."}
+    views = {"operationId": "views", "summary": "What the page says first of each task."}
+    at = {
         "name": "at",
         "in": "query",
-        "description": "A past moment, in ms since 1970.",
-        "schema": {"type": "integer", "minimum": 0},
+        "description": "Milliseconds since 1970: as it was then; left out: as it is now.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": LAST_MS},
     }
     view = {
         "operationId": "view",
-        "summary": "What the page shows of the task, now or at a past moment.",
-        "parameters": [named, moment],
+        "summary": "What the page shows of a task: the newest records of its topics.",
+        "parameters": [named, at],
     }
-    described = {"operationId": "describe", "summary": "The task, and the state it is served by."}
-    listed = {"operationId": "list", "summary": "All tasks that are served here."}
+    stream = {
+        "operationId": "stream",
+        "summary": "The view, then what changes, as server-sent events that go on for ever.",
+        "description": "Each `view` event is a View whose `points` are those that came since.",
+        "parameters": [named],
+    }
     tasks_schema = {"type": "object", "required": ["tasks"]}
     paths: dict[str, Any] = {
         "/v1/tasks": {"get": _get(listed, tasks_schema, guarded)},
@@ -78,7 +86,9 @@ def document(tasks: Sequence[Task], *, secured: bool) -> dict[str, Any]:
         },
         "/v1/tasks/{task}/predict": {"post": predict},
         "/v1/tasks/{task}/explain": {"post": explain},
-        "/v1/tasks/{task}/view": {"get": _get(view, {"type": "object"}, guarded)},
+        "/v1/views": {"get": _get(views, {"type": "object", "required": ["views"]}, guarded)},
+        "/v1/tasks/{task}/view": {"get": _get(view, _ref("View"), guarded)},
+        "/v1/tasks/{task}/stream": {"get": _streamed(stream, guarded)},
         "/healthz": {"get": _get({"operationId": "health", "summary": "It runs."}, {}, {})},
         "/readyz": {"get": _get({"operationId": "ready", "summary": "It can answer."}, {}, {})},
         "/metrics": {
@@ -134,6 +144,16 @@ def _get(told: dict[str, Any], schema: dict[str, Any], guarded: dict[str, Any]) 
     return {**told, "responses": {"200": _said("As asked.", schema), **problems}, **guarded}
 
 
+def _streamed(told: dict[str, Any], guarded: dict[str, Any]) -> dict[str, Any]:
+    problems = {str(status): _problem() for status in _PROBLEMS}
+    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    return {
+        **told,
+        "responses": {"200": {"description": "Events.", "content": events}, **problems},
+        **guarded,
+    }
+
+
 def _nullable(*kinds: str) -> dict[str, Any]:
     return {"type": [*kinds, "null"]}
 
@@ -166,6 +186,26 @@ _SCHEMAS: dict[str, Any] = {
                     "of": {"type": "string"},
                 },
             },
+        },
+    },
+    "View": {
+        "type": "object",
+        "required": ["task", "metric", "points", "latest", "drift", "predictions", "refused"],
+        "properties": {
+            "task": {"type": "string"},
+            "metric": {"type": "string", "enum": ["accuracy", "mae"]},
+            "points": {"type": "array", "items": {"type": "object", "required": ["t"]}},
+            "latest": {"type": "object"},
+            "latency": {"type": ["object", "null"]},
+            "drift": {"type": "array", "items": {"type": "object"}},
+            "predictions": {"type": "array", "items": {"type": "object"}},
+            "explained": {"type": "array", "items": {"type": "object"}},
+            "refused": {"type": "object"},
+            "now_ms": {"type": "integer"},
+            "first_ms": _nullable("integer"),
+            "at_ms": {"type": "integer"},
+            "trouble": _nullable("string"),
+            "fresh": {"type": "boolean"},
         },
     },
     "Problem": {

@@ -10,7 +10,6 @@ from headrace.stream.ledger import fingerprint
 from headrace.stream.serve.batcher import Batcher
 from headrace.stream.serve.following import Following
 from headrace.stream.serve.predictor import Predictor
-from headrace.stream.serve.viewing import Viewing
 from headrace.stream.task import Task
 
 
@@ -22,27 +21,21 @@ class Served(NamedTuple):
     batcher: Batcher
     explainer: Batcher
     following: Following
-    viewing: Viewing | None = None  # what the page shows
 
 
 def served_tasks(
-    tasks: Sequence[Task],
-    following: Callable[[Predictor], Following],
-    viewing: Callable[[Task], Viewing | None] = lambda task: None,
+    tasks: Sequence[Task], following: Callable[[Predictor], Following]
 ) -> dict[str, Served]:
     """Make what serves each of some tasks.
 
     Args:
         following: makes what keeps a predictor up to date.
-        viewing: makes what the page shows.
     """
     found = {}
     for task in tasks:
         predictor = Predictor(task)
         answers, reasons = Batcher(predictor.answer), Batcher(predictor.explain, few=0)
-        found[task.name] = Served(
-            task, predictor, answers, reasons, following(predictor), viewing(task)
-        )
+        found[task.name] = Served(task, predictor, answers, reasons, following(predictor))
     return found
 
 

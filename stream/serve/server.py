@@ -25,6 +25,7 @@ END_S = 3  # that answers which are under way may take, once it is told to end
 IDLE_S = 60  # that a connection may stand idle
 HEAD_S = 10.0  # that the head of a request may take to come
 HEAD_BYTES = 64 << 10  # of it, about
+STUCK_S = 30.0  # that a client may take nothing of what is sent to it
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,10 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP where heads of requests are limited in time and size, too; uvicorn takes any."""
+    """HTTP that limits heads of requests in time and size, too, and drops who takes no answer."""
 
     _timer: asyncio.TimerHandle | None = None  # while a head is to come
+    _stuck: asyncio.TimerHandle | None = None  # while nothing is taken
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -136,7 +138,17 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        self._flow()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._flow()
+        self._stuck = self.loop.call_later(STUCK_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._flow()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -160,6 +172,11 @@ class _Protocol(HttpToolsProtocol):
         parts = [b"HTTP/1.1 400 Bad Request\r\n", *head, b"\r\n", response.body]
         self.transport.write(b"".join(parts))
         self.transport.close()
+
+    def _flow(self) -> None:
+        if self._stuck:
+            self._stuck.cancel()
+            self._stuck = None
 
     def _await_head(self) -> None:
         self._timer, self._head_bytes = self.loop.call_later(HEAD_S, self._give_up), 0

@@ -3,82 +3,89 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
-import msgspec
-
 from headrace.stream.events import Records
+from headrace.stream.serve import excerpts
+from headrace.stream.serve.excerpts import number, object_of, within
 from headrace.stream.task import Task
 
 STAGES = ("metrics", "drift", "predictions", "dead-letter")
-POINTS, ALARMS, PREDICTIONS, EXPLAINED, CODES = 900, 200, 12, 8, 40
+POINTS, ALARMS, PREDICTIONS, EXPLAINED, CODES = 900, 200, 50, 8, 40
 LATENCIES = 500
-SHOWN = 400  # characters of a refused event or of a value
-Place = tuple[int, int]
-"""Partition and offset of an event."""
+_MARK = b'"explanation"'
 BASELINES = {True: ("no_change", "majority"), False: ("no_change", "median")}
+
+Place = tuple[int, int]  # partition and offset of an event
 
 
 class View:
     """Hold what was read of a task's topics, bounded; whatever strangers wrote there.
+
+    One thread may fill it while others look.
 
     Attributes:
         version: grows with whatever comes.
     """
 
     def __init__(self, task: Task) -> None:
-        self._task, self.version = task, 0
+        self._task, self.version, self._lock = task, 0, threading.Lock()
+        self._metric = "accuracy" if task.spec.classes else "mae"
+        self._baselines = BASELINES[bool(task.spec.classes)]
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
         self._drift: deque[dict[str, Any]] = deque(maxlen=ALARMS)
         self._predictions: deque[dict[str, Any]] = deque(maxlen=PREDICTIONS)
         self._explained: deque[dict[str, Any]] = deque(maxlen=EXPLAINED)
-        self._chosen: list[dict[str, Any]] = []
-        self._shown: list[dict[str, Any]] = []
         self._refused: dict[str, dict[str, Any]] = {}
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._latest: dict[str, Any] = {}
 
     def take(self, stage: str, records: Records) -> None:
-        """Take records of one of the STAGES."""
-        self.version += 1
+        """Take records, which have timestamps, of one of the STAGES."""
+        with self._lock:
+            self._take(stage, records)
+            self.version += 1
+
+    def _take(self, stage: str, records: Records) -> None:
         if stage == "metrics":
             self._take_metrics(records.values)
         elif stage == "drift":
-            times = records.timestamps_ms or [0] * len(records.values)
-            for value, time_ms in zip(records.values, times, strict=True):
-                if found := _object(value):
-                    self._drift.append(found | {"published_s": time_ms / 1000})
+            told = [excerpts.of_drift(found, at_ms) for found, at_ms in _newest(records, ALARMS)]
+            self._drift += told
         elif stage == "predictions":
-            times = records.timestamps_ms or [0] * len(records.values)
-            newest = zip(records.values[-PREDICTIONS:], times[-PREDICTIONS:], strict=True)
-            for value, time_ms in newest:
-                if found := _object(value):
-                    self._predictions.append(found | {"published_ms": time_ms})
-            told = [value for value in records.values if value and b'"explanation"' in value]
-            self._explained += filter(None, map(_object, told[-EXPLAINED:]))
+            told = [excerpts.of_prediction(*each) for each in _newest(records, PREDICTIONS)]
+            self._predictions += told
+            self._take_explained(records)
         else:
-            for value in records.values:
-                self._refuse(_object(value))
+            for found, at_ms in _newest(records, len(records.values)):
+                self._refuse(found, at_ms)
 
-    def choose(self) -> list[Place]:
-        """Show the newest predictions; return where their events stand, if they were not shown."""
-        if [*self._predictions] == self._chosen:
-            return []
-        self._chosen = [*self._predictions]
-        self._shown = [*self._predictions]
-        self.version += 1
-        return [place for each in self._shown if (place := _place(each))]
+    def lacking(self, what: str) -> list[Place]:
+        """Return the events, in order, of predictions that lack their `event` or their `truth`."""
+        shown = chain(self._predictions, self._explained)
+        places = [_place(each) for each in shown if what not in each]
+        return sorted({place for place in places if place})
 
-    def know(self, events: Mapping[Place, tuple[Any, int]]) -> None:
-        """Take of events of `choose` the label, None if there is none, and when it was sent."""
-        for at, each in enumerate(self._shown):
-            label, sent_ms = events.get(_place(each) or (-1, -1), (None, 0))
-            if label is not None:
-                self._shown[at] = each | {"truth": label}
-            if 0 < sent_ms <= (published_ms := each["published_ms"]):
-                self._latencies.append(published_ms - sent_ms)
+    def know(self, place: Place, *, event: str, sent_ms: int) -> None:
+        """Take how an event begins, and when it was sent (0: that is not known)."""
+        with self._lock:
+            for each in self._at(place):
+                if "event" not in each:
+                    each["event"] = event
+                    self.version += 1
+                    if 0 < sent_ms <= each["at_ms"]:
+                        self._latencies.append(each["at_ms"] - sent_ms)
+
+    def solve(self, place: Place, truth: Any) -> None:
+        """Take what should have been predicted of an event; None: it has no label."""
+        with self._lock:
+            for each in self._at(place):
+                each["truth"] = excerpts.scalar(truth)
+                self.version += 1
 
     def as_json(self, after_ms: float = -math.inf) -> dict[str, Any]:
         """Return it all.
@@ -86,111 +93,100 @@ class View:
         Args:
             after_ms: leave out points of the time line up to then.
         """
-        classes = self._task.spec.classes > 0
-        return {
-            "task": self._task.name,
-            "target": self._task.target.field,
-            "kind": self._task.target.kind,
-            "horizon": self._task.target.horizon,
-            "late": self._task.labels is not None,
-            "metric": "accuracy" if classes else "mae",
-            "baselines": BASELINES[classes],
-            "explains": self._task.model.explain is not None,
-            "points": [each for each in self._points if each["t"] > after_ms],
-            "latest": self._latest,
-            "latency": _percentiles(self._latencies),
-            "drift": [*self._drift][-50:],
-            "predictions": self._shown[::-1],
-            "explained": [*self._explained][::-1],
-            "refused": self._refused,
-        }
+        with self._lock:
+            return {
+                "task": self._task.name,
+                "target": self._task.target.field,
+                "horizon": self._task.target.horizon,
+                "labels_topic": self._task.labels and self._task.labels.topic,
+                "metric": self._metric,
+                "baselines": self._baselines,
+                "explains": self._task.model.explain is not None,
+                "points": [each for each in self._points if each["t"] > after_ms],
+                "latest": self._latest,
+                "latency": _percentiles(self._latencies),
+                "drift": [*self._drift],
+                "predictions": [dict(each) for each in self._predictions][::-1],
+                "explained": [dict(each) for each in self._explained][::-1],
+                "refused": dict(self._refused),
+            }
+
+    def summary(self) -> dict[str, Any]:
+        """Return on which side of its baselines the task is."""
+        with self._lock:
+            return {
+                "task": self._task.name,
+                "metric": self._metric,
+                "baselines": self._baselines,
+                "point": self._points[-1] if self._points else None,
+                "alarmed_ms": max(
+                    (each["at_ms"] for each in self._drift if each["kind"] == "alarm"), default=None
+                ),
+            }
+
+    def _at(self, place: Place) -> Iterator[dict[str, Any]]:
+        shown = chain(self._predictions, self._explained)
+        return (each for each in shown if _place(each) == place)
+
+    def _take_explained(self, records: Records) -> None:
+        explained = [at for at, value in enumerate(records.values) if _MARK in (value or b"")]
+        for at in explained[-EXPLAINED:]:
+            found = object_of(records.values[at])
+            if why := excerpts.explanation(found):
+                told = excerpts.of_prediction(found, records.timestamps_ms[at])
+                self._explained.append(told | {"explanation": why})
 
     def _take_metrics(self, values: Sequence[bytes | None]) -> None:
-        for found in filter(None, map(_object, values)):
+        for found in filter(None, map(object_of, values)):
             time_ms = found.get("time_ms")
-            if type(time_ms) is not int or (self._points and time_ms <= self._points[-1]["t"]):
+            if type(time_ms) is not int or not 0 < time_ms < 1 << 53:
                 continue
-            self._points.append(self._point(time_ms, found))
-            self._latest = _kept(found)
+            if not self._points or time_ms > self._points[-1]["t"]:
+                self._points.append(self._point(time_ms, found))
+                self._latest = excerpts.of_metrics(found, self._baselines)
 
     def _point(self, time_ms: int, found: dict[str, Any]) -> dict[str, Any]:
         """Return one moment of the time line."""
-        classes = self._task.spec.classes > 0
-        metric = "accuracy" if classes else "mae"
-        scores: dict[str, Any] = {}
-        for name in ("model", *BASELINES[classes]):
-            told = found if name == "model" else _within(found, "baselines", name)
-            for scope in ("window", "all"):
-                scores[f"{name}_{scope}"] = _number(_within(told, scope).get(metric))
-        labels = _within(found, "labels")
-        return scores | {
-            "t": time_ms,
-            "rate": _number(found.get("events_per_second")),
-            "lag": _number(found.get("lag")),
-            "pending": _number(labels.get("pending")),
+        point: dict[str, Any] = {"t": time_ms}
+        for name in ("model", *self._baselines):
+            told = found if name == "model" else within(found, "baselines", name)
+            for scope in excerpts.SCOPES:
+                point[f"{name}_{scope}"] = number(within(told, scope).get(self._metric))
+        return point | {
+            "rate": number(found.get("events_per_second")),
+            "lag": number(found.get("lag")),
+            "pending": number(within(found, "labels").get("pending")),
         }
 
-    def _refuse(self, letter: dict[str, Any]) -> None:
-        code = letter.get("code")
+    def _refuse(self, letter: dict[str, Any], at_ms: int) -> None:
+        code = excerpts.scalar(letter.get("code"), excerpts.NAME)
         if not isinstance(code, str) or (code not in self._refused and len(self._refused) >= CODES):
             return
-        told = self._refused.setdefault(code[:100], {"count": 0})
-        told["count"] += 1
-        told["example"] = {
-            name: letter[name][:SHOWN] if isinstance(letter[name], str) else letter[name]
-            for name in ("detail", "partition", "offset", "raw")
-            if isinstance(letter.get(name), str | int)
-        }
+        count = self._refused.get(code, {"count": 0})["count"] + 1
+        self._refused[code] = {"count": count, "example": excerpts.of_letter(letter, at_ms)}
 
 
-def _place(told: dict[str, Any]) -> Place | None:
-    """Return where the event of a prediction stands, if that is told."""
-    partition, offset = told.get("partition"), told.get("offset")
-    if type(partition) is int and type(offset) is int and min(partition, offset) >= 0:
-        return (partition, offset) if max(partition, offset) < 1 << 62 else None
-    return None
+def _newest(records: Records, most: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield records that are objects with their timestamps, in the order of these."""
+    order = sorted(range(len(records.values)), key=records.timestamps_ms.__getitem__)
+    for at in order[-most:] if most else ():
+        if found := object_of(records.values[at]):
+            yield found, records.timestamps_ms[at]
 
 
-def _kept(found: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a record of metrics is shown beside the time line."""
-    names = ("events", "learned", "rejected", "repeated", "lag", "checkpoint_age_s", "time_ms")
-    told = {name: _number(found.get(name)) for name in names}
-    nested = {
-        name: {key: value for key, value in [*_within(found, name).items()][:200]}
-        for name in ("members", "labels", "importance", "all", "window", "baselines")
-        if name in found
-    }
-    return told | nested
-
-
-def _object(value: bytes | None) -> dict[str, Any]:
-    """Return a record that is a JSON object; {} if it is none, or a huge one."""
-    if not value or len(value) > 1 << 20:
-        return {}
-    try:
-        found = msgspec.json.decode(value)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _within(found: Any, *names: str) -> dict[str, Any]:
-    for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _number(value: Any) -> float | int | None:
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if known and math.isfinite(value) else None
+def _place(prediction: dict[str, Any]) -> Place | None:
+    partition, offset = prediction["partition"], prediction["offset"]
+    known = all(type(part) is int and 0 <= part < 1 << 62 for part in (partition, offset))
+    return (partition, offset) if known else None
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
-    """Return percentiles in ms; None without any value."""
+    """Return percentiles in ms, and of how many values; None without any."""
     if not values:
         return None
     ranked = sorted(values)
-    return {
+    found = {
         name: ranked[min(int(share * len(ranked)), len(ranked) - 1)]
         for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
     }
+    return found | {"events": len(ranked)}

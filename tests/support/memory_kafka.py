@@ -188,6 +188,7 @@ class MemorySource:
         self.partitions = sorted(self._of if partitions is None else partitions)
         self.begins = {p: self._of[p].begin for p in self.partitions}
         self.position = self.begins | (offsets or {})
+        self._or_later = or_later
         self.ended: set[int] = set()
         self.closed = False
 
@@ -214,6 +215,8 @@ class MemorySource:
             return []
         for at in self.partitions:
             of, position, stable = self._of[at], self.position[at], self._of[at].stable
+            if position < of.begin and self._or_later:
+                position = self.position[at] = of.begin
             if position < of.begin:
                 raise BrokerError(f"{self.topic}: Broker: Offset out of range")
             low = bisect_left(of.offsets, position)
@@ -240,6 +243,16 @@ class MemorySource:
         assert not self.closed
         self._kafka.asked[self.topic] += 1
         return {p: self._of[p].stable for p in self.partitions}
+
+    def offsets_for_time(self, time_ms: int) -> dict[int, int]:
+        """Return the first offset with this timestamp or a later one, where there is any."""
+        found = {}
+        for p in self.partitions:
+            of = self._of[p]
+            places = (at for at in of.offsets if of.times_ms[at] >= time_ms and at >= of.begin)
+            if (first := next(places, None)) is not None:
+                found[p] = first
+        return found
 
     def lag(self) -> int:
         """Count what is there and was not given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any, NamedTuple, cast
@@ -17,6 +17,7 @@ from headrace.stream.serve.gate import Limits
 from headrace.stream.serve.http import make_app
 from headrace.stream.serve.predictor import Predictor
 from headrace.stream.serve.served import served_tasks
+from headrace.stream.serve.viewing import Viewing
 from headrace.stream.task import Task, parse
 from headrace.stream.training.trainer import Trainer
 from tests.support.events import good, task_text
@@ -112,13 +113,16 @@ def serving(
     task: Task,
     trainer: Trainer | None,
     limits: Limits | None = None,
+    viewings: Mapping[str, Viewing] | None = None,
+    port: int = 0,
 ) -> Iterator[Ask]:
-    """Serve a task by the state of a trainer, while the context is open."""
+    """Serve a task by the state of a trainer, and the page, while the context is open."""
     served = served_tasks([task], cast(Any, lambda predictor: Still(predictor, trainer)))
-    listening, ended, ready = server.listen("127.0.0.1", 0), threading.Event(), threading.Event()
+    listening, ended, ready = server.listen("127.0.0.1", port), threading.Event(), threading.Event()
+    app = make_app(served, limits or Limits(), viewings or {}, ended.is_set)
     thread = threading.Thread(
         target=server.run,
-        args=(make_app(served, limits or Limits()), listening),
+        args=(app, listening),
         kwargs={"tls": None, "stop": ended.is_set, "on_ready": ready.set},
     )
     thread.start()

@@ -322,11 +322,16 @@ def demo(
     secure: Annotated[
         bool, typer.Option("--secure", help="On a Kafka with TLS, SCRAM, and a user for each part.")
     ] = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page that shows it in a browser.")
+    ] = False,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Run it all on this machine: Kafka, producers, normaliser, learners, and a live view.
+
+    On the terminal, and as a page in a browser, whose address stands there.
 
     Three real streams: PM2.5 an hour ahead, which Hacker News posts get popular, SMS spam.
     Exit code 0 only if every event sent was predicted or put aside as a dead letter.
@@ -334,4 +339,12 @@ def demo(
     from headrace.demo import run
 
     kafka = named_connection(bootstrap, kafka_config)
-    raise typer.Exit(run(seconds=seconds, rate=rate, kafka=kafka, secure=secure, as_json=as_json))
+    code = run(
+        seconds=seconds,
+        rate=rate,
+        kafka=kafka,
+        secure=secure,
+        open_page=open_page,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)

@@ -80,6 +80,13 @@ def serve(
             "--requests", help="Answer requests on `<task>.requests`, too, to `<task>.replies`."
         ),
     ] = False,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            help="Where `headrace archive` keeps the task's topics, for past moments of the page.",
+            metavar="PLACE",
+        ),
+    ] = None,
     state_key: StateKey = None,
     bootstrap: Bootstrap = None,
     kafka_config: KafkaConfig = None,
@@ -126,8 +133,8 @@ def serve(
     served = served_tasks(
         loaded,
         lambda predictor: Following(predictor, kafka, key, _noting(predictor.task.name)),
-        lambda task: Viewing(task, kafka),
     )
+    viewings = {task.name: Viewing(task, kafka, archive) for task in loaded}
     hosts = LOOPBACK if near and token is None and client_ca is None else ()
     limits = Limits(token, (*hosts, host) if hosts else (), body_bytes, at_once, rate)
     name = f"[{host}]" if ":" in host else host
@@ -138,9 +145,10 @@ def serve(
         names = ", ".join(served)
         say({"ready": url, "tasks": [*served]}) if as_json else note(f"{names}: served at {url}")
 
+    app = make_app(served, limits, viewings, stop)
     over_kafka = _over_kafka(served, kafka) if requests else []
     try:
-        run(make_app(served, limits), listening, tls=tls, stop=stop, on_ready=on_ready)
+        run(app, listening, tls=tls, stop=stop, on_ready=on_ready)
     finally:
         for each in over_kafka:
             each.stop()

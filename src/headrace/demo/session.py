@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 import uuid
+import webbrowser
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from headrace.demo.monitor import Monitor
+from headrace.demo.page import page_of
 from headrace.demo.state import Demo, Stage
 from headrace.demo.tally import TaskStatus
 from headrace.demo.view import show, summarize
@@ -57,6 +59,7 @@ def run(
     rate: float,
     kafka: KafkaConnection | None,
     secure: bool,
+    open_page: bool,
     as_json: bool,
 ) -> int:
     """Run the demo until told to stop, or for `seconds` of events; return the exit code.
@@ -64,7 +67,8 @@ def run(
     The code is 0 only if every event sent was predicted or put aside as a dead letter and no part
     failed; 130 when it was interrupted before the first event. On a Kafka that is named the topics
     get names of this run alone, and are deleted at the end. With `secure`, the demo's own Kafka
-    asks who comes, and each process is the user who is meant for it.
+    asks who comes, and each process is the user who is meant for it. With `open_page`, a browser
+    is asked to show the page, too.
 
     Raises:
         UsageError: `secure`, and a Kafka is named.
@@ -74,7 +78,7 @@ def run(
     demo, code = Demo(rate, secure=secure), 0
     try:
         with _interrupted_by_signals(), show(demo, quiet=as_json):
-            _run(demo, seconds, kafka)
+            _run(demo, seconds, kafka, open_page=open_page)
     except HeadraceError as error:
         demo.errors += map(str, error.args)
         code = error.exit_code
@@ -87,7 +91,9 @@ def run(
     return code or int(bool(demo.errors))
 
 
-def _run(demo: Demo, seconds: float | None, named: KafkaConnection | None) -> None:
+def _run(
+    demo: Demo, seconds: float | None, named: KafkaConnection | None, *, open_page: bool
+) -> None:
     with ExitStack() as stack:
         processes = Processes(demo, named.environment() if named else to_environment({}))
         stack.callback(processes.close)
@@ -110,6 +116,9 @@ def _run(demo: Demo, seconds: float | None, named: KafkaConnection | None) -> No
         try:
             processes.begin_learning(places, stack.enter_context(_scratch("state")))
             monitor = stack.enter_context(_watched(demo, kafka, loaded))
+            demo.page = stack.enter_context(page_of(loaded, kafka))
+            if open_page:
+                webbrowser.open(demo.page)
             processes.await_ready()
             processes.begin_producing([task.input.topic for task in loaded])
             processes.watch(seconds)

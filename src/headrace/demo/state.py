@@ -27,6 +27,7 @@ class Demo:
     secure: bool = False  # the Kafka that is started for it
     started_s: float = field(default_factory=time.monotonic)
     bootstrap: str = ""
+    page: str = ""  # its address
     ending: str = ""  # what the end is waiting for
     monitor: Monitor | None = None
     stages: list[Stage] = field(default_factory=list)

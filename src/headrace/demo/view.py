@@ -81,9 +81,9 @@ def render(demo: Demo, now_s: float, height: int) -> RenderableType:
         if each > 0:
             body.append(_latest(statuses, each))
     ending = f"  {_spinner(now_s)} {demo.ending}" if demo.ending else ""
-    body.append(
-        Text.assemble(("Ctrl-C stops everything", "reverse"), (ending, "yellow"), no_wrap=True)
-    )
+    page = f"  {demo.page}" if demo.page else ""  # a click opens it
+    keys = ("Ctrl-C stops everything", "reverse")
+    body.append(Text.assemble(keys, (page, "blue"), (ending, "yellow"), no_wrap=True))
     return Group(*body)
 
 
@@ -314,11 +314,15 @@ def _lines(demo: Demo) -> Iterator[None]:
 
     def write() -> None:
         told: set[tuple[str, str]] = set()
+        page = ""
         while not ended.wait(0.1):
             for stage in list(demo.stages):
                 if stage.state != "waits" and (key := (stage.name, stage.state)) not in told:
                     told.add(key)
                     note(f"{clock(time.monotonic() - demo.started_s)} {' '.join(key)}")
+            if demo.page != page:
+                page = demo.page
+                note(f"to be seen at {page}")
             if demo.first_prediction_s is not None and demo.monitor:
                 for status in demo.monitor.statuses():
                     note(_as_line(status))

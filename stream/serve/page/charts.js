@@ -1,48 +1,21 @@
-// Charts of the time line, by uPlot: colours of the page, redrawn where these or the width change.
+// Charts of the time line, by uPlot: in the colours of the page, to be read by pointer and by keys.
 
+import { clock, known, minute } from "/words.js";
+
+const LINES = [["--model", 2.5, []], ["--base", 1.75, [7, 4]], ["--base", 1.75, [2, 3]]];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const DASHES = [[], [6, 4], [2, 3]];
-const NAMES = ["--model", "--base", "--base"];
-
-function markers(times) {
-  return {
-    hooks: {
-      draw: [(plot) => {
-        const context = plot.ctx;
-        context.save();
-        context.strokeStyle = colour("--alarm");
-        context.lineWidth = 2 * devicePixelRatio;
-        context.setLineDash([]);
-        for (const at of times()) {
-          const x = plot.valToPos(at, "x", true);
-          if (x < plot.bbox.left || x > plot.bbox.left + plot.bbox.width) continue;
-          context.beginPath();
-          context.moveTo(x, plot.bbox.top);
-          context.lineTo(x, plot.bbox.top + plot.bbox.height);
-          context.stroke();
-        }
-        context.restore();
-      }],
-    },
-  };
-}
-
-const DAY_S = 86400;
-
-function times(plot, values) {
-  const long = plot.scales.x.max - plot.scales.x.min > DAY_S;
-  return values.map((at) => {
-    const date = new Date(at * 1000);
-    return long ? date.toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }) : date.toLocaleTimeString("en-GB");
-  });
-}
+const dark = matchMedia("(prefers-color-scheme: dark)");
 
 export class Chart {
-  constructor(place, shown, { alarms = () => [] } = {}) {
-    Object.assign(this, { place, shown, alarms, plot: null, data: null, labels: [] });
-    this.watch = new ResizeObserver(() => this.resize());
-    this.watch.observe(place);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.remake());
+  // shown: how a value reads; readout: where values under the pointer are told; marks: moments.
+  constructor(place, readout, { low = null } = {}) {
+    Object.assign(this, { place, readout, low, plot: null, data: null, labels: [], shown: String, marks: [] });
+    new ResizeObserver(() => this.resize()).observe(place);
+    dark.addEventListener("change", () => this.remake());
+    place.tabIndex = 0;
+    place.setAttribute("role", "img");
+    place.addEventListener("keydown", (event) => this.step(event));
+    place.addEventListener("blur", () => this.leave());
   }
 
   size() {
@@ -50,39 +23,103 @@ export class Chart {
   }
 
   resize() {
-    if (this.plot) this.plot.setSize(this.size());
+    const { width, height } = this.size();
+    if (this.plot && (this.plot.width !== width || this.plot.height !== height)) this.plot.setSize({ width, height });
   }
 
   remake() {
-    if (this.plot) this.plot.destroy();
+    this.plot?.destroy();
     this.plot = null;
-    if (this.data) this.show(this.labels, this.data);
+    if (this.data) this.show(this.labels, this.data, this);
   }
 
-  // data: times in seconds, then a line for each label; null is a gap.
-  show(labels, data) {
-    this.data = data;
-    if (this.plot && labels.join("\n") === this.labels.join("\n")) {
-      this.plot.setData(data);
-      return;
-    }
-    if (this.plot) this.plot.destroy();
-    this.labels = labels;
-    const soft = colour("--soft"), line = colour("--line");
-    const em = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  // data: times in seconds, then the values of each label; null is a gap.
+  show(labels, data, { shown, marks = [] }) {
+    const same = this.plot && labels.join("\n") === this.labels.join("\n");
+    Object.assign(this, { labels, data, shown, marks });
+    if (same) return this.plot.setData(data);
+    this.plot?.destroy();
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const axis = {
-      stroke: soft, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 },
-      font: `${Math.round(0.75 * em)}px system-ui, sans-serif`,
+      stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false },
+      font: `${0.8125 * rem}px system-ui, sans-serif`, gap: 6,
     };
-    const write = (_, values) => values.map(this.shown);
     this.plot = new uPlot({
-      ...this.size(), legend: { show: false }, cursor: { show: false }, padding: [8, 8, 0, 0],
-      axes: [{ ...axis, space: 90, values: times }, { ...axis, size: Math.round(4 * em), values: write }],
-      plugins: [markers(() => this.alarms())],
-      series: [{}, ...labels.map((label, at) => ({
-        label, stroke: colour(NAMES[at]), width: at ? 1.5 : 2.5, dash: DASHES[at],
-        points: { show: false }, spanGaps: false,
-      }))],
+      ...this.size(),
+      padding: [0.75 * rem, 0.5 * rem, 0, 0],
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false }, points: { size: 8 } },
+      scales: { y: { range: () => this.range() } },
+      axes: [
+        { ...axis, space: 5.5 * rem, size: 2 * rem, values: (_, times, at, space, step) => times.map((time) => (step < 60 ? clock(1000 * time) : minute(1000 * time))) },
+        { ...axis, space: 2.5 * rem, size: 4.25 * rem, values: (_, values) => values.map((value) => this.shown(value)) },
+      ],
+      hooks: { draw: [(plot) => this.mark(plot)], setCursor: [(plot) => this.tell(plot)] },
+      series: [{}, ...labels.map((label, at) => {
+        const [name, width, dash] = LINES[at];
+        return { label, stroke: colour(name), width, dash, points: { show: false } };
+      })],
     }, data, this.place);
+  }
+
+  // The first two lines are always within; one that is far from them is left out.
+  range() {
+    const spans = this.data.slice(1).map((values) => values.filter(known)).filter((values) => values.length)
+      .map((values) => [Math.min(...values), Math.max(...values)]);
+    if (!spans.length) return [0, 1];
+    let [low, high] = [Math.min(...spans.slice(0, 2).map((each) => each[0])), Math.max(...spans.slice(0, 2).map((each) => each[1]))];
+    const far = 1.5 * (high - low) || Math.abs(high);
+    for (const [least, most] of spans.slice(2)) {
+      if (least > high + far || most < low - far) continue;
+      low = Math.min(low, Math.max(least, low - far));
+      high = Math.max(high, Math.min(most, high + far));
+    }
+    const floor = this.low ?? low, room = (high - floor) * 0.08 || Math.abs(high) * 0.1 || 1;
+    return [this.low ?? low - room, high + room];
+  }
+
+  // A line and a triangle at each moment that is marked.
+  mark(plot) {
+    const { ctx, bbox } = plot, size = 5 * devicePixelRatio;
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = colour("--alarm");
+    ctx.lineWidth = 1.5 * devicePixelRatio;
+    for (const at of this.marks) {
+      const x = plot.valToPos(at, "x", true);
+      if (!(x >= bbox.left && x <= bbox.left + bbox.width)) continue;
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.beginPath();
+      ctx.moveTo(x - size, bbox.top - size);
+      ctx.lineTo(x + size, bbox.top - size);
+      ctx.lineTo(x, bbox.top + size);
+      ctx.fill();
+    }
+    ctx.restore();
+  }
+
+  tell(plot) {
+    const at = plot.cursor.idx;
+    const said = at === null || at === undefined || !(plot.cursor.left >= 0) ? "" : [
+      clock(1000 * this.data[0][at]), ...this.labels.map((label, line) => `${label} ${this.shown(this.data[line + 1][at])}`),
+    ].join(" · ");
+    if (this.readout.textContent !== said) this.readout.textContent = said;
+  }
+
+  step(event) {
+    const most = (this.data?.[0].length ?? 0) - 1;
+    const moves = { ArrowLeft: -1, ArrowRight: 1, PageUp: -30, PageDown: 30, Home: -Infinity, End: Infinity };
+    if (event.key === "Escape") return this.leave();
+    if (!this.plot || most < 0 || !(event.key in moves)) return;
+    event.preventDefault();
+    const now = this.plot.cursor.left >= 0 ? this.plot.cursor.idx ?? most : most;
+    const at = Math.min(Math.max(now + moves[event.key], 0), most);
+    this.plot.setCursor({ left: this.plot.valToPos(this.data[0][at], "x"), top: 0 });
+  }
+
+  leave() {
+    this.plot?.setCursor({ left: -10, top: -10 });
   }
 }
