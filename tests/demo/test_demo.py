@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -98,8 +99,17 @@ def test_ctrl_c_ends_in_order_and_leaves_a_named_kafka_as_it_was(
     with demo("--rate", "50", "--bootstrap", kafka.servers, log=log) as process:
         family = await_predictions(process, log)
         assert len(list_topics(kafka)) > len(before)
+        url = log.read_text().partition("to be seen at ")[2].split()[0]
+        with urlopen(f"{url}/v1/views") as said:
+            views = json.load(said)["views"]
+        assert [view["task"].partition("-")[2][9:] for view in views] == [*TASKS]
+        assert all(view["point"] and view["trouble"] is None for view in views)
+        # a page that is open keeps nobody waiting
+        opened = urlopen(f"{url}/v1/tasks/{views[0]['task']}/stream")
+        assert opened.readline() == b"event: view\n"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
         out, _ = process.communicate()
+    opened.close()
     assert process.returncode == 0, log.read_text()
     summary = out.decode()
     assert all(name in summary for name in (*TASKS, "first prediction after"))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from headrace.stream.kafka.connection import KafkaConnection
+from headrace.stream.serve.assets import FILES
 
 pytestmark = pytest.mark.kafka  # it starts brokers of its own
 
@@ -95,6 +96,8 @@ def test_it_holds_one_package_and_no_bench(built: Path) -> None:
     for name in (
         *("stream/broker/jars.sha256", "stream/broker/server.properties"),
         *("examples/spam.toml", "examples/notebook.ipynb"),
+        *(f"stream/serve/page/{asset}" for asset, _ in FILES.values()),
+        "stream/serve/page/uPlot-LICENSE.txt",
     ):
         assert f"headrace/{name}" in names
     with tarfile.open(source) as file:

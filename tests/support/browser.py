@@ -10,10 +10,13 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from headrace.stream.process.paths import cache_dir
 from tests.support.storage_servers import installed
@@ -98,3 +101,29 @@ def axe_core() -> Path:
         return installed(place, "node_modules/axe-core/axe.min.js", command)
     except (OSError, RuntimeError) as error:
         pytest.skip(f"NO AXE-CORE ({error}): PAGES OF HTML ARE NOT LOOKED AT")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run the system's Chromium, to be driven by Playwright. Skips where there is none."""
+    place = next(filter(None, map(shutil.which, NAMES)), None)
+    if place is None:
+        pytest.skip(f"NO BROWSER ({', '.join(NAMES)}): THE PAGE IS NOT LOOKED AT")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds that shuts people out of a page as it is."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(axe_core().read_text("utf-8"))
+    found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 10, "axe-core has looked at nothing"
+    return [
+        f"{each['impact']} {each['id']}: {each['nodes'][0]['html'][:200]}"
+        for each in found["violations"]
+    ]

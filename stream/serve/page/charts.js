@@ -57,7 +57,7 @@ export class Chart {
       hooks: { draw: [(plot) => this.mark(plot)], setCursor: [(plot) => this.tell(plot)] },
       series: [{}, ...labels.map((label, at) => {
         const [name, width, dash] = LINES[at];
-        return { label, stroke: colour(name), width, dash, points: { show: false } };
+        return { label, stroke: colour(name), width: width * rem / 16, dash: dash.map((each) => each * rem / 16), points: { show: false } };
       })],
     }, data, this.place);
   }

@@ -25,7 +25,7 @@ function notice(said) {
 
 function draw(view) {
   now.shown = view;
-  $("main").hidden = false;
+  $("view").hidden = false;
   show(view, { leastSure: now.leastSure, onMoment: (at) => { hold(false); look(at); } });
 }
 

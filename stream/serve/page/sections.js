@@ -68,7 +68,7 @@ function showScores(view) {
     const best = of.better && values.length > 1 && value(name, column) === of.better(...values);
     return { said: `${best ? "● " : ""}${of.shown(value(name, column))}`, class: best ? "best" : "", title: best ? "the best of these" : null };
   })]);
-  put("scores", lines, () => [table("Scores", ["", ...columns.map((each) => each[2])], lines, "scores")]);
+  put("scores", lines, () => [table("Scores", ["model", ...columns.map((each) => each[2])], lines, "scores")]);
 }
 
 function moved(alarm) {
@@ -92,7 +92,7 @@ function showChanged(view, onMoment) {
       return make("li", { class: "alarm" }, time, make("div", {}, strong("Alarm"), `: error ${rose} from ${steady(each.before)} to ${steady(each.after)} `, soft(`(${named(text(each.detector)).replaceAll("_", " ")})`), ...moved(each)));
     }
     const more = each.member ? `: ${each.member}` : Array.isArray(each.exchanged) ? `: ${each.exchanged.map(text).join(" and ")}` : "";
-    return make("li", {}, time, make("div", {}, `Done: ${STEPS[each.action] ?? text(each.action)}${more}`, known(each.gain) ? soft(` (error ${signed(-each.gain)})`) : null));
+    return make("li", {}, time, make("div", {}, `Done: ${STEPS[each.action] ?? text(each.action)}${more}`, known(each.gain) ? soft(` (error ${each.gain < 0 ? "higher" : "lower"} by ${rough(Math.abs(each.gain))})`) : null));
   }) : [make("li", { class: "note" }, "No alarm: the error is as it was.")]));
 }
 
@@ -102,18 +102,19 @@ function showUp(view) {
   const tiles = [
     ["events a second", steady(view.points.at(-1)?.rate)],
     ["events wait", count(latest.lag)],
-    ["sent to predicted, half", span(latency?.p50)],
-    ["95\u202f%", span(latency?.p95)],
-    ["99\u202f%", span(latency?.p99)],
-    ...(labels ? [["label delay, half", span(delay.p50_ms)], ["label delay, 99\u202f%", span(delay.p99_ms)], ["wait for a label", count(labels.pending)]] : []),
+    ["latency, median", span(latency?.p50)],
+    ["latency, p95", span(latency?.p95)],
+    ["latency, p99", span(latency?.p99)],
+    ...(labels ? [["label delay, median", span(delay.p50_ms)], ["label delay, p99", span(delay.p99_ms)], ["wait for a label", count(labels.pending)]] : []),
     ["events predicted", count(latest.events)],
     ["newest checkpoint", known(latest.checkpoint_age_s) ? span(1000 * latest.checkpoint_age_s) : "none"],
-    ["last sign of the learner", silent === null ? NONE : silent < 3000 ? "now" : `${span(silent)} ago`],
+    ["last metrics", silent === null ? NONE : silent < 3000 ? "now" : `${span(silent)} ago`],
   ];
   put("tiles", tiles, () => tiles.map(([name, said]) => make("div", {}, make("dt", {}, name), make("dd", {}, said))));
   const lag = view.points.map((each) => each.lag);
   charts.rate.show(["events a second", "events wait"], [seconds(view), view.points.map((each) => each.rate), lag], { shown: count });
   $("rate-chart").setAttribute("aria-label", `Events a second and events that wait over time; now ${tiles[0][1]} and ${tiles[1][1]}. Arrow keys read values.`);
+  write("latency-note", `Latency is from an event to its prediction, by Kafka's times${latency ? `: of ${plural(latency.events, "event")} lately` : ""}.`);
   put("rate-legend", 1, () => [key("line0", "events a second"), key("line1", "events wait")]);
 }
 
@@ -197,7 +198,7 @@ function showRefused(view) {
       { said: code(name), class: "text" }, count(times),
       { said: [text(example.detail), make("div", { class: "soft clamp", title: `${text(example.topic)}, partition ${example.partition}, offset ${example.offset}` }, example.raw || "")], class: "text" },
     ]);
-    return [make("p", {}, strong(count(refused)), ` of ${plural(all, "event")} of this run, ${share(all ? refused / all : 0)}. By code, of the newest:`), table("Refused events", [{ said: "code", class: "text" }, "events", { said: "for example", class: "text" }], lines, "refused")];
+    return [make("p", {}, strong(count(refused)), ` of ${plural(all, "event")} of this run${refused / all >= 0.0005 ? `, ${share(refused / all)}` : ""}. By code, of the newest:`), table("Refused events", [{ said: "code", class: "text" }, "events", { said: "for example", class: "text" }], lines, "refused")];
   });
 }
 
