@@ -16,8 +16,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 PLACE = Path(__file__).with_name("page.png")
-SECONDS, TASK = 150, "hackernews"
-SIZE = {"width": 1180, "height": 1040}
+SECONDS, TASK = 120, "pm25"
+SIZE = {"width": 1180, "height": 1130}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

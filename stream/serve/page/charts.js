@@ -62,19 +62,18 @@ export class Chart {
     }, data, this.place);
   }
 
-  // The first two lines are always within; one that is far from them is left out.
+  // From what is usual of the first two lines, not from how they began; a line far from them is
+  // left out.
   range() {
-    const spans = this.data.slice(1).map((values) => values.filter(known)).filter((values) => values.length)
-      .map((values) => [Math.min(...values), Math.max(...values)]);
+    const spans = this.data.slice(1).map((values) => values.filter(known).sort((one, other) => one - other)).filter((values) => values.length)
+      .map((values) => [values[Math.floor(0.02 * values.length)], values[Math.ceil(0.98 * values.length) - 1]]);
     if (!spans.length) return [0, 1];
     let [low, high] = [Math.min(...spans.slice(0, 2).map((each) => each[0])), Math.max(...spans.slice(0, 2).map((each) => each[1]))];
     const far = 1.5 * (high - low) || Math.abs(high);
     for (const [least, most] of spans.slice(2)) {
-      if (least > high + far || most < low - far) continue;
-      low = Math.min(low, Math.max(least, low - far));
-      high = Math.max(high, Math.min(most, high + far));
+      if (most <= high + far && least >= low - far) [low, high] = [Math.min(low, least), Math.max(high, most)];
     }
-    const floor = this.low ?? low, room = (high - floor) * 0.08 || Math.abs(high) * 0.1 || 1;
+    const floor = this.low ?? low, room = (high - floor) * 0.12 || Math.abs(high) * 0.1 || 1;
     return [this.low ?? low - room, high + room];
   }
 
