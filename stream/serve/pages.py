@@ -24,7 +24,7 @@ from headrace.stream.serve.problems import HANDLERS, Problem
 from headrace.stream.serve.viewing import Viewing
 
 TURN_S, LEAST_S, BEAT_S = 0.2, 0.5, 15.0
-FRESH_S = 3.0  # that the first look may take
+FRESH_S = 10.0  # that the first look may take
 MOST_STREAMS, MOST_PAST = 32, 2
 
 
@@ -71,8 +71,7 @@ def routes(viewings: Mapping[str, Viewing], stop: Callable[[], bool]) -> list[Ro
         )
 
     async def listed(_: Request) -> Response:
-        for one in viewings.values():
-            await _freshen(one)
+        await asyncio.gather(*map(_freshen, viewings.values()))
         return _told({"views": [one.summary() for one in viewings.values()]})
 
     return [
@@ -149,7 +148,7 @@ async def _freshen(one: Viewing) -> None:
     """Wait until what is shown is as the topics are, if that is soon."""
     give_up_s = time.monotonic() + FRESH_S
     one.look()
-    while not one.fresh and time.monotonic() < give_up_s:
+    while not (one.fresh or one.trouble) and time.monotonic() < give_up_s:
         await asyncio.sleep(TURN_S / 4)
 
 

@@ -33,14 +33,12 @@ class Viewing:
 
     def __init__(self, task: Task, kafka: KafkaConnection, archive: str | None = None) -> None:
         self._task, self._kafka, self._archive = task, kafka, archive
-        self._ended, self._wanted, self._lock = (
-            threading.Event(),
-            threading.Event(),
-            threading.Lock(),
-        )
+        self._ended, self._wanted = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="view", daemon=True)
         self._view, self._first_ms = View(task), 0
-        self._looked_s, self._turn, self._trouble = 0.0, 0, ""
+        self._looked_s, self._turn = 0.0, 0
+        self.trouble = ""
+        """Why nothing comes, if that is so."""
         self.fresh = False
         """Whether what is shown is as the topics are."""
 
@@ -58,7 +56,7 @@ class Viewing:
         """Return what changes with what is shown; whoever calls it keeps this going."""
         self._looked_s = time.monotonic()
         self._wanted.set()
-        return self._turn, self._trouble, self.fresh
+        return self._turn, self.trouble, self.fresh
 
     def as_json(self, after_ms: float = -float("inf")) -> dict[str, Any]:
         """Return what is shown now; of the time line what came after a moment."""
@@ -86,7 +84,7 @@ class Viewing:
         return {
             "now_ms": time.time_ns() // 1_000_000,
             "first_ms": self._first_ms or None,
-            "trouble": self._trouble or None,
+            "trouble": self.trouble or None,
             "fresh": self.fresh,
         }
 
@@ -97,7 +95,7 @@ class Viewing:
                 with ExitStack() as stack:
                     self._follow(stack)
             except Exception as error:  # whatever a topic holds: it must go on
-                self._trouble = str(error) if isinstance(error, HeadraceError) else repr(error)
+                self.trouble = str(error) if isinstance(error, HeadraceError) else repr(error)
                 self._ended.wait(AGAIN_S)
             self.fresh = False
 
@@ -125,7 +123,7 @@ class Viewing:
                 self._first_ms = self._oldest_ms()
             if self._view is not view or view.version != before:
                 self._view, self._turn = view, self._turn + 1
-            self._trouble, self.fresh = "", True
+            self.trouble, self.fresh = "", True
             if time.monotonic() - self._looked_s > IDLE_S:
                 self._wanted.clear()
                 return

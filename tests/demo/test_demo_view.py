@@ -213,7 +213,7 @@ def test_the_summary_has_each_task_with_its_numbers(spam: Tally) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(100, 30), (200, 60), (80, 24), (40, 10)])
 def test_the_view_fits_its_terminal(spam: Tally, width: int, height: int) -> None:
-    demo = Demo(200.0, bootstrap="127.0.0.1:9092")
+    demo = Demo(200.0, bootstrap="127.0.0.1:9092", page="http://127.0.0.1:45678")
     demo.stages = [Stage("Kafka", "ready", "here"), Stage("spam", "starts"), Stage("producers")]
     starting = drawn(render(demo, time.monotonic(), height), width)
     assert "✓" in starting
@@ -229,7 +229,7 @@ def test_the_view_fits_its_terminal(spam: Tally, width: int, height: int) -> Non
         assert len(running.splitlines()) <= height
     if width >= 80:
         assert "message 1" in running or height < 24
-        assert "Ctrl-C stops everything" in running
+        assert f"Ctrl-C stops everything  {demo.page}" in running
 
 
 WIDE = {"over time", "latency"}

@@ -46,7 +46,7 @@ export class Chart {
     };
     this.plot = new uPlot({
       ...this.size(),
-      padding: [0.75 * rem, 0.5 * rem, 0, 0],
+      padding: [0.75 * rem, 1.25 * rem, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 8 } },
       scales: { y: { range: () => this.range() } },
@@ -63,10 +63,11 @@ export class Chart {
   }
 
   // From what is usual of the first two lines, not from how they began; a line far from them is
-  // left out.
+  // left out. Where the least is given, all is within.
   range() {
+    const rare = this.low === null ? 0.02 : 0;
     const spans = this.data.slice(1).map((values) => values.filter(known).sort((one, other) => one - other)).filter((values) => values.length)
-      .map((values) => [values[Math.floor(0.02 * values.length)], values[Math.ceil(0.98 * values.length) - 1]]);
+      .map((values) => [values[Math.floor(rare * values.length)], values[Math.ceil((1 - rare) * values.length) - 1]]);
     if (!spans.length) return [0, 1];
     let [low, high] = [Math.min(...spans.slice(0, 2).map((each) => each[0])), Math.max(...spans.slice(0, 2).map((each) => each[1]))];
     const far = 1.5 * (high - low) || Math.abs(high);

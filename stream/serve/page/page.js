@@ -37,6 +37,7 @@ function take(view, first) {
   now.live = view;
   notice(view.trouble ? `Kafka: ${view.trouble}` : null);
   if (now.at !== null || now.held) return;
+  if (!view.fresh && !view.trouble && !view.points.length) return state("waiting", "reading…");
   slide();
   draw(view);
   state(view.trouble ? "trouble" : "live", view.trouble ? "Kafka does not answer" : view.fresh ? `live, ${clock(view.now_ms)}` : "reading…");
