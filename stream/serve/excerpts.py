@@ -108,8 +108,6 @@ def of_drift(found: dict[str, Any], at_ms: int) -> dict[str, Any]:
         ]
     if isinstance(exchanged := found.get("exchanged"), list):
         told["exchanged"] = [scalar(each, NAME) for each in exchanged[:2]]
-    if blame := within(found, "blame"):
-        told["blame"] = {part: numbers(blame.get(part), 5) for part in ("inputs", "sources")}
     return told
 
 

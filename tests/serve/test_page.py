@@ -123,7 +123,7 @@ JUNK = [
     b'{"time_ms": 1e999}',
     json.dumps({"time_ms": "soon", "window": [1], "baselines": {"no_change": 3}}).encode(),
     json.dumps({"time_ms": BEGIN_MS, "window": {"accuracy": {"a": 1}}, "members": [1]}).encode(),
-    json.dumps({"kind": "alarm", "moved": [3, {"column": {}}], "before": "x", "blame": 1}).encode(),
+    json.dumps({"kind": "alarm", "moved": [3, {"column": {}}], "before": "x"}).encode(),
     json.dumps({"kind": ["alarm"], "action": 7, "exchanged": [{}, 1]}).encode(),
     json.dumps({"id": {}, "prediction": [], "offset": 1 << 70, "partition": -1}).encode(),
     json.dumps({"id": "x", "offset": 9_999, "partition": 77, "probabilities": ["a"]}).encode(),

@@ -73,13 +73,8 @@ function showScores(view) {
 
 function moved(alarm) {
   const inputs = Array.isArray(alarm.moved) ? alarm.moved : [];
-  const blamed = Object.entries(alarm.blame?.inputs ?? {}), sources = Object.entries(alarm.blame?.sources ?? {});
   const list = (name, parts) => (parts.length ? make("p", { class: "moved" }, soft(`${name} `), ...parts.map((said) => make("span", { class: "chip" }, said))) : null);
-  return [
-    list("moved most", inputs.map((each) => `${text(each.column)} (PSI ${rough(each.psi)})`)) ?? make("p", { class: "moved" }, soft("no input moved")),
-    list("what made the error rise", blamed.map(([name, size]) => `${name} ${signed(size)}`)),
-    list("and where from", sources.map(([name, size]) => `${name} ${signed(size)}`)),
-  ];
+  return list("moved most", inputs.map((each) => `${text(each.column)} (PSI ${rough(each.psi)})`)) ?? make("p", { class: "moved" }, soft("no input moved"));
 }
 
 function showChanged(view, onMoment) {
@@ -89,7 +84,7 @@ function showChanged(view, onMoment) {
     const time = make("button", { type: "button", class: "time", title: "Show that moment", onclick: () => onMoment(each.at_ms) }, moment(each.at_ms));
     if (alarm) {
       const rose = each.after >= each.before ? "rose" : "fell";
-      return make("li", { class: "alarm" }, time, make("div", {}, strong("Alarm"), `: error ${rose} from ${steady(each.before)} to ${steady(each.after)} `, soft(`(${named(text(each.detector)).replaceAll("_", " ")})`), ...moved(each)));
+      return make("li", { class: "alarm" }, time, make("div", {}, strong("Alarm"), `: error ${rose} from ${steady(each.before)} to ${steady(each.after)} `, soft(`(${named(text(each.detector)).replaceAll("_", " ")})`), moved(each)));
     }
     const more = each.member ? `: ${each.member}` : Array.isArray(each.exchanged) ? `: ${each.exchanged.map(text).join(" and ")}` : "";
     return make("li", {}, time, make("div", {}, `Done: ${STEPS[each.action] ?? text(each.action)}${more}`, known(each.gain) ? soft(` (error ${each.gain < 0 ? "higher" : "lower"} by ${rough(Math.abs(each.gain))})`) : null));
