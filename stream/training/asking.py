@@ -54,19 +54,26 @@ def ask(held: Frozen, rows: Rows) -> Learned:
     step, plain = np.empty(count, np.int64), [*range(count)]
     if held.frame.looks_next:
         for at in range(count):
-            after, row = held.frame.copy(), values[at : at + 1]
-            [(_, _, change)] = after.stretches(row)
-            if change:
+            row = values[at : at + 1]
+            if (after := moved(held, row)) is not held:
                 plain.remove(at)
-                moved = held._replace(
-                    state=frame.rebase(spec, held.state, change, after), frame=after
-                )
-                published[[at]], step[[at]] = _said(moved, _at(rows, [at]), row)
+                published[[at]], step[[at]] = _said(after, _at(rows, [at]), row)
     for first in range(0, len(plain), LINES):
         places = plain[first : first + LINES]
         lot = rows if len(places) == count else _at(rows, places)
         published[places], step[places] = _said(held, lot, values[places])
     return Learned(rows, published, answers(spec, published), step, [], held.classes)
+
+
+def moved(held: Frozen, row: NDArray[np.float64]) -> Frozen:
+    """Return what a row float64[1, C] is predicted by: in another frame, if it is what moves it."""
+    if not held.frame.looks_next:
+        return held
+    after, spec = held.frame.copy(), held.learner.spec
+    [(_, _, change)] = after.stretches(row)
+    if not change:
+        return held
+    return held._replace(state=frame.rebase(spec, held.state, change, after), frame=after)
 
 
 def _said(

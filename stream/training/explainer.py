@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from headrace.model import attributions, frame
+from headrace.model import attributions
 from headrace.model.batch import empty_batch
 from headrace.model.frame import Frame
 from headrace.model.state import State
@@ -19,7 +19,7 @@ from headrace.stream.events import Explanation
 from headrace.stream.rows.inputs import Inputs
 from headrace.stream.rows.rows import Rows
 from headrace.stream.task import Task
-from headrace.stream.training.asking import Frozen, batch_of, framed
+from headrace.stream.training.asking import Frozen, batch_of, framed, moved
 from headrace.stream.training.background import Background
 from headrace.stream.training.learned import Attributions, Learned
 
@@ -91,13 +91,8 @@ class Explainer:
         assert background is not None  # noqa: S101
         values = framed(self._spec, rows)
         for at in range(len(rows.id)):
-            state, counted = held.state, held.frame
-            if counted.looks_next:
-                counted = held.frame.copy()
-                [(_, _, change)] = counted.stretches(values[at : at + 1])
-                if change:
-                    state = frame.rebase(self._spec, state, change, counted)
-            one, _ = self.ask(state, counted, rows, at, background, self.blank())
+            after = moved(held, values[at : at + 1])
+            one, _ = self.ask(after.state, after.frame, rows, at, background, self.blank())
             if one:
                 asked[at] = one
         return self.told(asked, learned)
