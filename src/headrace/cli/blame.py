@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.console import AsJson, Stop, TaskFile, bar, load_task
+from headrace.cli.console import AsJson, Stop, TaskFile, bar, bars, load_task
 from headrace.cli.running import INTERRUPTED
 from headrace.stream.evaluation.scores import shown
 from headrace.stream.process.terminal import note, say, visible
 
 if TYPE_CHECKING:
     from headrace.stream.evaluation.blame import Blame
-
-LONGEST, BAR = 30, 24  # characters
 
 
 def add_to(app: typer.Typer) -> None:
@@ -82,21 +80,9 @@ def _lines(found: Blame) -> Iterator[str]:
         f"row {found.at:,} ({found.detector}): the error {verb} from {shown(found.before)} to "
         f"{shown(found.after)} at row {found.since:,}"
     )
-    yield from _bars(found.inputs | {"usual": found.rest}, found.noise)
+    yield from bars(found.inputs | {"usual": found.rest}, found.noise)
     if found.moved:
         yield f"  moved: {visible(', '.join(found.moved), keep='')}"
     if found.sources:
         yield "  by entity:"
-        yield from _bars(found.sources, {})
-
-
-def _bars(parts: Mapping[str, float], noise: Mapping[str, float]) -> Iterator[str]:
-    """Draw numbers with their sign, the largest first."""
-    ranked = sorted(parts.items(), key=lambda part: -abs(part[1]))
-    most = max(abs(size) for _, size in ranked) or 1.0
-    names = {name: visible(name, keep="")[:LONGEST] for name, _ in ranked}
-    width = max(map(len, names.values()))
-    for name, size in ranked:
-        error = noise.get(name, float("nan"))
-        told = f"{size:+.4g}" + (f" ±{error:.2g}" if error == error else "")
-        yield f"  {names[name]:{width}}  {told:19} " + "█" * round(BAR * abs(size) / most)
+        yield from bars(found.sources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,6 +91,7 @@ StartFrom = Annotated[
 DEFAULT_PORT = 9092
 MOST_KEY_BYTES = 65_536
 WIDE = 100  # columns of a terminal that have room for a bar beside its numbers
+LONGEST, BAR = 30, 24  # characters of a name, and of a bar
 _ADDRESS = re.compile(
     r"(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,/\[\]]+)(?::(\d{1,5}))?"
 ).fullmatch
@@ -340,3 +341,19 @@ def tell_comparison(
         f"{other.verdict}: {what.format(shift)}, between {low} and {high} with 95 % confidence, "
         f"over {other.pairs:,} events of both{alone}"
     )
+
+
+def bars(parts: Mapping[str, float], noise: Mapping[str, float] | None = None) -> Iterator[str]:
+    """Draw numbers with their sign, a line for each, the largest first.
+
+    Args:
+        noise: their standard errors, of those that have one.
+    """
+    ranked = sorted(parts.items(), key=lambda part: -abs(part[1]))
+    most = max((abs(size) for _, size in ranked), default=0.0) or 1.0
+    names = {name: visible(name, keep="")[:LONGEST] for name, _ in ranked}
+    width = max(map(len, names.values()), default=0)
+    for name, size in ranked:
+        error = (noise or {}).get(name, float("nan"))
+        told = f"{size:+.4g}" + (f" ±{error:.2g}" if error == error else "")
+        yield f"  {names[name]:{width}}  {told:19} " + "█" * round(BAR * abs(size) / most)

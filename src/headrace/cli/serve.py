@@ -17,13 +17,14 @@ from headrace.cli.console import (
     StateKey,
     Stop,
     TaskFiles,
+    bars,
     connection_of,
     load_task,
     read_key,
 )
 from headrace.client import URL, Client
 from headrace.stream.errors import HeadraceError, UsageError
-from headrace.stream.process.terminal import note, say, visible
+from headrace.stream.process.terminal import note, say
 
 if TYPE_CHECKING:
     from headrace.stream.kafka.connection import KafkaConnection
@@ -259,14 +260,7 @@ def _reasons(answer: dict[str, Any]) -> str:
     """Tell what drove a prediction, the most first, on a line for each input."""
     if (why := answer.get("explanation")) is None:
         return "  not explained" if "code" in answer else "  nothing to compare it with yet"
-    sizes = sorted(why["inputs"].items(), key=lambda part: -abs(part[1]))
-    most = max((abs(size) for _, size in sizes), default=0.0) or 1.0
-    width = min(max(len(visible(name)) for name, _ in sizes), 40)
-    lines = [f"  {'usually':{width}}  {why['base']:+.4g}"]
-    for name, size in sizes:
-        bar = "█" * round(20 * abs(size) / most)
-        lines.append(f"  {visible(name)[:width]:{width}}  {size:+.4g}".ljust(width + 16) + bar)
-    return "\n".join(lines)
+    return "\n".join([f"  usually {why['base']:+.4g}", *bars(why["inputs"])])
 
 
 def _read_token(path: Path | None) -> bytes | None:
